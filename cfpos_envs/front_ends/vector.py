@@ -1,0 +1,219 @@
+"""Many episodes at once: the front end for training and evaluation. Tensors in, tensors out, no numpy."""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.scenarios.base import Entities, Scenario, TensorState
+from cfpos_envs.streams import Streams
+
+
+class VectorStep(NamedTuple):
+    """What one round of ``num_envs`` episodes gives.
+
+    Attributes:
+        observations: [B, n, observation_size] float32 in [-1, 1].
+        rewards: [B, n] one number per agent.
+        terminated, truncated: [B] flags; bootstrap through ``truncated``, not through ``terminated``.
+        metrics: label-free tensors by name, see ``cfpos_envs.scenarios.base.Transition``.
+    """
+
+    observations: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    metrics: dict[str, Tensor]
+
+
+class VectorEnv:
+    """``num_envs`` independent episodes of one scenario, stepped together.
+
+    All episodes have the same fixed length, so they end together; there is no automatic reset. Gradients stop at the
+    border: for a reward that is differentiated in the actions call ``env.scenario.step`` with ``env.game_state``.
+
+    Args:
+        scenario: the game; its config names the data split.
+        num_envs: number of episodes B, at least 1.
+        seed: first seed of the random streams; None takes one from the operating system.
+        env_id: the registered id, for reports.
+
+    Raises:
+        ValueError: ``num_envs`` below 1 or a seed that is no integer.
+    """
+
+    def __init__(
+        self, scenario: Scenario[Any], num_envs: int, seed: int | None = None, env_id: str | None = None
+    ) -> None:
+        self.scenario = scenario
+        self.config = scenario.config
+        self.num_envs = _checked_count(num_envs)
+        self.env_id = env_id or type(scenario).__name__
+        self.device = torch.device(getattr(scenario, "device", "cpu"))
+        self.agents: tuple[str, ...] = tuple(scenario.agents)
+        self.observation_size: int = scenario.observation_size
+        self.action_size: int = scenario.action_size
+        self.state_size: int = scenario.state_size
+        self.rounds: int = scenario.rounds
+        self.entities: Entities | None = scenario.entities
+        self._streams = self._new_streams(secrets.randbits(62) if seed is None else seed)
+        self._state: TensorState | None = None
+        self._done = False
+
+    @property
+    def seed(self) -> int:
+        """The seed with which the random streams were last started."""
+        return self._streams.seed
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Begin ``num_envs`` fresh episodes.
+
+        Args:
+            seed: an integer restarts the random streams; None goes on with the running ones.
+
+        Returns:
+            Observations [B, n, observation_size].
+        """
+        if seed is not None:
+            self._streams = self._new_streams(seed)
+        self.game_state = self.scenario.reset(self._streams, self.num_envs)
+        return self.observe()
+
+    def step(self, actions: Tensor) -> VectorStep:
+        """Play one round.
+
+        Args:
+            actions: [B, n, action_size], finite; what lies outside [-1, 1] is clipped by the scenario.
+
+        Raises:
+            ValueError: wrong shape, NaN or infinite actions.
+            RuntimeError: no episode is running.
+        """
+        state = self._running_state()
+        transition = self.scenario.step(state, self._checked_actions(actions))
+        self._state = transition.state
+        self._done = bool((transition.terminated | transition.truncated).all())
+        return VectorStep(
+            self.observe(), transition.reward, transition.terminated, transition.truncated, transition.metrics
+        )
+
+    def observe(self) -> Tensor:
+        """Observations [B, n, observation_size] of the present state."""
+        return self.scenario.observe(self.game_state)
+
+    def state(self) -> Tensor:
+        """[B, state_size] label-free joint state for centralised critics."""
+        return self.scenario.global_state(self.game_state)
+
+    def truth(self) -> dict[str, Tensor]:
+        """True positions, errors and bounds; for reports, never for training."""
+        return self.scenario.truth(self.game_state)
+
+    @property
+    def measurements(self) -> Any:
+        """What the central unit received over the fronthaul in these episodes."""
+        return self.scenario.measurements(self.game_state)
+
+    @property
+    def estimate(self) -> Tensor:
+        """[B, K, 2] present joint position estimate, metres."""
+        return self.scenario.estimate(self.game_state)
+
+    def encode_estimate(self, positions: Tensor) -> Tensor:
+        """[B, n, action_size] actions by which every agent reports ``positions`` [B, K, 2] in metres."""
+        return self.scenario.encode_estimate(self.game_state, positions)
+
+    @property
+    def game_state(self) -> Any:
+        """The scenario's state. Setting it starts from there: the episodes count as running again."""
+        if self._state is None:
+            raise RuntimeError("no episode yet; call reset() first")
+        return self._state
+
+    @game_state.setter
+    def game_state(self, state: TensorState) -> None:
+        self._state = state
+        self._done = False
+
+    def describe(self) -> str:
+        """Tables of observation, action and reward with units and ranges."""
+        return self.scenario.describe()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random streams, game state and end flag: everything needed to go on bit for bit."""
+        return {
+            "streams": self._streams.state_dict(),
+            "game": None if self._state is None else self._state.state_dict(),
+            "done": self._done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` stopped, in an environment of the same config and ``num_envs``.
+
+        Raises:
+            ValueError: the saved state belongs to another scenario, config or ``num_envs``.
+        """
+        game = None if state["game"] is None else self._restored_game(state["game"])
+        self._streams.load_state_dict(state["streams"])
+        self._state = game
+        self._done = bool(state["done"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_streams": self._streams.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._streams = self._new_streams(state["_streams"]["seed"])
+        self._streams.load_state_dict(state["_streams"])
+
+    def _new_streams(self, seed: int) -> Streams:
+        try:
+            number = operator.index(seed)
+        except TypeError:
+            raise ValueError(f"seed is {seed!r}; it must be an integer or None") from None
+        return Streams(number, getattr(self.config, "split", "train"), self.device)
+
+    def _running_state(self) -> TensorState:
+        state: TensorState = self.game_state
+        if self._done:
+            raise RuntimeError(f"the episodes ended after {self.rounds} rounds; call reset() before step()")
+        return state
+
+    def _checked_actions(self, actions: Tensor) -> Tensor:
+        wanted = (self.num_envs, len(self.agents), self.action_size)
+        if not isinstance(actions, Tensor) or tuple(actions.shape) != wanted:
+            given = tuple(actions.shape) if isinstance(actions, Tensor) else type(actions).__name__
+            raise ValueError(f"actions are {given}; they must be a tensor of shape {wanted} (num_envs, agents, action)")
+        if not bool(torch.isfinite(actions).all()):
+            raise ValueError("actions contain NaN or infinity; every entry must be finite and is clipped to [-1, 1]")
+        return actions.detach().to(self.device, torch.float32)
+
+    def _restored_game(self, saved: dict[str, Tensor | None]) -> TensorState:
+        # The scenario does not tell the class of its states; one throw-away drop does, without touching our streams.
+        template: TensorState = self._state or self.scenario.reset(self._new_streams(0), self.num_envs)
+        present = template.state_dict()
+        if present.keys() != saved.keys():
+            wrong = sorted(present.keys() ^ saved.keys())
+            raise ValueError(f"saved state is of another scenario (fields {wrong} differ); use an env of the same id")
+        for name, value in saved.items():
+            mine = present[name]
+            if value is not None and mine is not None and value.shape != mine.shape:
+                raise ValueError(
+                    f"saved state has {name} of shape {tuple(value.shape)}, this env {tuple(mine.shape)}; "
+                    "make the env with the same overrides and num_envs"
+                )
+        return template.replace(**{k: None if v is None else v.to(self.device) for k, v in saved.items()})
+
+
+def _checked_count(num_envs: int) -> int:
+    try:
+        count = operator.index(num_envs)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
+    return count

@@ -1,0 +1,206 @@
+"""The names of the environments: id -> scenario class and the settings that make the id, imported when first used."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import gymnasium
+import pettingzoo
+import torch
+
+from cfpos_envs.front_ends.parallel import ParallelEnv
+from cfpos_envs.front_ends.single import SingleAgentEnv
+from cfpos_envs.front_ends.vector import VectorEnv
+from cfpos_envs.scenarios.base import Scenario
+
+NAMESPACE = "cfpos"
+"""Prefix of the ids in the registries of Gymnasium and PettingZoo: ``cfpos/dcp-rss-v0``."""
+
+_RESERVED = ("num_envs", "device", "seed", "render_mode")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    scenario_class_path: str
+    config_defaults: dict[str, Any]
+
+
+_entries: dict[str, _Entry] = {}
+
+
+def register(id: str, scenario_class_path: str, **config_defaults: Any) -> None:
+    """Give a scenario a name, here and in the registries of Gymnasium and PettingZoo.
+
+    Nothing is imported before the first use. ``gymnasium.make("cfpos/ID")`` gives the single-agent view,
+    ``pettingzoo.make("parallel", "cfpos/ID")`` the parallel environment and ``pettingzoo.make("aec", "cfpos/ID")`` its
+    turn-based view. PettingZoo 1.27 has a registry; with an older one that has none, ``make_env`` is the only way.
+
+    Args:
+        id: new name ending in a version, e.g. ``"my-game-v0"``.
+        scenario_class_path: ``"package.module:ClassName"`` of a ``Scenario`` with a ``config_class``.
+        config_defaults: config fields that this id sets differently from the config dataclass.
+
+    Raises:
+        ValueError: the id is taken by something else, or the path is not of the form ``module:Class``.
+    """
+    entry = _Entry(scenario_class_path, config_defaults)
+    module, _, name = scenario_class_path.partition(":")
+    if not module or not name:
+        raise ValueError(
+            f"scenario_class_path is {scenario_class_path!r}; it must look like 'package.module:ClassName'"
+        )
+    if id in _entries:
+        if _entries[id] == entry:
+            return
+        raise ValueError(f"environment id {id!r} is taken by {_entries[id].scenario_class_path}; choose another id")
+    _entries[id] = entry
+    full_id = f"{NAMESPACE}/{id}"
+    gymnasium.register(full_id, entry_point="cfpos_envs.registry:_make_single", kwargs={"env_id": id})
+    if hasattr(pettingzoo, "register"):
+        pettingzoo.register("parallel", full_id, "cfpos_envs.registry:_make_parallel", kwargs={"env_id": id})
+        pettingzoo.register("aec", full_id, "cfpos_envs.registry:_make_aec", kwargs={"env_id": id})
+
+
+def list_envs() -> list[str]:
+    """All registered ids, sorted."""
+    return sorted(_entries)
+
+
+def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: Any) -> Scenario[Any]:
+    """Build the game behind an id without a front end.
+
+    Args:
+        id: a name from ``list_envs()``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        overrides: fields of the scenario's config dataclass.
+
+    Raises:
+        ValueError: unknown id, unknown or invalid override, device that is not there.
+    """
+    entry = _find(id)
+    module, _, name = entry.scenario_class_path.partition(":")
+    scenario_class = getattr(importlib.import_module(module), name)
+    check_overrides(scenario_class.config_class, overrides)
+    config = scenario_class.config_class(**{**entry.config_defaults, **overrides})
+    scenario: Scenario[Any] = scenario_class(config, device=_checked_device(device))
+    return scenario
+
+
+@overload
+def make_env(
+    id: str,
+    *,
+    num_envs: None = None,
+    device: str | torch.device = "cpu",
+    seed: int | None = None,
+    render_mode: str | None = None,
+    **overrides: Any,
+) -> ParallelEnv: ...
+@overload
+def make_env(
+    id: str,
+    *,
+    num_envs: int,
+    device: str | torch.device = "cpu",
+    seed: int | None = None,
+    render_mode: None = None,
+    **overrides: Any,
+) -> VectorEnv: ...
+def make_env(
+    id: str,
+    *,
+    num_envs: int | None = None,
+    device: str | torch.device = "cpu",
+    seed: int | None = None,
+    render_mode: str | None = None,
+    **overrides: Any,
+) -> ParallelEnv | VectorEnv:
+    """Make an environment: a PettingZoo ``ParallelEnv``, or with ``num_envs`` a batched ``VectorEnv``.
+
+    Args:
+        id: a name from ``list_envs()``, with or without the prefix ``cfpos/``.
+        num_envs: number of episodes played at once as tensors; None for one episode in PettingZoo's interface.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        seed: first seed of all random streams; None takes one from the operating system.
+        render_mode: ``"rgb_array"``, ``"human"`` or None; a ``VectorEnv`` draws nothing.
+        overrides: fields of the scenario's config dataclass.
+
+    Raises:
+        ValueError: unknown id or override (the nearest names and all valid ones are listed), a value out of range,
+            ``num_envs`` below 1, a device that is not there.
+    """
+    if num_envs is not None and render_mode is not None:
+        raise ValueError("render_mode needs num_envs=None: batched environments draw nothing; leave one of the two out")
+    scenario = make_scenario(id, device=device, **overrides)
+    if num_envs is not None:
+        return VectorEnv(scenario, num_envs, seed=seed, env_id=_bare(id))
+    return ParallelEnv(scenario, seed=seed, render_mode=render_mode, env_id=_bare(id))
+
+
+def check_overrides(config_class: type, overrides: dict[str, Any]) -> None:
+    """Refuse names that are no fields of ``config_class``.
+
+    Raises:
+        ValueError: names the first wrong one, its nearest matches and all valid ones.
+    """
+    valid = sorted(entry.name for entry in dataclasses.fields(config_class) if entry.init)
+    for name in overrides:
+        if name not in valid:
+            near = difflib.get_close_matches(name, [*valid, *_RESERVED], n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else "."
+            raise ValueError(f"unknown override {name!r}{hint} Valid overrides: {', '.join(valid)}")
+
+
+def _bare(id: str) -> str:
+    return id.removeprefix(f"{NAMESPACE}/")
+
+
+def _find(id: str) -> _Entry:
+    if not isinstance(id, str):
+        raise ValueError(f"environment id is {id!r}; it must be one of {', '.join(list_envs())}")
+    if _bare(id) not in _entries:
+        near = difflib.get_close_matches(_bare(id), list_envs(), n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise ValueError(f"unknown environment {id!r}{hint} Registered: {', '.join(list_envs())}")
+    return _entries[_bare(id)]
+
+
+def _checked_device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device is {device!r}; it must be 'cpu', 'cuda' or 'cuda:N'") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}; only 'cpu', 'cuda' and 'cuda:N' are supported")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device!r} is not there (PyTorch sees {torch.cuda.device_count()} GPUs); use device='cpu'"
+        )
+    return chosen
+
+
+def _make_parallel(env_id: str, **kwargs: Any) -> ParallelEnv:
+    return make_env(env_id, **kwargs)
+
+
+def _make_aec(env_id: str, **kwargs: Any) -> Any:
+    from pettingzoo.utils.conversions import parallel_to_aec
+
+    return parallel_to_aec(_make_parallel(env_id, **kwargs))
+
+
+def _make_single(
+    env_id: str, joint_reward: Literal["mean", "sum"] = "mean", render_mode: str | None = None, **kwargs: Any
+) -> SingleAgentEnv:
+    return SingleAgentEnv(make_env(env_id, render_mode=render_mode, **kwargs), joint_reward)
+
+
+_DCP = "cfpos_envs.scenarios.dcp.game:DcpScenario"
+register("dcp-rss-v0", _DCP, stage="rss")
+register("dcp-aoa-v0", _DCP, stage="aoa")
+register("dcp-v0", _DCP, stage="chained")
+register("dcp-jar-v0", _DCP, stage="joint")
