@@ -1,0 +1,260 @@
+"""One evaluator for everything that locates a user: trained agents and estimators on exactly the same drops."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cfpos_envs.front_ends.parallel import ParallelEnv
+from cfpos_envs.front_ends.single import SingleAgentEnv
+from cfpos_envs.front_ends.vector import VectorEnv
+from cfpos_envs.registry import check_overrides, make_scenario
+from cfpos_envs.results import METRICS, EvaluationResult, format_table
+from cfpos_envs.scenarios.base import Scenario, TensorState
+from cfpos_envs.streams import Streams, derive_seed
+
+__all__ = ["CHUNK_EPISODES", "METRICS", "EvaluationResult", "evaluate", "evaluate_many", "format_table"]
+
+CHUNK_EPISODES = 50
+"""Episodes are always drawn in groups of this size, so that the first 50 of 200 are the 50 of a shorter run."""
+
+
+def evaluate(env: Any, policy: Any, episodes: int = 200, seed: int = 7, **overrides: Any) -> EvaluationResult:
+    """Measure one policy on unseen sites and drops.
+
+    The scenario is rebuilt with ``split="test"``, whose sites, maps and drops no training ever draws. The same seed
+    gives the same drops, channels and noise to every policy, and the first episodes of a longer run are those of a
+    shorter one. A policy with ``locate(measurements)`` answers once; one with ``act_batch(observations)`` plays all
+    rounds of a batch; any other plays them through PettingZoo's dictionaries with ``act``.
+
+    A user for whom a policy says that it has no valid answer lowers ``valid_share`` but keeps its error: the position
+    given counts if it is finite, else the centre of the area does.
+
+    Args:
+        env: an id, or an environment whose scenario and config are used.
+        policy: see above; its ``name`` is reported.
+        episodes: number of episodes, at least 1.
+        seed: of the drops.
+        overrides: config fields that differ from those of ``env``.
+
+    Raises:
+        ValueError: unknown id or override, ``episodes`` below 1, or an answer of the wrong shape.
+        TypeError: ``policy`` has none of the three methods.
+    """
+    return evaluate_many(env, [policy], episodes, seed, **overrides)[0]
+
+
+def evaluate_many(
+    env: Any, policies: Sequence[Any], episodes: int = 200, seed: int = 7, **overrides: Any
+) -> list[EvaluationResult]:
+    """``evaluate`` several policies; every drop is made once and given to all of them.
+
+    Args:
+        env, episodes, seed, overrides: as in ``evaluate``.
+        policies: any mixture of kinds.
+
+    Returns:
+        One result per policy, in the order given.
+    """
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise ValueError(f"episodes is {episodes!r}; it must be an integer of at least 1")
+    env_id, scenario = _test_scenario(env, overrides)
+    runners = [_runner(policy) for policy in policies]
+    tallies = [_Tally() for _ in policies]
+    bounds: list[np.ndarray] = []
+    for state in _test_states(scenario, episodes, seed):
+        bound = scenario.truth(state).get("peb_m")
+        if bound is not None:
+            bounds.append(_to_numpy(bound))
+        for policy, run, tally in zip(policies, runners, tallies):
+            tally.add(run(scenario, state, policy))
+    shared = {
+        "env_id": env_id,
+        "config": dataclasses.asdict(scenario.config),
+        "seed": seed,
+        "bounds": np.concatenate(bounds) if bounds else None,
+        "fronthaul_bits": float(scenario.fronthaul_bits()),
+    }
+    return [tally.result(_name(policy), shared) for policy, tally in zip(policies, tallies)]
+
+
+@dataclass
+class _ChunkResult:
+    """What one policy did on one group of episodes: [episodes, ues] arrays, [rounds + 1] squared errors, seconds."""
+
+    errors: np.ndarray
+    valid: np.ndarray
+    squared_by_round: list[float] | None
+    seconds: float
+    policy_seconds: float
+
+
+@dataclass
+class _Tally:
+    """Collects the groups of one policy."""
+
+    chunks: list[_ChunkResult] = field(default_factory=list)
+
+    def add(self, chunk: _ChunkResult) -> None:
+        self.chunks.append(chunk)
+
+    def result(self, policy: str, shared: dict[str, Any]) -> EvaluationResult:
+        errors = np.concatenate([chunk.errors for chunk in self.chunks])
+        rounds = [chunk.squared_by_round for chunk in self.chunks if chunk.squared_by_round is not None]
+        weights = [chunk.errors.size for chunk in self.chunks]
+        by_round = np.sqrt(np.average(rounds, axis=0, weights=weights)).tolist() if rounds else None
+        per_user = [(1e3 * c.seconds / c.errors.size, 1e3 * c.policy_seconds / c.errors.size) for c in self.chunks]
+        latency_ms, policy_ms = np.median(per_user, axis=0).tolist()
+        valid_share = float(np.concatenate([chunk.valid for chunk in self.chunks]).mean())
+        return EvaluationResult(
+            policy=policy,
+            errors=errors,
+            valid_share=valid_share,
+            rmse_by_round=by_round,
+            latency_ms=latency_ms,
+            policy_ms=policy_ms,
+            **shared,
+        )
+
+
+_Runner = Callable[[Scenario[Any], TensorState, Any], _ChunkResult]
+
+
+def _runner(policy: Any) -> _Runner:
+    for method, run in (("locate", _run_locate), ("act_batch", _run_batch), ("act", _run_dicts)):
+        if callable(getattr(policy, method, None)):
+            return run
+    raise TypeError(f"{type(policy).__name__} is no policy; it needs a method locate, act_batch or act")
+
+
+def _run_locate(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
+    measurements = scenario.measurements(state)
+    _restart(policy)
+    began = _now(scenario)
+    estimate = policy.locate(measurements)
+    seconds = _now(scenario) - began
+    wanted = scenario.estimate(state).shape
+    if estimate.position.shape != wanted or estimate.valid.shape != wanted[:-1]:
+        given = f"position {tuple(estimate.position.shape)}, valid {tuple(estimate.valid.shape)}"
+        raise ValueError(f"{_name(policy)}.locate answered {given}; position must be {tuple(wanted)}, valid without D")
+    position = estimate.position.detach().to(scenario.estimate(state).dtype)
+    finite = torch.isfinite(position).all(-1)
+    if not bool(finite.all()):
+        position = torch.where(finite[..., None], position, _area_centre(scenario))
+    errors = _to_numpy(scenario.truth(scenario.with_estimate(state, position))["error_m"])
+    return _ChunkResult(errors, _to_numpy(estimate.valid & finite), None, seconds, seconds)
+
+
+def _run_batch(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
+    env = VectorEnv(scenario, num_envs=len(scenario.estimate(state)), seed=0)
+    env.game_state = state
+    _restart(policy)
+    squared = [_mean_square(env.truth()["error_m"])]
+    seconds, policy_seconds, ended = 0.0, 0.0, False
+    while not ended:
+        began = _now(scenario)
+        observations = env.observe()
+        asked = _now(scenario)
+        actions = policy.act_batch(observations)
+        answered = _now(scenario)
+        taken = env.step(actions)
+        seconds += _now(scenario) - began
+        policy_seconds += answered - asked
+        squared.append(_mean_square(env.truth()["error_m"]))
+        ended = bool((taken.terminated | taken.truncated).all())
+    return _played(_to_numpy(env.truth()["error_m"]), squared, seconds, policy_seconds)
+
+
+def _run_dicts(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
+    env = ParallelEnv(scenario, seed=0)
+    errors, squared = [], []
+    seconds = policy_seconds = 0.0
+    for episode in range(len(scenario.estimate(state))):
+        observations, infos = env.reset_to(state.select(slice(episode, episode + 1)))
+        _restart(policy)
+        rounds = [infos[env.possible_agents[0]]["error_m"]]
+        while env.agents:
+            asked = _now(scenario)
+            actions = policy.act(observations)
+            answered = _now(scenario)
+            observations, _, _, _, infos = env.step(actions)
+            seconds += _now(scenario) - asked
+            policy_seconds += answered - asked
+            rounds.append(infos[env.possible_agents[0]]["error_m"])
+        errors.append(rounds[-1])
+        squared.append([float(np.mean(np.square(r, dtype=float))) for r in rounds])
+    return _played(np.stack(errors).astype(float), np.mean(squared, axis=0).tolist(), seconds, policy_seconds)
+
+
+def _played(errors: np.ndarray, squared: list[float], seconds: float, policy_seconds: float) -> _ChunkResult:
+    return _ChunkResult(errors, np.isfinite(errors), squared, seconds, policy_seconds)
+
+
+def _test_scenario(env: Any, overrides: dict[str, Any]) -> tuple[str, Scenario[Any]]:
+    """The env's scenario with the test split, and its id."""
+    changes = {**overrides, "split": "test"}
+    if isinstance(env, str):
+        return env, make_scenario(env, **changes)
+    if isinstance(env, SingleAgentEnv):
+        env = env.parallel
+    if not isinstance(env, (ParallelEnv, VectorEnv)):
+        raise TypeError(f"env is a {type(env).__name__}; it must be an id, ParallelEnv, VectorEnv or SingleAgentEnv")
+    check_overrides(type(env.config), overrides)
+    config = dataclasses.replace(env.config, **changes)
+    vector = env.vector if isinstance(env, ParallelEnv) else env
+    scenario_class: Any = type(env.scenario)
+    return env.env_id, scenario_class(config, device=vector.device)
+
+
+def _test_states(scenario: Scenario[Any], episodes: int, seed: int) -> Iterator[TensorState]:
+    """Fresh drops in groups of at most ``CHUNK_EPISODES``; no policy can influence what comes next."""
+    streams = Streams(derive_seed(seed, "evaluate"), "test", _device(scenario))
+    for start in range(0, episodes, CHUNK_EPISODES):
+        state = scenario.reset(streams, CHUNK_EPISODES)
+        yield state.select(slice(0, min(CHUNK_EPISODES, episodes - start)))
+
+
+def _device(scenario: Scenario[Any]) -> torch.device:
+    return torch.device(getattr(scenario, "device", "cpu"))
+
+
+def _now(scenario: Scenario[Any]) -> float:
+    """Seconds; on a GPU after the queued work is done, else the clock would only see its queueing."""
+    if _device(scenario).type == "cuda":
+        torch.cuda.synchronize(_device(scenario))
+    return time.perf_counter()
+
+
+def _area_centre(scenario: Scenario[Any]) -> Tensor | float:
+    side_m = getattr(scenario.config, "side_m", None)
+    if side_m is None:
+        raise ValueError(
+            "the policy gave a position that is not finite, and this scenario has no side_m to fall back on"
+        )
+    return torch.tensor(side_m / 2)
+
+
+def _restart(policy: Any) -> None:
+    reset = getattr(policy, "reset", None)
+    if callable(reset):
+        reset()
+
+
+def _name(policy: Any) -> str:
+    return str(getattr(policy, "name", type(policy).__name__))
+
+
+def _mean_square(errors: Tensor) -> float:
+    return float(errors.double().square().mean())
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array.astype(float) if array.dtype != bool else array

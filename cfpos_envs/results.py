@@ -1,0 +1,233 @@
+"""What an evaluation found: errors, their statistics and intervals, JSON, a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_FORMAT = "cfpos-evaluation-1"
+
+
+def root_mean_square(errors: np.ndarray) -> float:
+    """Root of the mean square over all entries, metres for errors in metres."""
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+METRICS: dict[str, Callable[[np.ndarray], float]] = {
+    "rmse": root_mean_square,
+    "mean": lambda errors: float(np.mean(errors)),
+    "median": lambda errors: float(np.median(errors)),
+    "p67": lambda errors: float(np.percentile(errors, 67)),
+    "p90": lambda errors: float(np.percentile(errors, 90)),
+    "p95": lambda errors: float(np.percentile(errors, 95)),
+    "p99": lambda errors: float(np.percentile(errors, 99)),
+}
+"""Name -> statistic over all users of all episodes, metres."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """What ``evaluate`` measured.
+
+    Attributes:
+        policy, env_id, config, seed: what was evaluated on what.
+        errors: [episodes, ues] distance between estimate and truth in metres, around the edges where these wrap.
+        bounds: [episodes, ues] position error bounds in metres, or None where the scenario has no bound.
+        valid_share: share of users for whom the policy says that it has an answer (finite actions always count).
+        rmse_by_round: RMSE at the start and after every round, or None for one-shot estimators.
+        latency_ms: milliseconds per located user, median over groups of 50 episodes handled at once; for a policy that
+            plays rounds it holds the game's own work (features, fusion and reward) too.
+        policy_ms: the part of ``latency_ms`` spent in the policy alone.
+        fronthaul_bits: bits that one AP sends to the central unit in one episode.
+    """
+
+    policy: str
+    env_id: str
+    config: dict[str, Any]
+    seed: int
+    errors: np.ndarray
+    bounds: np.ndarray | None
+    valid_share: float
+    rmse_by_round: list[float] | None
+    latency_ms: float
+    policy_ms: float
+    fronthaul_bits: float
+
+    @property
+    def rmse(self) -> float:
+        """Root mean squared error over all users of all episodes, metres."""
+        return METRICS["rmse"](self.errors)
+
+    @property
+    def mean(self) -> float:
+        """Mean error, metres."""
+        return METRICS["mean"](self.errors)
+
+    @property
+    def median(self) -> float:
+        """Median error, metres."""
+        return METRICS["median"](self.errors)
+
+    @property
+    def p67(self) -> float:
+        """Error that 67 % of the users stay below, metres."""
+        return METRICS["p67"](self.errors)
+
+    @property
+    def p90(self) -> float:
+        """Error that 90 % of the users stay below, metres."""
+        return METRICS["p90"](self.errors)
+
+    @property
+    def p95(self) -> float:
+        """Error that 95 % of the users stay below, metres."""
+        return METRICS["p95"](self.errors)
+
+    @property
+    def p99(self) -> float:
+        """Error that 99 % of the users stay below, metres."""
+        return METRICS["p99"](self.errors)
+
+    @property
+    def bound_rmse(self) -> float | None:
+        """Root mean squared position error bound over the same drops, metres; None without a bound."""
+        return None if self.bounds is None else root_mean_square(self.bounds)
+
+    @property
+    def efficiency(self) -> float | None:
+        """``rmse / bound_rmse``: 1 is the best an unbiased estimator can do; None without a bound."""
+        return None if self.bound_rmse is None else self.rmse / self.bound_rmse
+
+    @property
+    def converged_round(self) -> int | None:
+        """First round from which the RMSE stays within 5 % of its last value; None for one-shot estimators."""
+        if self.rmse_by_round is None:
+            return None
+        last = self.rmse_by_round[-1]
+        away = [index for index, value in enumerate(self.rmse_by_round) if abs(value - last) > 0.05 * last]
+        return away[-1] + 1 if away else 0
+
+    def ci(self, metric: str, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+        """Bootstrap percentile interval; whole episodes are resampled because the users of one share its site.
+
+        Args:
+            metric: a name from ``METRICS``, or ``"efficiency"`` (errors and bounds resampled together).
+            level: probability of the interval, in (0, 1).
+            resamples: number of bootstrap samples, at least 1.
+            seed: of the resampling; the global random state is not used.
+
+        Returns:
+            Lower and upper end, in the metric's unit.
+
+        Raises:
+            ValueError: unknown metric, ``level`` or ``resamples`` out of range, efficiency without a bound.
+        """
+        if not 0 < level < 1 or resamples < 1:
+            raise ValueError(f"level is {level}, resamples {resamples}; level must lie in (0, 1), resamples be >= 1")
+        statistic = self._statistic(metric)
+        generator = np.random.default_rng(seed)
+        episodes = len(self.errors)
+        values = [statistic(generator.integers(episodes, size=episodes)) for _ in range(resamples)]
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def summary(self) -> str:
+        """One line for people."""
+        low, high = self.ci("rmse")
+        bound = "" if self.efficiency is None else f", {self.efficiency:.2f} x bound {self.bound_rmse:.3f} m"
+        return (
+            f"{self.policy} on {self.env_id}: RMSE {self.rmse:.3f} m [{low:.3f}, {high:.3f}]{bound}, "
+            f"median {self.median:.3f} m, p95 {self.p95:.3f} m, {self.errors.shape[0]} episodes"
+        )
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything as JSON, whole or not at all (a temporary file is renamed).
+
+        Raises:
+            OSError: the folder is missing or not writable.
+        """
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(json.dumps(self._as_json(), indent=1, allow_nan=False, default=str) + "\n")
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> EvaluationResult:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ValueError: the file is no evaluation result, or is damaged.
+            OSError: it cannot be read.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            if content["format"] != _FORMAT:
+                raise KeyError("format")
+            values = {entry.name: content[entry.name] for entry in dataclasses.fields(cls)}
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no evaluation result ({error}); write it with EvaluationResult.to_json"
+            ) from None
+        values["errors"] = np.asarray(values["errors"], dtype=float)
+        values["bounds"] = None if values["bounds"] is None else np.asarray(values["bounds"], dtype=float)
+        return cls(**values)
+
+    def _as_json(self) -> dict[str, Any]:
+        fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        derived = {name: getattr(self, name) for name in (*METRICS, "bound_rmse", "efficiency", "converged_round")}
+        intervals = {"rmse_ci95": list(self.ci("rmse")), "median_ci95": list(self.ci("median"))}
+        return _finite_or_none({"format": _FORMAT, **fields, **derived, **intervals})
+
+    def _statistic(self, metric: str) -> Callable[[np.ndarray], float]:
+        if metric in METRICS:
+            return lambda rows: METRICS[metric](self.errors[rows])
+        if metric != "efficiency":
+            raise ValueError(f"unknown metric {metric!r}; choose from {', '.join([*METRICS, 'efficiency'])}")
+        bounds = self.bounds
+        if bounds is None:
+            raise ValueError(f"{self.env_id} has no position error bound, so no efficiency; choose another metric")
+        return lambda rows: root_mean_square(self.errors[rows]) / root_mean_square(bounds[rows])
+
+
+def format_table(results: Sequence[EvaluationResult]) -> str:
+    """Plain-text table, one row per result, best RMSE first; lengths in metres."""
+    head = ("policy", "RMSE", "95 % interval", "median", "p90", "p99", "x bound", "valid", "ms/user")
+    rows: list[tuple[str, ...]] = [head]
+    for result in sorted(results, key=lambda r: r.rmse):
+        low, high = result.ci("rmse")
+        ratio = "-" if result.efficiency is None else f"{result.efficiency:.2f}"
+        numbers = [f"{value:.3f}" for value in (result.median, result.p90, result.p99)]
+        share = f"{100 * result.valid_share:.1f}%"
+        rows.append((result.policy, f"{result.rmse:.3f}", f"{low:.3f}..{high:.3f}", *numbers, ratio, share,
+                     f"{result.latency_ms:.3f}"))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
+    bounds = sorted({f"{r.bound_rmse:.3f} m" for r in results if r.bound_rmse is not None})
+    return "\n".join(
+        [lines[0], "-" * len(lines[0]), *lines[1:], *(f"position error bound (RMSE): {b}" for b in bounds)]
+    )
+
+
+def _finite_or_none(value: Any) -> Any:
+    """JSON has no NaN or infinity: such numbers become null."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _finite_or_none(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_or_none(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
