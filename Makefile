@@ -1,0 +1,49 @@
+# `make demo` and `make test` are all a newcomer needs; both make .venv on their first call.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+DEMO_ARGS ?=
+# One arithmetic thread per process: the networks are small and the tests already run in parallel.
+TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+
+.PHONY: help venv demo test slow lint types docs check clean
+help:
+	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 10 minutes, most of it once)"
+	@echo "make test   all tests      make slow   the tests that train for minutes"
+	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
+	@echo "make venv   only install   make clean  remove $(VENV), caches and builds (never outputs/)"
+
+venv: $(VENV)/.installed
+# torch first: with its pinned release in place, no dependency can pull in another one.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+	@touch $@
+
+demo: venv
+	$(BIN)/python scripts/demo.py $(DEMO_ARGS)
+
+test: venv
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+slow: venv
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+docs: venv
+	$(BIN)/python scripts/check_docs.py
+
+check: lint types docs test
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,132 @@
+"""What every command shares: one Hydra entry point, errors in one line with exit code 2, folders that stay clean."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class UsageError(ValueError):
+    """The person at the keyboard can mend this; the message says what was wrong, what is allowed, what to do."""
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """``did you mean a, b? Allowed: a, b, c``: the end of every message about an unknown name."""
+    names = sorted(allowed)
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(nearest)}? " if nearest else ""
+    return f"{hint}Allowed: {', '.join(names)}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error (and of its cause, where OmegaConf hides the reason there) on a single line."""
+    text = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        text = f"{text}: {error.__cause__.msg}"
+    return re.sub(r"\s*\n\s*", "; ", text.strip())
+
+
+@contextmanager
+def user_errors(debug: bool) -> Iterator[None]:
+    """Turn errors that a person can mend into one line on stderr and exit code 2.
+
+    Args:
+        debug: let them through with their traceback instead.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        if debug:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from error
+
+
+def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
+    """Compose ``conf/<config_name>.yaml`` with the command line and run ``task`` on it, once or per ``--multirun`` job.
+
+    Args:
+        task: gets the composed config.
+        config_name: file below ``conf/`` without its ending.
+    """
+    debug = any(argument.replace("+", "") in ("debug=true", "debug=True", "debug=1") for argument in sys.argv[1:])
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach user_errors() instead of Hydra's own printing
+
+    def job(config: DictConfig) -> None:
+        folder = output_folder()
+        with _empty_folder_removed(folder), user_errors(debug):
+            task(config)
+
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
+    with user_errors(debug), _explained(config_name):
+        main()
+
+
+def output_folder() -> Path:
+    """Where this run writes."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def overrides_given() -> dict[str, str]:
+    """The overrides typed on the command line: key -> value as typed."""
+    typed = [entry.lstrip("+~") for entry in HydraConfig.get().overrides.task]
+    return dict(entry.split("=", 1) for entry in typed if "=" in entry)
+
+
+@contextmanager
+def _empty_folder_removed(folder: Path) -> Iterator[None]:
+    """A refused run leaves nothing behind: Hydra's fresh folder and its empty parents go again."""
+    try:
+        yield
+    except BaseException:
+        while folder.is_dir() and not any(folder.iterdir()) and folder != Path.cwd():
+            folder.rmdir()
+            folder = folder.parent
+        raise
+
+
+@contextmanager
+def _explained(config_name: str) -> Iterator[None]:
+    """Hydra's composition errors, said with the nearest valid name."""
+    try:
+        yield
+    except MissingConfigException as error:
+        group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+        if not group or error.options is None:
+            raise
+        choices = [name for name in error.options if name != "schema"]
+        raise UsageError(f"{group}={option} is unknown: {suggest(option, choices)}") from error
+    except ConfigCompositionException as error:
+        key = re.match(r"Could not override '([^']+)'", str(error))
+        if key is None or "is not in struct" not in str(error) + str(error.__cause__):
+            raise
+        raise UsageError(f"{key[1]} is unknown: {suggest(key[1], _valid_keys(config_name, key[1]))}") from error
+
+
+def _valid_keys(config_name: str, like: str) -> list[str]:
+    """The keys beside ``like``, with its prefix, in the config that the chosen groups make."""
+    prefix, _, _ = like.rpartition(".")
+    groups = [entry for entry in sys.argv[1:] if entry.split("=")[0] in ("env", "agent") and "," not in entry]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(config_name, overrides=groups)
+    node = OmegaConf.select(config, prefix) if prefix else config
+    return [f"{prefix}.{key}" if prefix else str(key) for key in node] if isinstance(node, DictConfig) else []

@@ -1,0 +1,27 @@
+"""The experiments of ``scripts/reproduce.py``: one file each, one function ``run(effort) -> Outcome``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from scripts.experiments.common import Effort, Outcome
+
+EXPERIMENTS = {
+    "fig2": "convergence",
+    "fig3": "rmse_over_aps",
+    "fig4": "rmse_over_antennas",
+    "rewards": "rewards",
+    "ablation": "ablation",
+    "bounds": "bounds",
+    "presets": "presets",
+    "chain": "chain",
+    "cf200": "cf200",
+}
+"""Name on the command line -> module in this folder."""
+
+
+def experiment(name: str) -> Callable[[Effort], Outcome]:
+    """The ``run`` function of an experiment, imported when first used."""
+    run: Callable[[Effort], Outcome] = importlib.import_module(f"scripts.experiments.{EXPERIMENTS[name]}").run
+    return run

@@ -1,0 +1,51 @@
+"""From the paper's game with plain MADDPG to the default, one change at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from scripts.experiments.common import Effort, Outcome, compare, progress, row, train
+
+ENV_ID = "dcp-jar-v0"
+_PAPER = {"formulation": "strict", "action": "polar", "reward": "shared", "fusion": "mean", "similarity": "log"}
+_GAIN = {"action": "gain", "reward": "shared", "fusion": "line-search", "similarity": "log"}
+STEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "paper's game, plain MADDPG": (_PAPER, {"preset": "paper"}),
+    "+ gain actions": (_GAIN, {"preset": "paper"}),
+    "+ local reward": ({**_GAIN, "reward": "local"}, {}),
+    "+ information fusion": ({"reward": "counterfactual"}, {}),
+    "+ held-out reward": ({}, {}),
+}
+"""Name -> (environment overrides, agent overrides); the last step is the default of the environment."""
+
+
+def run(effort: Effort) -> Outcome:
+    """Train every step with ``seeds`` seeds and evaluate on the same unseen drops."""
+    rows = []
+    for name, (env, agent) in progress(STEPS.items(), "ablation"):
+        results = []
+        for seed in range(effort.seeds):
+            maddpg = train(ENV_ID, effort, seed, env, agent_overrides(agent))
+            results.append(compare(ENV_ID, {name: maddpg}, effort, env)[name])
+        rows.append(row(name, results))
+    figure, axes = plt.subplots(figsize=(7, 3.5))
+    places = np.arange(len(rows))
+    axes.barh(places, [entry["rmse_m"] for entry in rows])
+    axes.axvline(rows[-1]["bound_m"], color="black", linestyle=":", label="bound")
+    axes.set(xlabel="RMSE [m]", xscale="log")
+    axes.set_yticks(places, [entry["policy"] for entry in rows])
+    axes.invert_yaxis()
+    axes.legend()
+    return Outcome(rows, figure, [f"{ENV_ID}, default site, unseen drops; {effort.seeds} seeds per step."])
+
+
+def agent_overrides(agent: dict[str, Any]) -> dict[str, Any]:
+    """Overrides with ``preset`` replaced by that preset's settings."""
+    from agents.config import PRESETS
+
+    overrides = dict(agent)
+    preset = overrides.pop("preset", None)
+    return {**(PRESETS[preset] if preset else {}), **overrides}

@@ -1,0 +1,160 @@
+"""What the experiments share: how much effort to spend, training one agent, averaging over seeds, the outcome."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from agents import make_agent
+from baselines import make_policy
+from cfpos_envs import evaluate_many, make_env
+from cfpos_envs.evaluation import EvaluationResult
+
+EVALUATION_SEED = 7
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to compute.
+
+    Attributes:
+        seeds: independently trained agents per setting.
+        episodes: evaluation episodes.
+        train_steps: environment steps per trained agent.
+        num_envs: parallel episodes while training.
+        points: estimates, drops or scenes where an experiment needs no training.
+        small: environment overrides that shrink everything (quick mode); empty for the real thing.
+    """
+
+    seeds: int = 3
+    episodes: int = 200
+    train_steps: int = 60_000
+    num_envs: int = 96
+    points: int = 1500
+    small: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def quick(cls) -> Effort:
+        """A minute instead of an hour: shows that everything runs; its numbers mean nothing."""
+        small = {"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 2, "side_m": 50.0}
+        return cls(seeds=1, episodes=4, train_steps=96, num_envs=8, points=40, small=small)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether this is the quick mode."""
+        return bool(self.small)
+
+    def chosen(self, values: Sequence[Item]) -> Sequence[Item]:
+        """All ``values``, or the first two in quick mode."""
+        return values[:2] if self.is_quick else values
+
+    def env(self, **overrides: Any) -> dict[str, Any]:
+        """Environment overrides with the quick mode's shrinking below them."""
+        return {**self.small, **overrides}
+
+
+@dataclass
+class Outcome:
+    """What an experiment hands back: rows for table and JSON, a picture, and what to know when reading it."""
+
+    rows: list[dict[str, Any]]
+    figure: Figure
+    remarks: list[str] = field(default_factory=list)
+
+
+def train(
+    env_id: str,
+    effort: Effort,
+    seed: int,
+    env: Mapping[str, Any] | None = None,
+    agent: Mapping[str, Any] | None = None,
+    log_dir: str | Path | None = None,
+) -> Any:
+    """One MADDPG agent, trained without labels on training sites.
+
+    Args:
+        env_id: environment.
+        effort: number of steps and parallel episodes.
+        seed: of environment and agent.
+        env: environment overrides.
+        agent: overrides of the agent's settings.
+        log_dir: where checkpoints and TensorBoard files go; None: a folder that is removed afterwards.
+
+    Returns:
+        The agent with the weights of its best label-free score.
+    """
+    batched = make_env(env_id, num_envs=effort.num_envs, seed=seed, **effort.env(**(env or {})))
+    settings = {"seed": seed, "threads": 1, **(_QUICK_AGENT if effort.is_quick else {}), **(agent or {})}
+    maddpg = make_agent("maddpg", batched, **settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        maddpg.train(total_steps=effort.train_steps, log_dir=log_dir or scratch)
+    return maddpg
+
+
+_QUICK_AGENT = {"warmup_steps": 16, "batch_size": 32, "evaluations": 2, "validation_envs": 4, "test_envs": 4}
+
+
+def compare(
+    env_id: str, policies: Mapping[str, Any], effort: Effort, env: Mapping[str, Any] | None = None
+) -> dict[str, EvaluationResult]:
+    """Every policy on the same unseen drops.
+
+    Args:
+        env_id: environment.
+        policies: label -> policy.
+        effort: number of episodes.
+        env: environment overrides.
+    """
+    results = evaluate_many(
+        env_id, list(policies.values()), effort.episodes, EVALUATION_SEED, **effort.env(**(env or {}))
+    )
+    return dict(zip(policies, results))
+
+
+def baselines(
+    env_id: str, effort: Effort, wanted: Mapping[str, tuple[str, Mapping[str, Any]]], env: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Label -> classical policy, made for an environment with the overrides ``env``.
+
+    Args:
+        env_id: environment.
+        effort: its shrinking enters the environment.
+        wanted: label -> (registered name, options).
+        env: environment overrides.
+    """
+    own = make_env(env_id, num_envs=1, seed=0, split="test", **effort.env(**env))
+    return {label: make_policy(name, own, **options) for label, (name, options) in wanted.items()}
+
+
+def row(label: str, results: Sequence[EvaluationResult]) -> dict[str, Any]:
+    """One table line over the seeds of one policy: mean RMSE and its range, median, p99, ratio to the bound (metres)."""
+    rmse = [result.rmse for result in results]
+    bounds = [result.bound_rmse for result in results if result.bound_rmse is not None]
+    ratios = [result.efficiency for result in results if result.efficiency is not None]
+    return {
+        "policy": label,
+        "rmse_m": float(np.mean(rmse)),
+        "lowest_m": min(rmse),
+        "highest_m": max(rmse),
+        "median_m": float(np.mean([result.median for result in results])),
+        "p99_m": float(np.mean([result.p99 for result in results])),
+        "bound_m": float(np.mean(bounds)) if bounds else None,
+        "rmse/bound": float(np.mean(ratios)) if ratios else None,
+        "ms/user": float(np.mean([result.latency_ms for result in results])),
+        "seeds": len(results),
+    }
+
+
+def progress(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+    """A progress bar with the time left, on standard error."""
+    bar: Iterable[Item] = tqdm(items, desc=description, total=total, file=sys.stderr)
+    return bar

@@ -1,0 +1,63 @@
+"""Every policy on every site preset: one agent per preset and one for all, beside every baseline and the bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row, train
+
+ENV_ID = "dcp-jar-v0"
+PRESETS = ("clean", "shadowed", "miscalibrated", "hard")
+AGENTS: dict[str, dict[str, Any]] = {"MADDPG": {}, "model critic": {"critic": "model"}}
+BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "fingerprint, 0.5 m": ("fingerprint", {"spacing": 0.5}),
+    "fingerprint, 2.5 m": ("fingerprint", {"spacing": 2.5}),
+    "music": ("music", {}),
+    "beamscan": ("beamscan", {}),
+    "rss-gn": ("rss-gn", {}),
+    "joint-gn": ("joint-gn", {}),
+    "joint-gn, self-calibrated": ("joint-gn", {"self_calibrated": True}),
+    "direct-search": ("direct-search", {}),
+    "centroid": ("centroid", {}),
+    "untrained": ("untrained", {}),
+}
+_QUICK_BASELINES = ("fingerprint, 2.5 m", "joint-gn", "untrained")
+
+
+def run(effort: Effort) -> Outcome:
+    """Train ``seeds`` agents of each kind on each preset and on their mixture, evaluate all on unseen sites."""
+    presets = effort.chosen(PRESETS)
+    jobs = [(kind, site, seed) for kind in AGENTS for site in (*presets, "mixed") for seed in range(effort.seeds)]
+    trained = {
+        (kind, site, seed): train(ENV_ID, effort, seed, {"site": site}, AGENTS[kind])
+        for kind, site, seed in progress(jobs, "training")
+    }
+    wanted = {name: BASELINES[name] for name in _QUICK_BASELINES} if effort.is_quick else BASELINES
+    rows: list[dict[str, Any]] = []
+    for site in progress(presets, "evaluation"):
+        env = {"site": site}
+        groups: dict[str, dict[str, Any]] = {
+            label: {label: policy} for label, policy in baselines(ENV_ID, effort, wanted, env).items()
+        }
+        for kind in AGENTS:
+            for name, source in ((kind, site), (f"{kind}, one for all", "mixed")):
+                groups[name] = {f"{name} #{seed}": trained[kind, source, seed] for seed in range(effort.seeds)}
+        results = compare(ENV_ID, {key: policy for group in groups.values() for key, policy in group.items()}, effort, env)
+        rows += [{"site": site, **row(label, [results[key] for key in group])} for label, group in groups.items()]
+    return Outcome(rows, _bars(rows, presets), [f"{ENV_ID}, unseen sites and drops; agents: {effort.seeds} seeds."])
+
+
+def _bars(rows: list[dict[str, Any]], presets: Any) -> Any:
+    figure, panels = plt.subplots(1, len(presets), figsize=(4 * len(presets), 4.5), sharey=True, squeeze=False)
+    for axes, site in zip(panels[0], presets):
+        lines = [entry for entry in rows if entry["site"] == site]
+        axes.barh(np.arange(len(lines)), [entry["rmse_m"] for entry in lines])
+        if lines[0]["bound_m"] is not None:
+            axes.axvline(lines[0]["bound_m"], color="black", linestyle=":")
+        axes.set(title=site, xlabel="RMSE [m]", xscale="log")
+        axes.set_yticks(np.arange(len(lines)), [entry["policy"] for entry in lines])
+        axes.grid(alpha=0.3, axis="x")
+    return figure

@@ -1,0 +1,155 @@
+"""What a command leaves behind: a printed table, JSON, pictures; each file is written beside its place, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from cfpos_envs.front_ends.parallel import ParallelEnv
+
+PICTURE_DPI = 150
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path with the same ending; it takes the place of ``path`` only if the block succeeds.
+
+    Raises:
+        OSError: the folder cannot be written; the message names it and what to do.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}; choose an output folder you may write to") from error
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> Path:
+    """Fail now rather than after the computation.
+
+    Raises:
+        OSError: nothing can be written into ``folder``.
+    """
+    with replacing(folder / ".writable") as probe:
+        probe.touch()
+    (folder / ".writable").unlink()
+    return folder
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write JSON with numpy numbers turned into plain ones."""
+    return write_text(path, json.dumps(content, indent=2, default=_plain_number) + "\n")
+
+
+def save_figure(path: Path, figure: Figure) -> Path:
+    """Write a picture and free the figure."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=PICTURE_DPI, bbox_inches="tight")
+    plt.close(figure)
+    return path
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of equal keys as aligned text; numbers with three significant digits, missing values as a dash."""
+    header = list(rows[0])
+    cells = [header] + [[_cell(row.get(key)) for key in header] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        )
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same rows as a Markdown table."""
+    header = list(rows[0])
+    body = ["| " + " | ".join(_cell(row.get(key)) for key in header) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(header) + " |", "|---" * len(header) + "|", *body])
+
+
+def result_row(name: str, result: Any) -> dict[str, Any]:
+    """One line of a comparison table from an evaluation result; lengths in metres."""
+    low, high = result.ci("rmse")
+    return {
+        "policy": name,
+        "rmse_m": result.rmse,
+        "95 % interval": f"{low:.3g}..{high:.3g}",
+        "median_m": result.median,
+        "p90_m": result.p90,
+        "p99_m": float(np.quantile(result.errors, 0.99)),
+        "bound_m": result.bound_rmse,
+        "rmse/bound": result.efficiency,
+        "ms/user": result.latency_ms,
+    }
+
+
+def plot_cdf(axes: Any, errors: Mapping[str, np.ndarray], bound_rmse_m: float | None) -> None:
+    """Empirical distribution of the position error per policy; the bound's RMSE as a dotted line."""
+    for name, values in errors.items():
+        ordered = np.sort(np.asarray(values).ravel())
+        axes.plot(ordered, np.arange(1, len(ordered) + 1) / len(ordered), label=name)
+    if bound_rmse_m is not None:
+        axes.axvline(bound_rmse_m, color="black", linestyle=":", label="bound (RMSE)")
+    axes.set(xscale="log", xlabel="position error [m]", ylabel="fraction of users", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def save_episode_picture(path: Path, env: ParallelEnv, policy: Any) -> Path:
+    """Play one episode with a policy made for ``env`` and save the environment's own picture of its last round.
+
+    Args:
+        path: PNG file.
+        env: with ``render_mode="rgb_array"``; closed afterwards.
+        policy: anything with ``act`` and ``reset``.
+    """
+    observations, _ = env.reset()
+    policy.reset()
+    while env.agents:
+        observations, *_ = env.step(policy.act(observations))
+    frame = np.asarray(env.render())
+    env.close()
+    with replacing(path) as temporary:
+        plt.imsave(temporary, frame)
+    return path
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
