@@ -1,0 +1,60 @@
+"""Noise-free episodes on fixed drops: the label-free score that selects, and the metres that are only reported."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from agents.maddpg import Maddpg
+
+
+class FixedDrops:
+    """The same episodes every time, so that two policies, or two states of one, are compared on equal terms.
+
+    Args:
+        env: an environment of its own (``agents.environments.sibling``).
+        seed: names the drops.
+        episodes: at least this many are played.
+    """
+
+    def __init__(self, env: Any, seed: int, episodes: int) -> None:
+        self.env, self.seed = env, seed
+        self.batches = math.ceil(episodes / env.num_envs)
+        self._starts: dict[int, Any] = {}
+
+    def play(self, agent: Maddpg) -> dict[str, float]:
+        """Play all episodes without noise.
+
+        Returns:
+            ``score``: mean label-free score at the end; ``rmse_m`` and ``bound_rmse_m`` in metres where the
+            environment knows the truth (and has a bound).
+        """
+        scores, errors, bounds = [], [], []
+        for batch in range(self.batches):
+            observations, done, step = self._begin(batch), False, None
+            while not done:
+                step = self.env.step(agent.act_batch(observations).to(self.env.device))
+                observations = step.observations
+                done = bool((step.terminated | step.truncated).all())
+            assert step is not None
+            scores.append(step.metrics["score"].flatten())
+            truth = self.env.truth() if hasattr(self.env, "truth") else {}
+            errors.append(truth.get("error_m", torch.zeros(0)).flatten())
+            bounds.append(truth.get("peb_m", torch.zeros(0)).flatten())
+        result = {"score": float(torch.cat(scores).mean())}
+        for name, values in (("rmse_m", torch.cat(errors)), ("bound_rmse_m", torch.cat(bounds))):
+            if values.numel():
+                result[name] = float(values.square().mean().sqrt())
+        return result
+
+    def _begin(self, batch: int) -> torch.Tensor:
+        if batch in self._starts:
+            self.env.game_state = self._starts[batch]
+            return self.env.observe()
+        observations = self.env.reset(seed=self.seed + batch)
+        if hasattr(self.env, "game_state"):
+            self._starts[batch] = self.env.game_state
+        return observations

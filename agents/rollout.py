@@ -1,0 +1,215 @@
+"""Playing rounds and learning from them; everything that a run's next round depends on lives in one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agents.exploration import ActionNoise
+from agents.learner import CriticLearner, ModelLearner
+from agents.replay import Batch, Replay
+from cfpos_envs.streams import derive_seed
+
+if TYPE_CHECKING:
+    from agents.maddpg import Maddpg
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round gave.
+
+    Attributes:
+        rewards: [B, n] as the environment paid them.
+        metrics: the environment's label-free tensors.
+        scalars: means to log.
+        done: whether the episodes are over.
+    """
+
+    rewards: Tensor
+    metrics: dict[str, Tensor]
+    scalars: dict[str, Tensor]
+    done: bool
+
+
+class CriticRollout:
+    """Explore, store, update: one call of ``play`` per round.
+
+    Args:
+        agent: with a learned critic.
+    """
+
+    def __init__(self, agent: Maddpg) -> None:
+        config = agent.config
+        assert isinstance(agent.learner, CriticLearner)
+        self.agent, self.learner = agent, agent.learner
+        unit, units = agent.shape, agent.shape.agents
+        if config.samples_rows:
+            unit, units = agent.shape.rows, agent.shape.agents * agent.shape.entities
+        self.replay = Replay(
+            config.buffer_size,
+            units,
+            unit.observation_size,
+            unit.action_size,
+            keep_next=config.gamma > 0,
+            generator=_generator(config.seed, "replay", config.device),
+            device=config.device,
+        )
+        self.noise = ActionNoise(config.noise, _generator(config.seed, "noise", config.device), config.ou_theta)
+        self.observations: Tensor | None = None
+        self.ended: Tensor | None = None
+        self.rounds = 0
+
+    def play(self, steps: int, noise_scale: float) -> Round:
+        """One round of all parallel episodes, and the updates that are due.
+
+        Args:
+            steps: environment steps before this round.
+            noise_scale: standard deviation of the exploration noise.
+        """
+        agent, config, env = self.agent, self.agent.config, self.agent.env
+        observations = self._begin() if self.observations is None else self.observations
+        actions = self._explore(observations, steps, noise_scale)
+        step = env.step(actions)
+        self._remember(observations, actions, step)
+        self.observations = step.observations.to(config.device)
+        over = step.terminated | step.truncated
+        self.ended = over if self.ended is None else self.ended | over
+        done = bool(self.ended.all())
+        if done:
+            self.observations = None
+        self.rounds += 1
+        scalars: dict[str, Tensor] = {}
+        if self.rounds % config.update_every == 0 and steps >= config.warmup_steps and self._enough():
+            for _ in range(config.updates_per_step):
+                scalars.update(self.learner.update(self._sample(agent)))
+        return Round(step.rewards, step.metrics, scalars, done)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+        return {
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "noise": self.noise.state_dict(),
+            "env": self.agent.env.state_dict(),
+            "observations": self.observations,
+            "ended": self.ended,
+            "rounds": self.rounds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self.learner.load_state_dict(state["learner"])
+        self.replay.load_state_dict(state["replay"])
+        self.noise.load_state_dict(state["noise"])
+        self.agent.env.load_state_dict(state["env"])
+        self.observations, self.ended = state["observations"], state["ended"]
+        self.rounds = int(state["rounds"])
+
+    def _begin(self) -> Tensor:
+        self.noise.reset()
+        self.ended = None
+        return self.agent.env.reset().to(self.agent.config.device)
+
+    def _explore(self, observations: Tensor, steps: int, noise_scale: float) -> Tensor:
+        shape = (*observations.shape[:2], self.agent.shape.action_size)
+        if steps < self.agent.config.warmup_steps:
+            return self.noise.uniform(shape)
+        actions = self.agent.act_batch(observations)
+        return (actions + noise_scale * self.noise.sample(shape)).clamp(-1.0, 1.0)
+
+    def _remember(self, observations: Tensor, actions: Tensor, step: Any) -> None:
+        config, replay = self.agent.config, self.replay
+        units = (observations.shape[0], replay.units)
+        rewards = scale_rewards(self._unit_rewards(step), config.reward_normalisation, config.reward_clip)
+        # Where agents leave a game one by one, each has its own end.
+        terminated = step.metrics.get("agent_terminated")
+        if terminated is None:
+            repeats = replay.units
+            terminated = step.terminated[:, None].expand(-1, repeats)
+        running = slice(None) if self.ended is None or not self.ended.any() else ~self.ended
+        replay.add(
+            observations.reshape(*units, -1)[running],
+            actions.reshape(*units, -1)[running],
+            rewards[running],
+            terminated[running],
+            step.observations.reshape(*units, -1)[running],
+        )
+        if self.agent.normaliser is not None:
+            self.agent.normaliser.update(observations[running])
+
+    def _unit_rewards(self, step: Any) -> Float[Tensor, "B units"]:
+        if not self.agent.config.samples_rows:
+            return step.rewards
+        if "entity_rewards" not in step.metrics:
+            raise ValueError("share=entity critic=own needs entity_rewards from the environment; use another critic.")
+        return step.metrics["entity_rewards"].flatten(1)
+
+    def _enough(self) -> bool:
+        per_transition = self.replay.units if self.agent.config.samples_rows else 1
+        return self.replay.size * per_transition >= self.agent.config.batch_size
+
+    def _sample(self, agent: Maddpg) -> Batch:
+        draw = self.replay.sample_units if agent.config.samples_rows else self.replay.sample
+        batch = draw(agent.config.batch_size)
+        if agent.normaliser is None:
+            return batch
+        following = batch.next_observations
+        return Batch(
+            agent.normaliser(batch.observations),
+            batch.actions,
+            batch.rewards,
+            batch.terminated,
+            None if following is None else agent.normaliser(following),
+        )
+
+
+class ModelRollout:
+    """Play with the present actor and ascend the environment's objective in every round.
+
+    Args:
+        agent: with ``critic=model``.
+    """
+
+    def __init__(self, agent: Maddpg) -> None:
+        assert isinstance(agent.learner, ModelLearner)
+        self.agent, self.learner = agent, agent.learner
+        self.running = False
+
+    def play(self, steps: int, noise_scale: float) -> Round:
+        """One round and one gradient step; there is no exploration, so both arguments are unused."""
+        del steps, noise_scale
+        agent, env = self.agent, self.agent.env
+        observations = env.observe() if self.running else env.reset()
+        if agent.normaliser is not None:
+            agent.normaliser.update(observations)
+        transition, scalars = self.learner.play(env.scenario, env.game_state, agent.normalise(observations))
+        env.game_state = transition.state
+        done = bool((transition.terminated | transition.truncated).all())
+        self.running = not done
+        metrics = {name: value.detach() for name, value in transition.metrics.items()}
+        return Round(transition.reward.detach(), metrics, scalars, done)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+        return {"learner": self.learner.state_dict(), "env": self.agent.env.state_dict(), "running": self.running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self.learner.load_state_dict(state["learner"])
+        self.agent.env.load_state_dict(state["env"])
+        self.running = bool(state["running"])
+
+
+def scale_rewards(rewards: Float[Tensor, "B units"], normalise: bool, clip: float) -> Float[Tensor, "B units"]:
+    """Rewards as they are learned from: divided by the batch's mean |r| if asked for, then clipped if ``clip`` > 0."""
+    if normalise:
+        rewards = rewards / rewards.abs().mean().clamp_min(1e-8)
+    return rewards.clamp(-clip, clip) if clip > 0 else rewards
+
+
+def _generator(seed: int, name: str, device: str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(derive_seed(seed, name))

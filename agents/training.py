@@ -1,0 +1,244 @@
+"""The training loop: rounds, evaluations, checkpoints, and how a run stops and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from agents.assessment import FixedDrops
+from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
+from agents.environments import sibling
+from agents.learner import set_learning_rates
+from agents.metrics import RunLog
+from agents.rollout import CriticRollout, ModelRollout, Round
+from cfpos_envs.streams import derive_seed
+
+if TYPE_CHECKING:
+    from agents.maddpg import Maddpg
+
+_LOG_POINTS = 500
+# Settings that may change between the parts of one run without changing what it computes.
+_FREE_SETTINGS = frozenset({"checkpoint_every", "threads", "device"})
+
+
+class Trainer:
+    """One run of ``Maddpg.train``; the arguments are those of that method."""
+
+    def __init__(
+        self,
+        agent: Maddpg,
+        total_steps: int | None,
+        log_dir: str | Path | None,
+        resume: str | Path | None,
+        figures: Callable[[int], dict[str, Any]] | None,
+        callback: Callable[[int], None] | None,
+        progress: bool | None,
+    ) -> None:
+        self.agent, self.config = agent, agent.config
+        self.figures, self.callback, self.progress = figures, callback, progress
+        self.rollout = ModelRollout(agent) if self.config.critic == "model" else CriticRollout(agent)
+        self.steps = 0
+        self.best: dict[str, Any] | None = None
+        self.best_score = -math.inf
+        self.last_score = -math.inf
+        self.log_dir = Path(log_dir) if log_dir is not None else None
+        if resume is not None:
+            self.total_steps = self._resume(resume, total_steps)
+        else:
+            self.total_steps = self._start(total_steps)
+        self._validation = self._drops("validation", self.config.validation_envs, None)
+        self._test = self._drops("test", self.config.test_envs, "test") if hasattr(agent.env, "truth") else None
+        self._interrupted = False
+
+    def run(self) -> dict[str, float]:
+        """Train to the end; see ``Maddpg.train``."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_threads(self.config.threads))
+            stack.enter_context(self._polite_interrupt())
+            self.log = RunLog(self.log_dir, self.steps)
+            stack.callback(self.log.close)
+            hidden = None if self.progress is None else not self.progress
+            bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=hidden, dynamic_ncols=True)
+            stack.callback(bar.close)
+            if self.steps == 0:
+                self._evaluate()
+                self._checkpoint()
+            while self.steps < self.total_steps:
+                self._advance()
+                bar.update(min(self.steps, self.total_steps) - bar.n)
+                if self.config.evaluations:
+                    bar.set_postfix(score=f"{self.last_score:.4g}", refresh=False)
+            return self._finish()
+
+    def _advance(self) -> None:
+        before, fraction = self.steps, min(self.steps / self.total_steps, 1.0)
+        noise = noise_scale(fraction, self.config.noise_start, self.config.noise_end, self.config.noise_fraction)
+        factor = cosine_factor(fraction, self.config.final_lr_factor)
+        set_learning_rates(self.agent.learner, factor)
+        result = self.rollout.play(before, noise)
+        self._guard(result)
+        self.steps = before + self.agent.env.num_envs
+        self.agent.steps_trained = self.steps
+        self.log.add_round(result.rewards, result.metrics, result.scalars, result.done)
+        if self._due(before, self.total_steps / _LOG_POINTS):
+            self.log.write(self.steps, explore__noise=noise, rate__actor=self.config.lr_actor * factor)
+        if self.config.evaluations and self._due(before, self.total_steps / self.config.evaluations):
+            self._evaluate()
+        if self._due(before, self.config.checkpoint_every) or self._interrupted:
+            self._checkpoint()
+        if self._interrupted:
+            where = f"; go on with resume={self.log_dir}" if self.log_dir else ""
+            raise KeyboardInterrupt(f"stopped at environment step {self.steps}{where}")
+        if self.callback is not None:
+            self.callback(self.steps)
+
+    def _evaluate(self) -> None:
+        values = {}
+        if self._validation is not None:
+            self.last_score = self._validation.play(self.agent)["score"]
+            if not math.isfinite(self.last_score):
+                raise FloatingPointError(self._not_finite("the validation score"))
+            if self.last_score > self.best_score or self.best is None:
+                self.best_score, self.best = self.last_score, self.agent.policy_state()
+                self._write(BEST, {"agent": self.best})
+            values = {"score/validation": self.last_score, "score/best": self.best_score}
+        if self._test is not None:
+            values.update({f"test/{n}": v for n, v in self._test.play(self.agent).items() if n != "score"})
+        self.log.scalars(self.steps, values)
+        if self.figures is not None:
+            self.log.figures(self.steps, self.figures(self.steps))
+
+    def _finish(self) -> dict[str, float]:
+        self._checkpoint()
+        if self.best is None:
+            self._write(BEST, {"agent": self.agent.policy_state()})
+        else:
+            self.agent.load_policy(self.best)
+        results = {"steps": float(self.steps)}
+        if self._validation is not None:
+            results.update(best_score=self.best_score, final_score=self.last_score)
+        if self._test is not None:
+            results.update({n: v for n, v in self._test.play(self.agent).items() if n != "score"})
+        self.log.hyper_parameters(self.config.to_dict(), results)
+        return results
+
+    def _guard(self, result: Round) -> None:
+        values = [result.rewards.mean(), *result.scalars.values()]
+        if not bool(torch.isfinite(torch.stack([value.to(torch.float64) for value in values])).all()):
+            names = ["the reward", *result.scalars]
+            wrong = [name for name, value in zip(names, values, strict=True) if not bool(torch.isfinite(value))]
+            raise FloatingPointError(self._not_finite(" and ".join(wrong)))
+
+    def _not_finite(self, what: str) -> str:
+        place = f"last good checkpoint: {self.log_dir / LAST}" if self.log_dir else "no checkpoint (log_dir=None)"
+        return (
+            f"{what} became NaN or infinite after environment step {self.steps}; {place}; "
+            "lower lr_actor and lr_critic or set grad_clip and reward_clip."
+        )
+
+    def _checkpoint(self) -> None:
+        run = {
+            "rollout": self.rollout.state_dict(),
+            "normaliser": self.agent.normaliser.state_dict() if self.agent.normaliser else None,
+            "steps": self.steps,
+            "total_steps": self.total_steps,
+            "best": self.best,
+            "best_score": self.best_score,
+            "last_score": self.last_score,
+        }
+        self._write(LAST, {"agent": self.agent.policy_state(), "run": run})
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        if self.log_dir is not None:
+            write_checkpoint(self.log_dir / name, content)
+
+    def _start(self, total_steps: int | None) -> int:
+        if total_steps is None or total_steps < 1:
+            raise ValueError(f"total_steps={total_steps} must be at least 1 environment step.")
+        if self.log_dir is not None and (self.log_dir / LAST).exists():
+            raise ValueError(f"{self.log_dir} already holds a run; resume it (resume={self.log_dir}) or use another.")
+        return int(total_steps)
+
+    def _resume(self, resume: str | Path, total_steps: int | None) -> int:
+        path = checkpoint_path(resume, LAST)
+        content = read_checkpoint(path, LAST)
+        if "run" not in content:
+            raise ValueError(f"{path} holds a policy but no training state; resume from the run's {LAST}.")
+        run = content["run"]
+        total = int(run["total_steps"] if total_steps is None else total_steps)
+        if run["steps"] >= total:
+            raise ValueError(
+                f"the run in {path.parent} is finished ({run['steps']} of {total} environment steps); "
+                f"evaluate its {BEST} or raise total_steps."
+            )
+        self._check_settings(content["agent"]["config"])
+        self.agent.load_policy(content["agent"])
+        self.rollout.load_state_dict(run["rollout"])
+        self.steps, self.agent.steps_trained = int(run["steps"]), int(run["steps"])
+        self.best, self.best_score, self.last_score = run["best"], run["best_score"], run["last_score"]
+        self.log_dir = self.log_dir or path.parent
+        return total
+
+    def _check_settings(self, stored: dict[str, Any]) -> None:
+        here = self.config.to_dict()
+        for name, value in stored.items():
+            if name not in _FREE_SETTINGS and here.get(name) != value:
+                raise ValueError(
+                    f"the run was started with {name}={value}, this agent has {here.get(name)}; "
+                    "resume with the run's settings or start a new run."
+                )
+
+    def _drops(self, name: str, episodes: int, split: str | None) -> FixedDrops | None:
+        if episodes == 0 or self.config.evaluations == 0:
+            return None
+        seed = derive_seed(self.config.seed, name)
+        return FixedDrops(sibling(self.agent.env, episodes, seed, split), seed, episodes)
+
+    def _due(self, before: int, interval: float) -> bool:
+        return math.floor(self.steps / interval) > math.floor(before / interval)
+
+    @contextlib.contextmanager
+    def _polite_interrupt(self) -> Iterator[None]:
+        """Let Ctrl-C end the round first, so that the checkpoint is whole; a second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.getsignal(signal.SIGINT)
+
+        def note(number: int, frame: Any) -> None:
+            self._interrupted = True
+            signal.signal(signal.SIGINT, previous)
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def noise_scale(fraction: float, start: float, end: float, over: float) -> float:
+    """Linear fall from ``start`` to ``end`` while ``fraction`` of the run goes from 0 to ``over``, then constant."""
+    return end if over == 0 else start + (end - start) * min(fraction / over, 1.0)
+
+
+def cosine_factor(fraction: float, final: float) -> float:
+    """Learning-rate factor: 1 at the start, ``final`` at the end, half a cosine in between."""
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
