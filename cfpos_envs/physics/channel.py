@@ -112,7 +112,7 @@ def draw_sample_covariance(
         snapshots: T >= 1.
     """
     size = covariance.shape[-1]
-    # Double precision: close to an AP the noise floor lies 75 dB below the signal, beyond float32's Cholesky.
+    # Double precision whatever comes in: R is ill-conditioned when the noise floor lies far below the signal.
     factor = torch.linalg.cholesky(covariance.to(torch.complex128)).to(covariance.dtype)
     shape, device = covariance.shape[:-2], covariance.device
     if snapshots < size:

@@ -1,0 +1,1 @@
+"""Markov games: one file or folder each, every one a ``Scenario``."""

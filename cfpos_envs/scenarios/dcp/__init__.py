@@ -1,0 +1,1 @@
+"""Distributed collaborative positioning (DCP): APs as agents locate users by received power and angle of arrival."""

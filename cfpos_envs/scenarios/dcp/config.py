@@ -1,0 +1,363 @@
+"""Options of the DCP games. Every default stands here once: the radio's in ``SiteSettings``, the game's in ``DcpConfig``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cfpos_envs.measurements import RadioModel
+from cfpos_envs.physics.channel import thermal_noise_w
+from cfpos_envs.physics.site_files import SiteFile, load_site_file
+
+
+@dataclass(frozen=True)
+class SiteSettings:
+    """A kind of site: the area, the radio and what is wrong with it. Defaults: Liu et al. (DCP), section V.
+
+    Attributes:
+        num_aps, num_antennas: M and L.
+        side_m, wrap: square area; distances on the torus if ``wrap``.
+        layout: ``uniform`` or ``grid``.
+        min_spacing_m: APs of a uniform layout keep this distance.
+        height_diff_m: AP minus UE height.
+        orientation_deg: direction of every array's axis, or None for random known ones.
+        carrier_hz: the gain at 1 m scales by 21.3 log10(carrier / reference) dB (3GPP UMi).
+        path_loss_intercept_db, path_loss_slope_db, path_loss_reference_hz: beta[dB] = intercept - slope log10(d3D).
+        tx_power_w, bandwidth_hz, noise_figure_db: UE power; thermal noise.
+        noise_dbm: noise power per antenna instead of the thermal one.
+        snr_db: if given, sets the noise so that one antenna sees this SNR after despreading at 50 m slant distance.
+        spacing_wavelengths, angular_spread_deg, num_paths, snapshots: array and local scattering.
+        shadowing_db, shadowing_decorrelation_m, map_resolution_m: correlated shadowing maps.
+        shadowing_random: each site draws its standard deviation uniformly from [0, shadowing_db], unknown to everybody.
+        biased_share, bias_db, bearing_noise_deg: this share of the APs reads the RSS wrong by +-bias_db and
+            bearings with this additional error per link.
+        array_offset_deg: every array is turned by up to +- this angle from what the network believes.
+        nlos_share, nlos_loss_db, nlos_offset_min_deg, nlos_offset_max_deg: links whose direct path is blocked.
+        num_sites: sites in the pool of each split.
+        mixture: presets among which the sites of the pool alternate; the other fields of them that differ are used.
+    """
+
+    num_aps: int = 36
+    num_antennas: int = 8
+    side_m: float = 100.0
+    wrap: bool = True
+    layout: str = "uniform"
+    min_spacing_m: float = 0.0
+    height_diff_m: float = 10.0
+    orientation_deg: float | None = None
+    carrier_hz: float = 10e9
+    path_loss_intercept_db: float = -30.5
+    path_loss_slope_db: float = 36.7
+    path_loss_reference_hz: float = 10e9
+    tx_power_w: float = 0.1
+    bandwidth_hz: float = 200e3
+    noise_figure_db: float = 7.0
+    noise_dbm: float | None = None
+    snr_db: float | None = None
+    spacing_wavelengths: float = 0.5
+    angular_spread_deg: float = 10.0
+    num_paths: int = 20
+    snapshots: int = 100
+    shadowing_db: float = 4.0
+    shadowing_decorrelation_m: float = 9.0
+    map_resolution_m: float = 1.0
+    shadowing_random: bool = False
+    biased_share: float = 0.0
+    bias_db: float = 5.0
+    bearing_noise_deg: float = 6.0
+    array_offset_deg: float = 0.0
+    nlos_share: float = 0.0
+    nlos_loss_db: float = 8.0
+    nlos_offset_min_deg: float = 20.0
+    nlos_offset_max_deg: float = 40.0
+    num_sites: int = 16
+    mixture: tuple[str, ...] = ()
+
+
+_MISCALIBRATED: dict[str, Any] = {
+    "shadowing_db": 0.0,
+    "biased_share": 1.0 / 3.0,
+    "array_offset_deg": 5.0,
+    "nlos_share": 0.25,
+}
+
+SITE_PRESETS: dict[str, SiteSettings] = {
+    "clean": SiteSettings(shadowing_db=0.0),
+    "shadowed": SiteSettings(),
+    "miscalibrated": SiteSettings(**_MISCALIBRATED),
+    "hard": SiteSettings(**{**_MISCALIBRATED, "shadowing_db": 6.0, "shadowing_random": True}),
+    "mixed": SiteSettings(mixture=("clean", "shadowed", "miscalibrated", "hard")),
+    "cf-200": SiteSettings(
+        num_aps=25,
+        num_antennas=25,
+        side_m=200.0,
+        wrap=False,
+        min_spacing_m=25.0,
+        height_diff_m=8.5,
+        # The array's normal lies along x, so its axis along y.
+        orientation_deg=90.0,
+        carrier_hz=2e9,
+        path_loss_intercept_db=-22.4 - 21.3 * math.log10(2.0),
+        path_loss_slope_db=35.3,
+        path_loss_reference_hz=2e9,
+        noise_dbm=-96.0,
+        snapshots=200,
+        shadowing_db=6.31,
+        shadowing_decorrelation_m=13.0,
+    ),
+}
+
+CARRIER_SLOPE_DB = 21.3
+SNR_REFERENCE_M = 50.0
+
+STAGES = ("rss", "aoa", "chained", "joint")
+FORMULATIONS = ("collaborative", "strict")
+ACTIONS = ("gain", "polar", "confidence", "confidence-correction")
+REWARDS = ("local", "shared", "counterfactual", "held-out", "held-out-shared")
+SIMILARITIES = ("paper", "log", "robust", "cauchy")
+FUSIONS = ("mean", "line-search", "information")
+STARTS = ("centroid", "coarse", "stage-1")
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class DcpConfig:
+    """Options of one DCP game. A site field left at None is taken from the site preset; see ``SiteSettings``.
+
+    Attributes:
+        stage: what the game measures: ``rss``, ``aoa``, ``chained`` (rss rounds, then joint correction) or ``joint``.
+        split: ``train`` holds APs out for the held-out rewards; ``test`` fuses all and uses other sites and drops.
+        site: preset (``clean shadowed miscalibrated hard mixed cf-200``) or path of a YAML or CSV site file.
+        num_ues: K.
+        num_pilots: tau_p; None for K.
+        rounds: episode length T.
+        stage_one_rounds: RSS rounds of the chained game.
+        shadowing_known: the radio map that predicts RSS contains the shadowing.
+        formulation: ``collaborative``, or ``strict``: the paper's observation of an AP's own RSS or bearing alone.
+        action: ``gain`` (scaled innovation), ``polar`` (distance and azimuth), ``confidence`` (log-weights of the
+            information fusion), ``confidence-correction`` (also corrects RSS and bearing).
+        reward: see docs; ``held-out`` judges the fused point by APs that took no part.
+        similarity: ``paper`` (7)-(9), ``log``, ``robust`` or ``cauchy``.
+        fusion: ``mean``, ``line-search`` or ``information``.
+        start: first estimate: RSS-weighted ``centroid``, ``coarse`` arg-max on a grid, ``stage-1`` (after a neutral
+            RSS stage).
+        coarse_spacing_m, coarse_rss_scale_db: grid and RSS scale of the coarse start.
+        held_out_share: share of APs left out per user and episode.
+        confidence_scale: lambda in w exp(lambda a).
+        correction_db, correction_rad: largest additive corrections of ``confidence-correction``.
+        max_step_m: longest fused step of ``information`` fusion.
+        mobility: speed of the UEs in m/s, straight on with random headings; 0 for static.
+        round_s: time between rounds, for mobility.
+        num_angles: resolution of the angle profile.
+        ue_height_m: height of the UEs, used with the AP heights of a site file.
+    """
+
+    stage: str = "joint"
+    split: str = "train"
+    site: str = "shadowed"
+    num_ues: int = 6
+    num_pilots: int | None = None
+    rounds: int = 6
+    stage_one_rounds: int = 3
+    shadowing_known: bool = False
+    formulation: str = "collaborative"
+    action: str = "confidence"
+    reward: str = "held-out"
+    similarity: str = "robust"
+    fusion: str = "information"
+    start: str = "coarse"
+    coarse_spacing_m: float = 5.0
+    coarse_rss_scale_db: float = 3.0
+    held_out_share: float = 0.25
+    confidence_scale: float = 2.5
+    correction_db: float = 8.0
+    correction_rad: float = 0.2
+    max_step_m: float = 5.0
+    mobility: float = 0.0
+    round_s: float = 0.1
+    num_angles: int = 181
+    num_aps: int | None = None
+    num_antennas: int | None = None
+    side_m: float | None = None
+    wrap: bool | None = None
+    layout: str | None = None
+    min_spacing_m: float | None = None
+    height_diff_m: float | None = None
+    orientation_deg: float | None = None
+    carrier_hz: float | None = None
+    tx_power_w: float | None = None
+    bandwidth_hz: float | None = None
+    noise_figure_db: float | None = None
+    noise_dbm: float | None = None
+    snr_db: float | None = None
+    angular_spread_deg: float | None = None
+    num_paths: int | None = None
+    snapshots: int | None = None
+    shadowing_db: float | None = None
+    shadowing_decorrelation_m: float | None = None
+    map_resolution_m: float | None = None
+    nlos_share: float | None = None
+    biased_share: float | None = None
+    array_offset_deg: float | None = None
+    num_sites: int | None = None
+    ue_height_m: float = 1.5
+
+    def __post_init__(self) -> None:
+        _validate_game(self)
+        _validate_site(self.settings)
+        if self.num_pilots is not None and self.num_pilots < self.num_ues:
+            raise ValueError(
+                f"num_pilots={self.num_pilots} cannot serve num_ues={self.num_ues}: "
+                "pilots are orthogonal, give at least one per UE"
+            )
+
+    @cached_property
+    def site_file(self) -> SiteFile | None:
+        """The user's own site, if ``site`` names a file."""
+        if self.site in SITE_PRESETS:
+            return None
+        if not self.site.lower().endswith((".yaml", ".yml", ".csv")):
+            raise ValueError(
+                f"unknown site {self.site!r}; choose one of {', '.join(SITE_PRESETS)} or the path of a .yaml or .csv file"
+            )
+        return load_site_file(self.site)
+
+    @cached_property
+    def settings(self) -> SiteSettings:
+        """The site preset with this config's own site fields put over it."""
+        return self._override(SITE_PRESETS.get(self.site, SITE_PRESETS["shadowed"]))
+
+    def settings_of(self, site_index: int) -> SiteSettings:
+        """Settings of one site of the pool: those of the mixture's presets in turn, or ``settings``."""
+        if not self.settings.mixture:
+            return self.settings
+        return self._override(SITE_PRESETS[self.settings.mixture[site_index % len(self.settings.mixture)]])
+
+    def _override(self, base: SiteSettings) -> SiteSettings:
+        changes: dict[str, Any] = {}
+        if self.site_file is not None:
+            changes["num_aps"] = len(self.site_file.ap_positions_m)
+            if self.num_aps not in (None, changes["num_aps"]):
+                raise ValueError(
+                    f"num_aps={self.num_aps}, but site file {self.site!r} has {changes['num_aps']} APs; drop the override"
+                )
+            for name in ("num_antennas", "carrier_hz", "side_m", "wrap"):
+                value = getattr(self.site_file, name)
+                if value is not None:
+                    changes[name] = value
+        for entry in dataclasses.fields(SiteSettings):
+            value = getattr(self, entry.name, None)
+            if value is not None:
+                changes[entry.name] = value
+        return dataclasses.replace(base, **changes)
+
+    @cached_property
+    def radio(self) -> RadioModel:
+        """The constants that the network knows."""
+        s = self.settings
+        carrier_db = CARRIER_SLOPE_DB * math.log10(s.carrier_hz / s.path_loss_reference_hz)
+        intercept_db = s.path_loss_intercept_db - carrier_db
+        num_pilots = self.num_pilots or self.num_ues
+        if s.snr_db is not None:
+            gain_db = intercept_db - s.path_loss_slope_db * math.log10(SNR_REFERENCE_M)
+            noise_w = s.tx_power_w * num_pilots * 10 ** ((gain_db - s.snr_db) / 10)
+        elif s.noise_dbm is not None:
+            noise_w = 10 ** (s.noise_dbm / 10 - 3)
+        else:
+            noise_w = thermal_noise_w(s.bandwidth_hz, s.noise_figure_db)
+        return RadioModel(
+            side_m=s.side_m,
+            wrap=s.wrap,
+            path_loss_intercept_db=intercept_db,
+            path_loss_slope_db=s.path_loss_slope_db,
+            tx_power_w=s.tx_power_w,
+            num_pilots=num_pilots,
+            noise_power_w=noise_w,
+            num_antennas=s.num_antennas,
+            spacing_wavelengths=s.spacing_wavelengths,
+            angular_spread_rad=math.radians(s.angular_spread_deg),
+            num_paths=s.num_paths,
+            snapshots=s.snapshots,
+        )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}")
+
+
+def _at_least(owner: Any, least: float, *names: str, strict: bool = False) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"{name}={value!r} must be a finite number")
+        if value < least or (strict and value == least):
+            raise ValueError(f"{name}={value} must be {'above' if strict else 'at least'} {least}")
+
+
+def _whole(owner: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{name}={value!r} must be a whole number")
+
+
+def _at_most(owner: Any, most: float, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) > most:
+            raise ValueError(f"{name}={getattr(owner, name)} must be at most {most}")
+
+
+def _validate_game(c: DcpConfig) -> None:
+    for name, allowed in (
+        ("stage", STAGES),
+        ("split", SPLITS),
+        ("formulation", FORMULATIONS),
+        ("action", ACTIONS),
+        ("reward", REWARDS),
+        ("similarity", SIMILARITIES),
+        ("fusion", FUSIONS),
+        ("start", STARTS),
+    ):
+        _one_of(name, getattr(c, name), allowed)
+    _whole(c, "num_ues", "num_pilots", "rounds", "stage_one_rounds", "num_angles")
+    _at_least(c, 1, "num_ues", "rounds", "num_pilots", "stage_one_rounds")
+    _at_least(c, 19, "num_angles")
+    _at_least(c, 0.0, "mobility")
+    _at_least(c, 0.0, "coarse_spacing_m", "coarse_rss_scale_db", "round_s", "max_step_m", strict=True)
+    _at_least(c, 0.0, "held_out_share", "confidence_scale", "correction_db", "correction_rad")
+    _at_most(c, 0.9, "held_out_share")
+    if c.stage == "chained" and c.stage_one_rounds >= c.rounds:
+        raise ValueError(
+            f"stage_one_rounds={c.stage_one_rounds} leaves no round for the second stage; use less than rounds={c.rounds}"
+        )
+    if c.formulation == "strict" and c.action != "polar":
+        raise ValueError(f"formulation='strict' needs action='polar' (the paper's d and theta), got {c.action!r}")
+    if c.action.startswith("confidence") and c.fusion != "information":
+        raise ValueError(f"action={c.action!r} weighs the information fusion; set fusion='information'")
+    if c.action.startswith("confidence") and c.reward == "local":
+        raise ValueError(
+            f"reward='local' judges an AP's own report, which action={c.action!r} does not move; "
+            "use 'held-out', 'counterfactual' or 'shared'"
+        )
+    if c.reward.startswith("held-out") and c.similarity == "paper" and c.held_out_share > 0:
+        raise ValueError("similarity='paper' is normalised over all APs; use it with reward 'local' or 'shared'")
+
+
+def _validate_site(s: SiteSettings) -> None:
+    _one_of("layout", s.layout, ("uniform", "grid"))
+    _whole(s, "num_aps", "num_antennas", "num_paths", "snapshots", "num_sites")
+    _at_least(s, 1, "num_aps", "num_paths", "snapshots", "num_sites")
+    _at_least(s, 2, "num_antennas")
+    _at_most(s, 4096, "num_aps", "num_antennas")
+    _at_least(s, 0.0, "side_m", "carrier_hz", "tx_power_w", "bandwidth_hz", "map_resolution_m", strict=True)
+    _at_least(s, 0.0, "shadowing_decorrelation_m", strict=True)
+    _at_least(s, 0.0, "height_diff_m", "min_spacing_m", "shadowing_db", "angular_spread_deg", "noise_figure_db")
+    _at_least(s, 0.0, "biased_share", "nlos_share", "array_offset_deg", "bias_db", "bearing_noise_deg")
+    _at_least(s, -200.0, "snr_db", "noise_dbm")
+    _at_most(s, 1.0, "biased_share", "nlos_share")

@@ -1,0 +1,153 @@
+"""From actions to reports, and from reports to the next joint estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.measurements import RadioModel
+from cfpos_envs.physics import geometry
+from cfpos_envs.physics.innovations import (
+    Normal,
+    clamp_length,
+    distance_from_rss,
+    normal_terms,
+    student_weight,
+)
+from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
+
+RIDGE = 1e-3
+LINE_SEARCH_GAINS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What every AP asks for, per UE; tensors [B, M, K].
+
+    Attributes:
+        radial_m, tangential_m: displacement of its report from the consensus along u and v.
+        weight_radial, weight_tangential: its information, 1/m^2.
+    """
+
+    radial_m: Tensor
+    tangential_m: Tensor
+    weight_radial: Tensor
+    weight_tangential: Tensor
+
+    def vectors(self, unit: Tensor) -> Tensor:
+        """[B, M, K, 2] displacement vectors."""
+        radial, tangential = self.radial_m.unsqueeze(-1), self.tangential_m.unsqueeze(-1)
+        return radial * unit + tangential * geometry.rotate_quarter(unit)
+
+
+def stage_terms(config: DcpConfig, state: DcpState) -> tuple[Tensor, Tensor]:
+    """Whether RSS and AOA count in the round to come, each [B, 1, 1] in {0, 1}.
+
+    The chained game's second stage corrects by angle what stage one found by power: the gain game moves along the
+    bearing alone, the information fusion keeps the RSS information and adds the bearings'.
+    """
+    ones = torch.ones_like(state.round, dtype=state.consensus_m.dtype).view(-1, 1, 1)
+    if config.stage == "rss":
+        return ones, 0 * ones
+    if config.stage == "aoa":
+        return 0 * ones, ones
+    if config.stage == "joint":
+        return ones, ones
+    first = (state.round < config.stage_one_rounds).to(ones.dtype).view(-1, 1, 1)
+    return (ones if config.fusion == "information" else first), 1.0 - first
+
+
+def propose(config: DcpConfig, radio: RadioModel, state: DcpState, at: Innovations, actions: Tensor) -> Proposal:
+    """Decode actions [B, M, K, A] in [-1, 1] into displacements and weights at the consensus.
+
+    ``gain``: a report is the consensus moved by (1 + a) times each innovation; ``polar``: a distance and an azimuth;
+    ``confidence``: the linearised innovations with weights w exp(lambda a); see docs/envs/dcp.md.
+    """
+    use_radial, use_tangential = stage_terms(config, state)
+    distance = at.links.distance_m
+    weight_radial, weight_tangential = nominal_weights(at, at.rss_db, at.bearing_rad)
+    if config.action == "gain":
+        implied = distance_from_rss(radio, state.rss_dbm, state.height_diff_m)
+        radial = (1.0 + actions[..., 0]) * (implied - distance)
+        tangential = (1.0 + actions[..., 1]) * distance * torch.sin(at.bearing_rad)
+    elif config.action == "polar":
+        reports = state.ap_positions_m.unsqueeze(2) + decode_polar(radio, actions)
+        offset = geometry.nearest_image(reports - state.consensus_m.unsqueeze(1), radio.side_m, radio.wrap)
+        radial = (offset * at.links.unit).sum(dim=-1)
+        tangential = (offset * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
+        return Proposal(radial, tangential, weight_radial, weight_tangential)
+    else:
+        residual_db, residual_rad = at.rss_db, at.bearing_rad
+        if config.action == "confidence-correction":
+            residual_db = residual_db - config.correction_db * actions[..., 2].abs() * actions[..., 2]
+            residual_rad = residual_rad - config.correction_rad * actions[..., 3]
+            weight_radial, weight_tangential = nominal_weights(at, residual_db, residual_rad)
+        weight_radial = weight_radial * torch.exp(config.confidence_scale * actions[..., 0])
+        weight_tangential = weight_tangential * torch.exp(config.confidence_scale * actions[..., 1])
+        radial = residual_db / at.slope_db_per_m
+        tangential = residual_rad * distance
+    return Proposal(
+        radial * use_radial, tangential * use_tangential, weight_radial * use_radial, weight_tangential * use_tangential
+    )
+
+
+def nominal_weights(at: Innovations, residual_db: Tensor, residual_rad: Tensor) -> tuple[Tensor, Tensor]:
+    """Information (g / sigma)^2 of the RSS and of the bearing with Student-t robustness, 1/m^2, [B, M, K] each."""
+    z_rss, z_bearing = residual_db / at.rss_scale_db, residual_rad / at.bearing_scale_rad
+    radial = (at.slope_db_per_m / at.rss_scale_db).square() * student_weight(z_rss)
+    tangential = (at.links.distance_m * at.bearing_scale_rad).square().reciprocal() * student_weight(z_bearing)
+    return radial, tangential
+
+
+def polar_range_m(radio: RadioModel) -> float:
+    """Largest distance that a polar action can name: the farthest point on the torus or across the square."""
+    return radio.side_m * (0.5**0.5 if radio.wrap else 2.0**0.5)
+
+
+def decode_polar(radio: RadioModel, actions: Tensor) -> Tensor:
+    """[..., 2] action in [-1, 1]^2 to a displacement from the AP: distance (1 + a_0)/2 of the range, azimuth pi a_1."""
+    return geometry.cartesian(0.5 * (1.0 + actions[..., 0]) * polar_range_m(radio), torch.pi * actions[..., 1])
+
+
+def encode_polar(radio: RadioModel, vectors_m: Tensor) -> Tensor:
+    """Inverse of ``decode_polar``."""
+    distance, azimuth = geometry.polar(vectors_m)
+    return torch.stack((2.0 * distance / polar_range_m(radio) - 1.0, azimuth / torch.pi), dim=-1)
+
+
+def information_fusion(
+    config: DcpConfig, unit: Tensor, proposal: Proposal, neutral: Proposal, fused: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fused displacement [B, K, 2] and, per AP, what it would be had that AP acted neutrally [B, M, K, 2]."""
+    terms, neutral_terms = _terms(unit, proposal, fused), _terms(unit, neutral, fused)
+    total = Normal(*(part.sum(dim=1) for part in terms.parts()))
+    step = clamp_length(total.solve(RIDGE), config.max_step_m)
+    step_without = clamp_length(total.without(terms, neutral_terms).solve(RIDGE), config.max_step_m)
+    return step, step_without
+
+
+def _terms(unit: Tensor, proposal: Proposal, fused: Tensor) -> Normal:
+    return normal_terms(
+        unit,
+        proposal.weight_radial * fused,
+        proposal.weight_tangential * fused,
+        proposal.radial_m,
+        proposal.tangential_m,
+    )
+
+
+def mean_fusion(vectors_m: Tensor, neutral_m: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the reports' displacements [B, M, K, 2] over the APs that take part, and per AP with it neutral."""
+    share = (fused / fused.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
+    step = (share * vectors_m).sum(dim=1)
+    return step, step.unsqueeze(1) + share * (neutral_m - vectors_m)
+
+
+def report_spread_m(vectors_m: Tensor, fused: Tensor) -> Tensor:
+    """Root mean square distance of the reports from their mean, [B, K]."""
+    share = (fused / fused.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
+    mean = (share * vectors_m).sum(dim=1, keepdim=True)
+    return torch.sqrt((share * (vectors_m - mean).square()).sum(dim=(1, 3)))

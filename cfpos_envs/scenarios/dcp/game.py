@@ -1,0 +1,373 @@
+"""The DCP Markov game: APs as agents, users as entities, rounds of reports that the CPU fuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.measurements import RadioMeasurements
+from cfpos_envs.physics import geometry
+from cfpos_envs.physics.arrays import angle_profile, angular_power, normalised_spectra, profile_peak
+from cfpos_envs.physics.bounds import drop_bound, measurement_statistics
+from cfpos_envs.physics.innovations import coarse_joint_scores, distance_from_rss, rss_weighted_centroid
+from cfpos_envs.rendering import draw_episode
+from cfpos_envs.scenarios.base import Entities, Scenario, Transition
+from cfpos_envs.scenarios.dcp import fusion, rewards
+from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.description import describe
+from cfpos_envs.scenarios.dcp.observe import feature_table, observe
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, innovations
+from cfpos_envs.scenarios.dcp.world import SitePool, draw_drop
+from cfpos_envs.streams import Streams
+
+FLOAT_BITS = 32
+STAGE_ONE_ROUNDS = 6
+
+
+class DcpScenario(Scenario[DcpState]):
+    """Distributed collaborative positioning, Liu et al. (DCP), in the variants of ``DcpConfig``.
+
+    Args:
+        config: validated options.
+        device: where the tensors live.
+    """
+
+    config_class = DcpConfig
+
+    def __init__(self, config: DcpConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.radio = config.radio
+        self.num_aps = config.settings.num_aps
+        self.num_ues = config.num_ues
+        self.agents = tuple(f"ap_{m}" for m in range(self.num_aps))
+        self.rounds = config.rounds
+        self.entities = Entities(self.num_ues, len(feature_table(config)), _action_size(config))
+        self.observation_size = self.num_ues * self.entities.observation_size
+        self.action_size = self.num_ues * self.entities.action_size
+        self.differentiable = config.fusion != "line-search"
+        self._table = normalised_spectra(
+            config.num_angles,
+            self.radio.num_antennas,
+            self.radio.spacing_wavelengths,
+            self.radio.angular_spread_rad,
+            self.device,
+        )
+        self._pool: SitePool | None = None
+
+    # Episode start -------------------------------------------------------------------------------------------------
+
+    def reset(self, streams: Streams, num_envs: int) -> DcpState:
+        """Draw sites, drops, measurements and held-out APs; see ``Scenario.reset``."""
+        pool = self._pool_for(streams)
+        count = self.config.settings.num_sites
+        # Sites in turn from a random first one: every batch covers the pool evenly.
+        first = torch.randint(count, (1,), generator=streams["drop"], device=self.device)
+        site_ids = (first + torch.arange(num_envs, device=self.device)) % count
+        drop = draw_drop(self.config, pool, site_ids, streams)
+        zeros = torch.zeros(num_envs, self.num_ues, device=self.device)
+        placeholder = torch.zeros(num_envs, self.num_ues, 2, device=self.device)
+        state = DcpState(
+            true_position_m=drop.true_position_m,
+            true_shadowing_db=pool.stack(site_ids, "shadowing_std_db").to(torch.float32),
+            site_ids=site_ids,
+            ap_positions_m=pool.stack(site_ids, "ap_positions_m"),
+            ap_orientation_rad=pool.stack(site_ids, "ap_orientation_rad"),
+            height_diff_m=pool.stack(site_ids, "height_diff_m"),
+            shadowing_maps=pool.stack(site_ids, "shadowing_maps") if self.config.shadowing_known else None,
+            sequence_covariance=drop.covariance,
+            sequence_rss_dbm=drop.rss_dbm,
+            angular_power=angular_power(drop.covariance[:, 0]),
+            profile=torch.zeros(0),
+            bearing_rad=torch.zeros(0),
+            peak=torch.zeros(0),
+            fused=self._draw_fused(streams, num_envs),
+            consensus_m=placeholder,
+            start_m=placeholder,
+            spread_m=zeros,
+            round=torch.zeros(num_envs, dtype=torch.long, device=self.device),
+        )
+        state = self._hear(state)
+        return self._start(state, pool)
+
+    def _pool_for(self, streams: Streams) -> SitePool:
+        if self._pool is None or not self._pool.belongs_to(streams):
+            self._pool = SitePool(self.config, streams)
+        return self._pool
+
+    def _draw_fused(self, streams: Streams, num_envs: int) -> Tensor:
+        """Per user and episode a random share of the APs is left out of fusion and broadcasts, in training only."""
+        shape = (num_envs, self.num_aps, self.num_ues)
+        held_out = 0
+        if self.config.split == "train" and self.config.reward.startswith("held-out"):
+            held_out = min(round(self.config.held_out_share * self.num_aps), self.num_aps - 1)
+        order = torch.rand(shape, generator=streams["held-out"], device=self.device).argsort(dim=1).argsort(dim=1)
+        return order >= held_out
+
+    def _hear(self, state: DcpState) -> DcpState:
+        """Spectra, angle profiles and bearings of this round's sample covariances."""
+        power = angular_power(state.now(state.sequence_covariance))
+        profile = angle_profile(power, self._table)
+        bearing, peak = profile_peak(profile)
+        return state.replace(angular_power=power, profile=profile, bearing_rad=bearing, peak=peak)
+
+    def _start(self, state: DcpState, pool: SitePool) -> DcpState:
+        if self.config.start == "centroid":
+            start = rss_weighted_centroid(
+                state.ap_positions_m, state.rss_dbm, self.radio.side_m, self.radio.wrap, state.fused
+            )
+            return state.replace(consensus_m=start, start_m=start)
+        # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
+        uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
+        uses_aoa = self.config.start == "coarse" and self.config.stage != "rss"
+        scores = coarse_joint_scores(
+            state.rss_dbm,
+            state.profile if uses_aoa else None,
+            pool.stack(state.site_ids, "candidate_rss_dbm"),
+            pool.stack(state.site_ids, "candidate_angle_rad"),
+            self.config.coarse_rss_scale_db if uses_rss else None,
+            state.fused,
+        )
+        start = pool.stack(state.site_ids, "candidates_m")[
+            torch.arange(len(scores), device=self.device).unsqueeze(1), scores.argmax(dim=-1)
+        ]
+        state = state.replace(consensus_m=start, start_m=start)
+        return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
+
+    def _after_neutral_rss(self, state: DcpState) -> DcpState:
+        rss_game = DcpScenario(_rss_stage(self.config), self.device)
+        played = state
+        idle = torch.zeros(len(state.round), self.num_aps, rss_game.action_size, device=self.device)
+        for _ in range(STAGE_ONE_ROUNDS):
+            played = rss_game.step(played.replace(round=state.round), idle).state
+        return state.replace(consensus_m=played.consensus_m, start_m=played.consensus_m)
+
+    # Rounds --------------------------------------------------------------------------------------------------------
+
+    def observe(self, state: DcpState) -> Tensor:
+        """[B, M, K * F] in [-1, 1]; see ``describe()`` for the entries."""
+        return observe(self.config, self.radio, state).flatten(2)
+
+    def step(self, state: DcpState, actions: Tensor) -> Transition[DcpState]:
+        """Decode the actions, fuse the reports, reward by similarity; see ``Scenario.step``."""
+        config, radio = self.config, self.radio
+        actions = actions.clamp(-1.0, 1.0).unflatten(2, (self.num_ues, -1))
+        at = innovations(state, state.consensus_m, radio)
+        proposal = fusion.propose(config, radio, state, at, actions)
+        neutral = fusion.propose(config, radio, state, at, torch.zeros_like(actions))
+        vectors = proposal.vectors(at.links.unit)
+        step, step_without = self._fuse(state, at, proposal, neutral, vectors)
+        fused_m = self._area(state.consensus_m + step)
+        rewards_mk, metrics = self._reward(state, at, vectors, step, step_without, fused_m)
+        nxt = state.replace(
+            consensus_m=fused_m, spread_m=fusion.report_spread_m(vectors, state.fused), round=state.round + 1
+        )
+        if state.sequence_rss_dbm.shape[1] > 1:
+            nxt = self._hear(nxt)
+        done = nxt.round >= self.rounds
+        metrics["entity_rewards"] = rewards_mk
+        metrics["entity_valid"] = state.fused
+        return Transition(nxt, rewards_mk.sum(dim=-1), torch.zeros_like(done), done, metrics)
+
+    def _fuse(
+        self, state: DcpState, at: Innovations, proposal: fusion.Proposal, neutral: fusion.Proposal, vectors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if self.config.fusion == "information":
+            return fusion.information_fusion(self.config, at.links.unit, proposal, neutral, state.fused)
+        step, step_without = fusion.mean_fusion(vectors, neutral.vectors(at.links.unit), state.fused)
+        if self.config.fusion == "mean":
+            return step, step_without
+        gains = torch.tensor(fusion.LINE_SEARCH_GAINS, device=self.device)
+        candidates = self._area(state.consensus_m.unsqueeze(1) + gains.view(1, -1, 1, 1) * step.unsqueeze(1))
+        kind = "log" if self.config.similarity == "paper" else self.config.similarity
+        best = self._similarity(state, candidates, state.fused, at, kind).argmax(dim=1)
+        kappa = gains[best].unsqueeze(-1)
+        return kappa * step, kappa.unsqueeze(1) * step_without
+
+    def _reward(
+        self, state: DcpState, at: Innovations, vectors: Tensor, step: Tensor, step_without: Tensor, fused_m: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rewards [B, M, K] and the label-free metrics of the round."""
+        reward, judges = self.config.reward, state.judges
+        metrics: dict[str, Tensor] = {}
+        after = self._similarity(state, fused_m.unsqueeze(1), judges, at)[:, 0]
+        metrics["objective"] = after
+        metrics["similarity"] = after.detach().mean(dim=-1)
+        metrics["score"] = self._score(state, fused_m.detach(), judges, at)
+        if reward == "local":
+            reports = self._area(state.consensus_m.unsqueeze(1) + vectors)
+            own = self._similarity(state, reports, judges, at)
+            if self.config.similarity == "paper":
+                return own, metrics
+            before = self._similarity(state, state.consensus_m.unsqueeze(1), judges, at)
+            return own - before, metrics
+        if reward in ("shared", "held-out-shared"):
+            before = self._similarity(state, state.consensus_m.unsqueeze(1), judges, at)[:, 0]
+            return (after - before).detach().unsqueeze(1).expand(-1, self.num_aps, -1), metrics
+        with torch.enable_grad():
+            leaf = fused_m.detach().requires_grad_(True)
+            value = self._similarity(state, leaf.unsqueeze(1), judges, at).sum()
+            (gradient,) = torch.autograd.grad(value, leaf)
+        return rewards.counterfactual_credit(gradient, step.detach(), step_without.detach()), metrics
+
+    def _score(self, state: DcpState, points_m: Tensor, judges: Tensor, at: Innovations) -> Tensor:
+        """[B] label-free quality of the joint estimate. The scale of ``robust`` moves with the estimate, so that
+        scores of different estimates could not be compared; ``cauchy`` has fixed scales and takes its place."""
+        kind = {"robust": "cauchy", "paper": "log"}.get(self.config.similarity, self.config.similarity)
+        return self._similarity(state, points_m.unsqueeze(1), judges, at, kind)[:, 0].mean(dim=-1)
+
+    def _similarity(
+        self, state: DcpState, points_m: Tensor, judges: Tensor, at: Innovations, kind: str | None = None
+    ) -> Tensor:
+        use_radial, use_tangential = fusion.stage_terms(self.config, state)
+        return rewards.similarity_at(
+            kind or self.config.similarity, self.radio, state, points_m, judges, use_radial, use_tangential, at
+        )
+
+    def _area(self, points_m: Tensor) -> Tensor:
+        return geometry.into_area(points_m, self.radio.side_m, self.radio.wrap)
+
+    # Reading a state -----------------------------------------------------------------------------------------------
+
+    def global_state(self, state: DcpState) -> Tensor:
+        """[B, state_size]: AP positions and array directions, consensus and round, scaled into [-1, 1]."""
+        half = 0.5 * self.radio.side_m
+        directions = geometry.unit_vectors(state.ap_orientation_rad)
+        parts = [
+            (state.ap_positions_m / half - 1.0).flatten(1),
+            directions.flatten(1),
+            (state.consensus_m / half - 1.0).flatten(1),
+            (state.round.to(torch.float32) / self.rounds).unsqueeze(1),
+        ]
+        return torch.cat(parts, dim=1).clamp(-1.0, 1.0)
+
+    @property
+    def state_size(self) -> int:
+        """4 M + 2 K + 1."""
+        return 4 * self.num_aps + 2 * self.num_ues + 1
+
+    def estimate(self, state: DcpState) -> Tensor:
+        """[B, K, 2] consensus, metres."""
+        return state.consensus_m
+
+    def with_estimate(self, state: DcpState, positions: Tensor) -> DcpState:
+        """The state with the consensus at ``positions`` [B, K, 2]."""
+        return state.replace(consensus_m=self._area(positions.to(state.consensus_m)))
+
+    def truth(self, state: DcpState) -> dict[str, Tensor]:
+        """True positions, errors and position error bounds; for infos and evaluation only."""
+        # A moving user is compared where it was when the estimate's measurements were taken.
+        true_position = state.replace(round=(state.round - 1).clamp(min=0)).now(state.true_position_m)
+        offset = geometry.nearest_image(state.consensus_m - true_position, self.radio.side_m, self.radio.wrap)
+        error = torch.linalg.vector_norm(offset, dim=-1)
+        return {
+            "true_position": true_position,
+            "error_m": error,
+            "rmse_m": error.square().mean(dim=-1).sqrt(),
+            "peb_m": self._bound(state, true_position),
+        }
+
+    def _bound(self, state: DcpState, true_position: Tensor) -> Tensor:
+        known = state.shadowing_maps is not None
+        return drop_bound(
+            self.radio,
+            measurement_statistics(self.radio),
+            state.ap_positions_m,
+            state.ap_orientation_rad,
+            state.height_diff_m,
+            true_position,
+            0.0 if known else state.true_shadowing_db,
+            maps_db=state.shadowing_maps,
+            use_rss=self.config.stage != "aoa",
+            use_aoa=self.config.stage != "rss",
+        )
+
+    def measurements(self, state: DcpState) -> RadioMeasurements:
+        """What the CPU received: all APs, no truth."""
+        return RadioMeasurements(
+            radio=self.radio,
+            ap_positions_m=state.ap_positions_m,
+            ap_orientation_rad=state.ap_orientation_rad,
+            height_diff_m=state.height_diff_m,
+            rss_dbm=state.rss_dbm,
+            angular_power=state.angular_power,
+            covariance=state.now(state.sequence_covariance),
+            shadowing_maps=state.shadowing_maps,
+            shadowing_std_db=0.0 if self.config.shadowing_known else self.config.settings.shadowing_db,
+            site_ids=state.site_ids,
+        )
+
+    def encode_estimate(self, state: DcpState, positions: Tensor) -> Tensor:
+        """Actions by which every AP reports ``positions`` [B, K, 2].
+
+        Exact for ``polar``. ``gain`` can only scale innovations by 0 to 2: the nearest such report. ``confidence``
+        weighs innovations: full weight to those that lead towards the point, least to the others.
+        """
+        at = innovations(state, state.consensus_m, self.radio)
+        target = positions.to(state.consensus_m)
+        if self.config.action == "polar":
+            vectors = geometry.displacement(state.ap_positions_m, target, self.radio.side_m, self.radio.wrap)
+            return fusion.encode_polar(self.radio, vectors).clamp(-1.0, 1.0).flatten(2)
+        wanted = geometry.nearest_image(target - state.consensus_m, self.radio.side_m, self.radio.wrap).unsqueeze(1)
+        radial = (wanted * at.links.unit).sum(dim=-1)
+        tangential = (wanted * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
+        if self.config.action == "gain":
+            implied = distance_from_rss(self.radio, state.rss_dbm, state.height_diff_m)
+            pairs = (
+                (radial, implied - at.links.distance_m),
+                (tangential, at.links.distance_m * torch.sin(at.bearing_rad)),
+            )
+            actions = [torch.nan_to_num(goal / move - 1.0, nan=-1.0).clamp(-1.0, 1.0) for goal, move in pairs]
+        else:
+            moves = (at.rss_db / at.slope_db_per_m, at.bearing_rad * at.links.distance_m)
+            closer = [
+                (move - goal).abs() < goal.abs() for move, goal in zip(moves, (radial, tangential), strict=True)
+            ]
+            actions = [torch.where(flag, 1.0, -1.0) for flag in closer]
+            actions += [torch.zeros_like(radial)] * (self.entities.action_size - 2)
+        return torch.stack(actions, dim=-1).flatten(2)
+
+    def describe(self) -> str:
+        """Tables of observation, action and reward, made from the code."""
+        return describe(self.config, self.entities)
+
+    def fronthaul_bits(self) -> float:
+        """Float32 numbers an AP sends per episode: RSS and bearing of each UE once (each round if they move), and its
+        actions each round."""
+        measured = 2 * self.num_ues * (self.rounds if self.config.mobility else 1)
+        return float(FLOAT_BITS * (measured + self.rounds * self.action_size))
+
+    def draw(self, axes: Any, state: DcpState, history: list[Tensor]) -> None:
+        """Episode 0: APs with their arrays, true and estimated positions round by round."""
+        draw_episode(
+            axes,
+            state.ap_positions_m[0].cpu().numpy(),
+            state.ap_orientation_rad[0].cpu().numpy(),
+            self.truth(state)["true_position"][0].cpu().numpy(),
+            [estimate.cpu().numpy() for estimate in history],
+            side_m=self.radio.side_m,
+            wrap=self.radio.wrap,
+        )
+
+
+def _action_size(config: DcpConfig) -> int:
+    return 4 if config.action == "confidence-correction" else 2
+
+
+def _rss_stage(config: DcpConfig) -> DcpConfig:
+    """The neutral RSS game that gives the AOA game its start."""
+    from dataclasses import replace
+
+    return replace(
+        config,
+        stage="rss",
+        formulation="collaborative",
+        action="gain",
+        reward="shared",
+        similarity="log",
+        fusion="line-search",
+        start="coarse",
+        rounds=STAGE_ONE_ROUNDS,
+    )

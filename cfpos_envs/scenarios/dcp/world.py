@@ -1,0 +1,238 @@
+"""Sites and drops of the DCP games: where everything is, what is wrong with the site, and what the APs measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.physics import channel, geometry, propagation
+from cfpos_envs.physics.innovations import Links, link_geometry, predicted_rss_dbm
+from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
+from cfpos_envs.streams import Streams
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site, fixed over all its episodes. M APs; hidden entries are never observed.
+
+    Attributes:
+        ap_positions_m [M, 2], ap_orientation_rad [M], height_diff_m [M]: as the network believes.
+        orientation_error_rad [M], rss_bias_db [M], bearing_noise_rad [M]: hidden miscalibration.
+        shadowing_maps [M, G, G] dB; shadowing_std_db: hidden unless ``shadowing_known``.
+        nlos_share: share of blocked links.
+        candidates_m [P, 2], candidate_rss_dbm [M, P], candidate_angle_rad [M, P]: the coarse grid as the APs predict it.
+    """
+
+    ap_positions_m: Tensor
+    ap_orientation_rad: Tensor
+    height_diff_m: Tensor
+    orientation_error_rad: Tensor
+    rss_bias_db: Tensor
+    bearing_noise_rad: Tensor
+    shadowing_maps: Tensor
+    shadowing_std_db: float
+    nlos_share: float
+    candidates_m: Tensor
+    candidate_rss_dbm: Tensor
+    candidate_angle_rad: Tensor
+
+
+class SitePool:
+    """The sites of one seed and split, each drawn when first asked for and always the same.
+
+    Args:
+        config: the game's options.
+        streams: source of the seeds; every site has its own streams.
+    """
+
+    def __init__(self, config: DcpConfig, streams: Streams) -> None:
+        self._config = config
+        self._key = (streams.seed, streams.split)
+        self._streams = Streams(streams.seed, streams.split, streams.device)
+        self._sites: dict[int, Site] = {}
+
+    def belongs_to(self, streams: Streams) -> bool:
+        """Whether the pool was drawn from the same seed and split."""
+        return self._key == (streams.seed, streams.split)
+
+    def __getitem__(self, index: int) -> Site:
+        """Site number ``index``."""
+        if index not in self._sites:
+            self._sites[index] = draw_site(self._config, self._config.settings_of(index), self._streams, index)
+        return self._sites[index]
+
+    def stack(self, indices: Tensor, name: str) -> Tensor:
+        """Attribute ``name`` of the site of every episode, [B, ...]."""
+        unique, inverse = torch.unique(indices, return_inverse=True)
+        values = [torch.as_tensor(getattr(self[int(i)], name), device=indices.device) for i in unique]
+        return torch.stack(values)[inverse]
+
+
+def draw_site(config: DcpConfig, settings: SiteSettings, streams: Streams, index: int) -> Site:
+    """Layout, orientations, shadowing maps and miscalibration of site ``index``, each from its own stream."""
+    layout, device = streams.fresh("layout", index), streams.device
+    positions = _ap_positions(config, settings, layout).to(device)
+    turn = torch.rand(settings.num_aps, generator=layout, device=device) * (2 * math.pi) - math.pi
+    orientation, height = _ap_orientation(config, settings, turn), _ap_heights(config, settings, device)
+    maps_stream = streams.fresh("map", index)
+    std_db = settings.shadowing_db
+    if settings.shadowing_random:
+        std_db *= float(torch.rand(1, generator=maps_stream, device=device))
+    maps = propagation.shadowing_maps(
+        maps_stream,
+        settings.num_aps,
+        settings.side_m,
+        settings.wrap,
+        settings.map_resolution_m,
+        std_db,
+        settings.shadowing_decorrelation_m,
+    )
+    faults = streams.fresh("impairments", index)
+    biased, bias_sign, offset = torch.rand(3, settings.num_aps, generator=faults, device=device)
+    # An exact share, not a coin per AP: sites of one preset then differ in which APs are wrong, not in how many.
+    is_biased = biased.argsort().argsort() < round(settings.biased_share * settings.num_aps)
+    candidates = geometry.lattice(settings.side_m, min(config.coarse_spacing_m, settings.side_m)).to(device)
+    links = link_geometry(positions, orientation, height, candidates, settings.side_m, settings.wrap)
+    known = propagation.sample_maps(maps, candidates, settings.side_m, settings.wrap) if config.shadowing_known else None
+    return Site(
+        ap_positions_m=positions,
+        ap_orientation_rad=orientation,
+        height_diff_m=height,
+        orientation_error_rad=(2 * offset - 1) * math.radians(settings.array_offset_deg),
+        rss_bias_db=is_biased * torch.where(bias_sign < 0.5, -settings.bias_db, settings.bias_db),
+        bearing_noise_rad=is_biased * math.radians(settings.bearing_noise_deg),
+        shadowing_maps=maps,
+        shadowing_std_db=std_db,
+        nlos_share=settings.nlos_share,
+        candidates_m=candidates,
+        candidate_rss_dbm=predicted_rss_dbm(config.radio, links, known),
+        candidate_angle_rad=links.angle_rad,
+    )
+
+
+def _ap_positions(config: DcpConfig, settings: SiteSettings, generator: torch.Generator) -> Tensor:
+    if config.site_file is not None:
+        return config.site_file.ap_positions_m
+    if settings.layout == "grid":
+        return geometry.grid_layout(settings.num_aps, settings.side_m)
+    return geometry.uniform_layout(
+        generator, settings.num_aps, settings.side_m, settings.wrap, settings.min_spacing_m
+    )
+
+
+def _ap_orientation(config: DcpConfig, settings: SiteSettings, random_rad: Tensor) -> Tensor:
+    if config.site_file is not None and config.site_file.orientation_rad is not None:
+        return config.site_file.orientation_rad.to(random_rad.device)
+    if settings.orientation_deg is not None:
+        return torch.full_like(random_rad, math.radians(settings.orientation_deg))
+    return random_rad
+
+
+def _ap_heights(config: DcpConfig, settings: SiteSettings, device: torch.device) -> Tensor:
+    if config.site_file is not None and config.site_file.ap_height_m is not None:
+        return config.site_file.ap_height_m.to(device) - config.ue_height_m
+    return torch.full((settings.num_aps,), settings.height_diff_m, device=device)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Users of B episodes over T measurement rounds (T = 1 when static) and what the APs measure of them.
+
+    Attributes:
+        true_position_m: [B, T, K, 2] hidden.
+        covariance: [B, T, M, K, L, L] sample covariance of the LS estimates, eqs. (1)-(3).
+        rss_dbm: [B, T, M, K] eq. (4), with the AP's bias.
+    """
+
+    true_position_m: Tensor
+    covariance: Tensor
+    rss_dbm: Tensor
+
+
+def draw_drop(config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Streams) -> Drop:
+    """Positions, path angles, fading and noise of a batch of episodes.
+
+    Positions and blocked links come from the stream ``drop``, path angles and sample covariances from ``fading``.
+    """
+    settings, batch, num_ues = config.settings, len(site_ids), config.num_ues
+    positions = _trajectories(config, batch, streams)
+    times = positions.shape[1]
+    ap_positions = pool.stack(site_ids, "ap_positions_m")
+    true_orientation = pool.stack(site_ids, "ap_orientation_rad") + pool.stack(site_ids, "orientation_error_rad")
+    # [B, M, T*K]: the rounds of a moving user are further points of the same site.
+    links = link_geometry(
+        ap_positions,
+        true_orientation,
+        pool.stack(site_ids, "height_diff_m"),
+        positions.flatten(1, 2),
+        settings.side_m,
+        settings.wrap,
+    )
+    drop_stream, shape = streams["drop"], (batch, settings.num_aps, num_ues)
+    blocked = torch.rand(shape, generator=drop_stream, device=streams.device)
+    turn = torch.rand(shape, generator=drop_stream, device=streams.device)
+    side = torch.rand(shape, generator=drop_stream, device=streams.device)
+    noise = torch.randn(shape, generator=drop_stream, device=streams.device)
+    is_blocked = (blocked < pool.stack(site_ids, "nlos_share").view(-1, 1, 1)).float()
+    low, high = math.radians(settings.nlos_offset_min_deg), math.radians(settings.nlos_offset_max_deg)
+    detour = is_blocked * (low + (high - low) * turn) * torch.where(side < 0.5, -1.0, 1.0)
+    detour = detour + noise * pool.stack(site_ids, "bearing_noise_rad").unsqueeze(-1)
+    gain_db = propagation.path_gain_db(
+        links.distance_3d_m, config.radio.path_loss_intercept_db, config.radio.path_loss_slope_db
+    )
+    gain_db = gain_db + _shadowing_db(pool, site_ids, positions.flatten(1, 2), settings)
+    gain_db = gain_db - settings.nlos_loss_db * is_blocked.repeat(1, 1, times)
+    covariance = _sample_covariance(config, links, detour.repeat(1, 1, times), gain_db, streams)
+    rss = channel.watts_to_dbm(channel.rss_w(covariance, config.radio.tx_power_w, config.radio.num_pilots))
+    rss = rss + pool.stack(site_ids, "rss_bias_db").unsqueeze(-1)
+
+    def by_round(values: Tensor) -> Tensor:
+        return values.unflatten(2, (times, num_ues)).transpose(1, 2)
+
+    return Drop(positions, by_round(covariance), by_round(rss))
+
+
+def _trajectories(config: DcpConfig, batch: int, streams: Streams) -> Tensor:
+    settings, generator = config.settings, streams["drop"]
+    start = torch.rand(batch, 1, config.num_ues, 2, generator=generator, device=streams.device) * settings.side_m
+    if config.mobility == 0.0:
+        return start
+    generator = streams["mobility"]
+    heading = torch.rand(batch, 1, config.num_ues, generator=generator, device=streams.device) * (2 * math.pi)
+    times = torch.arange(config.rounds, device=streams.device).view(1, -1, 1, 1) * config.round_s
+    moved = start + times * config.mobility * geometry.unit_vectors(heading)
+    if settings.wrap:
+        return geometry.into_area(moved, settings.side_m, wrap=True)
+    # Users are reflected at the border.
+    folded = torch.remainder(moved, 2 * settings.side_m)
+    return torch.minimum(folded, 2 * settings.side_m - folded)
+
+
+def _shadowing_db(pool: SitePool, site_ids: Tensor, points_m: Tensor, settings: SiteSettings) -> Tensor:
+    shadowing = torch.zeros(len(site_ids), settings.num_aps, points_m.shape[1], device=points_m.device)
+    for index in torch.unique(site_ids):
+        chosen = torch.nonzero(site_ids == index).squeeze(-1)
+        flat = points_m[chosen].flatten(0, 1)
+        values = propagation.sample_maps(pool[int(index)].shadowing_maps, flat, settings.side_m, settings.wrap)
+        shadowing[chosen] = values.unflatten(1, (len(chosen), -1)).transpose(0, 1)
+    return shadowing
+
+
+def _sample_covariance(config: DcpConfig, links: Links, detour_rad: Tensor, gain_db: Tensor, streams: Streams) -> Tensor:
+    radio, fading = config.radio, streams["fading"]
+    angles = channel.path_angles(fading, links.angle_rad + detour_rad, radio.num_paths, radio.angular_spread_rad)
+    gain = torch.pow(10.0, gain_db / 10.0)
+    # Eq. (3): the LS estimate is the channel plus noise of power sigma^2 / (p tau_p) per antenna.
+    noise = radio.noise_power_w / (radio.tx_power_w * radio.num_pilots)
+    # Double precision and unit gain: close to an AP the noise lies 75 dB below the signal, which float32 cannot tell
+    # from a singular matrix.
+    covariance = channel.channel_covariance(
+        angles.double(), torch.ones_like(gain).double(), radio.num_antennas, radio.spacing_wavelengths
+    )
+    identity = torch.eye(radio.num_antennas, device=gain.device)
+    noisy = covariance + (noise / gain)[..., None, None] * identity
+    sampled = channel.draw_sample_covariance(fading, noisy, radio.snapshots).to(torch.complex64)
+    return gain[..., None, None] * sampled
