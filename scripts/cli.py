@@ -51,10 +51,10 @@ def user_errors(debug: bool) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
-        print("Stopped by Ctrl-C.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped by Ctrl-C'}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+    except (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException) as error:
         if debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)

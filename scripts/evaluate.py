@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import matplotlib.pyplot as plt
 import torch
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.evaluation import EvaluationResult, format_table
 from scripts import reports
 from scripts.cli import output_folder, run_hydra
 from scripts.policies import build_policy, labelled
@@ -25,30 +26,31 @@ def main(config: DictConfig) -> None:
     """Evaluate every policy named in ``config.policy`` and write the report into the run's folder."""
     torch.set_num_threads(config.threads)
     overrides = {**plain(config.env, "id"), "split": "test"}
-    env = make_env(config.env.id, num_envs=_BATCH, seed=config.seed, device=config.device, **overrides)
-    entries = OmegaConf.to_container(config.policy) if OmegaConf.is_config(config.policy) else config.policy
-    policies = {name: build_policy(entry, env) for name, entry in labelled(entries).items()}
+    env = make_env(config.env.id, num_envs=1, seed=config.seed, device=config.device, **overrides)
+    entries = labelled(OmegaConf.to_container(config.policy) if OmegaConf.is_config(config.policy) else config.policy)
+    policies = {label: build_policy(entry, env) for label, entry in entries.items()}
     folder = reports.check_writable(output_folder())
 
-    results: dict[str, Any] = {}
-    for name, policy in (progress := tqdm(policies.items(), unit="policy")):
-        progress.set_description(name)
-        results[name] = evaluate(env, policy, episodes=config.episodes, seed=config.seed)
+    results: list[EvaluationResult] = []
+    for label, policy in (bar := tqdm(policies.items(), unit="policy")):
+        bar.set_description(label)
+        measured = evaluate(env, policy, episodes=config.episodes, seed=config.seed)
+        results.append(dataclasses.replace(measured, policy=label))
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    bound = next(iter(results.values())).bound_rmse
-    reports.plot_cdf(axes, {name: result.errors for name, result in results.items()}, bound)
+    reports.plot_cdf(axes, {result.policy: result.errors for result in results}, results[0].bound_rmse)
     axes.set_title(f"{config.env.id}, {config.episodes} unseen episodes")
-    rows = [reports.result_row(name, result) for name, result in results.items()]
+    rows = [reports.result_row(result.policy, result) for result in results]
     picture_env = make_env(config.env.id, render_mode="rgb_array", seed=config.seed, **overrides)
-    *_, pictured = labelled(entries).values()
+    *_, pictured = entries.values()
+    frame = reports.episode_frame(picture_env, build_policy(pictured, picture_env))
     written = [
         reports.write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True)),
         reports.write_json(folder / "results.json", {"env": config.env.id, "seed": config.seed, "policies": rows}),
         reports.save_figure(folder / "cdf.png", figure),
-        reports.save_episode_picture(folder / "episode.png", picture_env, build_policy(pictured, picture_env)),
+        reports.save_image(folder / "episode.png", frame),
     ]
-    print(reports.table(rows))
+    print(format_table(results))
     print("\n".join(f"wrote {path}" for path in written))
 
 

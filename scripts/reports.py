@@ -1,4 +1,4 @@
-"""What a command leaves behind: a printed table, JSON, pictures; each file is written beside its place, then renamed."""
+"""What a command leaves behind: tables, JSON, pictures. Every file is written beside its place, then renamed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from cfpos_envs.evaluation import METRICS, EvaluationResult
 from cfpos_envs.front_ends.parallel import ParallelEnv
 
 PICTURE_DPI = 150
@@ -94,27 +95,26 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(["| " + " | ".join(header) + " |", "|---" * len(header) + "|", *body])
 
 
-def result_row(name: str, result: Any) -> dict[str, Any]:
-    """One line of a comparison table from an evaluation result; lengths in metres."""
-    low, high = result.ci("rmse")
+def result_row(label: str, result: EvaluationResult) -> dict[str, Any]:
+    """The figures of one evaluation for a results file; lengths in metres."""
     return {
-        "policy": name,
-        "rmse_m": result.rmse,
-        "95 % interval": f"{low:.3g}..{high:.3g}",
-        "median_m": result.median,
-        "p90_m": result.p90,
-        "p99_m": float(np.quantile(result.errors, 0.99)),
+        "policy": label,
+        **{f"{name}_m": getattr(result, name) for name in METRICS},
+        "rmse_interval_95_m": list(result.ci("rmse")),
         "bound_m": result.bound_rmse,
-        "rmse/bound": result.efficiency,
-        "ms/user": result.latency_ms,
+        "rmse_over_bound": result.efficiency,
+        "valid_share": result.valid_share,
+        "ms_per_user": result.latency_ms,
+        "fronthaul_bits_per_ap": result.fronthaul_bits,
+        "rmse_by_round_m": result.rmse_by_round,
     }
 
 
 def plot_cdf(axes: Any, errors: Mapping[str, np.ndarray], bound_rmse_m: float | None) -> None:
     """Empirical distribution of the position error per policy; the bound's RMSE as a dotted line."""
-    for name, values in errors.items():
+    for label, values in errors.items():
         ordered = np.sort(np.asarray(values).ravel())
-        axes.plot(ordered, np.arange(1, len(ordered) + 1) / len(ordered), label=name)
+        axes.plot(ordered, np.arange(1, len(ordered) + 1) / len(ordered), label=label)
     if bound_rmse_m is not None:
         axes.axvline(bound_rmse_m, color="black", linestyle=":", label="bound (RMSE)")
     axes.set(xscale="log", xlabel="position error [m]", ylabel="fraction of users", ylim=(0, 1))
@@ -122,13 +122,12 @@ def plot_cdf(axes: Any, errors: Mapping[str, np.ndarray], bound_rmse_m: float | 
     axes.legend(fontsize="small")
 
 
-def save_episode_picture(path: Path, env: ParallelEnv, policy: Any) -> Path:
-    """Play one episode with a policy made for ``env`` and save the environment's own picture of its last round.
+def episode_frame(env: ParallelEnv, policy: Any) -> np.ndarray:
+    """Play one episode and return the environment's own picture of its last round, [height, width, 3] bytes.
 
     Args:
-        path: PNG file.
         env: with ``render_mode="rgb_array"``; closed afterwards.
-        policy: anything with ``act`` and ``reset``.
+        policy: anything with ``act`` and ``reset``, made for an environment like ``env``.
     """
     observations, _ = env.reset()
     policy.reset()
@@ -136,8 +135,13 @@ def save_episode_picture(path: Path, env: ParallelEnv, policy: Any) -> Path:
         observations, *_ = env.step(policy.act(observations))
     frame = np.asarray(env.render())
     env.close()
+    return frame
+
+
+def save_image(path: Path, pixels: np.ndarray) -> Path:
+    """Write an RGB array as PNG."""
     with replacing(path) as temporary:
-        plt.imsave(temporary, frame)
+        plt.imsave(temporary, pixels)
     return path
 
 

@@ -1,7 +1,8 @@
 """What the commands can be told. Every default stands in a dataclass; this module shows those dataclasses to Hydra.
 
-``conf/*.yaml`` only composes: ``schema/<id>`` in the group ``env`` is the config dataclass of that environment (plus its
-``id``), ``schema/<preset>`` in the group ``agent`` that of the trainer (plus its ``name``). Mistyped keys therefore fail.
+``conf/*.yaml`` only composes: ``schema/<id>`` in the group ``env`` is the config dataclass of that environment (plus
+its ``id``), ``schema/maddpg-<preset>`` in the group ``agent`` that of the trainer (plus its ``name``). Mistyped keys
+therefore fail.
 """
 
 from __future__ import annotations

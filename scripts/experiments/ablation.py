@@ -28,7 +28,7 @@ def run(effort: Effort) -> Outcome:
     for name, (env, agent) in progress(STEPS.items(), "ablation"):
         results = []
         for seed in range(effort.seeds):
-            maddpg = train(ENV_ID, effort, seed, env, agent_overrides(agent))
+            maddpg = train(ENV_ID, effort, seed, env, agent)
             results.append(compare(ENV_ID, {name: maddpg}, effort, env)[name])
         rows.append(row(name, results))
     figure, axes = plt.subplots(figsize=(7, 3.5))
@@ -40,12 +40,3 @@ def run(effort: Effort) -> Outcome:
     axes.invert_yaxis()
     axes.legend()
     return Outcome(rows, figure, [f"{ENV_ID}, default site, unseen drops; {effort.seeds} seeds per step."])
-
-
-def agent_overrides(agent: dict[str, Any]) -> dict[str, Any]:
-    """Overrides with ``preset`` replaced by that preset's settings."""
-    from agents.config import PRESETS
-
-    overrides = dict(agent)
-    preset = overrides.pop("preset", None)
-    return {**(PRESETS[preset] if preset else {}), **overrides}

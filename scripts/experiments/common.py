@@ -136,7 +136,7 @@ def baselines(
 
 
 def row(label: str, results: Sequence[EvaluationResult]) -> dict[str, Any]:
-    """One table line over the seeds of one policy: mean RMSE and its range, median, p99, ratio to the bound (metres)."""
+    """One table line over the seeds of one policy: means over the seeds and the range of the RMSE, metres."""
     rmse = [result.rmse for result in results]
     bounds = [result.bound_rmse for result in results if result.bound_rmse is not None]
     ratios = [result.efficiency for result in results if result.efficiency is not None]

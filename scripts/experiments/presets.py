@@ -45,7 +45,9 @@ def run(effort: Effort) -> Outcome:
         for kind in AGENTS:
             for name, source in ((kind, site), (f"{kind}, one for all", "mixed")):
                 groups[name] = {f"{name} #{seed}": trained[kind, source, seed] for seed in range(effort.seeds)}
-        results = compare(ENV_ID, {key: policy for group in groups.values() for key, policy in group.items()}, effort, env)
+        results = compare(
+            ENV_ID, {key: policy for group in groups.values() for key, policy in group.items()}, effort, env
+        )
         rows += [{"site": site, **row(label, [results[key] for key in group])} for label, group in groups.items()]
     return Outcome(rows, _bars(rows, presets), [f"{ENV_ID}, unseen sites and drops; agents: {effort.seeds} seeds."])
 

@@ -1,0 +1,180 @@
+"""Train DCP-MADDPG without labels, then compare it with every baseline on sites it has never seen.
+
+Leaves ``results.json``, ``cdf.png``, ``episode.png``, one checkpoint and one TensorBoard folder per site preset.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from tqdm import tqdm
+
+from agents import load_agent, make_agent
+from baselines import make_policy
+from cfpos_envs import evaluate, make_env
+from cfpos_envs.evaluation import EvaluationResult, format_table
+from scripts import reports
+from scripts.cli import UsageError, user_errors
+
+ENV_ID = "dcp-jar-v0"
+SITES = ("clean", "shadowed", "hard")
+BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "fingerprint 0.5 m": ("fingerprint", {"spacing": 0.5}),
+    "fingerprint 2.5 m": ("fingerprint", {"spacing": 2.5}),
+    "music": ("music", {}),
+    "joint-gn": ("joint-gn", {}),
+    "direct-search": ("direct-search", {}),
+    "untrained": ("untrained", {}),
+    "centroid": ("centroid", {}),
+}
+EVALUATION_SEED = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How much the demo computes.
+
+    Attributes:
+        steps: environment steps of training per site preset.
+        episodes: unseen episodes per site preset.
+        sites: presets.
+        env: environment overrides; the paper's full scenario by default.
+        agent: overrides of the agent's settings.
+        baselines: names in ``BASELINES``.
+    """
+
+    steps: int = 60_000
+    episodes: int = 50
+    sites: tuple[str, ...] = SITES
+    env: dict[str, Any] = dataclasses.field(default_factory=lambda: {"num_aps": 36, "num_ues": 6, "num_antennas": 8})
+    agent: dict[str, Any] = dataclasses.field(default_factory=dict)
+    baselines: tuple[str, ...] = tuple(BASELINES)
+
+    @classmethod
+    def quick(cls) -> Plan:
+        """Seconds instead of minutes: shows that everything runs; its numbers mean nothing."""
+        return cls(
+            steps=96,
+            episodes=4,
+            sites=("clean", "hard"),
+            env={"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 2, "side_m": 50.0},
+            agent={"num_envs": 8, "warmup_steps": 16, "batch_size": 32, "evaluations": 2, "validation_envs": 4},
+            baselines=("fingerprint 2.5 m", "joint-gn", "untrained", "centroid"),
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, evaluate, print the tables, say where everything is."""
+    arguments = _parser().parse_args(argv)
+    with user_errors(arguments.debug):
+        plan = Plan.quick() if arguments.quick else Plan()
+        if arguments.steps is not None:
+            plan = dataclasses.replace(plan, steps=arguments.steps)
+        if plan.steps < 1:
+            raise UsageError(f"--steps={plan.steps} must be at least 1")
+        torch.set_num_threads(arguments.threads)
+        folder = reports.check_writable(arguments.out or Path("outputs/demo") / time.strftime("%Y-%m-%d_%H-%M-%S"))
+        run(plan, folder, arguments.seed)
+
+
+def run(plan: Plan, folder: Path, seed: int) -> dict[str, list[EvaluationResult]]:
+    """The whole demo.
+
+    Args:
+        plan: how much.
+        folder: where everything is written.
+        seed: of training.
+
+    Returns:
+        Results by site preset.
+    """
+    began = time.perf_counter()
+    for number, site in enumerate(plan.sites, 1):
+        print(f"training {number} of {len(plan.sites)}: DCP-MADDPG on {ENV_ID}, site preset {site}", file=sys.stderr)
+        train(plan, site, folder / site, seed)
+    trained = time.perf_counter()
+    results = evaluate_all(plan, folder)
+    for site, rows in results.items():
+        print(f"\n{site}: {plan.episodes} unseen episodes, {_scene(plan)}; metres")
+        print(format_table(rows))
+    print(f"\ntraining {trained - began:.0f} s, evaluation {time.perf_counter() - trained:.0f} s")
+    for path in write_report(plan, folder, results):
+        print(f"wrote {path}")
+    print(f"checkpoints and TensorBoard files: {', '.join(str(folder / site) for site in plan.sites)}")
+    print(f"look at the training: tensorboard --logdir {folder}")
+    return results
+
+
+def train(plan: Plan, site: str, log_dir: Path, seed: int) -> None:
+    """One agent on the training sites of a preset; ``best.pt`` in ``log_dir`` is the policy to use."""
+    settings = {"seed": seed, **plan.agent}
+    batched = {} if "num_envs" not in settings else {"num_envs": settings["num_envs"]}
+    env = make_env(ENV_ID, num_envs=batched.get("num_envs", 96), seed=seed, site=site, **plan.env)
+    make_agent("maddpg", env, **settings).train(total_steps=plan.steps, log_dir=log_dir, progress=True)
+
+
+def evaluate_all(plan: Plan, folder: Path) -> dict[str, list[EvaluationResult]]:
+    """Every policy on every preset, with one progress bar over all of them."""
+    labels = (*plan.baselines, "DCP-MADDPG")
+    results: dict[str, list[EvaluationResult]] = {}
+    with tqdm(total=len(plan.sites) * len(labels), unit="policy", dynamic_ncols=True) as bar:
+        for site in plan.sites:
+            env = make_env(ENV_ID, num_envs=1, seed=0, site=site, split="test", **plan.env)
+            results[site] = []
+            for label in labels:
+                bar.set_description(f"evaluating {label}, {site}")
+                policy = load_agent(folder / site, env) if label == "DCP-MADDPG" else _baseline(label, env)
+                measured = evaluate(env, policy, episodes=plan.episodes, seed=EVALUATION_SEED)
+                results[site].append(dataclasses.replace(measured, policy=label))
+                bar.update()
+    return results
+
+
+def write_report(plan: Plan, folder: Path, results: dict[str, list[EvaluationResult]]) -> list[Path]:
+    """``results.json``, ``cdf.png`` and ``episode.png``."""
+    figure, panels = plt.subplots(1, len(results), figsize=(5.5 * len(results), 4.5), squeeze=False)
+    for axes, (site, rows) in zip(panels[0], results.items()):
+        reports.plot_cdf(axes, {row.policy: row.errors for row in rows}, rows[0].bound_rmse)
+        axes.set_title(f"{site}, {_scene(plan)}")
+    site = plan.sites[-1]
+    env = make_env(ENV_ID, render_mode="rgb_array", seed=EVALUATION_SEED, site=site, split="test", **plan.env)
+    frame = reports.episode_frame(env, load_agent(folder / site, env))
+    rows = {site: [reports.result_row(row.policy, row) for row in rows] for site, rows in results.items()}
+    content = {"env": ENV_ID, "overrides": plan.env, "training_steps": plan.steps, "sites": rows}
+    return [
+        reports.write_json(folder / "results.json", content),
+        reports.save_figure(folder / "cdf.png", figure),
+        reports.save_image(folder / "episode.png", frame),
+    ]
+
+
+def _baseline(label: str, env: Any) -> Any:
+    name, options = BASELINES[label]
+    return make_policy(name, env, **options)
+
+
+def _scene(plan: Plan) -> str:
+    return f"M = {plan.env['num_aps']}, K = {plan.env['num_ues']}, L = {plan.env['num_antennas']}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, help=f"training budget in environment steps per site ({Plan.steps})")
+    parser.add_argument("--seed", type=int, default=0, help="of training")
+    parser.add_argument("--threads", type=int, default=2, help="arithmetic threads")
+    parser.add_argument("--out", type=Path, help="folder (default: a new one below outputs/demo)")
+    parser.add_argument("--quick", action="store_true", help="a tiny scene; shows that everything runs")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

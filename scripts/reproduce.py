@@ -1,0 +1,69 @@
+"""Recompute the figures and tables of the documentation: NAME.png, NAME.json and a printed table for each.
+
+``python scripts/reproduce.py bounds --out outputs/reproduce``; ``--quick`` only shows that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from scripts import reports
+from scripts.cli import user_errors
+from scripts.experiments import EXPERIMENTS, experiment
+from scripts.experiments.common import Effort
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments.add_argument("names", nargs="+", choices=list(EXPERIMENTS), metavar="NAME", help=", ".join(EXPERIMENTS))
+    arguments.add_argument("--quick", action="store_true", help="tiny networks and few drops; the numbers mean nothing")
+    arguments.add_argument("--seeds", type=int, help="trained agents per setting")
+    arguments.add_argument("--episodes", type=int, help="evaluation episodes")
+    arguments.add_argument("--steps", type=int, dest="train_steps", help="environment steps per trained agent")
+    arguments.add_argument("--out", type=Path, default=Path("outputs/reproduce"), help="folder for PNG and JSON")
+    arguments.add_argument("--debug", action="store_true", help="show tracebacks")
+    return arguments
+
+
+def effort(arguments: argparse.Namespace) -> Effort:
+    """The chosen effort.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    base = Effort.quick() if arguments.quick else Effort()
+    changes = {name: getattr(arguments, name) for name in ("seeds", "episodes", "train_steps")}
+    for name, value in changes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.removeprefix('train_')}={value} must be at least 1")
+    return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the named experiments one after another."""
+    arguments = parser().parse_args(argv)
+    torch.set_num_threads(1)
+    with user_errors(arguments.debug):
+        chosen = effort(arguments)
+        reports.check_writable(arguments.out)
+        for name in arguments.names:
+            outcome = experiment(name)(chosen)
+            settings = {"experiment": name, "effort": dataclasses.asdict(chosen)}
+            written = [
+                reports.write_json(
+                    arguments.out / f"{name}.json", {**settings, "rows": outcome.rows, "remarks": outcome.remarks}
+                ),
+                reports.save_figure(arguments.out / f"{name}.png", outcome.figure),
+            ]
+            print(reports.table(outcome.rows))
+            print("\n".join([*outcome.remarks, *(f"wrote {path}" for path in written), ""]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Train an agent; checkpoints, full config and TensorBoard files go to ``outputs/train/...``.
+
+``python scripts/train.py env=dcp-rss agent=maddpg agent.lr_actor=3e-4 seed=3``
+``python scripts/train.py --multirun seed=0,1,2 agent=maddpg,maddpg-model``
+``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run bit for bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from omegaconf import DictConfig, OmegaConf
+
+from agents import make_agent
+from agents.checkpoints import LAST
+from cfpos_envs import evaluate, make_env
+from scripts import reports
+from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
+from scripts.settings import plain, register_schemas
+
+CONFIG_FILE = "config.yaml"
+_MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
+_FIGURE_EPISODES = 50
+
+
+def main(config: DictConfig) -> None:
+    """Train from the start, or go on with ``config.resume``."""
+    folder = output_folder()
+    if config.resume is not None:
+        config = resumed_config(config)
+    overrides = plain(config.env, "id")
+    env = make_env(config.env.id, num_envs=config.agent.num_envs, seed=config.seed, device=config.device, **overrides)
+    agent = make_agent(config.agent.name, env, **plain(config.agent, "name"))
+    # Whatever could be refused has been refused by now, so a wrong setting leaves no folder behind.
+    reports.check_writable(folder)
+    if config.resume is None:
+        _refuse_used(folder)
+        reports.write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    print(f"writing to {folder}  (watch: tensorboard --logdir {folder})")
+    results = agent.train(
+        total_steps=config.total_steps,
+        log_dir=folder,
+        resume=config.resume,
+        figures=lambda step: figures(config, agent, step),
+        progress=True,
+    )
+    print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
+    print(f"evaluate: python scripts/evaluate.py env={_env_option(config)} policy=[{folder}]")
+
+
+def resumed_config(config: DictConfig) -> DictConfig:
+    """The config saved in the run's folder, with the few settings that may change taken from the command line.
+
+    Raises:
+        UsageError: no run there, or a setting that would make it another run.
+    """
+    path = Path(config.resume) / CONFIG_FILE
+    if not path.is_file() or not (path.parent / LAST).is_file():
+        raise UsageError(
+            f"resume={config.resume} holds no run ({CONFIG_FILE} and {LAST}); give a folder made by train.py"
+        )
+    given = overrides_given()
+    fixed = [key for key in given if key not in _MAY_CHANGE]
+    if fixed:
+        raise UsageError(
+            f"{fixed[0]}={given[fixed[0]]} cannot change while resuming; "
+            f"allowed beside resume: {', '.join(_MAY_CHANGE[:-1])}; or start a new run"
+        )
+    try:
+        saved = OmegaConf.load(path)
+    except Exception as error:  # whatever the YAML parser raises, the remedy is the same
+        raise UsageError(f"{path} is damaged ({type(error).__name__}); start a new run") from error
+    kept = {key: config[key] for key in _MAY_CHANGE if key in given}
+    merged = OmegaConf.merge(saved, kept)
+    assert isinstance(merged, DictConfig)
+    for key in ("device", "threads"):
+        merged.agent[key] = merged[key]
+    return merged
+
+
+def figures(config: DictConfig, agent: Any, step: int) -> dict[str, Any]:
+    """Pictures for TensorBoard at one evaluation: distribution of the errors on unseen drops, one episode."""
+    result = evaluate(agent.env, agent, episodes=_FIGURE_EPISODES, seed=config.seed)
+    cdf, axes = plt.subplots()
+    reports.plot_cdf(axes, {f"after {step} steps": result.errors}, result.bound_rmse)
+    env = make_env(
+        config.env.id, render_mode="rgb_array", seed=config.seed, **{**plain(config.env, "id"), "split": "test"}
+    )
+    episode, axes = plt.subplots()
+    axes.imshow(reports.episode_frame(env, agent))
+    axes.axis("off")
+    return {"test/cdf": cdf, "test/episode": episode}
+
+
+def _refuse_used(folder: Path) -> None:
+    if (folder / LAST).exists():
+        raise UsageError(f"{folder} already holds a run; go on with resume={folder} or choose another folder")
+
+
+def _env_option(config: DictConfig) -> str:
+    return str(config.env.id).removesuffix("-v0")
+
+
+if __name__ == "__main__":
+    OmegaConf.register_new_resolver("run_folder", lambda resume, fresh: fresh if resume is None else resume)
+    register_schemas()
+    run_hydra(main, "train")
