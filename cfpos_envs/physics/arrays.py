@@ -78,7 +78,11 @@ def angle_grid(num_angles: int, device: torch.device | str = "cpu") -> Float[Ten
 
 
 def normalised_spectra(
-    num_angles: int, num_antennas: int, spacing_wavelengths: float, spread_rad: float, device: torch.device | str = "cpu"
+    num_angles: int,
+    num_antennas: int,
+    spacing_wavelengths: float,
+    spread_rad: float,
+    device: torch.device | str = "cpu",
 ) -> Float[Tensor, "A L"]:
     """Table of unit-norm expected spectra over ``angle_grid(num_angles)``: the AOA fingerprint of each direction."""
     spectra = scattered_spectra(angle_grid(num_angles, device), num_antennas, spacing_wavelengths, spread_rad)
@@ -118,5 +122,7 @@ def profile_peak(profile: Float[Tensor, "*batch A"]) -> tuple[Float[Tensor, "*ba
     left, centre, right = (torch.gather(profile, -1, inner + shift).squeeze(-1) for shift in (-1, 0, 1))
     curvature = left - 2 * centre + right
     shift = torch.where(curvature < 0, 0.5 * (left - right) / curvature.clamp(max=-1e-12), torch.zeros_like(centre))
-    refined = inner.squeeze(-1) + shift.clamp(-1.0, 1.0)
+    # Where no parabola opens downwards (a peak on the border of a noisy profile) the grid point itself is the answer.
+    coarse = (index - inner.squeeze(-1)).to(shift.dtype)
+    refined = inner.squeeze(-1) + torch.where(curvature < 0, shift.clamp(-1.0, 1.0), coarse)
     return (refined * (math.pi / last)).clamp(0.0, math.pi), value

@@ -14,7 +14,7 @@ from cfpos_envs.physics.arrays import ula_response
 def path_angles(
     generator: torch.Generator, angle_rad: Float[Tensor, "*batch"], num_paths: int, spread_rad: float
 ) -> Float[Tensor, "*batch N"]:
-    """Angles theta_n of the paths of eq. (1): Laplacian around the mean angle with standard deviation ``spread_rad``."""
+    """Angles theta_n of the paths of eq. (1): Laplacian around the mean with standard deviation ``spread_rad``."""
     uniform = torch.rand(*angle_rad.shape, num_paths, generator=generator, device=angle_rad.device) - 0.5
     # The clamp keeps log away from zero at the one point in 2^24 where |u| is exactly one half.
     magnitude = -torch.log((1 - 2 * uniform.abs()).clamp(min=1e-7))
@@ -144,5 +144,5 @@ def dbm_to_watts(power_dbm: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def thermal_noise_w(bandwidth_hz: float, noise_figure_db: float) -> float:
-    """k T B at 290 K times the noise figure, watts."""
+    """Noise power k T B at 290 K times the noise figure, watts."""
     return 1.380649e-23 * 290.0 * bandwidth_hz * 10 ** (noise_figure_db / 10)

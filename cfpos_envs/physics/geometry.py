@@ -15,7 +15,7 @@ def wrap_angle(angle_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def nearest_image(delta_m: Float[Tensor, "*batch"], side_m: float, wrap: bool) -> Float[Tensor, "*batch"]:
-    """Shortest representative of a coordinate difference: on the torus of side ``side_m`` if ``wrap``, else unchanged."""
+    """Shortest representative of a coordinate difference on the torus of side ``side_m``; unchanged if not ``wrap``."""
     if not wrap:
         return delta_m
     return delta_m - side_m * torch.round(delta_m / side_m)
@@ -64,7 +64,9 @@ def rotate_quarter(vectors: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 
     return torch.stack((-vectors[..., 1], vectors[..., 0]), dim=-1)
 
 
-def distance_3d(distance_m: Float[Tensor, "*batch"], height_diff_m: Float[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
+def distance_3d(
+    distance_m: Float[Tensor, "*batch"], height_diff_m: Float[Tensor, "*#batch"]
+) -> Float[Tensor, "*batch"]:
     """Slant distance from horizontal distance and height difference, metres."""
     return torch.sqrt(distance_m.square() + height_diff_m.square())
 

@@ -88,7 +88,7 @@ def distance_from_rss(radio: RadioModel, rss_dbm: Tensor, height_diff_m: Tensor)
 
 
 def rss_slope_db_per_m(radio: RadioModel, links: Links) -> Tensor:
-    """d RSS / d (horizontal distance) = -(slope / ln 10) d / d3D^2, dB per metre (negative)."""
+    """Slope d RSS / d (horizontal distance) = -(slope / ln 10) d / d3D^2, dB per metre (negative)."""
     return -(radio.path_loss_slope_db / math.log(10.0)) * links.distance_m / links.distance_3d_m.square()
 
 
