@@ -1,0 +1,94 @@
+"""The names of the policies: name -> class, imported when first used."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from baselines.base import Policy
+
+_paths: dict[str, str] = {
+    "fingerprint": "baselines.fingerprint:Fingerprint",
+    "gpr": "baselines.gpr:GaussianProcess",
+    "music": "baselines.bearings:Music",
+    "beamscan": "baselines.bearings:Beamscan",
+    "rss-gn": "baselines.gauss_newton:RssGaussNewton",
+    "joint-gn": "baselines.gauss_newton:JointGaussNewton",
+    "direct-search": "baselines.search:DirectSearch",
+    "centroid": "baselines.search:Centroid",
+    "random": "baselines.search:RandomPolicy",
+    "untrained": "baselines.search:Untrained",
+}
+
+
+def list_policies() -> list[str]:
+    """All registered names, sorted."""
+    return sorted(_paths)
+
+
+def register_policy(name: str, class_path: str) -> None:
+    """Give a policy class a name.
+
+    Args:
+        name: new name.
+        class_path: ``"package.module:ClassName"`` of a ``baselines.base.Policy``; imported at the first use.
+
+    Raises:
+        ValueError: the name is taken by another class, or the path is not of the form ``module:Class``.
+    """
+    module, _, class_name = class_path.partition(":")
+    if not module or not class_name:
+        raise ValueError(f"class_path is {class_path!r}; it must look like 'package.module:ClassName'")
+    if _paths.get(name, class_path) != class_path:
+        raise ValueError(f"policy name {name!r} is taken by {_paths[name]}; choose another name")
+    _paths[name] = class_path
+
+
+def make_policy(name: str, env: Any = None, **options: Any) -> Policy:
+    """Build a policy by name.
+
+    Args:
+        name: one of ``list_policies()``.
+        env: a ``ParallelEnv``, a ``VectorEnv``, an environment id, or None for estimators that are only asked to
+            ``locate`` given measurements.
+        options: fields of the policy's options dataclass (``baselines`` modules; ``policy_class.options_class``).
+
+    Raises:
+        ValueError: unknown name or option (nearest matches and valid ones are listed), or a value out of range.
+    """
+    policy_class = _load(name)
+    check_options(name, policy_class.options_class, options)
+    chosen = policy_class.options_class(**options)
+    if isinstance(env, str):
+        from cfpos_envs import make_env
+
+        env = make_env(env)
+    return policy_class(env, chosen)
+
+
+def _load(name: str) -> type[Policy]:
+    if name not in _paths:
+        near = difflib.get_close_matches(str(name), list_policies(), n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise ValueError(f"unknown policy {name!r}{hint} Registered: {', '.join(list_policies())}")
+    module, _, class_name = _paths[name].partition(":")
+    policy_class: type[Policy] = getattr(importlib.import_module(module), class_name)
+    return policy_class
+
+
+def check_options(policy: str, options_class: type, options: dict[str, Any]) -> None:
+    """Refuse names that are no fields of ``options_class``.
+
+    Raises:
+        ValueError: names the first wrong one, its nearest matches and all valid ones.
+    """
+    valid = sorted(entry.name for entry in dataclasses.fields(options_class))
+    for name in options:
+        if name not in valid:
+            near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(near)}?" if near else "."
+            listed = f"Valid options: {', '.join(valid)}" if valid else "It takes no options"
+            raise ValueError(f"unknown option {name!r} of policy {policy!r}{hint} {listed}")
