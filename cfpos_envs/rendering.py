@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from cfpos_envs.scenarios.base import Scenario, TensorState
@@ -176,6 +178,7 @@ def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bound_rmse: float | N
     if bound_rmse is not None:
         axes.axvline(bound_rmse, color=_QUIET, linewidth=1, linestyle=(0, (1, 1)), label="bound (RMSE)")
     axes.set(xscale="log", ylim=(0, 1), xlabel="position error [m]", ylabel="share of users")
+    _plain_numbers(axes.xaxis)
     axes.grid(True)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
@@ -224,7 +227,9 @@ def draw_convergence(
     if bound_rmse is not None:
         axes.axhline(bound_rmse, color=_QUIET, linewidth=1, linestyle=(0, (1, 1)), label="bound (RMSE)")
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log_scale else "linear")
-    axes.grid(True, which="both")
+    if log_scale:
+        _plain_numbers(axes.yaxis)
+    axes.grid(True)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -343,6 +348,13 @@ def _rmse(estimate: np.ndarray, truth: np.ndarray, period: float | None) -> floa
     if period is not None:
         gap = gap - period * np.round(gap / period)
     return float(np.sqrt((gap**2).sum(-1).mean()))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Write 0.2 on a logarithmic axis instead of 2 x 10^-1."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _line_look(index: int) -> dict[str, Any]:
