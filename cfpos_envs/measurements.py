@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ class RadioMeasurements:
         rss_dbm: measured RSS (eq. 4), dBm.
         angular_power: measured angular power spectrum of the LS channel estimate (eq. 5), linear.
         covariance: sample covariance of the LS estimate (eq. 3), for estimators that want more than the spectrum.
-        shadowing_maps: [B, M, G, G] dB maps on a regular grid over the area if the site's radio map is known, else None.
+        shadowing_maps: [B, M, G, G] dB on a regular grid over the area if the radio map is known, else None.
         shadowing_std_db: standard deviation of the shadowing that the network has been told (0 if none).
         site_ids: one integer per episode; equal integers mean the same site (for caching radio maps).
     """
@@ -67,10 +68,8 @@ class RadioMeasurements:
 
     def select(self, index: slice | Tensor) -> RadioMeasurements:
         """The measurements of some episodes only."""
-        tensors = {
-            name: value[index] if isinstance(value, Tensor) else value for name, value in self.__dict__.items()
-        }
-        return RadioMeasurements(**tensors)
+        chosen = {name: value[index] for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+        return dataclasses.replace(self, **chosen)
 
 
 @dataclass(frozen=True)

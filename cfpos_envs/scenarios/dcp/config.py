@@ -1,4 +1,4 @@
-"""Options of the DCP games. Every default stands here once: the radio's in ``SiteSettings``, the game's in ``DcpConfig``."""
+"""Options of the DCP games, every default once: the radio's in ``SiteSettings``, the game's in ``DcpConfig``."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class DcpConfig:
             return None
         if not self.site.lower().endswith((".yaml", ".yml", ".csv")):
             raise ValueError(
-                f"unknown site {self.site!r}; choose one of {', '.join(SITE_PRESETS)} or the path of a .yaml or .csv file"
+                f"unknown site {self.site!r}; choose one of {', '.join(SITE_PRESETS)} or a .yaml or .csv file"
             )
         return load_site_file(self.site)
 
@@ -242,7 +242,7 @@ class DcpConfig:
             changes["num_aps"] = len(self.site_file.ap_positions_m)
             if self.num_aps not in (None, changes["num_aps"]):
                 raise ValueError(
-                    f"num_aps={self.num_aps}, but site file {self.site!r} has {changes['num_aps']} APs; drop the override"
+                    f"num_aps={self.num_aps}, but site file {self.site!r} has {changes['num_aps']}; drop the override"
                 )
             for name in ("num_antennas", "carrier_hz", "side_m", "wrap"):
                 value = getattr(self.site_file, name)
@@ -334,7 +334,7 @@ def _validate_game(c: DcpConfig) -> None:
     _at_most(c, 0.9, "held_out_share")
     if c.stage == "chained" and c.stage_one_rounds >= c.rounds:
         raise ValueError(
-            f"stage_one_rounds={c.stage_one_rounds} leaves no round for the second stage; use less than rounds={c.rounds}"
+            f"stage_one_rounds={c.stage_one_rounds} leaves the second stage no round; use less than rounds={c.rounds}"
         )
     if c.formulation == "strict" and c.action != "polar":
         raise ValueError(f"formulation='strict' needs action='polar' (the paper's d and theta), got {c.action!r}")

@@ -6,7 +6,7 @@ from cfpos_envs.scenarios.base import Entities
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.observe import feature_table
 
-_ACTIONS = {
+_ACTIONS: dict[str, tuple[tuple[str, str], ...]] = {
     "gain": (
         ("gain_radial", "report moves (1 + a) times the distance innovation, 0 to 2"),
         ("gain_tangential", "report moves (1 + a) times the bearing innovation, 0 to 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -44,9 +45,10 @@ class DcpScenario(Scenario[DcpState]):
         self.num_ues = config.num_ues
         self.agents = tuple(f"ap_{m}" for m in range(self.num_aps))
         self.rounds = config.rounds
-        self.entities = Entities(self.num_ues, len(feature_table(config)), _action_size(config))
-        self.observation_size = self.num_ues * self.entities.observation_size
-        self.action_size = self.num_ues * self.entities.action_size
+        entities = Entities(self.num_ues, len(feature_table(config)), _action_size(config))
+        self.entities = self._entities = entities
+        self.observation_size = self.num_ues * entities.observation_size
+        self.action_size = self.num_ues * entities.action_size
         self.differentiable = config.fusion != "line-search"
         self._table = normalised_spectra(
             config.num_angles,
@@ -322,16 +324,14 @@ class DcpScenario(Scenario[DcpState]):
             actions = [torch.nan_to_num(goal / move - 1.0, nan=-1.0).clamp(-1.0, 1.0) for goal, move in pairs]
         else:
             moves = (at.rss_db / at.slope_db_per_m, at.bearing_rad * at.links.distance_m)
-            closer = [
-                (move - goal).abs() < goal.abs() for move, goal in zip(moves, (radial, tangential), strict=True)
-            ]
+            closer = [(move - goal).abs() < goal.abs() for move, goal in zip(moves, (radial, tangential), strict=True)]
             actions = [torch.where(flag, 1.0, -1.0) for flag in closer]
-            actions += [torch.zeros_like(radial)] * (self.entities.action_size - 2)
+            actions += [torch.zeros_like(radial)] * (self._entities.action_size - 2)
         return torch.stack(actions, dim=-1).flatten(2)
 
     def describe(self) -> str:
         """Tables of observation, action and reward, made from the code."""
-        return describe(self.config, self.entities)
+        return describe(self.config, self._entities)
 
     def fronthaul_bits(self) -> float:
         """Float32 numbers an AP sends per episode: RSS and bearing of each UE once (each round if they move), and its
@@ -358,9 +358,7 @@ def _action_size(config: DcpConfig) -> int:
 
 def _rss_stage(config: DcpConfig) -> DcpConfig:
     """The neutral RSS game that gives the AOA game its start."""
-    from dataclasses import replace
-
-    return replace(
+    return dataclasses.replace(
         config,
         stage="rss",
         formulation="collaborative",

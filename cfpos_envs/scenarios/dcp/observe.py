@@ -87,7 +87,12 @@ _PROGRESS = (
 
 GAIN_FEATURES = (
     Feature("distance", "distance AP-consensus / side", 1.0, lambda v: v.at.links.distance_m / v.radio.side_m),
-    Feature("radial", "symlog(implied - consensus distance / m)", 4.0, lambda v: _symlog(v.implied_m - v.at.links.distance_m)),
+    Feature(
+        "radial",
+        "symlog(implied - consensus distance / m)",
+        4.0,
+        lambda v: _symlog(v.implied_m - v.at.links.distance_m),
+    ),
     Feature(
         "log_ratio",
         "log(implied / consensus distance)",
@@ -107,34 +112,78 @@ GAIN_FEATURES = (
     Feature("sin_azimuth", "sine of the consensus azimuth", 1.0, lambda v: torch.sin(v.at.links.azimuth_rad)),
     Feature("log_rms", "broadcast: log(rms RSS residual / dB)", 5.0, _log_rms),
     Feature("log_misfit", "broadcast: log(1 - Xi^a)", 8.0, _log_aoa_misfit),
-    Feature("spread", "broadcast: symlog(spread of the last reports / m)", 4.0, lambda v: _symlog(v.broadcast(v.state.spread_m))),
+    Feature(
+        "spread",
+        "broadcast: symlog(spread of the last reports / m)",
+        4.0,
+        lambda v: _symlog(v.broadcast(v.state.spread_m)),
+    ),
     *_PROGRESS,
 )
 
 _OWN_LINK = (
-    Feature("rss_z", "asinh of the RSS residual in its standard deviations", 4.0, lambda v: torch.asinh(v.at.rss_db / v.at.rss_scale_db)),
+    Feature(
+        "rss_z",
+        "asinh of the RSS residual in its standard deviations",
+        4.0,
+        lambda v: torch.asinh(v.at.rss_db / v.at.rss_scale_db),
+    ),
     Feature("rss_logz", "log(1 + z^2) of it", 6.0, lambda v: torch.log1p((v.at.rss_db / v.at.rss_scale_db).square())),
-    Feature("aoa_z", "asinh of the bearing residual in its standard deviations", 4.0, lambda v: torch.asinh(v.at.bearing_rad / v.at.bearing_scale_rad)),
-    Feature("aoa_logz", "log(1 + z^2) of it", 6.0, lambda v: torch.log1p((v.at.bearing_rad / v.at.bearing_scale_rad).square())),
+    Feature(
+        "aoa_z",
+        "asinh of the bearing residual in its standard deviations",
+        4.0,
+        lambda v: torch.asinh(v.at.bearing_rad / v.at.bearing_scale_rad),
+    ),
+    Feature(
+        "aoa_logz",
+        "log(1 + z^2) of it",
+        6.0,
+        lambda v: torch.log1p((v.at.bearing_rad / v.at.bearing_scale_rad).square()),
+    ),
     Feature("rss_residual", "asinh(RSS residual / 0.3 dB)", 6.0, lambda v: torch.asinh(v.at.rss_db / 0.3)),
     Feature("log_distance", "log(distance / 30 m)", 4.0, lambda v: torch.log(v.at.links.distance_m / 30.0)),
     Feature("sine", "|sin(bearing)|, quality of the array", 1.0, lambda v: torch.sin(v.state.bearing_rad)),
-    Feature("log_peak", "log(1 - highest cosine similarity of the spectrum)", 8.0, lambda v: torch.log((1.0 - v.state.peak).clamp(min=3e-4))),
-    Feature("log_misfit", "log(1 - cosine similarity at the consensus)", 8.0, lambda v: torch.log((1.0 - v.cosine).clamp(min=3e-4))),
-    Feature("mirrored", "asinh of the mirrored bearing residual in its standard deviations", 5.0, lambda v: torch.asinh(v.at.mirrored_rad / v.at.bearing_scale_rad)),
+    Feature(
+        "log_peak",
+        "log(1 - highest cosine similarity of the spectrum)",
+        8.0,
+        lambda v: torch.log((1.0 - v.state.peak).clamp(min=3e-4)),
+    ),
+    Feature(
+        "log_misfit",
+        "log(1 - cosine similarity at the consensus)",
+        8.0,
+        lambda v: torch.log((1.0 - v.cosine).clamp(min=3e-4)),
+    ),
+    Feature(
+        "mirrored",
+        "asinh of the mirrored bearing residual in its standard deviations",
+        5.0,
+        lambda v: torch.asinh(v.at.mirrored_rad / v.at.bearing_scale_rad),
+    ),
 )
 
 _BROADCAST = (
     Feature("log_rss_mad", "broadcast: log(RSS scale / dB)", 3.0, lambda v: torch.log(v.at.rss_scale_db)),
-    Feature("log_aoa_mad", "broadcast: log of the factor on the nominal bearing scale", 3.0, lambda v: torch.log(v.at.bearing_mad)),
+    Feature(
+        "log_aoa_mad",
+        "broadcast: log of the factor on the nominal bearing scale",
+        3.0,
+        lambda v: torch.log(v.at.bearing_mad),
+    ),
     *_PROGRESS,
 )
 
 _SUMMARIES = ("mean", "median", "quartile")
 
 STRICT_FEATURES = (
-    Feature("rss", "own RSS / dBm, from -110 to -10", 50.0, lambda v: (v.state.rss_dbm + 60.0) * (v.config.stage != "aoa")),
-    Feature("bearing", "own bearing / rad, 0 to pi", torch.pi, lambda v: v.state.bearing_rad * (v.config.stage != "rss")),
+    Feature(
+        "rss", "own RSS / dBm, from -110 to -10", 50.0, lambda v: (v.state.rss_dbm + 60.0) * (v.config.stage != "aoa")
+    ),
+    Feature(
+        "bearing", "own bearing / rad, 0 to pi", torch.pi, lambda v: v.state.bearing_rad * (v.config.stage != "rss")
+    ),
     *_PROGRESS,
 )
 

@@ -36,7 +36,8 @@ class DcpState(TensorState):
         ap_positions_m [B, M, 2], ap_orientation_rad [B, M], height_diff_m [B, M]: known site.
         shadowing_maps [B, M, G, G] or None: known radio map.
         sequence_covariance [B, T, M, K, L, L], sequence_rss_dbm [B, T, M, K]: measurements of all rounds.
-        angular_power [B, M, K, L], profile [B, M, K, A], bearing_rad [B, M, K] in [0, pi], peak [B, M, K]: this round's.
+        angular_power [B, M, K, L], profile [B, M, K, A], bearing_rad [B, M, K] in [0, pi], peak [B, M, K]: this
+            round's.
         fused [B, M, K]: true for APs that take part in fusion and broadcasts; the others judge.
         consensus_m [B, K, 2], start_m [B, K, 2]: joint estimate, now and at the start.
         spread_m [B, K]: root mean square distance of the last reports from their mean.

@@ -23,7 +23,7 @@ class Site:
         orientation_error_rad [M], rss_bias_db [M], bearing_noise_rad [M]: hidden miscalibration.
         shadowing_maps [M, G, G] dB; shadowing_std_db: hidden unless ``shadowing_known``.
         nlos_share: share of blocked links.
-        candidates_m [P, 2], candidate_rss_dbm [M, P], candidate_angle_rad [M, P]: the coarse grid as the APs predict it.
+        candidates_m [P, 2], candidate_rss_dbm [M, P], candidate_angle_rad [M, P]: the coarse grid and its prediction.
     """
 
     ap_positions_m: Tensor
@@ -96,7 +96,9 @@ def draw_site(config: DcpConfig, settings: SiteSettings, streams: Streams, index
     is_biased = biased.argsort().argsort() < round(settings.biased_share * settings.num_aps)
     candidates = geometry.lattice(settings.side_m, min(config.coarse_spacing_m, settings.side_m)).to(device)
     links = link_geometry(positions, orientation, height, candidates, settings.side_m, settings.wrap)
-    known = propagation.sample_maps(maps, candidates, settings.side_m, settings.wrap) if config.shadowing_known else None
+    known = (
+        propagation.sample_maps(maps, candidates, settings.side_m, settings.wrap) if config.shadowing_known else None
+    )
     return Site(
         ap_positions_m=positions,
         ap_orientation_rad=orientation,
@@ -118,9 +120,7 @@ def _ap_positions(config: DcpConfig, settings: SiteSettings, generator: torch.Ge
         return config.site_file.ap_positions_m
     if settings.layout == "grid":
         return geometry.grid_layout(settings.num_aps, settings.side_m)
-    return geometry.uniform_layout(
-        generator, settings.num_aps, settings.side_m, settings.wrap, settings.min_spacing_m
-    )
+    return geometry.uniform_layout(generator, settings.num_aps, settings.side_m, settings.wrap, settings.min_spacing_m)
 
 
 def _ap_orientation(config: DcpConfig, settings: SiteSettings, random_rad: Tensor) -> Tensor:
@@ -221,7 +221,9 @@ def _shadowing_db(pool: SitePool, site_ids: Tensor, points_m: Tensor, settings: 
     return shadowing
 
 
-def _sample_covariance(config: DcpConfig, links: Links, detour_rad: Tensor, gain_db: Tensor, streams: Streams) -> Tensor:
+def _sample_covariance(
+    config: DcpConfig, links: Links, detour_rad: Tensor, gain_db: Tensor, streams: Streams
+) -> Tensor:
     radio, fading = config.radio, streams["fading"]
     angles = channel.path_angles(fading, links.angle_rad + detour_rad, radio.num_paths, radio.angular_spread_rad)
     gain = torch.pow(10.0, gain_db / 10.0)
