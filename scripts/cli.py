@@ -38,7 +38,8 @@ def one_line(error: BaseException) -> str:
     """The message of an error (and of its cause, where OmegaConf hides the reason there) on a single line."""
     text = str(error)
     if isinstance(error.__cause__, OmegaConfBaseException):
-        text = f"{text}: {error.__cause__.msg}"
+        reason = str(error.__cause__.msg).split("\n")[0]
+        text = f"{text}: {reason}"
     return re.sub(r"\s*\n\s*", "; ", text.strip())
 
 
@@ -116,17 +117,26 @@ def _explained(config_name: str) -> Iterator[None]:
         choices = [name for name in error.options if name != "schema"]
         raise UsageError(f"{group}={option} is unknown: {suggest(option, choices)}") from error
     except ConfigCompositionException as error:
-        key = re.match(r"Could not override '([^']+)'", str(error))
-        if key is None or "is not in struct" not in str(error) + str(error.__cause__):
-            raise
-        raise UsageError(f"{key[1]} is unknown: {suggest(key[1], _valid_keys(config_name, key[1]))}") from error
+        unknown = re.match(r"Could not override '([^']+)'", str(error))
+        if unknown is not None:
+            key = unknown[1]
+            raise UsageError(f"{key} is unknown: {suggest(key, _valid_keys(config_name, key))}") from error
+        raise UsageError(one_line(error).removeprefix("Error merging override ")) from error
+    except OSError as error:
+        raise OSError(
+            f"cannot write the folder {error.filename}: {error.strerror}; choose another with hydra.run.dir=FOLDER"
+        ) from error
 
 
 def _valid_keys(config_name: str, like: str) -> list[str]:
-    """The keys beside ``like``, with its prefix, in the config that the chosen groups make."""
-    prefix, _, _ = like.rpartition(".")
+    """The keys of the innermost node on the way to ``like`` that exists in the config of the chosen groups."""
+    parts = like.split(".")
     groups = [entry for entry in sys.argv[1:] if entry.split("=")[0] in ("env", "agent") and "," not in entry]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra.compose(config_name, overrides=groups)
-    node = OmegaConf.select(config, prefix) if prefix else config
-    return [f"{prefix}.{key}" if prefix else str(key) for key in node] if isinstance(node, DictConfig) else []
+    prefixes = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
+    for prefix in prefixes:
+        node = OmegaConf.select(config, prefix, default=None)
+        if isinstance(node, DictConfig):
+            return [f"{prefix}.{key}" for key in node]
+    return [str(key) for key in config]

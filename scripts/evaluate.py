@@ -17,13 +17,14 @@ from cfpos_envs.evaluation import EvaluationResult, format_table
 from scripts import reports
 from scripts.cli import output_folder, run_hydra
 from scripts.policies import build_policy, labelled
-from scripts.settings import plain, register_schemas
+from scripts.settings import check_counts, plain, register_schemas
 
 _BATCH = 32
 
 
 def main(config: DictConfig) -> None:
     """Evaluate every policy named in ``config.policy`` and write the report into the run's folder."""
+    check_counts(config, "episodes", "threads")
     torch.set_num_threads(config.threads)
     overrides = {**plain(config.env, "id"), "split": "test"}
     env = make_env(config.env.id, num_envs=1, seed=config.seed, device=config.device, **overrides)

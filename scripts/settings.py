@@ -98,6 +98,17 @@ def schema(names: dict[str, str], config: Any) -> DictConfig:
     return node
 
 
+def check_counts(config: DictConfig, *names: str) -> None:
+    """Refuse counts below 1 before anything is computed or written.
+
+    Raises:
+        ValueError: names the first wrong one.
+    """
+    for name in names:
+        if config[name] < 1:
+            raise ValueError(f"{name}={config[name]} must be at least 1")
+
+
 def plain(config: DictConfig, *without: str) -> dict[str, Any]:
     """The keys of a node as plain Python values, all interpolations resolved, some left out."""
     values = OmegaConf.to_container(config, resolve=True)

@@ -18,7 +18,7 @@ from agents.checkpoints import LAST
 from cfpos_envs import evaluate, make_env
 from scripts import reports
 from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from scripts.settings import plain, register_schemas
+from scripts.settings import check_counts, plain, register_schemas
 
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
@@ -27,6 +27,7 @@ _FIGURE_EPISODES = 50
 
 def main(config: DictConfig) -> None:
     """Train from the start, or go on with ``config.resume``."""
+    check_counts(config, "total_steps", "threads")
     folder = output_folder()
     if config.resume is not None:
         config = resumed_config(config)
@@ -47,7 +48,9 @@ def main(config: DictConfig) -> None:
         progress=True,
     )
     print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
-    print(f"evaluate: python scripts/evaluate.py env={_env_option(config)} policy=[{folder}]")
+    changed = [f"{key}={value}" for key, value in overrides_given().items() if key.startswith("env.")]
+    command = ["python scripts/evaluate.py", f"env={config.env.id.removesuffix('-v0')}", *changed, f"policy=[{folder}]"]
+    print(f"evaluate: {' '.join(command)}")
 
 
 def resumed_config(config: DictConfig) -> DictConfig:
@@ -85,9 +88,8 @@ def figures(config: DictConfig, agent: Any, step: int) -> dict[str, Any]:
     result = evaluate(agent.env, agent, episodes=_FIGURE_EPISODES, seed=config.seed)
     cdf, axes = plt.subplots()
     reports.plot_cdf(axes, {f"after {step} steps": result.errors}, result.bound_rmse)
-    env = make_env(
-        config.env.id, render_mode="rgb_array", seed=config.seed, **{**plain(config.env, "id"), "split": "test"}
-    )
+    overrides = {**plain(config.env, "id"), "split": "test"}
+    env = make_env(config.env.id, render_mode="rgb_array", seed=config.seed, **overrides)
     episode, axes = plt.subplots()
     axes.imshow(reports.episode_frame(env, agent))
     axes.axis("off")
@@ -97,10 +99,6 @@ def figures(config: DictConfig, agent: Any, step: int) -> dict[str, Any]:
 def _refuse_used(folder: Path) -> None:
     if (folder / LAST).exists():
         raise UsageError(f"{folder} already holds a run; go on with resume={folder} or choose another folder")
-
-
-def _env_option(config: DictConfig) -> str:
-    return str(config.env.id).removesuffix("-v0")
 
 
 if __name__ == "__main__":
