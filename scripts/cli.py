@@ -138,5 +138,5 @@ def _valid_keys(config_name: str, like: str) -> list[str]:
     for prefix in prefixes:
         node = OmegaConf.select(config, prefix, default=None)
         if isinstance(node, DictConfig):
-            return [f"{prefix}.{key}" for key in node]
-    return [str(key) for key in config]
+            return [f"{prefix}.{key}" for key in node if isinstance(key, str)]
+    return [key for key in config if isinstance(key, str)]

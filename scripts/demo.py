@@ -21,6 +21,7 @@ from agents import load_agent, make_agent
 from baselines import make_policy
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.evaluation import EvaluationResult, format_table
+from cfpos_envs.rendering import draw_cdf, save_figure
 from scripts import reports
 from scripts.cli import UsageError, user_errors
 
@@ -140,18 +141,20 @@ def evaluate_all(plan: Plan, folder: Path) -> dict[str, list[EvaluationResult]]:
 
 def write_report(plan: Plan, folder: Path, results: dict[str, list[EvaluationResult]]) -> list[Path]:
     """``results.json``, ``cdf.png`` and ``episode.png``."""
-    figure, panels = plt.subplots(1, len(results), figsize=(5.5 * len(results), 4.5), squeeze=False)
+    figure, panels = plt.subplots(1, len(results), figsize=(5 * len(results), 4), squeeze=False, layout="constrained")
     for axes, (site, rows) in zip(panels[0], results.items()):
-        reports.plot_cdf(axes, {row.policy: row.errors for row in rows}, rows[0].bound_rmse)
+        draw_cdf(axes, {row.policy: row.errors for row in rows}, rows[0].bound_rmse)
         axes.set_title(f"{site}, {_scene(plan)}")
+        if axes is not panels[0, -1]:
+            axes.get_legend().remove()
     site = plan.sites[-1]
     env = make_env(ENV_ID, render_mode="rgb_array", seed=EVALUATION_SEED, site=site, split="test", **plan.env)
     frame = reports.episode_frame(env, load_agent(folder / site, env))
-    rows = {site: [reports.result_row(row.policy, row) for row in rows] for site, rows in results.items()}
-    content = {"env": ENV_ID, "overrides": plan.env, "training_steps": plan.steps, "sites": rows}
+    sites = {site: [reports.result_row(row.policy, row) for row in rows] for site, rows in results.items()}
+    content = {"env": ENV_ID, "overrides": plan.env, "training_steps": plan.steps, "sites": sites}
     return [
         reports.write_json(folder / "results.json", content),
-        reports.save_figure(folder / "cdf.png", figure),
+        save_figure(figure, folder / "cdf.png"),
         reports.save_image(folder / "episode.png", frame),
     ]
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import matplotlib.pyplot as plt
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.evaluation import EvaluationResult, format_table
+from cfpos_envs.rendering import cdf_figure, save_figure
 from scripts import reports
 from scripts.cli import output_folder, run_hydra
 from scripts.policies import build_policy, labelled
@@ -38,9 +38,6 @@ def main(config: DictConfig) -> None:
         measured = evaluate(env, policy, episodes=config.episodes, seed=config.seed)
         results.append(dataclasses.replace(measured, policy=label))
 
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    reports.plot_cdf(axes, {result.policy: result.errors for result in results}, results[0].bound_rmse)
-    axes.set_title(f"{config.env.id}, {config.episodes} unseen episodes")
     rows = [reports.result_row(result.policy, result) for result in results]
     picture_env = make_env(config.env.id, render_mode="rgb_array", seed=config.seed, **overrides)
     *_, pictured = entries.values()
@@ -48,7 +45,7 @@ def main(config: DictConfig) -> None:
     written = [
         reports.write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True)),
         reports.write_json(folder / "results.json", {"env": config.env.id, "seed": config.seed, "policies": rows}),
-        reports.save_figure(folder / "cdf.png", figure),
+        save_figure(cdf_figure(results, f"{config.env.id}, {config.episodes} unseen episodes"), folder / "cdf.png"),
         reports.save_image(folder / "episode.png", frame),
     ]
     print(format_table(results))

@@ -12,12 +12,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from cfpos_envs.evaluation import METRICS, EvaluationResult
 from cfpos_envs.front_ends.parallel import ParallelEnv
-
-PICTURE_DPI = 150
 
 
 @contextmanager
@@ -65,14 +62,6 @@ def write_json(path: Path, content: Any) -> Path:
     return write_text(path, json.dumps(content, indent=2, default=_plain_number) + "\n")
 
 
-def save_figure(path: Path, figure: Figure) -> Path:
-    """Write a picture and free the figure."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=PICTURE_DPI, bbox_inches="tight")
-    plt.close(figure)
-    return path
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of equal keys as aligned text; numbers with three significant digits, missing values as a dash."""
     header = list(rows[0])
@@ -108,18 +97,6 @@ def result_row(label: str, result: EvaluationResult) -> dict[str, Any]:
         "fronthaul_bits_per_ap": result.fronthaul_bits,
         "rmse_by_round_m": result.rmse_by_round,
     }
-
-
-def plot_cdf(axes: Any, errors: Mapping[str, np.ndarray], bound_rmse_m: float | None) -> None:
-    """Empirical distribution of the position error per policy; the bound's RMSE as a dotted line."""
-    for label, values in errors.items():
-        ordered = np.sort(np.asarray(values).ravel())
-        axes.plot(ordered, np.arange(1, len(ordered) + 1) / len(ordered), label=label)
-    if bound_rmse_m is not None:
-        axes.axvline(bound_rmse_m, color="black", linestyle=":", label="bound (RMSE)")
-    axes.set(xscale="log", xlabel="position error [m]", ylabel="fraction of users", ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
 
 
 def episode_frame(env: ParallelEnv, policy: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from cfpos_envs.rendering import save_figure
 from scripts import reports
 from scripts.cli import user_errors
 from scripts.experiments import EXPERIMENTS, experiment
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 reports.write_json(
                     arguments.out / f"{name}.json", {**settings, "rows": outcome.rows, "remarks": outcome.remarks}
                 ),
-                reports.save_figure(arguments.out / f"{name}.png", outcome.figure),
+                save_figure(outcome.figure, arguments.out / f"{name}.png"),
             ]
             print(reports.table(outcome.rows))
             print("\n".join([*outcome.remarks, *(f"wrote {path}" for path in written), ""]))

@@ -11,6 +11,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -89,8 +90,7 @@ def schema(names: dict[str, str], config: Any) -> DictConfig:
     fields: list[tuple[str, Any, Any]] = [(key, str, value) for key, value in names.items()]
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
-        plain = list(value) if isinstance(value, tuple) else value
-        default = field(default_factory=lambda plain=plain: plain) if isinstance(plain, list | dict) else plain
+        default = field(default_factory=partial(list, value)) if isinstance(value, tuple) else value
         fields.append((entry.name, _hydra_type(hints[entry.name]), default))
     made = dataclasses.make_dataclass(f"{type(config).__name__}Schema", fields)
     node = OmegaConf.structured(made)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from omegaconf import DictConfig, OmegaConf
 
 from agents import make_agent
 from agents.checkpoints import LAST
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.rendering import cdf_figure, new_figure
 from scripts import reports
 from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
 from scripts.settings import check_counts, plain, register_schemas
@@ -86,14 +86,12 @@ def resumed_config(config: DictConfig) -> DictConfig:
 def figures(config: DictConfig, agent: Any, step: int) -> dict[str, Any]:
     """Pictures for TensorBoard at one evaluation: distribution of the errors on unseen drops, one episode."""
     result = evaluate(agent.env, agent, episodes=_FIGURE_EPISODES, seed=config.seed)
-    cdf, axes = plt.subplots()
-    reports.plot_cdf(axes, {f"after {step} steps": result.errors}, result.bound_rmse)
     overrides = {**plain(config.env, "id"), "split": "test"}
     env = make_env(config.env.id, render_mode="rgb_array", seed=config.seed, **overrides)
-    episode, axes = plt.subplots()
-    axes.imshow(reports.episode_frame(env, agent))
-    axes.axis("off")
-    return {"test/cdf": cdf, "test/episode": episode}
+    with new_figure(6.4, 6.4) as (episode, axes):
+        axes.imshow(reports.episode_frame(env, agent))
+        axes.axis("off")
+    return {"test/cdf": cdf_figure([result], f"after {step} steps"), "test/episode": episode}
 
 
 def _refuse_used(folder: Path) -> None:

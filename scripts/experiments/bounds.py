@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
-
 from cfpos_envs import make_env
+from cfpos_envs.rendering import draw_convergence, new_figure
 from scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 
 _IDS = {"RSS": "dcp-rss-v0", "AOA": "dcp-aoa-v0", "joint": "dcp-jar-v0"}
@@ -45,7 +44,7 @@ def bound_m(stage: str, effort: Effort, **overrides: Any) -> float:
 
 def run(effort: Effort) -> Outcome:
     """The table of bounds and its picture over the number of APs."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for setting in progress(effort.chosen(_SETTINGS), "bounds"):
         name = ", ".join(f"{key}={value:g}" for key, value in setting.items())
         values = {
@@ -53,11 +52,8 @@ def run(effort: Effort) -> Outcome:
             for column, (stage, shadowing) in _COLUMNS.items()
         }
         rows.append({"setting": name, **values})
-    figure, axes = plt.subplots(figsize=(7, 4.5))
     counts = [setting["num_aps"] for setting in effort.chosen(_SETTINGS[:3])]
-    for column in _COLUMNS:
-        axes.plot(counts, [line[column] for line in rows[: len(counts)]], marker="o", label=column)
-    axes.set(xlabel="number of APs M", ylabel="bound, RMSE [m]", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    curves = {column: (counts, [line[column] for line in rows[: len(counts)]]) for column in _COLUMNS}
+    with new_figure(7.0, 4.5) as (figure, axes):
+        draw_convergence(axes, curves, xlabel="number of APs M", ylabel="bound, RMSE [m]")
     return Outcome(rows, figure, ["Root mean squared position error bound over drops and sites, metres."])

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
-
-from scripts import reports
+from cfpos_envs.rendering import draw_cdf, new_figure
 from scripts.experiments.common import Effort, Outcome, baselines, compare, train
 
 ENV_ID = "dcp-jar-v0"
 ENV: dict[str, Any] = {"site": "cf-200"}
+# 225 surveyed reference points on a 15 x 15 grid that reaches the borders of the 200 m square.
+_SURVEY: dict[str, Any] = {"database": "surveyed", "grid": "border", "spacing": 200.0 / 14.0, "neighbours": 4}
 POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "fingerprint, RSS": ("fingerprint", {"features": "rss"}),
-    "fingerprint, AOA": ("fingerprint", {"features": "aoa"}),
-    "fingerprint, hybrid": ("fingerprint", {"features": "joint"}),
+    "fingerprint, RSS": ("fingerprint", {**_SURVEY, "feature": "rss-db"}),
+    "fingerprint, AOA": ("fingerprint", {**_SURVEY, "feature": "aoa"}),
+    "fingerprint, hybrid": ("fingerprint", {**_SURVEY, "feature": "joint-db"}),
+    "fingerprint, hybrid, median of APs": ("fingerprint", {**_SURVEY, "feature": "joint-db", "fusion": "median"}),
     "gpr": ("gpr", {}),
     "joint-gn": ("joint-gn", {}),
     "untrained": ("untrained", {}),
@@ -39,6 +40,6 @@ def run(effort: Effort) -> Outcome:
         }
         for label, r in results.items()
     ]
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    reports.plot_cdf(axes, {label: result.errors for label, result in results.items()}, None)
+    with new_figure(8.0, 4.5) as (figure, axes):
+        draw_cdf(axes, {label: result.errors for label, result in results.items()})
     return Outcome(rows, figure, [f"{ENV_ID}, site cf-200, {effort.episodes} unseen episodes."])

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from agents import make_agent
 from baselines import make_policy
-from cfpos_envs import evaluate_many, make_env
-from cfpos_envs.evaluation import EvaluationResult
+from cfpos_envs import make_env
+from cfpos_envs.evaluation import EvaluationResult, evaluate_many
 
 EVALUATION_SEED = 7
 Item = TypeVar("Item")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cfpos_envs import make_scenario
+from cfpos_envs.rendering import draw_convergence, new_figure
 from scripts.experiments.common import Effort, Outcome, progress, train
 
 STATES = {"RSS": "dcp-rss-v0", "AOA": "dcp-aoa-v0", "JAR": "dcp-jar-v0"}
@@ -42,30 +43,29 @@ def steps_to_converge(steps: Sequence[float] | np.ndarray, rmse_m: Sequence[floa
 
 def run(effort: Effort) -> Outcome:
     """Train on each kind of state; the percentages compare JAR with the other two as the paper does."""
-    rows, curves = [], {}
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
     for state, env_id in progress(STATES.items(), "fig2"):
         runs = [learning_curve(env_id, effort, seed) for seed in range(effort.seeds)]
         rounds = make_scenario(env_id).rounds
-        curves[state] = np.mean([rmse for _, rmse in runs], axis=0)
+        rmse_m = np.mean([rmse for _, rmse in runs], axis=0)
+        curves[state] = (runs[0][0] / rounds, rmse_m)
         episodes = float(np.mean([steps_to_converge(*curve) for curve in runs])) / rounds
         rows.append(
             {
                 "state": state,
                 "episodes to converge": episodes,
-                "untrained_m": float(curves[state][0]),
-                "best_m": float(curves[state].min()),
+                "untrained_m": float(rmse_m[0]),
+                "best_m": float(rmse_m.min()),
                 "seeds": effort.seeds,
             }
         )
-        axes.plot(runs[0][0] / rounds, curves[state], label=state)
     needed = {line["state"]: line["episodes to converge"] for line in rows}
     for line in rows:
         others = needed[str(line["state"])]
         line["JAR faster by"] = None if line["state"] == "JAR" or not others else f"{1 - needed['JAR'] / others:.1%}"
-    axes.set(xlabel="training episodes", ylabel="RMSE on unseen drops [m]", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    with new_figure(7.0, 4.5) as (figure, axes):
+        draw_convergence(axes, curves, xlabel="training episodes", ylabel="RMSE on unseen drops [m]")
     remarks = [
         f"Episodes until the test RMSE has made {SHARE_OF_IMPROVEMENT:.0%} of its improvement over the untrained one.",
         "An untrained policy of ours is already a good estimator, so the improvement is small by construction.",

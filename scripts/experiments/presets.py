@@ -19,7 +19,7 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "beamscan": ("beamscan", {}),
     "rss-gn": ("rss-gn", {}),
     "joint-gn": ("joint-gn", {}),
-    "joint-gn, self-calibrated": ("joint-gn", {"self_calibrated": True}),
+    "joint-gn, self-calibrated": ("joint-gn", {"self_calibrate": True}),
     "direct-search": ("direct-search", {}),
     "centroid": ("centroid", {}),
     "untrained": ("untrained", {}),

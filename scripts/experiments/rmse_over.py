@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
-
+from cfpos_envs.rendering import draw_convergence, new_figure
 from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row, train
 
 ENV_ID = "dcp-jar-v0"
@@ -36,13 +35,11 @@ def sweep(effort: Effort, parameter: str, values: Sequence[int], axis_label: str
         results = compare(ENV_ID, {**policies, **agents}, effort, env)
         rows += [{parameter: value, **row(label, [results[label]])} for label in policies]
         rows.append({parameter: value, **row("MADDPG", [results[label] for label in agents])})
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for label in [*wanted, "MADDPG"]:
-        line = [entry for entry in rows if entry["policy"] == label]
-        axes.plot([entry[parameter] for entry in line], [entry["rmse_m"] for entry in line], marker="o", label=label)
-    line = [entry for entry in rows if entry["policy"] == "MADDPG"]
-    axes.plot([e[parameter] for e in line], [e["bound_m"] for e in line], "k:", label="bound")
-    axes.set(xlabel=axis_label, ylabel="RMSE [m]", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    curves = {
+        label: (list(values), [line["rmse_m"] for line in rows if line["policy"] == label])
+        for label in (*wanted, "MADDPG")
+    }
+    curves["bound"] = (list(values), [line["bound_m"] for line in rows if line["policy"] == "MADDPG"])
+    with new_figure(8.0, 4.5) as (figure, axes):
+        draw_convergence(axes, curves, xlabel=axis_label)
     return Outcome(rows, figure, [f"{ENV_ID}, unseen sites; MADDPG is the mean over {effort.seeds} seeds."])
