@@ -142,7 +142,7 @@ class MaddpgConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not a switch; use true or false.")
         for name in sorted(_WHOLE | set(_RANGES)):
-            _check_number(name, getattr(self, name))
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
         if self.batch_size > self.buffer_size and not self.samples_rows and self.critic != "model":
             raise ValueError(
                 f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size}; raise buffer_size."
@@ -255,11 +255,12 @@ def _widths(name: str, value: Any) -> tuple[int, ...]:
     return widths
 
 
-def _check_number(name: str, value: Any) -> None:
+def _number(name: str, value: Any) -> int | float | None:
     if value is None and name in ("lr_final_factor", "threads"):
-        return
+        return None
     low, high = _RANGES.get(name, (-math.inf, math.inf))
     kind = int if name in _WHOLE else (int, float)
     described = "a whole number" if name in _WHOLE else "a number"
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise ValueError(f"{name}={value!r} must be {described} in [{low:g}, {high:g}].")
+    return int(value) if name in _WHOLE else float(value)

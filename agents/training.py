@@ -202,7 +202,7 @@ class Trainer:
         seed = derive_seed(self.config.seed, name)
         return FixedDrops(sibling(self.agent.env, episodes, seed, split), seed, episodes)
 
-    def _due(self, before: int, interval: float) -> bool:
+    def _due(self, before: int, interval: int | float) -> bool:
         return math.floor(self.steps / interval) > math.floor(before / interval)
 
     @contextlib.contextmanager
