@@ -9,9 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def masked_mean(
-    values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None
-) -> Float[Tensor, "*batch"]:
+def masked_mean(values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None) -> Float[Tensor, "*batch"]:
     """Mean over the last dimension of the entries with a true mask (all if None); 0 where there is none."""
     if mask is None:
         return values.mean(dim=-1)
@@ -50,7 +48,7 @@ def aoa_similarity(
 
 
 def rss_distance_paper(
-    rss_w: Float[Tensor, "*batch K M"], predicted_w: Float[Tensor, "*batch K M"]
+    rss_w: Float[Tensor, "*#batch K M"], predicted_w: Float[Tensor, "*batch K M"]
 ) -> Float[Tensor, "*batch K"]:
     """Xi^r, eq. (9) as printed: a *distance*, normalised by its maximum over the UEs, so in [0, 1] and 0 is best."""
     distance = torch.linalg.vector_norm(rss_w - predicted_w, dim=-1)
