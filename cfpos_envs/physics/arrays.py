@@ -60,7 +60,8 @@ def scattered_spectra(
     """
     offsets = laplace_quantiles(quadrature, spread_rad, angle_rad.device) if spread_rad > 0 else torch.zeros(1)
     angles = angle_rad.unsqueeze(-1) + offsets.to(angle_rad.device)
-    beams = ula_response(angles, num_antennas, spacing_wavelengths) @ dft_matrix(num_antennas, angle_rad.device)
+    steering = ula_response(angles, num_antennas, spacing_wavelengths)
+    beams = steering @ dft_matrix(num_antennas, angle_rad.device).to(steering.dtype)
     return beams.abs().square().mean(dim=-2)
 
 
@@ -89,9 +90,7 @@ def normalised_spectra(
     return torch.nn.functional.normalize(spectra, dim=-1)
 
 
-def angle_profile(
-    spectrum: Float[Tensor, "*batch L"], table: Float[Tensor, "A L"]
-) -> Float[Tensor, "*batch A"]:
+def angle_profile(spectrum: Float[Tensor, "*batch L"], table: Float[Tensor, "A L"]) -> Float[Tensor, "*batch A"]:
     """Cosine similarity of measured spectra with the table of every direction: one term of Xi^a, eq. (8), per angle.
 
     Computed once per measurement, it turns every later evaluation of eq. (8) into one look-up.
@@ -99,9 +98,7 @@ def angle_profile(
     return torch.nn.functional.normalize(spectrum, dim=-1) @ table.transpose(0, 1)
 
 
-def read_profile(
-    profile: Float[Tensor, "*batch A"], angle_rad: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch"]:
+def read_profile(profile: Float[Tensor, "*batch A"], angle_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Linear interpolation of an angle profile at any angle (even and 2 pi periodic); differentiable in the angle."""
     last = profile.shape[-1] - 1
     # acos(cos) would lose its gradient at 0 and pi; folding by the absolute value keeps it.
