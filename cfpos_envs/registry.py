@@ -200,7 +200,10 @@ def _make_single(
 
 
 _DCP = "cfpos_envs.scenarios.dcp.game:DcpScenario"
-register("dcp-rss-v0", _DCP, stage="rss")
-register("dcp-aoa-v0", _DCP, stage="aoa")
+# The stages of the paper alone: gain actions judged by the AP's own report. Joint and chained games keep DcpConfig's
+# defaults: information fusion judged by held-out APs.
+_GAIN_GAME = {"action": "gain", "reward": "local", "similarity": "log", "fusion": "line-search"}
+register("dcp-rss-v0", _DCP, stage="rss", start="centroid", **_GAIN_GAME)
+register("dcp-aoa-v0", _DCP, stage="aoa", start="stage-1", **_GAIN_GAME)
 register("dcp-v0", _DCP, stage="chained")
 register("dcp-jar-v0", _DCP, stage="joint")
