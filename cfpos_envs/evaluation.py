@@ -69,10 +69,14 @@ def evaluate_many(
     runners = [_runner(policy) for policy in policies]
     tallies = [_Tally() for _ in policies]
     bounds: list[np.ndarray] = []
+    sites: list[np.ndarray] = []
     for state in _test_states(scenario, episodes, seed):
         bound = scenario.truth(state).get("peb_m")
         if bound is not None:
             bounds.append(_to_numpy(bound))
+        site_ids = getattr(scenario.measurements(state), "site_ids", None)
+        if site_ids is not None:
+            sites.append(_to_numpy(site_ids).astype(int))
         for policy, run, tally in zip(policies, runners, tallies):
             tally.add(run(scenario, state, policy))
     shared = {
@@ -80,6 +84,7 @@ def evaluate_many(
         "config": dataclasses.asdict(scenario.config),
         "seed": seed,
         "bounds": np.concatenate(bounds) if bounds else None,
+        "sites": np.concatenate(sites) if sites else None,
         "fronthaul_bits": float(scenario.fronthaul_bits()),
     }
     return [tally.result(_name(policy), shared) for policy, tally in zip(policies, tallies)]
@@ -147,7 +152,7 @@ def _run_locate(scenario: Scenario[Any], state: TensorState, policy: Any) -> _Ch
     position = estimate.position.detach().to(scenario.estimate(state).dtype)
     finite = torch.isfinite(position).all(-1)
     if not bool(finite.all()):
-        position = torch.where(finite[..., None], position, _area_centre(scenario))
+        position = torch.where(finite[..., None], position, _area_centre(scenario, measurements))
     errors = _to_numpy(scenario.truth(scenario.with_estimate(state, position))["error_m"])
     return _ChunkResult(errors, _to_numpy(estimate.valid & finite), None, seconds, seconds)
 
@@ -232,12 +237,11 @@ def _now(scenario: Scenario[Any]) -> float:
     return time.perf_counter()
 
 
-def _area_centre(scenario: Scenario[Any]) -> Tensor | float:
-    side_m = getattr(scenario.config, "side_m", None)
+def _area_centre(scenario: Scenario[Any], measurements: Any) -> Tensor:
+    """Both coordinates of the centre of the square area, metres."""
+    side_m = getattr(getattr(measurements, "radio", scenario.config), "side_m", None)
     if side_m is None:
-        raise ValueError(
-            "the policy gave a position that is not finite, and this scenario has no side_m to fall back on"
-        )
+        raise ValueError("a position is not finite and the scenario tells no side_m whose centre could stand in for it")
     return torch.tensor(side_m / 2)
 
 

@@ -41,6 +41,7 @@ class EvaluationResult:
         policy, env_id, config, seed: what was evaluated on what.
         errors: [episodes, ues] distance between estimate and truth in metres, around the edges where these wrap.
         bounds: [episodes, ues] position error bounds in metres, or None where the scenario has no bound.
+        sites: [episodes] equal numbers mean the same site, or None where the scenario names no sites.
         valid_share: share of users for whom the policy says that it has an answer (finite actions always count).
         rmse_by_round: RMSE at the start and after every round, or None for one-shot estimators.
         latency_ms: milliseconds per located user, median over groups of 50 episodes handled at once; for a policy that
@@ -55,6 +56,7 @@ class EvaluationResult:
     seed: int
     errors: np.ndarray
     bounds: np.ndarray | None
+    sites: np.ndarray | None
     valid_share: float
     rmse_by_round: list[float] | None
     latency_ms: float
@@ -115,27 +117,35 @@ class EvaluationResult:
         away = [index for index, value in enumerate(self.rmse_by_round) if abs(value - last) > 0.05 * last]
         return away[-1] + 1 if away else 0
 
-    def ci(self, metric: str, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap percentile interval; whole episodes are resampled because the users of one share its site.
+    def ci(
+        self, metric: str, level: float = 0.95, resamples: int = 2000, seed: int = 0, unit: str = "episode"
+    ) -> tuple[float, float]:
+        """Bootstrap percentile interval.
+
+        Whole episodes are resampled because the users of one are dependent: the interval is for fresh drops on these
+        sites. ``unit="site"`` resamples whole sites: it is wider and speaks for fresh sites too.
 
         Args:
             metric: a name from ``METRICS``, or ``"efficiency"`` (errors and bounds resampled together).
             level: probability of the interval, in (0, 1).
             resamples: number of bootstrap samples, at least 1.
             seed: of the resampling; the global random state is not used.
+            unit: ``"episode"`` or ``"site"``.
 
         Returns:
             Lower and upper end, in the metric's unit.
 
         Raises:
-            ValueError: unknown metric, ``level`` or ``resamples`` out of range, efficiency without a bound.
+            ValueError: unknown metric or unit, ``level`` or ``resamples`` out of range, efficiency without a bound,
+                sites where the scenario names none.
         """
         if not 0 < level < 1 or resamples < 1:
             raise ValueError(f"level is {level}, resamples {resamples}; level must lie in (0, 1), resamples be >= 1")
         statistic = self._statistic(metric)
         generator = np.random.default_rng(seed)
-        episodes = len(self.errors)
-        values = [statistic(generator.integers(episodes, size=episodes)) for _ in range(resamples)]
+        groups = self._groups(unit)
+        picks = generator.integers(len(groups), size=(resamples, len(groups)))
+        values = [statistic(np.concatenate([groups[index] for index in pick])) for pick in picks]
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
@@ -182,6 +192,7 @@ class EvaluationResult:
             ) from None
         values["errors"] = np.asarray(values["errors"], dtype=float)
         values["bounds"] = None if values["bounds"] is None else np.asarray(values["bounds"], dtype=float)
+        values["sites"] = None if values["sites"] is None else np.asarray(values["sites"], dtype=int)
         return cls(**values)
 
     def _as_json(self) -> dict[str, Any]:
@@ -189,6 +200,14 @@ class EvaluationResult:
         derived = {name: getattr(self, name) for name in (*METRICS, "bound_rmse", "efficiency", "converged_round")}
         intervals = {"rmse_ci95": list(self.ci("rmse")), "median_ci95": list(self.ci("median"))}
         return _finite_or_none({"format": _FORMAT, **fields, **derived, **intervals})
+
+    def _groups(self, unit: str) -> list[np.ndarray]:
+        """Row numbers that are resampled together."""
+        if unit == "episode":
+            return [np.array([row]) for row in range(len(self.errors))]
+        if unit != "site" or self.sites is None:
+            raise ValueError(f"unit is {unit!r}; it must be 'episode', or 'site' where the scenario names its sites")
+        return [np.flatnonzero(self.sites == site) for site in np.unique(self.sites)]
 
     def _statistic(self, metric: str) -> Callable[[np.ndarray], float]:
         if metric in METRICS:

@@ -15,7 +15,9 @@ from tests.front_ends.toy import ActOnlyGreedy, Greedy, OneShot, ToyScenario, re
 TOY = register_toy()
 
 
-def result_of(errors: Any, bounds: Any = None, rounds: list[float] | None = None) -> EvaluationResult:
+def result_of(
+    errors: Any, bounds: Any = None, rounds: list[float] | None = None, sites: Any = None
+) -> EvaluationResult:
     return EvaluationResult(
         policy="p",
         env_id="e",
@@ -23,6 +25,7 @@ def result_of(errors: Any, bounds: Any = None, rounds: list[float] | None = None
         seed=7,
         errors=np.asarray(errors, dtype=float),
         bounds=None if bounds is None else np.asarray(bounds, dtype=float),
+        sites=None if sites is None else np.asarray(sites),
         valid_share=1.0,
         rmse_by_round=rounds,
         latency_ms=0.5,
@@ -122,6 +125,19 @@ def test_interval_resamples_episodes_not_users() -> None:
     deviation = values.std() / np.sqrt(50)
     assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.1)
     assert low < values.mean() < high
+
+
+def test_interval_over_sites_is_that_of_the_sites() -> None:
+    # All episodes of a site agree: 20 numbers, not 400.
+    values = np.random.default_rng(3).normal(10.0, 1.0, size=20)
+    result = result_of(np.tile(values, 20)[:, None], sites=np.tile(np.arange(20), 20))
+    low, high = result.ci("mean", unit="site")
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(20), rel=0.15)
+    narrow = result.ci("mean")
+    assert narrow[1] - narrow[0] < (high - low) / 3
+    for wrong, unit in ((result, "user"), (result_of([[1.0]]), "site")):
+        with pytest.raises(ValueError, match="unit"):
+            wrong.ci("mean", unit=unit)
 
 
 def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:

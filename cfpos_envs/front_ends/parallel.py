@@ -29,7 +29,8 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     All agents act in every round and leave together: in the last round every ``truncated`` flag is true and
     ``agents`` becomes empty. ``infos[agent]`` holds ``true_position`` [K, 2] and ``error_m`` [K] in metres,
     ``rmse_m``, ``peb_m`` [K] where the scenario has a bound, and after a step ``score``, the label-free quality of the
-    joint estimate. The tables of observation, action and reward are printed by ``describe()``.
+    joint estimate. The tables of observation, action and reward are printed by ``describe()``. The attributes
+    ``scenario``, ``config``, ``device``, ``rounds``, ``entities`` and the three sizes are those of ``VectorEnv``.
 
     Args:
         scenario: the game.
@@ -59,12 +60,15 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         self.metadata = {**type(self).metadata, "name": self.env_id}
         self.scenario = scenario
         self.config = scenario.config
+        self.device = self.vector.device
+        self.observation_size, self.action_size = self.vector.observation_size, self.vector.action_size
+        self.state_size, self.rounds, self.entities = self.vector.state_size, self.vector.rounds, self.vector.entities
         self.render_mode = render_mode
         self.possible_agents = list(self.vector.agents)
         self.agents: list[str] = []
-        self.observation_spaces = {name: _unit_box(self.vector.observation_size) for name in self.possible_agents}
-        self.action_spaces = {name: _unit_box(self.vector.action_size) for name in self.possible_agents}
-        self.state_space = _unit_box(self.vector.state_size)
+        self.observation_spaces = {name: _unit_box(self.observation_size) for name in self.possible_agents}
+        self.action_spaces = {name: _unit_box(self.action_size) for name in self.possible_agents}
+        self.state_space = _unit_box(self.state_size)
         self._history: list[Tensor] = []
         self._view: LiveView | None = None
 
@@ -199,8 +203,8 @@ class ParallelEnv(pettingzoo.ParallelEnv):
             )
         rows = [np.asarray(actions[name], dtype=np.float32) for name in self.agents]
         for name, row in zip(self.agents, rows):
-            if row.shape != (self.vector.action_size,):
-                raise ValueError(f"action of {name} has shape {row.shape}; it must be ({self.vector.action_size},)")
+            if row.shape != (self.action_size,):
+                raise ValueError(f"action of {name} has shape {row.shape}; it must be ({self.action_size},)")
             if not np.isfinite(row).all():
                 raise ValueError(f"action of {name} contains NaN or infinity; every entry must be finite")
         return torch.from_numpy(np.stack(rows))[None]

@@ -38,9 +38,9 @@ class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.config = parallel.config
         self.render_mode = parallel.render_mode
         count = len(parallel.possible_agents)
-        self._action_shape = (count, parallel.vector.action_size)
-        self.observation_space = Box(-1.0, 1.0, (count * parallel.vector.observation_size,), np.float32)
-        self.action_space = Box(-1.0, 1.0, (count * parallel.vector.action_size,), np.float32)
+        self._action_shape = (count, parallel.action_size)
+        self.observation_space = Box(-1.0, 1.0, (count * parallel.observation_size,), np.float32)
+        self.action_space = Box(-1.0, 1.0, (count * parallel.action_size,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.measurements import PositionEstimate
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4}
 ENV_ID = "dcp-jar-v0"
@@ -73,4 +74,22 @@ def test_can_be_evaluated(policy_name: str) -> None:
     assert result.policy == policy.name
     assert result.errors.shape == (4, SMALL["num_ues"])
     assert np.isfinite(result.errors).all()
-    assert result.errors.max() <= env.config.side_m * np.sqrt(2)
+    env.reset()
+    assert result.errors.max() <= env.measurements.radio.side_m * np.sqrt(2)
+
+
+class Lost:
+    """Has never an answer."""
+
+    name = "lost"
+
+    def locate(self, measurements: Any) -> PositionEstimate:
+        position = torch.full((*measurements.rss_dbm.shape[::2], 2), torch.nan)
+        return PositionEstimate(position, None, torch.zeros(position.shape[:-1], dtype=torch.bool))
+
+
+def test_without_any_answer_the_centre_of_the_area_counts() -> None:
+    result = evaluate(ENV_ID, Lost(), episodes=100, site="clean", **SMALL)
+    # Users are uniform on a torus of 100 m: the root mean square distance from any point is 100 m / sqrt(6).
+    assert result.rmse == pytest.approx(100 / np.sqrt(6), rel=0.1)
+    assert result.valid_share == 0
