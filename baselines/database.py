@@ -12,6 +12,9 @@ from torch import Tensor
 from baselines.radio_map import Site, spectrum_table
 from cfpos_envs.physics.geometry import lattice
 
+GRIDS = ("cells", "border")
+"""Where reference points lie: at the centres of square cells, or on a grid that reaches the border."""
+
 
 class Database(ABC):
     """P reference points with their fingerprints over M APs.

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from baselines.base import Estimator, finished, radio_measurements, usable_links
-from baselines.database import Database, PredictedDatabase, SurveyedDatabase, reference_points
+from baselines.base import Estimator, finished, radio_measurements, require_positive, usable_links
+from baselines.database import GRIDS, Database, PredictedDatabase, SurveyedDatabase, reference_points
 from baselines.matching import FEATURES, Queries, nearest_references, needs_spectra, weighted_position
 from baselines.radio_map import Site, SiteCache, sites_with_rows
 from baselines.survey import Survey, simulate_survey, survey_from_arrays, survey_from_csv
@@ -22,7 +22,7 @@ from cfpos_envs.physics.geometry import displacement, unit_vectors
 
 _MATCHING = ("nn", "wknn")
 _DATABASES = ("model", "surveyed")
-_GRIDS = ("cells", "border")
+
 _FUSIONS = ("central", "median")
 
 
@@ -59,17 +59,16 @@ class FingerprintOptions:
         allowed_values = (
             ("feature", FEATURES),
             ("matching", _MATCHING),
-            ("grid", _GRIDS),
+            ("grid", GRIDS),
             ("database", _DATABASES),
             ("fusion", _FUSIONS),
         )
         for name, allowed in allowed_values:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours is {self.neighbours}; it must be at least 1")
-        if not self.spacing > 0:
-            raise ValueError(f"spacing is {self.spacing}; it must be a positive number of metres")
+        if not isinstance(self.neighbours, int) or self.neighbours < 1:
+            raise ValueError(f"neighbours is {self.neighbours!r}; it must be an integer of at least 1")
+        require_positive("spacing", self.spacing)
 
 
 class Fingerprint(Estimator):
@@ -92,7 +91,9 @@ class Fingerprint(Estimator):
     name: ClassVar[str] = "fingerprint"
     options_class: ClassVar[type] = FingerprintOptions
 
-    def __init__(self, env: Any = None, options: FingerprintOptions | None = None, survey: Survey | None = None) -> None:
+    def __init__(
+        self, env: Any = None, options: FingerprintOptions | None = None, survey: Survey | None = None
+    ) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[Database] = SiteCache()
         self._own: Database | None = None
@@ -206,7 +207,9 @@ class Fingerprint(Estimator):
         if needs_spectra(options.feature) and not database.has_spectra:
             raise ValueError(f"feature {options.feature!r} needs spectra but the survey has none; use feature='rss-db'")
         if options.matching == "wknn" and options.neighbours > len(database):
-            raise ValueError(f"{options.neighbours} neighbours from {len(database)} points; lower neighbours or spacing")
+            raise ValueError(
+                f"{options.neighbours} neighbours from {len(database)} points; lower neighbours or spacing"
+            )
         return database
 
 

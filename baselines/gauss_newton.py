@@ -11,7 +11,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from baselines.base import Estimator, cleaned, finished, in_chunks, radio_measurements, require_positive, usable_links
-from baselines.radio_map import Site, measured_profiles
+from baselines.radio_map import NUM_ANGLES, Site, measured_profiles
+from baselines.spectra import METHODS, covariance_bearings
 from cfpos_envs.measurements import PositionEstimate, RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.geometry import into_area, lattice
@@ -61,6 +62,8 @@ class GaussNewtonOptions:
         sigma_db: standard deviation of the shadowing that no map explains, dB; None takes what the network was told.
         steps: Gauss-Newton steps, >= 1.
         grid_spacing: spacing of the coarse search, metres.
+        bearing: source of the bearings of ``joint-gn``: ``profile`` compares the angular power spectrum (all that the
+            game's agents see) with the table of directions; ``music`` and ``beamscan`` use the whole covariance.
         self_calibrate: in the second half of the steps, remove every AP's median residual over its users and take
             its scale from their median absolute deviation; needs no ``sigma_db`` but several users.
     """
@@ -68,11 +71,14 @@ class GaussNewtonOptions:
     sigma_db: float | None = None
     steps: int = 12
     grid_spacing: float = 5.0
+    bearing: str = "profile"
     self_calibrate: bool = False
 
     def __post_init__(self) -> None:
         if self.sigma_db is not None and not self.sigma_db >= 0:
             raise ValueError(f"sigma_db is {self.sigma_db!r}; it must be at least 0 dB, or None for what was told")
+        if self.bearing not in ("profile", *METHODS):
+            raise ValueError(f"bearing is {self.bearing!r}; it must be one of {', '.join(('profile', *METHODS))}")
         require_positive("steps", self.steps)
         require_positive("grid_spacing", self.grid_spacing)
 
@@ -93,12 +99,21 @@ class _GaussNewton(Estimator):
         measurements = cleaned(measurements, usable)
         profiles = measured_profiles(measurements) if self.uses_bearings else None
         shadowing_db = unknown_shadowing_db(measurements) if options.sigma_db is None else options.sigma_db
-        observations = link_observations(measurements, usable, shadowing_db, profiles)
+        observations = link_observations(measurements, usable, shadowing_db, self._bearings(measurements, profiles))
         start = coarse_fix(measurements, usable, shadowing_db, profiles, options.grid_spacing)
-        site = Site.of(measurements)
-        positions, covariance = gauss_newton(site, observations, start, options.steps, options.self_calibrate)
+        site, start_std = Site.of(measurements), options.grid_spacing / math.sqrt(12.0)
+        positions, covariance = gauss_newton(
+            site, observations, start, start_std, options.steps, options.self_calibrate
+        )
         radio = measurements.radio
         return finished(positions, covariance, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
+
+    def _bearings(self, measurements: RadioMeasurements, profiles: Tensor | None) -> Tensor | None:
+        if profiles is None:
+            return None
+        if self.options.bearing == "profile":
+            return profile_peak(profiles)[0]
+        return covariance_bearings(measurements.covariance, measurements.radio, self.options.bearing, NUM_ANGLES)
 
 
 class RssGaussNewton(_GaussNewton):
@@ -139,15 +154,13 @@ def link_observations(
     measurements: RadioMeasurements,
     usable: Bool[Tensor, "B M K"],
     shadowing_db: float,
-    profiles: Float[Tensor, "B M K A"] | None,
+    bearing_rad: Float[Tensor, "B M K"] | None,
 ) -> LinkObservations:
-    """RSS with its sampling noise and unknown shadowing; bearings from the peaks of the angle profiles, if given."""
+    """RSS with its sampling noise and unknown shadowing; bearings with their nominal scale, if given."""
     sampling = rss_sampling_std_db(measurements.covariance, measurements.radio.snapshots)
     rss_std = torch.sqrt(sampling.square() + shadowing_db**2).clamp(min=0.1)
-    if profiles is None:
-        return LinkObservations(usable, measurements.rss_dbm, rss_std)
-    bearing, _ = profile_peak(profiles)
-    return LinkObservations(usable, measurements.rss_dbm, rss_std, bearing, nominal_bearing_scale(bearing))
+    scale = None if bearing_rad is None else nominal_bearing_scale(bearing_rad)
+    return LinkObservations(usable, measurements.rss_dbm, rss_std, bearing_rad, scale)
 
 
 def coarse_fix(
@@ -185,6 +198,7 @@ def gauss_newton(
     site: Site,
     observations: LinkObservations,
     start_m: Float[Tensor, "B K 2"],
+    start_std_m: float,
     steps: int,
     self_calibrate: bool = False,
 ) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K 2 2"]]:
@@ -197,7 +211,7 @@ def gauss_newton(
     Args:
         site: B episodes' sites.
         observations: the links.
-        start_m: first points.
+        start_m, start_std_m: first points and how far off they may be per coordinate.
         steps: number of steps, each at most 5 m long.
         self_calibrate: see ``GaussNewtonOptions``.
 
@@ -205,14 +219,37 @@ def gauss_newton(
         (positions, inverse information matrices at them, m^2).
     """
     points, radio = start_m, site.radio
+    uncertainty_m = torch.full_like(points[..., 0], start_std_m)
     for step in range(steps):
         calibrate = self_calibrate and step >= steps // 2
-        sums = _normal_sums(site, observations, points, calibrate)
+        sums = _normal_sums(site, observations, points, uncertainty_m, calibrate)
+        uncertainty_m = _standard_deviation(sums)
         points = into_area(points + clamp_length(sums.solve(_RIDGE), _MAX_STEP_M), radio.side_m, radio.wrap)
-    return points, _normal_sums(site, observations, points, self_calibrate).covariance(_RIDGE)
+    final = _normal_sums(site, observations, points, uncertainty_m, self_calibrate)
+    return points, final.covariance(_RIDGE)
 
 
-def _normal_sums(site: Site, observations: LinkObservations, points: Tensor, calibrate: bool) -> Normal:
+def _standard_deviation(sums: Normal) -> Tensor:
+    """Root mean variance of the two coordinates, metres."""
+    return torch.sqrt(torch.diagonal(sums.covariance(_RIDGE), dim1=-2, dim2=-1).mean(dim=-1))
+
+
+def wrong_side_variance(
+    distance_m: Float[Tensor, "B M K"], angle_rad: Float[Tensor, "B M K"], uncertainty_m: Float[Tensor, "B K"]
+) -> Float[Tensor, "B M K"]:
+    """Variance (m^2) that a wrongly resolved front-back ambiguity adds to the position across the line of sight.
+
+    With offset s = d |sin theta| from the array axis, known to +- u, the side is wrong with probability Q(s / u) and
+    the reported bearing then points 2 s away: Q(s / u) (2 s)^2. It matters next to an AP, where s is small.
+    """
+    offset = distance_m * torch.sin(angle_rad).abs()
+    wrong = 0.5 * torch.erfc(offset / (uncertainty_m.unsqueeze(-2) * math.sqrt(2.0)))
+    return wrong * (2.0 * offset).square()
+
+
+def _normal_sums(
+    site: Site, observations: LinkObservations, points: Tensor, uncertainty_m: Tensor, calibrate: bool
+) -> Normal:
     links = site.links(points)
     zero = torch.zeros_like(links.distance_m)
     total = Normal(*(zero.sum(dim=-2) for _ in range(5)))
@@ -223,6 +260,9 @@ def _normal_sums(site: Site, observations: LinkObservations, points: Tensor, cal
         residual, std = observations.rss_dbm - site.rss_dbm(points, links), observations.rss_std_db
         if calibrate:
             residual, std = calibrated(residual, observations.usable, RSS_SCALE_FLOOR_DB)
+        else:
+            z = torch.where(observations.usable, (residual / std).abs(), torch.nan)
+            std = std * (_MAD_TO_STD * z.nanmedian(dim=-2, keepdim=True).values).clamp(min=1.0)
         steepness = torch.linalg.vector_norm(gradient, dim=-1).clamp(min=1e-6)
         weight = (steepness / std).square() * student_weight(residual / std) * observations.usable
         terms = normal_terms(gradient / steepness.unsqueeze(-1), weight, zero, residual / steepness, zero)
@@ -234,7 +274,10 @@ def _normal_sums(site: Site, observations: LinkObservations, points: Tensor, cal
             # The nominal scale keeps its dependence on the angle; an AP's own scale only widens it.
             residual, own = calibrated(residual, observations.usable, 0.0)
             std = torch.maximum(std, own)
-        weight = (1.0 / (std * links.distance_m)).square() * student_weight(residual / std) * observations.usable
+        side = wrong_side_variance(links.distance_m, links.angle_rad, uncertainty_m)
+        variance = (std * links.distance_m).square() + side
+        z = residual * links.distance_m / variance.sqrt()
+        weight = student_weight(z) / variance * observations.usable
         terms = normal_terms(links.unit, zero, weight, zero, residual * links.distance_m)
         total = _added(total, terms)
     return total

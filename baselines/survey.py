@@ -93,7 +93,8 @@ def survey_from_csv(path: str | PathLike[str]) -> Survey:
         if len(row) != len(header):
             raise ValueError(f"{file.name}, data line {number}: {len(row)} columns, the header has {len(header)}")
     names, beams = _columns(file.name, header)
-    table = np.array([[_number(file.name, i, h, cell) for h, cell in zip(header, row)] for i, row in enumerate(rows[1:], 2)])
+    cells = [[_number(file.name, line, *pair) for pair in zip(header, row)] for line, row in enumerate(rows[1:], 2)]
+    table = np.array(cells)
     at = {name: column for column, name in enumerate(header)}
     rss = table[:, [at[f"rss_{ap}"] for ap in names]]
     aoa = None
