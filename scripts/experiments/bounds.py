@@ -4,56 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfpos_envs import make_env
+from cfpos_envs import make_scenario
+from cfpos_envs.physics.bounds_table import bounds_table
 from cfpos_envs.rendering import draw_convergence, new_figure
 from scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 
-_IDS = {"RSS": "dcp-rss-v0", "AOA": "dcp-aoa-v0", "joint": "dcp-jar-v0"}
-_CLEAN, _UNKNOWN, _KNOWN = {"shadowing_db": 0.0}, {"shadowing_db": 4.0}, {"shadowing_db": 4.0, "shadowing_known": True}
-_COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "RSS, none": ("RSS", _CLEAN),
-    "AOA": ("AOA", _CLEAN),
-    "joint, none": ("joint", _CLEAN),
-    "RSS, 4 dB unknown": ("RSS", _UNKNOWN),
-    "joint, 4 dB unknown": ("joint", _UNKNOWN),
-    "RSS, 4 dB known": ("RSS", _KNOWN),
-    "joint, 4 dB known": ("joint", _KNOWN),
+COLUMNS = {
+    "rss": "RSS, no shadowing",
+    "aoa": "AOA",
+    "joint": "joint, no shadowing",
+    "rss_unknown": "RSS, 4 dB unknown",
+    "joint_unknown": "joint, 4 dB unknown",
+    "rss_known": "RSS, 4 dB known",
+    "joint_known": "joint, 4 dB known",
 }
-_SETTINGS: list[dict[str, Any]] = [
-    {"num_aps": 16},
-    {"num_aps": 36},
-    {"num_aps": 64},
-    {"num_aps": 36, "num_antennas": 4},
-    {"num_aps": 36, "num_antennas": 16},
-    {"num_aps": 36, "angular_spread_deg": 5.0},
-]
+_COUNTS = (16, 36, 64)
+_VARIANTS: list[dict[str, Any]] = [{"num_antennas": 4}, {"num_antennas": 16}, {"angular_spread_deg": 5.0}]
+_VARIANT_COUNTS = (36,)
 
 
-def bound_m(stage: str, effort: Effort, **overrides: Any) -> float:
-    """Root mean squared position error bound in metres over unseen drops.
-
-    Args:
-        stage: ``RSS``, ``AOA`` or ``joint``.
-        effort: ``episodes`` drops are taken.
-        overrides: environment overrides.
-    """
-    env = make_env(_IDS[stage], num_envs=effort.episodes, seed=EVALUATION_SEED, split="test", **overrides)
-    env.reset()
-    return float(env.truth()["peb_m"].double().square().mean().sqrt())
+def table(counts: tuple[int, ...], effort: Effort, **overrides: Any) -> list[dict[str, Any]]:
+    """Rows of bounds in metres for the radio that the environment has with ``overrides``."""
+    radio = make_scenario("dcp-jar-v0", **overrides).config.radio
+    size = {"layouts": 10, "users": 2} if effort.is_quick else {}
+    setting = ", ".join(f"{key}={value:g}" for key, value in overrides.items())
+    rows = bounds_table(radio, counts, seed=EVALUATION_SEED, **size)
+    return [
+        {"M": int(row["num_aps"]), "changed": setting} | {COLUMNS[key]: row[key] for key in COLUMNS} for row in rows
+    ]
 
 
 def run(effort: Effort) -> Outcome:
     """The table of bounds and its picture over the number of APs."""
-    rows: list[dict[str, Any]] = []
-    for setting in progress(effort.chosen(_SETTINGS), "bounds"):
-        name = ", ".join(f"{key}={value:g}" for key, value in setting.items())
-        values = {
-            column: bound_m(stage, effort, **effort.env(**shadowing, **setting))
-            for column, (stage, shadowing) in _COLUMNS.items()
-        }
-        rows.append({"setting": name, **values})
-    counts = [setting["num_aps"] for setting in effort.chosen(_SETTINGS[:3])]
-    curves = {column: (counts, [line[column] for line in rows[: len(counts)]]) for column in _COLUMNS}
+    rows = table(_COUNTS, effort)
+    curves = {column: (list(_COUNTS), [float(line[column]) for line in rows]) for column in COLUMNS.values()}
+    for variant in progress(effort.chosen(_VARIANTS), "bounds"):
+        rows += table(_VARIANT_COUNTS, effort, **variant)
     with new_figure(7.0, 4.5) as (figure, axes):
         draw_convergence(axes, curves, xlabel="number of APs M", ylabel="bound, RMSE [m]")
-    return Outcome(rows, figure, ["Root mean squared position error bound over drops and sites, metres."])
+    return Outcome(rows, figure, ["Root mean squared position error bound over random layouts and users, metres."])
