@@ -50,7 +50,10 @@ def read_checkpoint(path: str | Path, prefer: str = BEST) -> dict[str, Any]:
     path = checkpoint_path(path, prefer)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError):
+    except PermissionError:
+        raise
+    # A file that ends early shows as any of these, an OSError among them (a seek before its beginning).
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError):
         raise ValueError(
             f"{path} is truncated or no checkpoint of ours; use another checkpoint of the run or train again."
         ) from None

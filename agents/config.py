@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,7 +182,12 @@ class MaddpgConfig:
         for name in fields:
             if name not in names:
                 raise ValueError(unknown_name("MADDPG setting", name, names))
-        return cls(**fields)
+        return cls(
+            **{
+                name: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
+                for name, v in fields.items()
+            }
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers, strings and lists, for checkpoints and logs."""

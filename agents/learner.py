@@ -14,6 +14,8 @@ from agents.replay import Batch
 
 # A pre-tanh output beyond this puts the action within 1 % of its limit.
 _SATURATED = 2.65
+# Added to gradient norms before dividing by them; the same number as in torch.nn.utils.clip_grad_norm_.
+_NORM_FLOOR = 1e-6
 
 
 def bellman_targets(
@@ -55,7 +57,7 @@ def apply_gradients(
         norm = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
         norms.append(norm)
         if max_norm > 0:
-            scale = (max_norm / norm.clamp_min(1e-12)).clamp_max(1.0)[:, None, None]
+            scale = (max_norm / (norm + _NORM_FLOOR)).clamp_max(1.0)[:, None, None]
             for gradient in gradients:
                 gradient.mul_(scale)
     optimiser.step()
