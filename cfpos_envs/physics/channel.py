@@ -33,7 +33,14 @@ def channel_covariance(
         gain: beta, linear.
         num_antennas, spacing_wavelengths: the ULA.
     """
-    lags = ula_response(angles_rad, num_antennas, spacing_wavelengths).mean(dim=-2)
+    # exp(j l x) by repeated products: one sine and cosine per path instead of one per path and antenna.
+    phase = -2 * math.pi * spacing_wavelengths * torch.cos(angles_rad)
+    step = torch.polar(torch.ones_like(phase), phase)
+    power, columns = torch.ones_like(step), []
+    for _ in range(num_antennas):
+        columns.append(power.mean(dim=-1))
+        power = power * step
+    lags = torch.stack(columns, dim=-1)
     index = torch.arange(num_antennas, device=angles_rad.device)
     difference = index[:, None] - index[None, :]
     column = lags[..., difference.abs()]
@@ -98,7 +105,10 @@ def sample_covariance(estimates: Complex[Tensor, "*batch T L"]) -> Complex[Tenso
 
 
 def draw_sample_covariance(
-    generator: torch.Generator, covariance: Complex[Tensor, "*batch L L"], snapshots: int
+    generator: torch.Generator,
+    covariance: Complex[Tensor, "*batch L L"],
+    snapshots: int,
+    dtype: torch.dtype | None = None,
 ) -> Complex[Tensor, "*batch L L"]:
     """Exact draw of the sample covariance of ``snapshots`` vectors CN(0, R), without drawing the vectors.
 
@@ -110,25 +120,27 @@ def draw_sample_covariance(
         generator: source of randomness.
         covariance: R including noise, positive definite.
         snapshots: T >= 1.
+        dtype: of the result; None for that of ``covariance``.
     """
     size = covariance.shape[-1]
     # Double precision whatever comes in: R is ill-conditioned when the noise floor lies far below the signal.
-    factor = torch.linalg.cholesky(covariance.to(torch.complex128)).to(covariance.dtype)
+    dtype = dtype or covariance.dtype
+    factor = torch.linalg.cholesky(covariance.to(torch.complex128)).to(dtype)
     shape, device = covariance.shape[:-2], covariance.device
     if snapshots < size:
-        white = torch.randn(*shape, size, snapshots, dtype=covariance.dtype, generator=generator, device=device)
+        white = torch.randn(*shape, size, snapshots, dtype=dtype, generator=generator, device=device)
     else:
-        normal = torch.randn(*shape, size, size, dtype=covariance.dtype, generator=generator, device=device)
+        rows, columns = torch.tril_indices(size, size, offset=-1, device=device)
+        below = torch.randn(*shape, len(rows), dtype=torch.complex64, generator=generator, device=device)
         degrees = (snapshots - torch.arange(size, device=device, dtype=torch.float32)).expand(*shape, size)
         diagonal = torch._standard_gamma(degrees.contiguous(), generator=generator).sqrt()
-        white = torch.tril(normal, diagonal=-1) + torch.diag_embed(diagonal).to(covariance.dtype)
+        white = torch.diag_embed(diagonal).to(dtype)
+        white[..., rows, columns] = below.to(dtype)
     coloured = factor @ white
     return coloured @ coloured.mH / snapshots
 
 
-def rss_w(
-    covariance: Complex[Tensor, "*batch L L"], tx_power_w: float, num_pilots: int
-) -> Float[Tensor, "*batch"]:
+def rss_w(covariance: Complex[Tensor, "*batch L L"], tx_power_w: float, num_pilots: int) -> Float[Tensor, "*batch"]:
     """RSS of eq. (4) averaged over the snapshots: psi = p tau_p tr(R_hat), watts."""
     return tx_power_w * num_pilots * torch.diagonal(covariance, dim1=-2, dim2=-1).real.sum(dim=-1)
 

@@ -32,7 +32,7 @@ from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig
     ],
 )
 def test_wrong_options_are_named_with_what_is_allowed(options, named):
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r"\S") as caught:
         DcpConfig(**options)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -287,7 +287,8 @@ def test_held_out_aps_reach_neither_fusion_nor_broadcast_but_judge():
 
 def test_evaluation_fuses_every_ap():
     _, state = fresh(split="test")
-    assert state.fused.all() and state.judges.all()
+    assert state.fused.all()
+    assert state.judges.all()
 
 
 def test_the_start_does_not_look_at_held_out_aps():

@@ -99,7 +99,8 @@ def test_moving_users_keep_their_speed_and_stay_inside():
         _, state = fresh(mobility=30.0, round_s=0.5, wrap=wrap, batch=50)
         path = state.true_position_m
         assert path.shape == (50, 6, 2, 2)
-        assert path.min() >= 0 and path.max() <= 100
+        assert path.min() >= 0
+        assert path.max() <= 100
         moved = torch.linalg.vector_norm(nearest_image(path[:, 1:] - path[:, :-1], 100.0, wrap), dim=-1)
         assert moved.max().item() <= 15.0 + 1e-3
         # Reflection shortens a step, nothing else does.

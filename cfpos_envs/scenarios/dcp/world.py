@@ -236,5 +236,5 @@ def _sample_covariance(
     )
     identity = torch.eye(radio.num_antennas, device=gain.device)
     noisy = covariance + (noise / gain)[..., None, None] * identity
-    sampled = channel.draw_sample_covariance(fading, noisy, radio.snapshots).to(torch.complex64)
+    sampled = channel.draw_sample_covariance(fading, noisy, radio.snapshots, torch.complex64)
     return gain[..., None, None] * sampled
