@@ -52,7 +52,7 @@ class Plan:
         baselines: names in ``BASELINES``.
     """
 
-    steps: int = 60_000
+    steps: int = 30_000
     episodes: int = 50
     sites: tuple[str, ...] = SITES
     env: dict[str, Any] = dataclasses.field(default_factory=lambda: {"num_aps": 36, "num_ues": 6, "num_antennas": 8})
@@ -144,7 +144,7 @@ def write_report(plan: Plan, folder: Path, results: dict[str, list[EvaluationRes
     figure, panels = plt.subplots(1, len(results), figsize=(5 * len(results), 4), squeeze=False, layout="constrained")
     for axes, (site, rows) in zip(panels[0], results.items()):
         draw_cdf(axes, {row.policy: row.errors for row in rows}, rows[0].bound_rmse)
-        axes.set_title(f"{site}, {_scene(plan)}")
+        axes.set(title=f"{site}, {_scene(plan)}", xlim=(0.02, None))
         if axes is not panels[0, -1]:
             axes.get_legend().remove()
     site = plan.sites[-1]

@@ -1,0 +1,157 @@
+"""Parts of the documentation that are made from the code, so that they cannot contradict it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agents.config import PRESETS
+from agents.metrics import SCALARS
+from baselines import list_policies, make_policy
+from cfpos_envs import list_envs, make_scenario
+from scripts.cli import ROOT
+
+INDEX = ROOT / "docs" / "equations.yml"
+MARKER = re.compile(r"(<!-- made from the code: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def refreshed(text: str) -> str:
+    """The page with every marked block made anew.
+
+    Raises:
+        ValueError: a marker names a block that is not made here.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name, _, argument = match["name"].partition(" ")
+        if name not in BLOCKS:
+            raise ValueError(f"no block called {name!r}; known: {', '.join(sorted(BLOCKS))}")
+        return f"{match[1]}{BLOCKS[name](argument).strip()}\n{match[4]}"
+
+    return MARKER.sub(replace, text)
+
+
+def environment(env_id: str) -> str:
+    """What an environment says about its observations, actions and rewards."""
+    return f"```text\n{make_scenario(env_id).describe()}\n```"
+
+
+def environments(_: str) -> str:
+    """All environments with the settings in which they differ from the first."""
+    configs = {env_id: dataclasses.asdict(make_scenario(env_id).config) for env_id in list_envs()}
+    names = [name for name in next(iter(configs.values())) if len({str(c.get(name)) for c in configs.values()}) > 1]
+    rows = [{"id": f"`{env_id}`", **{name: config.get(name) for name in names}} for env_id, config in configs.items()]
+    return markdown_table(rows)
+
+
+def settings(path: str) -> str:
+    """Fields and defaults of a config dataclass, ``module:Class``."""
+    module, _, name = path.partition(":")
+    return _fields(getattr(importlib.import_module(module), name))
+
+
+def policies(_: str) -> str:
+    """Every policy with the first line of its docstring and its options."""
+    rows = []
+    for name in list_policies():
+        found = type(make_policy(name))
+        options = ", ".join(f"`{entry.name}={entry.default}`" for entry in dataclasses.fields(found.options_class))
+        rows.append({"policy": f"`{name}`", "what it does": _first_line(found), "options": options or "none"})
+    return markdown_table(rows)
+
+
+def presets(_: str) -> str:
+    """The trainer's named settings."""
+    rows = [
+        {
+            "preset": f"`{name}`",
+            "differs from the defaults by": ", ".join(f"`{k}={v}`" for k, v in values.items()) or "-",
+        }
+        for name, values in PRESETS.items()
+    ]
+    return markdown_table(rows)
+
+
+def scalars(_: str) -> str:
+    """Everything that a run writes to TensorBoard."""
+    return markdown_table([{"scalar": f"`{name}`", "meaning": meaning} for name, meaning in SCALARS.items()])
+
+
+def equations(_: str) -> str:
+    """The equation index as a table."""
+    entries = load_index(INDEX)
+    rows = [
+        {
+            "equation": entry["equation"],
+            "what": entry["what"],
+            "function": f"`{entry['function'].replace(':', '.')}`",
+            "test": f"`{entry['test'].split('::')[-1]}`",
+        }
+        for entry in entries
+    ]
+    return markdown_table(rows)
+
+
+def load_index(path: Path) -> list[dict[str, str]]:
+    """Entries of an equation index: ``equation``, ``what``, ``function`` (module:name) and ``test`` (file::name)."""
+    entries: list[dict[str, str]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return entries
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as a Markdown table; vertical bars are escaped."""
+    header = list(rows[0])
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        lines.append("| " + " | ".join(str(row[key]).replace("|", "\\|").replace("\n", " ") for key in header) + " |")
+    return "\n".join(lines)
+
+
+def _fields(config_class: Any) -> str:
+    meanings = _attribute_docs(config_class)
+    rows = [
+        {
+            "name": f"`{entry.name}`",
+            "default": f"`{entry.default}`",
+            "meaning": meanings.get(entry.name, "as in the table of the site"),
+        }
+        for entry in dataclasses.fields(config_class)
+    ]
+    return markdown_table(rows)
+
+
+def _attribute_docs(config_class: Any) -> dict[str, str]:
+    """The ``Attributes:`` section of a Google-style docstring: name -> meaning; names may share a line."""
+    _, _, section = (config_class.__doc__ or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    current: list[str] = []
+    for line in section.splitlines():
+        if match := re.match(r"        (\w[\w, ]*): (.*)", line):
+            current = [name.strip() for name in match[1].split(",")]
+            found.update(dict.fromkeys(current, match[2].strip()))
+        elif line.startswith("            ") and current:
+            found.update({name: f"{found[name]} {line.strip()}" for name in current})
+        elif line.strip():
+            break
+    return {name: meaning.replace("``", "`") for name, meaning in found.items()}
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+BLOCKS: dict[str, Callable[[str], str]] = {
+    "environment": environment,
+    "environments": environments,
+    "settings": settings,
+    "policies": policies,
+    "presets": presets,
+    "scalars": scalars,
+    "equations": equations,
+}
