@@ -31,7 +31,6 @@ class Database(ABC):
         self.positions_m = positions_m
         self.rss_dbm = rss_dbm
         self._reference_dbm = float(rss_dbm.max())
-        self._features: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.positions_m)
@@ -52,17 +51,8 @@ class Database(ABC):
 
     def features(self, kind: str, columns: Int[Tensor, " C"]) -> Float[Tensor, "P F"]:
         """Vectors of the references whose Euclidean distance is the criterion ``rss-db``, ``rss-linear`` or ``aoa``."""
-        if kind not in self._features:
-            spectra = self.unit_spectra() if kind == "aoa" else None
-            everything = torch.arange(self.rss_dbm.shape[1])
-            self._features[kind] = self.query_features(kind, self.rss_dbm, spectra, everything)
-        full = self._features[kind]
-        total = self.rss_dbm.shape[1]
-        if len(columns) == total:
-            return full
-        picked = full.reshape(len(full), total, -1)[:, columns].flatten(1)
-        # Each AP's share of the AOA distance grows when others are missing: keep ||a - b||^2 = 2 - 2 Xi^a.
-        return picked * math.sqrt(total / len(columns)) if kind == "aoa" else picked
+        spectra = self.unit_spectra() if kind == "aoa" else None
+        return self.query_features(kind, self.rss_dbm, spectra, columns)
 
     def query_features(
         self, kind: str, rss_dbm: Float[Tensor, "Q M"], spectra: Tensor | None, columns: Int[Tensor, " C"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -144,14 +144,17 @@ class Fingerprint(Estimator):
 
         Raises:
             ValueError: own data without a survey, or of a shape that does not fit it.
+            TypeError: measurements of another kind of scenario.
         """
         if isinstance(measurements, RadioMeasurements):
             return self._locate_radio(measurements)
-        if self._own is None:
+        if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor)):
             radio_measurements(measurements, self.name)
+        if self._own is None:
+            raise ValueError("this fingerprint has no survey to compare own data with; use Fingerprint.from_survey")
         if isinstance(measurements, Mapping):
             measurements, aoa = _unpacked(measurements)
-        return self._locate_own(np.asarray(measurements, dtype=np.float64), aoa)
+        return self._locate_own(self._own, np.asarray(measurements, dtype=np.float64), aoa)
 
     @classmethod
     def _over(cls, survey: Survey, options: dict[str, Any]) -> Fingerprint:
@@ -179,9 +182,7 @@ class Fingerprint(Estimator):
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
         return finished(positions.to(device), None, usable.any(dim=1), radio.side_m, radio.wrap)
 
-    def _locate_own(self, rss: np.ndarray, aoa: Any) -> PositionEstimate:
-        database = self._own
-        assert database is not None
+    def _locate_own(self, database: Database, rss: np.ndarray, aoa: Any) -> PositionEstimate:
         num_aps = database.rss_dbm.shape[1]
         rss = rss[None] if rss.ndim == 1 else rss
         if rss.ndim != 2 or rss.shape[1] != num_aps:

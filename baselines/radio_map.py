@@ -107,7 +107,7 @@ class SiteCache(Generic[Made]):
         capacity: how many are kept.
     """
 
-    def __init__(self, capacity: int = 8) -> None:
+    def __init__(self, capacity: int = 32) -> None:
         self._capacity = capacity
         self._entries: OrderedDict[str, Made] = OrderedDict()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from baselines.radio_map import Site
 from cfpos_envs.measurements import RadioMeasurements, RadioModel
-from cfpos_envs.physics.arrays import angular_power
+from cfpos_envs.physics.arrays import angular_power, scattered_spectra, ula_response
+from cfpos_envs.physics.bounds import drop_bound, measurement_statistics
 from cfpos_envs.physics.channel import (
     channel_covariance,
     draw_sample_covariance,
@@ -115,3 +118,53 @@ def _covariance(generator: torch.Generator, radio: RadioModel, links: Links, gai
     noise = radio.noise_power_w / (radio.tx_power_w * radio.num_pilots)
     mean = mean + noise * torch.eye(radio.num_antennas, dtype=mean.dtype)
     return draw_sample_covariance(generator, mean, radio.snapshots).to(torch.complex64)
+
+
+def noise_free_drop(positions_m: Tensor, seed: int, *, radio: RadioModel | None = None) -> Drop:
+    """What the network would measure at the points [B, K, 2] without sampling noise: exactly the predictions."""
+    drawn = draw_drops(len(positions_m), seed, num_sites=1, radio=radio, positions_m=positions_m)
+    measurements = drawn.measurements
+    radio = measurements.radio
+    site = Site.of(measurements)
+    links = site.links(positions_m)
+    spectra = scattered_spectra(
+        links.angle_rad, radio.num_antennas, radio.spacing_wavelengths, radio.angular_spread_rad
+    )
+    steering = ula_response(links.angle_rad, radio.num_antennas, radio.spacing_wavelengths)
+    covariance = steering.unsqueeze(-1) * steering.conj().unsqueeze(-2) + 1e-3 * torch.eye(radio.num_antennas)
+    exact = dataclasses.replace(
+        measurements,
+        rss_dbm=site.rss_dbm(positions_m, links),
+        angular_power=spectra,
+        covariance=covariance,
+    )
+    return Drop(exact, positions_m, None)
+
+
+def with_lost_links(measurements: RadioMeasurements, lost: Tensor, value: float = math.nan) -> RadioMeasurements:
+    """The measurements with ``value`` where ``lost`` [B, M, K] is true."""
+    return dataclasses.replace(
+        measurements,
+        rss_dbm=measurements.rss_dbm.masked_fill(lost, value),
+        angular_power=measurements.angular_power.masked_fill(lost.unsqueeze(-1), value),
+        covariance=measurements.covariance.masked_fill(lost[..., None, None], value),
+    )
+
+
+def bound_m(drop: Drop, *, use_rss: bool = True, use_aoa: bool = True) -> float:
+    """Root mean squared position error bound of the drop."""
+    measurements = drop.measurements
+    known = measurements.shadowing_maps is not None
+    bounds = drop_bound(
+        measurements.radio,
+        measurement_statistics(measurements.radio),
+        measurements.ap_positions_m,
+        measurements.ap_orientation_rad,
+        measurements.height_diff_m,
+        drop.truth_m,
+        0.0 if known else measurements.shadowing_std_db,
+        measurements.shadowing_maps,
+        use_rss,
+        use_aoa,
+    )
+    return float(bounds.square().mean().sqrt())
