@@ -153,8 +153,12 @@ def test_wishart_draw_survives_75_db_between_signal_and_noise() -> None:
         torch.tensor([1.0], dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64), 8, 0.5
     )
     noisy = covariance + 10**-7.5 * torch.eye(8, dtype=torch.float64)
-    drawn = channel.draw_sample_covariance(torch.Generator().manual_seed(8), noisy, 100)
+    draw = channel.draw_sample_covariance
+    drawn = draw(torch.Generator().manual_seed(8), noisy, 100)
     assert bool(torch.isfinite(drawn.abs()).all())
+    single = draw(torch.Generator().manual_seed(8), noisy, 100, torch.complex64)
+    assert single.dtype == torch.complex64
+    torch.testing.assert_close(single, drawn.to(torch.complex64), rtol=1e-3, atol=1e-3)
 
 
 def test_sample_covariance_is_the_average_outer_product() -> None:
