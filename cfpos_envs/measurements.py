@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -68,7 +69,9 @@ class RadioMeasurements:
 
     def select(self, index: slice | Tensor) -> RadioMeasurements:
         """The measurements of some episodes only."""
-        chosen = {name: value[index] for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+        chosen: dict[str, Any] = {
+            name: value[index] for name, value in self.__dict__.items() if isinstance(value, Tensor)
+        }
         return dataclasses.replace(self, **chosen)
 
 

@@ -205,5 +205,6 @@ _DCP = "cfpos_envs.scenarios.dcp.game:DcpScenario"
 _GAIN_GAME = {"action": "gain", "reward": "local", "similarity": "log", "fusion": "line-search"}
 register("dcp-rss-v0", _DCP, stage="rss", start="centroid", **_GAIN_GAME)
 register("dcp-aoa-v0", _DCP, stage="aoa", start="stage-1", **_GAIN_GAME)
-register("dcp-v0", _DCP, stage="chained")
+# Five rounds of correction: three leave the fix still on its way from the RSS stage.
+register("dcp-v0", _DCP, stage="chained", rounds=8)
 register("dcp-jar-v0", _DCP, stage="joint")
