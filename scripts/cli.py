@@ -16,6 +16,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scripts.settings import register_schemas
+
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 USER_ERROR = 2
@@ -77,6 +79,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
         with _empty_folder_removed(folder), user_errors(debug):
             task(config)
 
+    register_schemas()
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     with user_errors(debug), _explained(config_name):
         main()

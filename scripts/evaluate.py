@@ -17,7 +17,7 @@ from cfpos_envs.rendering import cdf_figure, save_figure
 from scripts import reports
 from scripts.cli import output_folder, run_hydra
 from scripts.policies import build_policy, labelled
-from scripts.settings import check_counts, plain, register_schemas
+from scripts.settings import check_counts, plain
 
 _BATCH = 32
 
@@ -53,5 +53,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    register_schemas()
     run_hydra(main, "evaluate")

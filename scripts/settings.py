@@ -68,7 +68,11 @@ class EvaluateSettings:
 
 
 def register_schemas() -> None:
-    """Put every settings dataclass into Hydra's store; the yaml files name them in their defaults lists."""
+    """Put every settings dataclass into Hydra's store; the yaml files name them in their defaults lists.
+
+    Also makes ``${run_folder:RESUMED,FRESH}`` known: the folder of a run that goes on, else a fresh one.
+    """
+    OmegaConf.register_new_resolver("run_folder", lambda old, fresh: fresh if old is None else old, replace=True)
     store = ConfigStore.instance()
     store.store(name="train_settings", node=TrainSettings)
     store.store(name="evaluate_settings", node=EvaluateSettings)

@@ -18,7 +18,7 @@ from cfpos_envs import evaluate, make_env
 from cfpos_envs.rendering import cdf_figure, new_figure
 from scripts import reports
 from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from scripts.settings import check_counts, plain, register_schemas
+from scripts.settings import check_counts, plain
 
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
@@ -100,6 +100,4 @@ def _refuse_used(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    OmegaConf.register_new_resolver("run_folder", lambda resume, fresh: fresh if resume is None else resume)
-    register_schemas()
     run_hydra(main, "train")

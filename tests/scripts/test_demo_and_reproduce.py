@@ -1,0 +1,57 @@
+"""The demo and every experiment run through in quick mode and leave what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts import reproduce
+from scripts.experiments import EXPERIMENTS
+from scripts.experiments.convergence import steps_to_converge
+from tests.scripts.commands import error_line, files_below, run
+
+
+def test_demo_trains_compares_and_leaves_everything(tmp_path: Path) -> None:
+    done = run("demo", "--quick", "--out", "here", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = files_below(tmp_path / "here")
+    assert {"results.json", "cdf.png", "episode.png", "clean/best.pt", "hard/best.pt"} < names
+    assert any(name.startswith("clean/events.out.tfevents") for name in names)
+    sites = json.loads((tmp_path / "here" / "results.json").read_text())["sites"]
+    for rows in sites.values():
+        assert {"joint-gn", "untrained", "centroid", "DCP-MADDPG"} <= {row["policy"] for row in rows}
+        assert all(np.isfinite(row["rmse_m"]) for row in rows)
+    assert "here/results.json" in done.stdout
+    assert "position error bound" in done.stdout
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_leaves_a_picture_and_its_numbers(name: str, tmp_path: Path) -> None:
+    reproduce.main([name, "--quick", "--out", str(tmp_path)])
+    assert files_below(tmp_path) == {f"{name}.png", f"{name}.json"}
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((tmp_path / f"{name}.json").read_text())
+    assert content["rows"]
+    assert content["effort"]["small"]
+
+
+def test_an_experiment_runs_from_outside(tmp_path: Path) -> None:
+    done = run("reproduce", "bounds", "--quick", "--out", "x", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "x/bounds.json" in done.stdout
+
+
+def test_wrong_efforts_and_folders_are_refused(tmp_path: Path) -> None:
+    assert "--seeds=0 must be at least 1" in error_line(run("reproduce", "bounds", "--seeds", "0", folder=tmp_path))
+    assert "--steps=0" in error_line(run("demo", "--quick", "--steps", "0", folder=tmp_path))
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write" in error_line(run("demo", "--quick", "--out", "file/x", folder=tmp_path))
+    assert files_below(tmp_path) == {"file"}
+
+
+def test_convergence_is_where_95_percent_of_the_improvement_is_made() -> None:
+    assert steps_to_converge([0, 10, 20, 30], [2.0, 1.2, 1.04, 1.0]) == 20
+    assert steps_to_converge([0, 10, 20], [1.0, 1.5, 2.0]) == 0
