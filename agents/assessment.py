@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 if TYPE_CHECKING:
     from agents.maddpg import Maddpg
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What noise-free episodes gave.
+
+    Attributes:
+        scores: [episodes] label-free score at the end of each.
+        metres: ``rmse_m`` and ``bound_rmse_m`` where the environment knows the truth (and has a bound).
+    """
+
+    scores: Tensor
+    metres: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Mean over the episodes."""
+        return float(self.scores.mean())
+
+
+def is_as_good(scores: Float[Tensor, " episodes"], record: Float[Tensor, " episodes"]) -> bool:
+    """Whether scores on the same episodes are not below ``record`` by more than one standard error of the difference.
+
+    Between neighbouring states of a run the score differs by less than its noise; a bare maximum would then pick an
+    early state by luck over a later, better one.
+    """
+    difference = scores - record
+    error = difference.std(correction=0) / len(difference) ** 0.5
+    return bool(difference.mean() >= -error)
 
 
 class FixedDrops:
@@ -25,12 +57,11 @@ class FixedDrops:
         self.batches = math.ceil(episodes / env.num_envs)
         self._starts: dict[int, Any] = {}
 
-    def play(self, agent: Maddpg) -> dict[str, float]:
+    def play(self, agent: Maddpg) -> Assessment:
         """Play all episodes without noise.
 
         Returns:
-            ``score``: mean label-free score at the end; ``rmse_m`` and ``bound_rmse_m`` in metres where the
-            environment knows the truth (and has a bound).
+            The label-free scores at the end, and metres where the environment knows the truth.
         """
         scores, errors, bounds = [], [], []
         for batch in range(self.batches):
@@ -44,11 +75,11 @@ class FixedDrops:
             truth = self.env.truth() if hasattr(self.env, "truth") else {}
             errors.append(truth.get("error_m", torch.zeros(0)).flatten())
             bounds.append(truth.get("peb_m", torch.zeros(0)).flatten())
-        result = {"score": float(torch.cat(scores).mean())}
+        metres = {}
         for name, values in (("rmse_m", torch.cat(errors)), ("bound_rmse_m", torch.cat(bounds))):
             if values.numel():
-                result[name] = float(values.square().mean().sqrt())
-        return result
+                metres[name] = float(values.square().mean().sqrt())
+        return Assessment(torch.cat(scores), metres)
 
     def _begin(self, batch: int) -> torch.Tensor:
         if batch in self._starts:

@@ -182,12 +182,10 @@ class MaddpgConfig:
         for name in fields:
             if name not in names:
                 raise ValueError(unknown_name("MADDPG setting", name, names))
-        return cls(
-            **{
-                name: tuple(v) if isinstance(v, Sequence) and not isinstance(v, str) else v
-                for name, v in fields.items()
-            }
-        )
+        plain: dict[str, Any] = {}
+        for name, value in fields.items():
+            plain[name] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        return cls(**plain)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers, strings and lists, for checkpoints and logs."""

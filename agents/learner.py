@@ -28,8 +28,7 @@ def bellman_targets(
 def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Polyak step theta' <- theta' + tau (theta - theta') for every parameter, without gradients."""
     with torch.no_grad():
-        for old, new in zip(target.parameters(), online.parameters(), strict=True):
-            old.lerp_(new, tau)
+        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
 
 
 def apply_gradients(
@@ -106,8 +105,8 @@ class CriticLearner:
             self._move_targets(1.0)
         self.nets.to(config.device)
         self.optimisers = {
-            "actor": torch.optim.Adam(self.nets["actor"].parameters(), lr=config.lr_actor),
-            "critics": torch.optim.Adam(self.nets["critics"].parameters(), lr=config.lr_critic),
+            "actor": torch.optim.Adam(self.nets["actor"].parameters(), lr=config.lr_actor, fused=True),
+            "critics": torch.optim.Adam(self.nets["critics"].parameters(), lr=config.lr_critic, fused=True),
         }
         self.updates = 0
 
@@ -214,7 +213,7 @@ class ModelLearner:
         self.config, self.shape, self.generator = config, shape, generator
         self.nets = nn.ModuleDict({"actor": Actor(shape, config.share, config.actor_hidden, generator, dtype)})
         self.nets.to(config.device)
-        self.optimisers = {"actor": torch.optim.Adam(self.nets["actor"].parameters(), lr=config.lr_actor)}
+        self.optimisers = {"actor": torch.optim.Adam(self.nets["actor"].parameters(), lr=config.lr_actor, fused=True)}
         self.updates = 0
 
     @property

@@ -59,6 +59,8 @@ class Replay:
             floats["next_observations"] = (units, observation_size)
         self._data = {name: torch.zeros(capacity, *shape, device=device) for name, shape in floats.items()}
         self._data["terminated"] = torch.zeros(capacity, units, dtype=torch.bool, device=device)
+        self._data["valid"] = torch.zeros(capacity, units, dtype=torch.bool, device=device)
+        self._valid_rows: Tensor | None = None
 
     def add(
         self,
@@ -67,15 +69,23 @@ class Replay:
         rewards: Float[Tensor, "B units"],
         terminated: Bool[Tensor, "B units"],
         next_observations: Float[Tensor, "B units obs"],
+        valid: Bool[Tensor, "B units"] | None = None,
     ) -> None:
-        """Store B transitions over the oldest ones; of more than the capacity the last ones stay."""
+        """Store B transitions over the oldest ones; of more than the capacity the last ones stay.
+
+        Args:
+            observations, actions, rewards, terminated, next_observations: see ``Batch``.
+            valid: units whose action had an effect; the others are not drawn by ``sample_units``. None: all.
+        """
         given = {
             "observations": observations,
             "actions": actions,
             "rewards": rewards,
             "terminated": terminated,
             "next_observations": next_observations,
+            "valid": torch.ones_like(terminated) if valid is None else valid,
         }
+        self._valid_rows = None
         count = observations.shape[0]
         kept = min(count, self.capacity)
         first = self._cursor + count - kept
@@ -91,8 +101,10 @@ class Replay:
         return self._batch({name: memory[index] for name, memory in self._data.items()})
 
     def sample_units(self, count: int) -> Batch:
-        """``count`` single units from all over the memory, as transitions of a game with one agent."""
-        index = self._draw(self.size * self.units, count)
+        """``count`` single valid units from all over the memory, as transitions of a game with one agent."""
+        if self._valid_rows is None:
+            self._valid_rows = self._data["valid"][: self.size].flatten().nonzero().squeeze(-1)
+        index = self._valid_rows[self._draw(len(self._valid_rows), count)]
         return self._batch({name: memory.flatten(0, 1)[index][:, None] for name, memory in self._data.items()})
 
     def state_dict(self) -> dict:
@@ -107,6 +119,7 @@ class Replay:
             if name not in data or data[name].shape[1:] != memory.shape[1:] or len(data[name]) > self.capacity:
                 raise ValueError(f"the stored replay memory does not fit ({name}); use the run's own buffer settings.")
         self.size, self._cursor = len(data["rewards"]), int(state["cursor"])
+        self._valid_rows = None
         for name, memory in self._data.items():
             memory[: self.size] = data[name]
         self.generator.set_state(state["generator"])

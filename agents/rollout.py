@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.exploration import ActionNoise
@@ -124,7 +124,9 @@ class CriticRollout:
     def _remember(self, observations: Tensor, actions: Tensor, step: Any) -> None:
         config, replay = self.agent.config, self.replay
         units = (observations.shape[0], replay.units)
-        rewards = scale_rewards(self._unit_rewards(step), config.reward_normalisation, config.reward_clip)
+        valid = step.metrics.get("entity_valid") if config.samples_rows else None
+        valid = None if valid is None else valid.flatten(1)
+        rewards = scale_rewards(self._unit_rewards(step), config.reward_normalisation, config.reward_clip, valid)
         # Where agents leave a game one by one, each has its own end.
         terminated = step.metrics.get("agent_terminated")
         if terminated is None:
@@ -137,6 +139,7 @@ class CriticRollout:
             rewards[running],
             terminated[running],
             step.observations.reshape(*units, -1)[running],
+            None if valid is None else valid[running],
         )
         if self.agent.normaliser is not None:
             self.agent.normaliser.update(observations[running])
@@ -204,10 +207,14 @@ class ModelRollout:
         self.running = bool(state["running"])
 
 
-def scale_rewards(rewards: Float[Tensor, "B units"], normalise: bool, clip: float) -> Float[Tensor, "B units"]:
-    """Rewards as they are learned from: divided by the batch's mean |r| if asked for, then clipped if ``clip`` > 0."""
+def scale_rewards(
+    rewards: Float[Tensor, "B units"], normalise: bool, clip: float, valid: Bool[Tensor, "B units"] | None = None
+) -> Float[Tensor, "B units"]:
+    """Rewards as they are learned from: divided by the mean |r| of the batch's valid units if asked for, then clipped
+    if ``clip`` > 0."""
     if normalise:
-        rewards = rewards / rewards.abs().mean().clamp_min(1e-8)
+        counted = rewards if valid is None else rewards[valid]
+        rewards = rewards / counted.abs().mean().clamp_min(1e-8)
     return rewards.clamp(-clip, clip) if clip > 0 else rewards
 
 

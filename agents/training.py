@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from agents.assessment import FixedDrops
+from agents.assessment import Assessment, FixedDrops, is_as_good
 from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
 from agents.environments import sibling
 from agents.learner import set_learning_rates
@@ -48,6 +48,7 @@ class Trainer:
         self.steps = 0
         self.best: dict[str, Any] | None = None
         self.best_score = -math.inf
+        self.record: torch.Tensor | None = None
         self.last_score = -math.inf
         self.log_dir = Path(log_dir) if log_dir is not None else None
         if resume is not None:
@@ -103,18 +104,24 @@ class Trainer:
     def _evaluate(self) -> None:
         values = {}
         if self._validation is not None:
-            self.last_score = self._validation.play(self.agent)["score"]
-            if not math.isfinite(self.last_score):
-                raise FloatingPointError(self._not_finite("the validation score"))
-            if self.last_score > self.best_score or self.best is None:
-                self.best_score, self.best = self.last_score, self.agent.policy_state()
-                self._write(BEST, {"agent": self.best})
+            self._select(self._validation.play(self.agent))
             values = {"score/validation": self.last_score, "score/best": self.best_score}
         if self._test is not None:
-            values.update({f"test/{n}": v for n, v in self._test.play(self.agent).items() if n != "score"})
+            values.update({f"test/{name}": value for name, value in self._test.play(self.agent).metres.items()})
         self.log.scalars(self.steps, values)
         if self.figures is not None:
             self.log.figures(self.steps, self.figures(self.steps))
+
+    def _select(self, assessment: Assessment) -> None:
+        """Keep the newest policy whose score is not clearly below the highest one seen."""
+        self.last_score = assessment.score
+        if not math.isfinite(self.last_score):
+            raise FloatingPointError(self._not_finite("the validation score"))
+        if self.record is None or is_as_good(assessment.scores, self.record):
+            self.best_score, self.best = self.last_score, self.agent.policy_state()
+            self._write(BEST, {"agent": self.best})
+        if self.record is None or assessment.score > float(self.record.mean()):
+            self.record = assessment.scores
 
     def _finish(self) -> dict[str, float]:
         self._checkpoint()
@@ -126,7 +133,7 @@ class Trainer:
         if self._validation is not None:
             results.update(best_score=self.best_score, final_score=self.last_score)
         if self._test is not None:
-            results.update({n: v for n, v in self._test.play(self.agent).items() if n != "score"})
+            results.update(self._test.play(self.agent).metres)
         self.log.hyper_parameters(self.config.to_dict(), results)
         return results
 
@@ -152,6 +159,7 @@ class Trainer:
             "total_steps": self.total_steps,
             "best": self.best,
             "best_score": self.best_score,
+            "record": self.record,
             "last_score": self.last_score,
         }
         self._write(LAST, {"agent": self.agent.policy_state(), "run": run})
@@ -184,6 +192,7 @@ class Trainer:
         self.rollout.load_state_dict(run["rollout"])
         self.steps, self.agent.steps_trained = int(run["steps"]), int(run["steps"])
         self.best, self.best_score, self.last_score = run["best"], run["best_score"], run["last_score"]
+        self.record = run["record"]
         self.log_dir = self.log_dir or path.parent
         return total
 
