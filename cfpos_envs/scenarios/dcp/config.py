@@ -63,7 +63,7 @@ class SiteSettings:
     snapshots: int = 100
     shadowing_db: float = 4.0
     shadowing_decorrelation_m: float = 9.0
-    map_resolution_m: float = 1.0
+    map_resolution_m: float = 1.75
     shadowing_random: bool = False
     biased_share: float = 0.0
     bias_db: float = 5.0
