@@ -96,7 +96,7 @@ class MaddpgConfig:
         ValueError: a value outside its range, named with the range.
     """
 
-    num_envs: int = 96
+    num_envs: int = 16
     share: str = "separate"
     critic: str = "concatenated"
     actor_hidden: tuple[int, ...] = (64, 64)
@@ -202,7 +202,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "actor_hidden": (48, 48),
         "critic_hidden": (48, 48),
         "batch_size": 4096,
-        "buffer_size": 6144,
+        "buffer_size": 2048,
+        "lr_final_factor": 0.1,
+        "noise_end": 0.05,
         "reward_normalisation": True,
         "reward_clip": 5.0,
         "warmup_steps": 0,
