@@ -49,7 +49,8 @@ def apply_gradients(
     """
     parameters = list(module.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
+        # The fused optimiser reads gradients in the memory order of the parameters, whatever their strides say.
+        parameter.grad = gradient.contiguous()
     norms = []
     for net in (part for part in module.modules() if isinstance(part, BatchedMlp)):
         gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
