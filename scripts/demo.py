@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from agents import load_agent, make_agent
+from agents.config import MaddpgConfig
 from baselines import make_policy
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.evaluation import EvaluationResult, format_table
@@ -118,7 +119,7 @@ def train(plan: Plan, site: str, log_dir: Path, seed: int) -> None:
     """One agent on the training sites of a preset; ``best.pt`` in ``log_dir`` is the policy to use."""
     settings = {"seed": seed, **plan.agent}
     batched = {} if "num_envs" not in settings else {"num_envs": settings["num_envs"]}
-    env = make_env(ENV_ID, num_envs=batched.get("num_envs", 96), seed=seed, site=site, **plan.env)
+    env = make_env(ENV_ID, num_envs=batched.get("num_envs", MaddpgConfig.num_envs), seed=seed, site=site, **plan.env)
     make_agent("maddpg", env, **settings).train(total_steps=plan.steps, log_dir=log_dir, progress=True)
 
 

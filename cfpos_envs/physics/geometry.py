@@ -47,9 +47,7 @@ def polar(vectors_m: Float[Tensor, "*batch 2"]) -> tuple[Float[Tensor, "*batch"]
     return torch.linalg.vector_norm(vectors_m, dim=-1), torch.atan2(vectors_m[..., 1], vectors_m[..., 0])
 
 
-def cartesian(
-    distance_m: Float[Tensor, "*batch"], azimuth_rad: Float[Tensor, "*batch"]
-) -> Float[Tensor, "*batch 2"]:
+def cartesian(distance_m: Float[Tensor, "*batch"], azimuth_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
     """Inverse of ``polar``."""
     return distance_m.unsqueeze(-1) * unit_vectors(azimuth_rad)
 

@@ -37,8 +37,8 @@ class Effort:
 
     seeds: int = 3
     episodes: int = 200
-    train_steps: int = 60_000
-    num_envs: int = 96
+    train_steps: int = 30_000
+    num_envs: int = 16
     points: int = 1500
     small: Mapping[str, Any] = field(default_factory=dict)
 
