@@ -117,10 +117,9 @@ def run(plan: Plan, folder: Path, seed: int) -> dict[str, list[EvaluationResult]
 
 def train(plan: Plan, site: str, log_dir: Path, seed: int) -> None:
     """One agent on the training sites of a preset; ``best.pt`` in ``log_dir`` is the policy to use."""
-    settings = {"seed": seed, **plan.agent}
-    batched = {} if "num_envs" not in settings else {"num_envs": settings["num_envs"]}
-    env = make_env(ENV_ID, num_envs=batched.get("num_envs", MaddpgConfig.num_envs), seed=seed, site=site, **plan.env)
-    make_agent("maddpg", env, **settings).train(total_steps=plan.steps, log_dir=log_dir, progress=True)
+    num_envs = plan.agent.get("num_envs", MaddpgConfig.num_envs)
+    env = make_env(ENV_ID, num_envs=num_envs, seed=seed, site=site, **plan.env)
+    make_agent("maddpg", env, seed=seed, **plan.agent).train(total_steps=plan.steps, log_dir=log_dir, progress=True)
 
 
 def evaluate_all(plan: Plan, folder: Path) -> dict[str, list[EvaluationResult]]:

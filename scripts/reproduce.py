@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--episodes", type=int, help="evaluation episodes")
     arguments.add_argument("--steps", type=int, dest="train_steps", help="environment steps per trained agent")
     arguments.add_argument("--out", type=Path, default=Path("outputs/reproduce"), help="folder for PNG and JSON")
+    arguments.add_argument("--workers", type=int, default=1, help="agents trained at the same time, one core each")
     arguments.add_argument("--debug", action="store_true", help="show tracebacks")
     return arguments
 
@@ -39,10 +40,13 @@ def effort(arguments: argparse.Namespace) -> Effort:
         ValueError: a count below 1.
     """
     base = Effort.quick() if arguments.quick else Effort()
-    changes = {name: getattr(arguments, name) for name in ("seeds", "episodes", "train_steps")}
+    changes = {name: getattr(arguments, name) for name in ("seeds", "episodes", "train_steps", "workers")}
     for name, value in changes.items():
         if value is not None and value < 1:
             raise ValueError(f"--{name.removeprefix('train_')}={value} must be at least 1")
+    # Quick agents are worthless: nothing to keep.
+    folder = None if arguments.quick else str(arguments.out / "agents")
+    base = dataclasses.replace(base, agents_folder=folder)
     return dataclasses.replace(base, **{name: value for name, value in changes.items() if value is not None})
 
 

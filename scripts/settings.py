@@ -38,7 +38,7 @@ class TrainSettings:
     env: Any = MISSING
     agent: Any = MISSING
     seed: int = 0
-    total_steps: int = 40_000
+    total_steps: int = 30_000
     device: str = "cpu"
     threads: int = 1
     resume: str | None = None

@@ -7,7 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from scripts.experiments.common import Effort, Outcome, compare, progress, row, train
+from scripts.experiments.common import Effort, Outcome, compare, progress, row
+from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
 _PAPER = {"formulation": "strict", "action": "polar", "reward": "shared", "fusion": "mean", "similarity": "log"}
@@ -24,10 +25,12 @@ STEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def run(effort: Effort) -> Outcome:
     """Train every step with ``seeds`` seeds and evaluate on the same unseen drops."""
+    seeds = range(effort.seeds)
+    train_ahead([Job(ENV_ID, seed, *options) for options in STEPS.values() for seed in seeds], effort, "training")
     rows = []
     for name, (env, agent) in progress(STEPS.items(), "ablation"):
         results = []
-        for seed in range(effort.seeds):
+        for seed in seeds:
             maddpg = train(ENV_ID, effort, seed, env, agent)
             results.append(compare(ENV_ID, {name: maddpg}, effort, env)[name])
         rows.append(row(name, results))

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from cfpos_envs.rendering import draw_cdf, new_figure
-from scripts.experiments.common import Effort, Outcome, baselines, compare, train
+from scripts.experiments.common import Effort, Outcome, baselines, compare
+from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
 ENV: dict[str, Any] = {"site": "cf-200"}
 # 225 surveyed reference points on a 15 x 15 grid that reaches the borders of the 200 m square.
-_SURVEY: dict[str, Any] = {"database": "surveyed", "grid": "border", "spacing": 200.0 / 14.0, "neighbours": 4}
+_REFERENCES: dict[str, Any] = {"grid": "border", "spacing": 200.0 / 14.0}
+_SURVEY: dict[str, Any] = {**_REFERENCES, "database": "surveyed", "matching": "wknn", "neighbours": 4}
 POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "fingerprint, RSS": ("fingerprint", {**_SURVEY, "feature": "rss-db"}),
     "fingerprint, AOA": ("fingerprint", {**_SURVEY, "feature": "aoa"}),
     "fingerprint, hybrid": ("fingerprint", {**_SURVEY, "feature": "joint-db"}),
     "fingerprint, hybrid, median of APs": ("fingerprint", {**_SURVEY, "feature": "joint-db", "fusion": "median"}),
-    "gpr": ("gpr", {}),
+    "Gaussian process, RSS": ("gpr", {**_REFERENCES, "feature": "rss-db"}),
+    "Gaussian process, AOA": ("gpr", {**_REFERENCES, "feature": "aoa"}),
+    "Gaussian process, hybrid": ("gpr", {**_REFERENCES, "feature": "joint"}),
     "joint-gn": ("joint-gn", {}),
     "untrained": ("untrained", {}),
 }
@@ -24,9 +28,10 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def run(effort: Effort) -> Outcome:
     """Everything on the same unseen drops of cf-200."""
-    env = {**ENV, **({"num_ues": 2, "num_sites": 2} if effort.is_quick else {})}
+    env = {**ENV, **({"num_ues": 2, "num_sites": 2, "num_antennas": 4} if effort.is_quick else {})}
     own = Effort(**{**effort.__dict__, "small": {}})
     policies = baselines(ENV_ID, own, POLICIES, env)
+    train_ahead([Job(ENV_ID, seed, env) for seed in range(effort.seeds)], own, "training")
     policies |= {f"MADDPG #{seed}": train(ENV_ID, own, seed, env) for seed in range(effort.seeds)}
     results = compare(ENV_ID, policies, own, env)
     rows = [

@@ -6,7 +6,8 @@ from typing import Any
 
 from cfpos_envs import make_scenario
 from cfpos_envs.rendering import draw_convergence, new_figure
-from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row, train
+from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
+from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-v0"
 SITES = ("clean", "shadowed")
@@ -17,6 +18,8 @@ def run(effort: Effort) -> Outcome:
     rows: list[dict[str, Any]] = []
     curves: dict[str, list[float]] = {}
     switch = make_scenario(ENV_ID, **effort.env()).config.stage_one_rounds
+    jobs = [Job(ENV_ID, seed, {"site": site}) for site in SITES for seed in range(effort.seeds)]
+    train_ahead(jobs, effort, "training")
     for site in progress(SITES, "chain"):
         env = {"site": site}
         agents = {f"MADDPG #{seed}": train(ENV_ID, effort, seed, env) for seed in range(effort.seeds)}

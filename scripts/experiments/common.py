@@ -1,19 +1,17 @@
-"""What the experiments share: how much effort to spend, training one agent, averaging over seeds, the outcome."""
+"""What the experiments share: how much effort to spend, comparing policies, averaging over seeds, the outcome."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from agents import make_agent
+from agents.config import MaddpgConfig
 from baselines import make_policy
 from cfpos_envs import make_env
 from cfpos_envs.evaluation import EvaluationResult, evaluate_many
@@ -33,14 +31,18 @@ class Effort:
         num_envs: parallel episodes while training.
         points: estimates, drops or scenes where an experiment needs no training.
         small: environment overrides that shrink everything (quick mode); empty for the real thing.
+        agents_folder: where trained agents are kept and taken from; None: nowhere.
+        workers: agents trained at the same time, one core each.
     """
 
     seeds: int = 3
     episodes: int = 200
     train_steps: int = 30_000
-    num_envs: int = 16
+    num_envs: int = MaddpgConfig.num_envs
     points: int = 1500
     small: Mapping[str, Any] = field(default_factory=dict)
+    agents_folder: str | None = None
+    workers: int = 1
 
     @classmethod
     def quick(cls) -> Effort:
@@ -69,38 +71,6 @@ class Outcome:
     rows: list[dict[str, Any]]
     figure: Figure
     remarks: list[str] = field(default_factory=list)
-
-
-def train(
-    env_id: str,
-    effort: Effort,
-    seed: int,
-    env: Mapping[str, Any] | None = None,
-    agent: Mapping[str, Any] | None = None,
-    log_dir: str | Path | None = None,
-) -> Any:
-    """One MADDPG agent, trained without labels on training sites.
-
-    Args:
-        env_id: environment.
-        effort: number of steps and parallel episodes.
-        seed: of environment and agent.
-        env: environment overrides.
-        agent: overrides of the agent's settings.
-        log_dir: where checkpoints and TensorBoard files go; None: a folder that is removed afterwards.
-
-    Returns:
-        The agent with the weights of its best label-free score.
-    """
-    batched = make_env(env_id, num_envs=effort.num_envs, seed=seed, **effort.env(**(env or {})))
-    settings = {"seed": seed, "threads": 1, **(_QUICK_AGENT if effort.is_quick else {}), **(agent or {})}
-    maddpg = make_agent("maddpg", batched, **settings)
-    with tempfile.TemporaryDirectory() as scratch:
-        maddpg.train(total_steps=effort.train_steps, log_dir=log_dir or scratch)
-    return maddpg
-
-
-_QUICK_AGENT = {"warmup_steps": 16, "batch_size": 32, "evaluations": 2, "validation_envs": 4, "test_envs": 4}
 
 
 def compare(

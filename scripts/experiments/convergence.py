@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cfpos_envs import make_scenario
 from cfpos_envs.rendering import draw_convergence, new_figure
-from scripts.experiments.common import Effort, Outcome, progress, train
+from scripts.experiments.common import Effort, Outcome, progress
+from scripts.experiments.training import train
 
 STATES = {"RSS": "dcp-rss-v0", "AOA": "dcp-aoa-v0", "JAR": "dcp-jar-v0"}
 SHARE_OF_IMPROVEMENT = 0.95
@@ -44,12 +45,12 @@ def steps_to_converge(steps: Sequence[float] | np.ndarray, rmse_m: Sequence[floa
 def run(effort: Effort) -> Outcome:
     """Train on each kind of state; the percentages compare JAR with the other two as the paper does."""
     rows: list[dict[str, Any]] = []
-    curves: dict[str, Any] = {}
+    curves: dict[str, tuple[list[float], list[float]]] = {}
     for state, env_id in progress(STATES.items(), "fig2"):
         runs = [learning_curve(env_id, effort, seed) for seed in range(effort.seeds)]
         rounds = make_scenario(env_id).rounds
         rmse_m = np.mean([rmse for _, rmse in runs], axis=0)
-        curves[state] = (runs[0][0] / rounds, rmse_m)
+        curves[state] = ((runs[0][0] / rounds).tolist(), rmse_m.tolist())
         episodes = float(np.mean([steps_to_converge(*curve) for curve in runs])) / rounds
         rows.append(
             {

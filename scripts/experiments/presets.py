@@ -7,7 +7,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row, train
+from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
+from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
 PRESETS = ("clean", "shadowed", "miscalibrated", "hard")
@@ -31,9 +32,10 @@ def run(effort: Effort) -> Outcome:
     """Train ``seeds`` agents of each kind on each preset and on their mixture, evaluate all on unseen sites."""
     presets = effort.chosen(PRESETS)
     jobs = [(kind, site, seed) for kind in AGENTS for site in (*presets, "mixed") for seed in range(effort.seeds)]
+    ahead = [Job(ENV_ID, seed, {"site": site}, AGENTS[kind]) for kind, site, seed in jobs]
+    train_ahead(ahead, effort, "training")
     trained = {
-        (kind, site, seed): train(ENV_ID, effort, seed, {"site": site}, AGENTS[kind])
-        for kind, site, seed in progress(jobs, "training")
+        (kind, site, seed): train(ENV_ID, effort, seed, {"site": site}, AGENTS[kind]) for kind, site, seed in jobs
     }
     wanted = {name: BASELINES[name] for name in _QUICK_BASELINES} if effort.is_quick else BASELINES
     rows: list[dict[str, Any]] = []

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cfpos_envs.rendering import draw_convergence, new_figure
-from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row, train
+from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
+from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
 SPACINGS_M = (0.5, 1.0, 1.5, 2.0, 2.5)
@@ -27,6 +28,8 @@ def sweep(effort: Effort, parameter: str, values: Sequence[int], axis_label: str
         f"fingerprint, {spacing:g} m": ("fingerprint", {"spacing": spacing}) for spacing in spacings
     }
     wanted["joint-gn"] = ("joint-gn", {})
+    jobs = [Job(ENV_ID, seed, {parameter: value}) for value in values for seed in range(effort.seeds)]
+    train_ahead(jobs, effort, "training")
     rows: list[dict[str, Any]] = []
     for value in progress(values, parameter):
         env = {parameter: value}
