@@ -40,7 +40,7 @@ def make_agent(name: str, env: Any, *, preset: str | None = None, **overrides: A
     else:
         base = MaddpgConfig.build(overrides)
         env = as_vector_env(env, base.num_envs, base.seed, base.device)
-        agent = _AGENTS[name](env, MaddpgConfig.build({**default_overrides(env), **overrides}))
+        agent = _AGENTS[name](env, MaddpgConfig.build({**default_overrides(env, overrides.get("critic")), **overrides}))
     agent.check_trainable()
     return agent
 

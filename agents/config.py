@@ -165,7 +165,7 @@ class MaddpgConfig:
         """A named setting, with changes on top.
 
         Args:
-            preset: ``default``, ``entity``, ``paper`` or ``simple-spread``; see ``PRESETS``.
+            preset: ``default``, ``entity``, ``model``, ``paper`` or ``simple-spread``; see ``PRESETS``.
             overrides: fields of this class.
 
         Raises:
@@ -235,9 +235,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def default_overrides(env: Any) -> dict[str, Any]:
-    """The preset's fields that suit an environment: ``entity`` where it has entities, ``default`` elsewhere."""
-    return dict(PRESETS["entity" if getattr(env, "entities", None) is not None else "default"])
+# The same actors ascending the environment's own objective: no critic, no noise, no memory.
+PRESETS["model"] = {**PRESETS["entity"], "critic": "model", "lr_actor": 2e-3}
+
+
+def default_overrides(env: Any, critic: str | None = None) -> dict[str, Any]:
+    """The preset's fields that suit an environment: ``entity`` where it has entities, ``default`` elsewhere.
+
+    Args:
+        env: with an attribute ``entities`` if it has any.
+        critic: the critic asked for; ``model`` on an environment with entities chooses the preset ``model``.
+    """
+    if getattr(env, "entities", None) is None:
+        return dict(PRESETS["default"])
+    return dict(PRESETS["model" if critic == "model" else "entity"])
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ SCALARS: dict[str, str] = {
     "reward/round_<t>": "the same for one round (games of at most 12 rounds); shows the stages of chained games",
     "score/train": "label-free score at the end of the training episodes, with exploration",
     "score/validation": "label-free score of the noise-free policy on fixed validation drops; selects best.pt",
-    "score/best": "highest score/validation so far",
+    "score/best": "score/validation of the policy in best.pt",
     "test/rmse_m": "position RMSE in metres of the noise-free policy on fixed test drops; never used to select",
     "test/bound_rmse_m": "root mean squared position error bound of the same drops, metres",
     "loss/critic": "mean squared Bellman error, summed over twin critics and over separate networks",
