@@ -14,6 +14,11 @@ from scripts.experiments.training import Job, train, train_ahead
 ENV_ID = "dcp-jar-v0"
 PRESETS = ("clean", "shadowed", "miscalibrated", "hard")
 MIXED = "mixed"
+# With good and bad sites in one batch the fixed scales of ``cauchy`` keep the bad ones from drowning the good ones.
+TRAINING: dict[str, dict[str, Any]] = {
+    **{site: {"site": site} for site in PRESETS},
+    MIXED: {"site": MIXED, "similarity": "cauchy"},
+}
 AGENTS: dict[str, dict[str, Any]] = {"MADDPG": {}, "model critic": {"critic": "model"}}
 BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "fingerprint, 0.5 m": ("fingerprint", {"spacing": 0.5}),
@@ -42,7 +47,7 @@ def run(effort: Effort) -> Outcome:
     trained: dict[tuple[str, str, int], Any] = {}
     for site, spent in efforts.items():
         jobs = {
-            (kind, site, seed): Job(ENV_ID, seed, {"site": site}, AGENTS[kind])
+            (kind, site, seed): Job(ENV_ID, seed, TRAINING[site], AGENTS[kind])
             for kind in AGENTS
             for seed in range(effort.seeds)
         }
