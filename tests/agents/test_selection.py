@@ -1,5 +1,6 @@
 """Which policy of a run is kept, and which samples of the memory are learned from."""
 
+import pytest
 import torch
 
 from agents.assessment import is_as_good
@@ -50,6 +51,6 @@ def test_validity_survives_saving_and_new_transitions():
 def test_rewards_are_scaled_by_the_valid_ones_alone():
     rewards = torch.tensor([[2.0, 0.0], [-4.0, 0.0]])
     valid = torch.tensor([[True, False], [True, False]])
-    assert scale_rewards(rewards, True, 0.0, valid)[:, 0].tolist() == [2 / 3, -4 / 3]
-    assert scale_rewards(rewards, True, 1.0, valid)[:, 0].tolist() == [2 / 3, -1.0]
-    assert scale_rewards(rewards, True, 0.0)[:, 0].tolist() == [2 / 1.5, -4 / 1.5]
+    assert scale_rewards(rewards, True, 0.0, valid)[:, 0].tolist() == pytest.approx([2 / 3, -4 / 3])
+    assert scale_rewards(rewards, True, 1.0, valid)[:, 0].tolist() == pytest.approx([2 / 3, -1.0])
+    assert scale_rewards(rewards, True, 0.0)[:, 0].tolist() == pytest.approx([2 / 1.5, -4 / 1.5])
