@@ -77,13 +77,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The same rows as a Markdown table."""
-    header = list(rows[0])
-    body = ["| " + " | ".join(_cell(row.get(key)) for key in header) + " |" for row in rows]
-    return "\n".join(["| " + " | ".join(header) + " |", "|---" * len(header) + "|", *body])
-
-
 def result_row(label: str, result: EvaluationResult) -> dict[str, Any]:
     """The figures of one evaluation for a results file; lengths in metres."""
     return {

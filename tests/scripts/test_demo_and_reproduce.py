@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import reproduce
+from scripts import reproduce, update_results
 from scripts.experiments import EXPERIMENTS
 from scripts.experiments.convergence import steps_to_converge
 from tests.scripts.commands import error_line, files_below, run
@@ -25,6 +25,13 @@ def test_demo_trains_compares_and_leaves_everything(tmp_path: Path) -> None:
         assert {"joint-gn", "untrained", "centroid", "DCP-MADDPG"} <= {row["policy"] for row in rows}
         assert all(np.isfinite(row["rmse_m"]) for row in rows)
     assert "here/results.json" in done.stdout
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
+    update_results.main([str(tmp_path / "here" / "results.json"), "--page", str(page)])
+    text = page.read_text()
+    assert "old" not in text
+    assert text.endswith("<!-- end of results -->\nafter\n")
+    assert all(f"| {row['policy']} | {row['rmse_m']:.3f} |" in text for rows in sites.values() for row in rows)
     assert "position error bound" in done.stdout
 
 
