@@ -81,10 +81,9 @@ def test_actors_find_the_action_that_the_observation_calls_for(critic: str, shar
     assert missed < 0.08  # an actor that does nothing misses by 0.25
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "ou"])
-def test_td3_switches_and_normalisation_still_find_the_optimum(noise: str) -> None:
+def test_td3_switches_ou_noise_and_normalisation_still_find_the_optimum() -> None:
     switches = {"twin_critics": True, "target_smoothing": 0.1, "policy_delay": 2, "observation_normalisation": True}
-    agent = trained(probe_env(probes.Follow), 9000, noise=noise, gamma=0.5, **switches)
+    agent = trained(probe_env(probes.Follow), 9000, noise="ou", gamma=0.5, **switches)
     observations, _ = fresh(agent)
     assert (agent.act_batch(observations)[..., 0] - 0.5 * observations[..., 0]).abs().mean() < 0.1
 
@@ -153,7 +152,7 @@ def test_reward_normalisation_makes_the_scale_of_rewards_irrelevant() -> None:
 
 
 def test_a_third_party_game_with_unequal_spaces_and_early_ends_is_learned() -> None:
-    agent = trained(probes.UnequalZoo(), 2400, gamma=0.5, update_every=2, updates_per_step=1, batch_size=64)
+    agent = trained(probes.UnequalZoo(), 1800, gamma=0.5, update_every=2, updates_per_step=1, batch_size=64)
     observations = {"long": np_row(0.3, 0.3), "short": np_row(0.3)}
     actions = agent.act(observations)
     assert abs(actions["long"][0] - 3.0) < 0.3
