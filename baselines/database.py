@@ -20,8 +20,8 @@ class Database(ABC):
     """P reference points with their fingerprints over M APs.
 
     Attributes:
-        positions_m: [P, 2].
-        rss_dbm: [P, M].
+        positions_m: [P, 2] metres.
+        rss_dbm: [P, M] dBm.
         has_spectra: whether angular spectra are known too.
     """
 

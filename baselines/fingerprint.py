@@ -38,7 +38,8 @@ class FingerprintOptions:
         spacing: distance eta of neighbouring reference points, metres.
         grid: ``cells`` puts them at cell centres, ``border`` lets the outermost ones lie on the border.
         database: ``model`` predicts the fingerprints from path loss and, where known, the shadowing map;
-            ``surveyed`` simulates one noisy measurement per reference point.
+            ``surveyed`` simulates one noisy measurement per reference point. Neither contains shadowing whose map
+            is unknown: a fair survey of a shadowed site needs ``shadowing_known=True`` in the environment.
         survey: CSV file (see ``Fingerprint.from_csv``) to use at every site instead of a database of its own.
         survey_seed: seed of the surveyed database.
         fusion: ``central`` compares the fingerprints of all APs at once; ``median`` lets every AP match its own and

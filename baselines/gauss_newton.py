@@ -60,8 +60,8 @@ class GaussNewtonOptions:
 
     Attributes:
         sigma_db: standard deviation of the shadowing that no map explains, dB; None takes what the network was told.
-        steps: Gauss-Newton steps, >= 1.
-        grid_spacing: spacing of the coarse search, metres.
+        steps: Gauss-Newton steps, >= 1, each at most 5 m long.
+        grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it.
         bearing: source of the bearings of ``joint-gn``: ``profile`` compares the angular power spectrum (all that the
             game's agents see) with the table of directions; ``music`` and ``beamscan`` use the whole covariance.
         self_calibrate: in the second half of the steps, remove every AP's median residual over its users and take
@@ -124,7 +124,7 @@ class RssGaussNewton(_GaussNewton):
 
 
 class JointGaussNewton(_GaussNewton):
-    """RSS (radial) and bearings (tangential), each weighted by its information: the strongest hand-made estimator."""
+    """RSS (radial) and bearings (tangential), each weighted by its information."""
 
     name: ClassVar[str] = "joint-gn"
     uses_bearings: ClassVar[bool] = True

@@ -57,7 +57,9 @@ class GprOptions:
 
 
 class GaussianProcess(Estimator):
-    """One Gaussian process per site from a simulated survey (with the site's shadowing where its map is known).
+    """Regression from fingerprints to positions: one Gaussian process per site, fitted to a simulated survey of it.
+
+    The survey contains the site's shadowing where its map is known and none otherwise.
 
     Args:
         env, options: see ``Policy`` and ``GprOptions``.

@@ -30,9 +30,9 @@ class Site:
 
     Attributes:
         radio: the known constants.
-        ap_positions_m: [..., M, 2].
-        ap_orientation_rad, height_diff_m: [..., M].
-        maps_db: [..., M, G, G] known shadowing maps, or None.
+        ap_positions_m: [..., M, 2] metres.
+        ap_orientation_rad, height_diff_m: [..., M] direction of the array's axis; AP minus UE height.
+        maps_db: [..., M, G, G] known shadowing maps on a regular grid over the area, or None.
     """
 
     radio: RadioModel

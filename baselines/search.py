@@ -52,7 +52,10 @@ class DirectSearchOptions:
 
 
 class DirectSearch(Estimator):
-    """Maximises the similarity that the reward is made of: the ceiling of what that reward can teach."""
+    """Maximises the ``log`` similarity of RSS and AOA: where a policy rewarded with it would end.
+
+    It does so whatever similarity the environment rewards; see ``log_similarity``.
+    """
 
     name: ClassVar[str] = "direct-search"
     options_class: ClassVar[type] = DirectSearchOptions
@@ -83,7 +86,7 @@ class DirectSearch(Estimator):
 
 
 class Centroid(Estimator):
-    """Mean of the AP positions weighted by linear RSS."""
+    """Mean of the AP positions weighted by linear RSS: the start of the RSS game and a floor for estimators."""
 
     name: ClassVar[str] = "centroid"
 
@@ -111,7 +114,7 @@ class RandomOptions:
 
 
 class RandomPolicy(Policy):
-    """Uniform actions in [-1, 1]: the floor of every comparison."""
+    """Uniform actions in [-1, 1]: what a game does without any policy (in ``confidence`` games still a fair fix)."""
 
     name: ClassVar[str] = "random"
     options_class: ClassVar[type] = RandomOptions
@@ -156,6 +159,8 @@ def log_similarity(
     usable: Bool[Tensor, "B M K"],
 ) -> Float[Tensor, "B K C"]:
     """Similarity s = -log(rms / 1 dB + 0.05) - log(1 - Xi^a) of C candidate points per user.
+
+    Source: Liu et al. (DCP), eq. (7), repaired; see ``physics.similarity``.
 
     Args:
         site: B episodes' sites.

@@ -29,8 +29,8 @@ class Survey:
     """Measured fingerprints at P known points.
 
     Attributes:
-        positions_m: [P, 2].
-        rss_dbm: [P, M].
+        positions_m: [P, 2] metres.
+        rss_dbm: [P, M] dBm.
         angular_power: [P, M, L] linear, any scale per AP; None where only RSS was surveyed.
     """
 
