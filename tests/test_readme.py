@@ -1,4 +1,4 @@
-"""What the README shows works: every Python block and every marked command is run in an empty folder."""
+"""What README and documentation show works: every Python block, every marked command is run in an empty folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON_BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON_BLOCKS = _PYTHON.findall(TEXT)
+DOCS_BLOCKS = {
+    f"{page.relative_to(ROOT / 'docs').with_suffix('')}-{index}": block
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for index, block in enumerate(_PYTHON.findall(page.read_text(encoding="utf-8")))
+}
+POLICIES = ROOT / "docs" / "policies"
 COMMANDS = re.findall(r"^<!-- tested with: (.*?) -->\n```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -32,6 +39,29 @@ def test_the_readme_has_the_blocks_that_are_tested() -> None:
 def test_python_block_runs(block: str, tmp_path: Path) -> None:
     done = run([sys.executable, "-c", block], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", DOCS_BLOCKS.values(), ids=list(DOCS_BLOCKS))
+def test_python_block_of_the_documentation_runs(block: str, tmp_path: Path) -> None:
+    done = run([sys.executable, "-c", block], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_python_block_escapes_for_its_spelling() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        assert len(re.findall(r"```\s*py", text)) == len(_PYTHON.findall(text)), page
+
+
+def test_every_policy_has_a_page_that_the_index_links() -> None:
+    # The table in the index is made from the registry, which `make docs` checks.
+    index = (POLICIES / "index.md").read_text(encoding="utf-8")
+    registered = set(re.findall(r"^\| `([\w-]+)` \|", index, re.MULTILINE))
+    assert "joint-gn" in registered
+    assert {page.stem for page in POLICIES.glob("*.md")} - {"index"} == registered
+    for name in registered:
+        assert (POLICIES / f"{name}.md").read_text(encoding="utf-8").startswith(f"# `{name}`")
+        assert f"({name}.md)" in index
 
 
 @pytest.mark.parametrize(("quick", "block"), COMMANDS, ids=[f"command-{index}" for index in range(len(COMMANDS))])
