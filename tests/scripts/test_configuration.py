@@ -20,12 +20,7 @@ from scripts.settings import EvaluateSettings, TrainSettings, check_counts, plai
 register_schemas()
 # Taken at import: other tests register toys.
 ENV_IDS = list_envs()
-AGENT_PRESETS = {
-    "maddpg": ("entity", {}),
-    "maddpg-model": ("entity", {"critic": "model"}),
-    "maddpg-paper": ("paper", {}),
-    "maddpg-plain": ("default", {}),
-}
+AGENT_PRESETS = {"maddpg": "entity", "maddpg-model": "model", "maddpg-paper": "paper", "maddpg-plain": "default"}
 GIVEN_BY_THE_RUN = ("seed", "device", "threads")
 
 
@@ -57,11 +52,10 @@ def test_environment_settings_are_those_of_the_dataclass(command: str, env_id: s
 
 @pytest.mark.parametrize("name", group("agent"))
 def test_agent_settings_are_those_of_the_dataclass(name: str) -> None:
-    preset, changes = AGENT_PRESETS[name]
     config = composed("train", f"agent={name}", "seed=5", "threads=2")
     assert config.agent.name == "maddpg"
     assert (config.agent.seed, config.agent.threads, config.agent.device) == (5, 2, "cpu")
-    wanted = as_plain(MaddpgConfig.preset(preset, **changes))
+    wanted = as_plain(MaddpgConfig.preset(AGENT_PRESETS[name]))
     left_out = set(GIVEN_BY_THE_RUN)
     found = plain(config.agent, "name")
     assert {key: value for key, value in found.items() if key not in left_out} == {
@@ -82,7 +76,7 @@ def test_command_settings_are_those_of_the_dataclass(command: str, settings: typ
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_yaml_files_compose_and_define_no_default(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    allowed = {"defaults", "hydra", *GIVEN_BY_THE_RUN, "critic"}
+    allowed = {"defaults", "hydra", *GIVEN_BY_THE_RUN}
     assert set(content) <= allowed
     assert all(str(content[key]).startswith("${") for key in GIVEN_BY_THE_RUN if key in content)
 
