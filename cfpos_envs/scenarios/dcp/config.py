@@ -208,6 +208,7 @@ class DcpConfig:
     def __post_init__(self) -> None:
         _validate_game(self)
         _validate_site(self.settings)
+        _validate_inside(self)
         if self.num_pilots is not None and self.num_pilots < self.num_ues:
             raise ValueError(
                 f"num_pilots={self.num_pilots} cannot serve num_ues={self.num_ues}: "
@@ -347,6 +348,18 @@ def _validate_game(c: DcpConfig) -> None:
         )
     if c.reward.startswith("held-out") and c.similarity == "paper" and c.held_out_share > 0:
         raise ValueError("similarity='paper' is normalised over all APs; use it with reward 'local' or 'shared'")
+
+
+def _validate_inside(c: DcpConfig) -> None:
+    if c.site_file is None:
+        return
+    side_m = c.settings.side_m
+    outside = ((c.site_file.ap_positions_m < 0) | (c.site_file.ap_positions_m > side_m)).any(dim=-1)
+    if outside.any():
+        row = int(outside.nonzero()[0]) + 1
+        raise ValueError(
+            f"AP {row} of site file {c.site!r} lies outside the square [0, {side_m:g}] m; set side_m or move the AP"
+        )
 
 
 def _validate_site(s: SiteSettings) -> None:
