@@ -22,7 +22,13 @@ _EVALUATIONS = 40
 def learning_curve(env_id: str, effort: Effort, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Environment steps and test RMSE in metres of the noise-free policy at every evaluation of one run."""
     with tempfile.TemporaryDirectory() as folder:
-        train(env_id, effort, seed, agent={"evaluations": 2 if effort.is_quick else _EVALUATIONS}, log_dir=folder)
+        train(
+            env_id,
+            effort,
+            seed,
+            agent={"evaluations": 2 if effort.is_quick else _EVALUATIONS, "test_envs": 8 if effort.is_quick else 64},
+            log_dir=folder,
+        )
         events = EventAccumulator(folder)
         events.Reload()
         scalars = events.Scalars("test/rmse_m")

@@ -73,7 +73,15 @@ def train(
     kept = None if effort.agents_folder is None else Path(effort.agents_folder) / job.file_name(effort)
     if kept is not None and kept.exists() and log_dir is None:
         return load_agent(kept, batched)
-    settings = {"seed": seed, "threads": 1, **(_QUICK_AGENT if effort.is_quick else {}), **job.agent}
+    # Test drops are evaluated once, at the end, by the experiment itself.
+    settings = {
+        "seed": seed,
+        "threads": 1,
+        "evaluations": 10,
+        "test_envs": 0,
+        **(_QUICK_AGENT if effort.is_quick else {}),
+        **job.agent,
+    }
     maddpg = make_agent("maddpg", batched, **settings)
     with tempfile.TemporaryDirectory() as scratch:
         maddpg.train(total_steps=effort.train_steps, log_dir=log_dir or scratch, progress=False)
