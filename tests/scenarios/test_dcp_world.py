@@ -120,3 +120,9 @@ def test_fixed_spacing_is_kept_on_cf_200():
     gaps = torch.linalg.vector_norm(displacement(positions, positions, 200.0, False), dim=-1)
     assert (gaps + 1e9 * torch.eye(25)).min().item() >= 25.0
     assert torch.allclose(pool[0].ap_orientation_rad, torch.full((25,), math.pi / 2))
+
+
+def test_users_of_cf_200_keep_away_from_the_aps():
+    _, state = fresh(site="cf-200", num_aps=25, batch=100, num_antennas=2)
+    vectors = displacement(state.ap_positions_m, state.true_position_m[:, 0], 200.0, False)
+    assert torch.linalg.vector_norm(vectors, dim=-1).min().item() >= 5.5

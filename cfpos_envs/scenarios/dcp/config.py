@@ -22,6 +22,7 @@ class SiteSettings:
         side_m, wrap: square area; distances on the torus if ``wrap``.
         layout: ``uniform`` or ``grid``.
         min_spacing_m: APs of a uniform layout keep this distance.
+        min_ue_distance_m: UEs keep this horizontal distance from every AP.
         height_diff_m: AP minus UE height.
         orientation_deg: direction of every array's axis, or None for random known ones.
         carrier_hz: the gain at 1 m scales by 21.3 log10(carrier / reference) dB (3GPP UMi).
@@ -46,6 +47,7 @@ class SiteSettings:
     wrap: bool = True
     layout: str = "uniform"
     min_spacing_m: float = 0.0
+    min_ue_distance_m: float = 0.0
     height_diff_m: float = 10.0
     orientation_deg: float | None = None
     carrier_hz: float = 10e9
@@ -96,6 +98,7 @@ SITE_PRESETS: dict[str, SiteSettings] = {
         side_m=200.0,
         wrap=False,
         min_spacing_m=25.0,
+        min_ue_distance_m=5.5,
         height_diff_m=8.5,
         # The array's normal lies along x, so its axis along y.
         orientation_deg=90.0,
@@ -185,6 +188,7 @@ class DcpConfig:
     wrap: bool | None = None
     layout: str | None = None
     min_spacing_m: float | None = None
+    min_ue_distance_m: float | None = None
     height_diff_m: float | None = None
     orientation_deg: float | None = None
     carrier_hz: float | None = None
@@ -370,7 +374,16 @@ def _validate_site(s: SiteSettings) -> None:
     _at_most(s, 4096, "num_aps", "num_antennas")
     _at_least(s, 0.0, "side_m", "carrier_hz", "tx_power_w", "bandwidth_hz", "map_resolution_m", strict=True)
     _at_least(s, 0.0, "shadowing_decorrelation_m", strict=True)
-    _at_least(s, 0.0, "height_diff_m", "min_spacing_m", "shadowing_db", "angular_spread_deg", "noise_figure_db")
+    _at_least(
+        s,
+        0.0,
+        "height_diff_m",
+        "min_spacing_m",
+        "min_ue_distance_m",
+        "shadowing_db",
+        "angular_spread_deg",
+        "noise_figure_db",
+    )
     _at_least(s, 0.0, "biased_share", "nlos_share", "array_offset_deg", "bias_db", "bearing_noise_deg")
     _at_least(s, -200.0, "snr_db", "noise_dbm")
     _at_most(s, 1.0, "biased_share", "nlos_share")

@@ -14,6 +14,9 @@ from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
 from cfpos_envs.streams import Streams
 
 
+_MAX_REDRAWS = 1000
+
+
 @dataclass(frozen=True)
 class Site:
     """One site, fixed over all its episodes. M APs; hidden entries are never observed.
@@ -158,9 +161,9 @@ def draw_drop(config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Stre
     Positions and blocked links come from the stream ``drop``, path angles and sample covariances from ``fading``.
     """
     settings, batch, num_ues = config.settings, len(site_ids), config.num_ues
-    positions = _trajectories(config, batch, streams)
-    times = positions.shape[1]
     ap_positions = pool.stack(site_ids, "ap_positions_m")
+    positions = _trajectories(config, ap_positions, streams)
+    times = positions.shape[1]
     true_orientation = pool.stack(site_ids, "ap_orientation_rad") + pool.stack(site_ids, "orientation_error_rad")
     # [B, M, T*K]: the rounds of a moving user are further points of the same site.
     links = link_geometry(
@@ -195,9 +198,30 @@ def draw_drop(config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Stre
     return Drop(positions, by_round(covariance), by_round(rss))
 
 
-def _trajectories(config: DcpConfig, batch: int, streams: Streams) -> Tensor:
+def _starting_points(config: DcpConfig, ap_positions_m: Tensor, streams: Streams) -> Tensor:
+    """[B, K, 2] uniform in the area, each redrawn until it keeps ``min_ue_distance_m`` from every AP."""
     settings, generator = config.settings, streams["drop"]
-    start = torch.rand(batch, 1, config.num_ues, 2, generator=generator, device=streams.device) * settings.side_m
+    shape = (len(ap_positions_m), config.num_ues, 2)
+    points = torch.rand(shape, generator=generator, device=streams.device) * settings.side_m
+    if settings.min_ue_distance_m == 0.0:
+        return points
+    for _ in range(_MAX_REDRAWS):
+        vectors = geometry.displacement(ap_positions_m, points, settings.side_m, settings.wrap)
+        nearest_m = torch.linalg.vector_norm(vectors, dim=-1).amin(dim=-2)
+        is_close = (nearest_m < settings.min_ue_distance_m).unsqueeze(-1)
+        if not bool(is_close.any()):
+            return points
+        others = torch.rand(shape, generator=generator, device=streams.device) * settings.side_m
+        points = torch.where(is_close, others, points)
+    raise ValueError(
+        f"no user finds a place min_ue_distance_m={settings.min_ue_distance_m} from every AP in a square of "
+        f"{settings.side_m} m; lower it"
+    )
+
+
+def _trajectories(config: DcpConfig, ap_positions_m: Tensor, streams: Streams) -> Tensor:
+    settings = config.settings
+    batch, start = len(ap_positions_m), _starting_points(config, ap_positions_m, streams).unsqueeze(1)
     if config.mobility == 0.0:
         return start
     generator = streams["mobility"]
