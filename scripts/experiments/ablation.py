@@ -11,14 +11,15 @@ from scripts.experiments.common import Effort, Outcome, compare, progress, row
 from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
-_PAPER = {"formulation": "strict", "action": "polar", "reward": "shared", "fusion": "mean", "similarity": "log"}
+SITE = {"site": "shadowed"}
+_PAPER = {"formulation": "strict", "action": "polar", "reward": "local", "fusion": "mean", "similarity": "paper"}
 _GAIN = {"action": "gain", "reward": "shared", "fusion": "line-search", "similarity": "log"}
 STEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "paper's game, plain MADDPG": (_PAPER, {"preset": "paper"}),
-    "+ gain actions": (_GAIN, {"preset": "paper"}),
-    "+ local reward": ({**_GAIN, "reward": "local"}, {}),
-    "+ information fusion": ({"reward": "counterfactual"}, {}),
-    "+ held-out reward": ({}, {}),
+    "paper's game, plain MADDPG": ({**SITE, **_PAPER, "start": "centroid"}, {"preset": "paper"}),
+    "+ gain actions": ({**SITE, **_GAIN, "start": "centroid"}, {"preset": "paper"}),
+    "+ local reward": ({**SITE, **_GAIN, "start": "centroid", "reward": "local"}, {}),
+    "+ information fusion": ({**SITE, "reward": "counterfactual"}, {}),
+    "+ held-out reward": (SITE, {}),
 }
 """Name -> (environment overrides, agent overrides); the last step is the default of the environment."""
 

@@ -37,7 +37,7 @@ class Effort:
 
     seeds: int = 3
     episodes: int = 200
-    train_steps: int = 30_000
+    train_steps: int = 20_000
     num_envs: int = MaddpgConfig.num_envs
     points: int = 1500
     small: Mapping[str, Any] = field(default_factory=dict)

@@ -13,7 +13,6 @@ from cfpos_envs.physics.innovations import Links, link_geometry, predicted_rss_d
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
 from cfpos_envs.streams import Streams
 
-
 _MAX_REDRAWS = 1000
 
 
