@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from cfpos_envs import list_envs, make_scenario
 from scripts.cli import ROOT
 
 INDEX = ROOT / "docs" / "equations.yml"
+RESULTS = ROOT / "docs" / "results"
 MARKER = re.compile(r"(<!-- made from the code: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -98,6 +100,22 @@ def equations(_: str) -> str:
     return markdown_table(rows)
 
 
+def result(name: str) -> str:
+    """The rows of ``docs/results/NAME.json``, written by ``scripts/reproduce.py NAME``."""
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    effort = content["effort"]
+    rows = [{key: _figure(value) for key, value in row.items()} for row in content["rows"]]
+    remarks = " ".join(content["remarks"])
+    spent = f"{effort['episodes']} episodes, {effort['train_steps']} training steps"
+    return f"`python scripts/reproduce.py {name}` ({spent}). {remarks}\n\n{markdown_table(rows)}"
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def load_index(path: Path) -> list[dict[str, str]]:
     """Entries of an equation index: ``equation``, ``what``, ``function`` (module:name) and ``test`` (file::name)."""
     entries: list[dict[str, str]] = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -154,4 +172,5 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "presets": presets,
     "scalars": scalars,
     "equations": equations,
+    "result": result,
 }

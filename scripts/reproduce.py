@@ -59,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         reports.check_writable(arguments.out)
         for name in arguments.names:
             outcome = experiment(name)(chosen)
-            settings = {"experiment": name, "effort": dataclasses.asdict(chosen)}
+            spent = dataclasses.asdict(chosen)
+            # Where agents are kept and how many train at once changes no result.
+            del spent["agents_folder"], spent["workers"]
+            settings = {"experiment": name, "effort": spent}
             written = [
                 reports.write_json(
                     arguments.out / f"{name}.json", {**settings, "rows": outcome.rows, "remarks": outcome.remarks}
