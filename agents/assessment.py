@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from agents.maddpg import Maddpg
+from agents.policies import MaddpgPolicies
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class FixedDrops:
         self.batches = math.ceil(episodes / env.num_envs)
         self._starts: dict[int, Any] = {}
 
-    def play(self, agent: Maddpg) -> Assessment:
+    def play(self, agent: MaddpgPolicies) -> Assessment:
         """Play all episodes without noise.
 
         Returns:

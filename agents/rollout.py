@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from agents.exploration import ActionNoise
 from agents.learner import CriticLearner, ModelLearner
+from agents.policies import MaddpgPolicies
 from agents.replay import Batch, Replay
 from cfpos_envs.streams import derive_seed
-
-if TYPE_CHECKING:
-    from agents.maddpg import Maddpg
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class CriticRollout:
         agent: with a learned critic.
     """
 
-    def __init__(self, agent: Maddpg) -> None:
+    def __init__(self, agent: MaddpgPolicies) -> None:
         config = agent.config
         assert isinstance(agent.learner, CriticLearner)
         self.agent, self.learner = agent, agent.learner
@@ -155,7 +153,7 @@ class CriticRollout:
         per_transition = self.replay.units if self.agent.config.samples_rows else 1
         return self.replay.size * per_transition >= self.agent.config.batch_size
 
-    def _sample(self, agent: Maddpg) -> Batch:
+    def _sample(self, agent: MaddpgPolicies) -> Batch:
         draw = self.replay.sample_units if agent.config.samples_rows else self.replay.sample
         batch = draw(agent.config.batch_size)
         if agent.normaliser is None:
@@ -177,7 +175,7 @@ class ModelRollout:
         agent: with ``critic=model``.
     """
 
-    def __init__(self, agent: Maddpg) -> None:
+    def __init__(self, agent: MaddpgPolicies) -> None:
         assert isinstance(agent.learner, ModelLearner)
         self.agent, self.learner = agent, agent.learner
         self.running = False

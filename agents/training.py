@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -18,11 +18,9 @@ from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, wri
 from agents.environments import sibling
 from agents.learner import set_learning_rates
 from agents.metrics import RunLog
+from agents.policies import MaddpgPolicies
 from agents.rollout import CriticRollout, ModelRollout, Round
 from cfpos_envs.streams import derive_seed
-
-if TYPE_CHECKING:
-    from agents.maddpg import Maddpg
 
 _LOG_POINTS = 500
 # Settings that may change between the parts of one run without changing what it computes.
@@ -34,7 +32,7 @@ class Trainer:
 
     def __init__(
         self,
-        agent: Maddpg,
+        agent: MaddpgPolicies,
         total_steps: int | None,
         log_dir: str | Path | None,
         resume: str | Path | None,
