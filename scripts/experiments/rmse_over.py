@@ -50,8 +50,5 @@ def sweep(effort: Effort, parameter: str, values: Sequence[int], axis_label: str
     curves["bound"] = (list(values), [line["bound_m"] for line in rows if line["policy"] == "MADDPG"])
     with new_figure(8.0, 4.5) as (figure, axes):
         draw_convergence(axes, curves, xlabel=axis_label)
-    return Outcome(
-        rows,
-        figure,
-        [f"{ENV_ID}, unseen sites without shadowing; MADDPG: {effort.seeds} seeds, trained on M = 36, L = 8 alone."],
-    )
+    remark = f"{ENV_ID}, unseen sites, no shadowing; MADDPG: {effort.seeds} seeds, trained on M = 36, L = 8 alone."
+    return Outcome(rows, figure, [remark])
