@@ -33,6 +33,7 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 """Blue, orange, green, purple, sky, vermilion, yellow, black."""
 
 _LINE_STYLES = ("-", "--", "-.", ":")
+_MAGNIFIED, _HALF_WINDOW_M = 6, 3.0
 _INK, _QUIET = "#222222", "#8A8A8A"
 _STYLE: Any = {
     "font.size": 10,
@@ -87,16 +88,37 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def episode_figure(scenario: Scenario[Any], state: TensorState, history: list[Tensor]) -> Figure:
-    """Picture of episode 0 of ``state``, as the scenario draws it.
+    """Picture of episode 0 of ``state``, as the scenario draws it, with the first users magnified beside it.
 
     Args:
         scenario: the game.
         state: its present state.
         history: joint estimates [K, 2] so far, the start first.
     """
-    with new_figure(6.4, 6.4) as (figure, axes):
+    truth = _array(scenario.truth(state)["true_position"][0])[:_MAGNIFIED]
+    columns = (len(truth) + 1) // 2
+    width_in = 7.2 + 2.6 * columns
+    with new_figure(width_in, 6.4) as (figure, axes):
+        axes.set_position((0.6 / width_in, 0.12, 5.9 / width_in, 0.8))
         scenario.draw(axes, state, history)
+        for user, point in enumerate(truth):
+            left_in = 7.2 + 2.6 * (user // 2)
+            panel = figure.add_axes((left_in / width_in, 0.55 - 0.45 * (user % 2), 2.1 / width_in, 0.35))
+            scenario.draw(panel, state, history)
+            _magnify(panel, user, point)
     return figure
+
+
+def _magnify(panel: Axes, user: int, point: np.ndarray) -> None:
+    """Show a few metres around one user, without the legend."""
+    legend = panel.get_legend()
+    if legend is not None:
+        legend.remove()
+    x, y = (float(value) for value in point)
+    panel.set(xlim=(x - _HALF_WINDOW_M, x + _HALF_WINDOW_M), ylim=(y - _HALF_WINDOW_M, y + _HALF_WINDOW_M))
+    panel.set(xlabel="", ylabel="")
+    panel.set_title(f"user {user}, {2 * _HALF_WINDOW_M:g} m across", fontsize=9)
+    panel.tick_params(labelsize=8)
 
 
 def draw_episode(

@@ -11,7 +11,7 @@ from torch import Tensor
 from cfpos_envs.measurements import RadioMeasurements
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, normalised_spectra, profile_peak
-from cfpos_envs.physics.bounds import drop_bound, measurement_statistics
+from cfpos_envs.physics.bounds import drop_fisher, measurement_statistics, position_error_bound
 from cfpos_envs.physics.innovations import coarse_joint_scores, distance_from_rss, rss_weighted_centroid
 from cfpos_envs.rendering import draw_episode
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
@@ -25,6 +25,7 @@ from cfpos_envs.streams import Streams
 
 FLOAT_BITS = 32
 STAGE_ONE_ROUNDS = 6
+_SINGULAR = 1e10
 
 
 class DcpScenario(Scenario[DcpState]):
@@ -268,12 +269,12 @@ class DcpScenario(Scenario[DcpState]):
             "true_position": true_position,
             "error_m": error,
             "rmse_m": error.square().mean(dim=-1).sqrt(),
-            "peb_m": self._bound(state, true_position),
+            "peb_m": position_error_bound(self._fisher(state, true_position)).to(error),
         }
 
-    def _bound(self, state: DcpState, true_position: Tensor) -> Tensor:
+    def _fisher(self, state: DcpState, true_position: Tensor) -> Tensor:
         known = state.shadowing_maps is not None
-        return drop_bound(
+        return drop_fisher(
             self.radio,
             measurement_statistics(self.radio),
             state.ap_positions_m,
@@ -340,15 +341,19 @@ class DcpScenario(Scenario[DcpState]):
         return float(FLOAT_BITS * (measured + self.rounds * self.action_size))
 
     def draw(self, axes: Any, state: DcpState, history: list[Tensor]) -> None:
-        """Episode 0: APs with their arrays, true and estimated positions round by round."""
+        """Episode 0: APs with their arrays, true and estimated positions round by round, ellipses of the bound."""
+        true_position = self.truth(state)["true_position"]
+        fisher = self._fisher(state, true_position)[0]
+        regular = bool((torch.linalg.cond(fisher) < _SINGULAR).all())
         draw_episode(
             axes,
             state.ap_positions_m[0].cpu().numpy(),
             state.ap_orientation_rad[0].cpu().numpy(),
-            self.truth(state)["true_position"][0].cpu().numpy(),
+            true_position[0].cpu().numpy(),
             [estimate.cpu().numpy() for estimate in history],
             side_m=self.radio.side_m,
             wrap=self.radio.wrap,
+            covariance=torch.linalg.inv(fisher).cpu().numpy() if regular else None,
         )
 
 
