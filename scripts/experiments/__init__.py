@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "presets": "presets",
     "chain": "chain",
     "cf200": "cf200",
+    "fingerprints": "fingerprints",
 }
 """Name on the command line -> module in this folder."""
 

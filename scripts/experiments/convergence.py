@@ -16,7 +16,7 @@ from scripts.experiments.training import train
 
 STATES = {"RSS": "dcp-rss-v0", "AOA": "dcp-aoa-v0", "JAR": "dcp-jar-v0"}
 SHARE_OF_IMPROVEMENT = 0.95
-_EVALUATIONS = 40
+_EVALUATIONS = 20
 
 
 def learning_curve(env_id: str, effort: Effort, seed: int) -> tuple[np.ndarray, np.ndarray]:
