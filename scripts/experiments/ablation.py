@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 
-from scripts.experiments.common import Effort, Outcome, compare, progress, row
+from scripts.experiments.common import Effort, Outcome, bars, compare, progress, row
 from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
@@ -35,12 +34,6 @@ def run(effort: Effort) -> Outcome:
             maddpg = train(ENV_ID, effort, seed, env, agent)
             results.append(compare(ENV_ID, {name: maddpg}, effort, env)[name])
         rows.append(row(name, results))
-    figure, axes = plt.subplots(figsize=(7, 3.5))
-    places = np.arange(len(rows))
-    axes.barh(places, [entry["rmse_m"] for entry in rows])
-    axes.axvline(rows[-1]["bound_m"], color="black", linestyle=":", label="bound")
-    axes.set(xlabel="RMSE [m]", xscale="log")
-    axes.set_yticks(places, [entry["policy"] for entry in rows])
-    axes.invert_yaxis()
-    axes.legend()
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    bars(axes, rows)
     return Outcome(rows, figure, [f"{ENV_ID}, default site, unseen drops; {effort.seeds} seeds per step."])

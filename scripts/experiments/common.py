@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tqdm import tqdm
 
 from agents.config import MaddpgConfig
 from baselines import make_policy
 from cfpos_envs import make_env
 from cfpos_envs.evaluation import EvaluationResult, evaluate_many
+from cfpos_envs.rendering import OKABE_ITO
 
 EVALUATION_SEED = 7
 Item = TypeVar("Item")
@@ -128,3 +131,24 @@ def progress(items: Iterable[Item], description: str, total: int | None = None) 
     """A progress bar with the time left, on standard error."""
     bar: Iterable[Item] = tqdm(items, desc=description, total=total, file=sys.stderr)
     return bar
+
+
+def bars(axes: Axes, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """RMSE of every row as horizontal bars from top to bottom, on a log axis with plain numbers; dotted: the bound."""
+    values = [line["rmse_m"] for line in rows]
+    bound = rows[-1]["bound_m"]
+    places = np.arange(len(rows))
+    axes.barh(places, values, color=OKABE_ITO[0])
+    for place, value in zip(places, values):
+        axes.annotate(
+            f"{value:.3g}", (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    if bound is not None:
+        axes.axvline(bound, color="black", linestyle=":", label="bound")
+        axes.legend(loc="lower right", fontsize=8)
+    axes.set(xscale="log", xlabel="RMSE [m]", title=title, xlim=(None, 2.5 * max(values)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks(places, [line["policy"] for line in rows])
+    axes.invert_yaxis()

@@ -6,9 +6,8 @@ import dataclasses
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 
-from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
+from scripts.experiments.common import Effort, Outcome, bars, baselines, compare, progress, row
 from scripts.experiments.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"
@@ -71,13 +70,7 @@ def run(effort: Effort) -> Outcome:
 
 
 def _bars(rows: list[dict[str, Any]], presets: Any) -> Any:
-    figure, panels = plt.subplots(1, len(presets), figsize=(4 * len(presets), 4.5), sharey=True, squeeze=False)
-    for axes, site in zip(panels[0], presets):
-        lines = [entry for entry in rows if entry["site"] == site]
-        axes.barh(np.arange(len(lines)), [entry["rmse_m"] for entry in lines])
-        if lines[0]["bound_m"] is not None:
-            axes.axvline(lines[0]["bound_m"], color="black", linestyle=":")
-        axes.set(title=site, xlabel="RMSE [m]", xscale="log")
-        axes.set_yticks(np.arange(len(lines)), [entry["policy"] for entry in lines])
-        axes.grid(alpha=0.3, axis="x")
+    figure, panels = plt.subplots(2, (len(presets) + 1) // 2, figsize=(12, 9), squeeze=False, layout="constrained")
+    for axes, site in zip(panels.flat, presets):
+        bars(axes, [entry for entry in rows if entry["site"] == site], title=site)
     return figure
