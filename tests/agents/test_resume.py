@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,22 @@ def test_two_equal_runs_are_equal_and_another_seed_is_not(tmp_path: Path) -> Non
     assert equal(states[0], states[2]) != []
 
 
-def test_ctrl_c_ends_the_round_and_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+@pytest.fixture
+def python_handler() -> Iterator[Any]:
+    """Python's own reaction to Ctrl-C, which a process started in the background of a shell lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_round_and_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, python_handler: Any) -> None:
     def press(step: int) -> None:
         if step == 200:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt, match="resume="):
         agent_for("entity").train(TOTAL, log_dir=tmp_path / "run", callback=press, progress=False)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is python_handler
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["run"]["steps"] == 208
     resumed, whole = agent_for("entity"), agent_for("entity")
     resumed.train(resume=tmp_path / "run", progress=False)
