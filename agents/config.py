@@ -226,7 +226,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 512,
         "update_every": 2,
         "updates_per_step": 1,
-        # The critic must lead: with equal rates the actors run into their limits before it knows the game.
+        # The critic learns several times faster than the actors that follow it.
         "lr_actor": 3e-4,
         "lr_critic": 2e-3,
         "tau": 0.01,
