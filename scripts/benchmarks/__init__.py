@@ -1,1 +1,17 @@
 """What ``scripts/benchmark.py`` measures, one module per subject, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from scripts.benchmarks.common import Options
+
+PARTS = ("environments", "yardsticks")
+"""Modules in this folder with ``run(options)``, in the order in which they run."""
+
+
+def measure(part: str, options: Options) -> dict[str, Any]:
+    """What ``run`` of a part hands back, see ``common``."""
+    found: dict[str, Any] = importlib.import_module(f"scripts.benchmarks.{part}").run(options)
+    return found

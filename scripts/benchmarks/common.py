@@ -6,6 +6,8 @@ printed and written as they are, under ``remarks`` (may be missing) sentences fo
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ class Options:
         threads: arithmetic threads of torch, here and in the yardsticks.
         repeats: every piece of work is timed this often, the fastest counts: what disturbs only ever adds.
         seconds: CPU seconds that one repeat lasts at least.
-        quick: tiny sizes; shows that everything runs, its numbers mean nothing.
+        quick: the parts shrink what they choose themselves too, see ``tiny``.
         yardsticks: name of a package -> Python executable that has it, for those not installed beside us.
         batches: numbers of episodes played at once.
         num_aps, num_ues, num_antennas: M, K, L of the scene.
@@ -48,10 +50,25 @@ class Options:
         if not 0.0 <= self.seconds < float("inf"):
             raise ValueError(f"--seconds={self.seconds} must be finite and not negative")
 
+    @classmethod
+    def tiny(cls) -> Options:
+        """Seconds instead of minutes: shows that everything runs; its numbers mean nothing."""
+        return cls(repeats=1, seconds=0.0, quick=True, batches=(1, 3), num_aps=9, num_ues=2, num_antennas=4)
+
     @property
     def scene(self) -> dict[str, int]:
         """Overrides that make an environment of this size."""
         return {"num_aps": self.num_aps, "num_ues": self.num_ues, "num_antennas": self.num_antennas}
+
+    def to_json(self) -> str:
+        """For another process."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Options:
+        """What ``to_json`` wrote."""
+        given = json.loads(text)
+        return cls(**{**given, "batches": tuple(given["batches"])})
 
 
 def cpu_s(work: Callable[[], Any], options: Options) -> float:
@@ -76,3 +93,42 @@ def cpu_s(work: Callable[[], Any], options: Options) -> float:
                 break
         best = min(best, spent / calls)
     return best
+
+
+@dataclass
+class Played:
+    """CPU seconds of some episodes: all resets and all steps, and how many there were of each."""
+
+    reset_s: float = 0.0
+    steps_s: float = 0.0
+    resets: int = 0
+    steps: int = 0
+
+    def episode(self, reset: Callable[[], Any], step: Callable[[], Any], length: int) -> None:
+        """Call ``reset`` once and ``step`` ``length`` times and add what they cost."""
+        began = time.process_time()
+        reset()
+        ready = time.process_time()
+        for _ in range(length):
+            step()
+        self.steps_s += time.process_time() - ready
+        self.reset_s += ready - began
+        self.resets += 1
+        self.steps += length
+
+
+def episode_s(episode: Callable[[Played], None], options: Options) -> tuple[float, float]:
+    """CPU seconds of one reset and of one step, each the best of the repeats.
+
+    Args:
+        episode: plays one episode and notes its cost with ``Played.episode``; the caller has played one to warm up.
+        options: see there.
+    """
+    resets, steps = [], []
+    for _ in range(options.repeats):
+        spent = Played()
+        while not spent.resets or spent.reset_s + spent.steps_s < options.seconds or spent.steps_s <= 0:
+            episode(spent)
+        resets.append(spent.reset_s / spent.resets)
+        steps.append(spent.steps_s / spent.steps)
+    return min(resets), min(steps)
