@@ -21,7 +21,7 @@ import torch
 
 from scripts import reports
 from scripts.benchmarks import PARTS, measure
-from scripts.benchmarks.common import Options
+from scripts.benchmarks.common import Options, readable
 from scripts.benchmarks.ratios import ratios
 from scripts.benchmarks.yardsticks import PACKAGES
 from scripts.cli import ROOT, UsageError, suggest, user_errors
@@ -98,10 +98,10 @@ def text(content: Mapping[str, Any]) -> str:
     for part in content["parts"].values():
         for name, rows in part["tables"].items():
             if rows:
-                lines += [name, reports.table(rows), ""]
+                lines += [name, reports.table(readable(rows)), ""]
         lines += [*part.get("remarks", []), ""]
     if content["ratios"]:
-        lines += ["ours over theirs", reports.table(content["ratios"]), ""]
+        lines += ["ours over theirs", reports.table(readable(content["ratios"])), ""]
     return "\n".join(lines).rstrip()
 
 
@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for part in arguments.parts:
             if part not in PARTS:
                 raise UsageError(f"--parts names {part!r}: {suggest(part, PARTS)}")
+        if not arguments.parts:
+            raise UsageError(f"--parts names none; choose some of {', '.join(PARTS)}")
         options = chosen_options(arguments)
         if arguments.out is not None:
             reports.check_writable(arguments.out.parent)

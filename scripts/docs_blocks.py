@@ -16,6 +16,8 @@ from agents.config import PRESETS
 from agents.metrics import SCALARS
 from baselines import list_policies, make_policy
 from cfpos_envs import list_envs, make_scenario
+from scripts.benchmarks.changes import benchmark_tables, changes
+from scripts.benchmarks.common import readable
 from scripts.cli import ROOT
 
 INDEX = ROOT / "docs" / "equations.yml"
@@ -110,6 +112,29 @@ def result(name: str) -> str:
     return f"`python scripts/reproduce.py {name}` ({spent}). {remarks}\n\n{markdown_table(rows)}"
 
 
+def benchmark(argument: str) -> str:
+    """One table of a benchmark: ``NAME TABLE`` of ``docs/results/NAME.json``, ``ratios`` among them."""
+    name, _, table = argument.partition(" ")
+    return markdown_table(readable(benchmark_tables(_benchmark(name))[table]))
+
+
+def benchmark_change(table: str) -> str:
+    """What a figure was in ``benchmark-before.json`` and is in ``benchmark.json``."""
+    return markdown_table(readable(changes(table, _benchmark("benchmark-before"), _benchmark("benchmark"))))
+
+
+def benchmark_origin(name: str) -> str:
+    """What a benchmark ran on: revision, machine, settings."""
+    content = _benchmark(name)
+    listed = {"revision": content["commit"], **content["machine"], **content["options"]}
+    return ", ".join(f"{key} {value}" for key, value in listed.items())
+
+
+def _benchmark(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
 def _figure(value: Any) -> str:
     if value is None:
         return "-"
@@ -173,4 +198,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "scalars": scalars,
     "equations": equations,
     "result": result,
+    "benchmark": benchmark,
+    "benchmark-change": benchmark_change,
+    "benchmark-origin": benchmark_origin,
 }

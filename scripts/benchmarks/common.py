@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -132,3 +133,20 @@ def episode_s(episode: Callable[[Played], None], options: Options) -> tuple[floa
         resets.append(spent.reset_s / spent.resets)
         steps.append(spent.steps_s / spent.steps)
     return min(resets), min(steps)
+
+
+def readable(rows: Rows) -> list[dict[str, str]]:
+    """Rows for people: three significant digits without exponents, missing values as a dash."""
+    return [{key: _readable(value) for key, value in row.items()} for row in rows]
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) < 1e-3 or abs(value) >= 1e12:
+        return f"{value:.3g}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    rounded = round(value, digits)
+    return f"{rounded:,.{max(digits, 0)}f}".replace(",", " ")

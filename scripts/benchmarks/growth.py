@@ -130,7 +130,7 @@ def round_s(game: Game, batch: int, options: Options, mode: str = "eager") -> fl
 def _memory(options: Options) -> Rows:
     rows: Rows = []
     batch = max(options.batches)
-    for game in GAMES:
+    for game in GAMES[:1] if options.quick else GAMES:
         print(f"  {game.label}, memory, B={batch}", file=sys.stderr, flush=True)
         given = {"id": game.env_id, "batch": batch, "overrides": {**options.scene, **game.overrides}}
         done = subprocess.run(

@@ -32,8 +32,8 @@ POINTS = 10_000
 def run(options: Options) -> dict[str, Any]:
     """Microseconds per located user and seconds per million points of the bound."""
     remarks = [
-        f"{ENV_ID}, {EPISODES} episodes at once, unseen sites. Policies play all rounds, and the game's own work counts",
-        "as in evaluate() (features, fusion, and the reward, which locating does not need), but not in 'policy alone'.",
+        f"{ENV_ID}, {EPISODES} episodes at once, unseen sites. Policies play all rounds; the game's own work (also the",
+        "reward, which locating does not need) counts as in evaluate(), but not in 'policy alone'.",
         f"Bound: {POINTS} positions at once in one network.",
     ]
     return {"tables": {"locating": _locating(options), "bounds": _bounds(options)}, "remarks": remarks}

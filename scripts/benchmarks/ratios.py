@@ -70,8 +70,13 @@ def _compared(comparison: Comparison, ours: Rows, theirs: Rows) -> dict[str, Any
     if mine is None or other is None:
         return None
     return {
-        "ours": f"{comparison.game}, {comparison.front_end}, B={mine['B']}, {mine['mode']}",
-        "yardstick": f"{other['yardstick']} {comparison.environment}, {most} agents, {other['worlds']} worlds",
+        "game": comparison.game,
+        "front end": comparison.front_end,
+        "B": mine["B"],
+        "mode": mine["mode"],
+        "against": f"{comparison.yardstick} {comparison.environment}",
+        "agents": most,
+        "worlds": other["worlds"],
         "ours/s": mine[EXCLUDED],
         "theirs/s": other[EXCLUDED],
         "ratio": mine[EXCLUDED] / other[EXCLUDED],
