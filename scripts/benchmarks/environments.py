@@ -6,6 +6,7 @@ timed; an episode is one reset and all its rounds.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -101,7 +102,10 @@ def _row(game: Game, front_end: str, batch: int, mode: str, options: Options) ->
     began = time.perf_counter()
     play(env, actions, Played())
     first_s = time.perf_counter() - began
+    started = os.times()
     reset_s, round_s = episode_s(lambda spent: play(env, actions, spent), options)
+    ended = os.times()
+    in_kernel, in_all = ended.system - started.system, ended.user + ended.system - started.user - started.system
     agent_steps = batch * options.num_aps
     return {
         "environment": game.label,
@@ -113,5 +117,6 @@ def _row(game: Game, front_end: str, batch: int, mode: str, options: Options) ->
         "agent-steps/s": agent_steps / round_s,
         "with resets": agent_steps * env.rounds / (reset_s + env.rounds * round_s),
         "reset share": reset_s / (reset_s + env.rounds * round_s),
+        "kernel share": in_kernel / in_all if in_all > 0 else 0.0,
         "first episode s": first_s,
     }
