@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 BEST, LAST = "best.pt", "last.pt"
-_FORMAT = 1
+_FORMAT = 2
 
 
 def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:

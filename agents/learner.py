@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from agents.config import MaddpgConfig
-from agents.networks import Actor, BatchedMlp, GameShape, make_critic
+from agents.critics import Critic, make_critic
+from agents.networks import Actor, GameShape
+from agents.optimisation import Trained
 from agents.replay import Batch
 
 # A pre-tanh output beyond this puts the action within 1 % of its limit.
 _SATURATED = 2.65
-# Added to gradient norms before dividing by them; the same number as in torch.nn.utils.clip_grad_norm_.
-_NORM_FLOOR = 1e-6
 
 
 def bellman_targets(
@@ -23,45 +23,6 @@ def bellman_targets(
 ) -> Float[Tensor, "N n"]:
     """Targets y = r + gamma (1 - terminated) Q'(s', mu'(s')): a time limit ends an episode, not its value."""
     return rewards + gamma * next_values * (~terminated).to(rewards)
-
-
-def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
-    """Polyak step theta' <- theta' + tau (theta - theta') for every parameter, without gradients."""
-    with torch.no_grad():
-        torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
-
-
-def apply_gradients(
-    loss: Tensor, module: nn.Module, optimiser: torch.optim.Optimizer, max_norm: float
-) -> Float[Tensor, ""]:
-    """One optimiser step on ``loss`` for the parameters of ``module`` only.
-
-    Every network of a batch has its own gradient norm, so clipping one agent leaves the others as they are.
-
-    Args:
-        loss: scalar.
-        module: its ``BatchedMlp`` parts carry the parameters.
-        optimiser: over exactly these parameters.
-        max_norm: largest norm per network; 0: no clipping.
-
-    Returns:
-        The mean gradient norm before clipping.
-    """
-    parameters = list(module.parameters())
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        # The fused optimiser reads gradients in the memory order of the parameters, whatever their strides say.
-        parameter.grad = gradient.contiguous()
-    norms = []
-    for net in (part for part in module.modules() if isinstance(part, BatchedMlp)):
-        gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
-        norm = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
-        norms.append(norm)
-        if max_norm > 0:
-            scale = (max_norm / (norm + _NORM_FLOOR)).clamp_max(1.0)[:, None, None]
-            for gradient in gradients:
-                gradient.mul_(scale)
-    optimiser.step()
-    return torch.cat(norms).mean()
 
 
 def saturation(pre_tanh: Tensor) -> Tensor:
@@ -103,12 +64,15 @@ class CriticLearner:
                 make_critic(config.critic, shape, config.share, config.critic_hidden, generator, dtype)
                 for _ in range(critics)
             )
-            self._move_targets(1.0)
         self.nets.to(config.device)
-        self.optimisers = {
-            "actor": torch.optim.Adam(self.nets["actor"].parameters(), lr=config.lr_actor, fused=True),
-            "critics": torch.optim.Adam(self.nets["critics"].parameters(), lr=config.lr_critic, fused=True),
-        }
+        self._critics: list[Critic] = _members(self.nets["critics"])
+        rates = {"actor": config.lr_actor, "critics": config.lr_critic}
+        self._trained = {}
+        for name, rate in rates.items():
+            target = self.nets[f"target_{name}"] if config.gamma > 0 else None
+            self._trained[name] = Trained(self.nets[name], rate, config.grad_clip, target)
+            self._trained[name].lead(1.0)
+        self.optimisers = {name: trained.optimiser for name, trained in self._trained.items()}
         self.updates = 0
 
     @property
@@ -118,35 +82,43 @@ class CriticLearner:
         assert isinstance(actor, Actor)
         return actor
 
+    @torch.no_grad()
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One critic update and, every ``policy_delay`` times, one policy and target update.
+
+        Nothing in here asks for a number on the host.
 
         Returns:
             Scalars for the log.
         """
         self.updates += 1
-        scalars = self._update_critics(batch)
+        observations, actions = _batch_last(batch.observations), _batch_last(batch.actions)
+        joint = self._critics[0].join(observations, actions)
+        scalars = self._update_critics(joint, self.targets(batch))
         if self.updates % self.config.policy_delay == 0:
-            scalars.update(self._update_actor(batch))
-            if self.config.gamma > 0:
-                self._move_targets(self.config.tau)
+            scalars.update(self._update_actor(observations, joint))
+            for trained in self._trained.values():
+                trained.lead(self.config.tau)
         return scalars
 
+    @torch.no_grad()
     def targets(self, batch: Batch) -> Float[Tensor, "N n"]:
         """The values that the critics shall have."""
         if self.config.gamma == 0:
             return batch.rewards
         if batch.next_observations is None:
             raise ValueError("gamma > 0 needs next observations in the replay memory; build it with keep_next=True.")
-        with torch.no_grad():
-            actions = self.nets["target_actor"](batch.next_observations)
-            if self.config.target_smoothing > 0:
-                noise = torch.randn(actions.shape, generator=self.generator).to(actions) * self.config.target_smoothing
-                limit = self.config.target_smoothing_clip
-                actions = (actions + noise.clamp(-limit, limit)).clamp(-1.0, 1.0)
-            values = [critic(batch.next_observations, actions) for critic in _members(self.nets["target_critics"])]
-            lowest = values[0] if len(values) == 1 else torch.minimum(values[0], values[1])
-            return bellman_targets(batch.rewards, batch.terminated, lowest, self.config.gamma)
+        following = _batch_last(batch.next_observations)
+        actions = self.nets["target_actor"].trace(following)[0].tanh_()
+        if self.config.target_smoothing > 0:
+            noise = torch.randn(actions.shape, generator=self.generator).to(actions) * self.config.target_smoothing
+            limit = self.config.target_smoothing_clip
+            actions = (actions + noise.clamp(-limit, limit)).clamp(-1.0, 1.0)
+        critics = _members(self.nets["target_critics"])
+        joint = critics[0].join(following, actions)
+        values = [critic.values(joint)[0] for critic in critics]
+        lowest = values[0] if len(values) == 1 else torch.minimum(values[0], values[1])
+        return bellman_targets(batch.rewards, batch.terminated, lowest.mT, self.config.gamma)
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, counters and the state of the random numbers."""
@@ -165,30 +137,37 @@ class CriticLearner:
         self.updates = int(state["updates"])
         self.generator.set_state(state["generator"])
 
-    def _update_critics(self, batch: Batch) -> dict[str, Tensor]:
-        targets = self.targets(batch)
-        values = [critic(batch.observations, batch.actions) for critic in _members(self.nets["critics"])]
-        loss = torch.stack([self._over_agents((value - targets) ** 2) for value in values]).sum()
-        norm = apply_gradients(loss, self.nets["critics"], self.optimisers["critics"], self.config.grad_clip)
-        return {"loss/critic": loss.detach(), "gradient/critic": norm, "value/mean": values[0].detach().mean()}
+    def _update_critics(self, joint: Tensor, targets: Float[Tensor, "N n"]) -> dict[str, Tensor]:
+        losses, means = [], []
+        for critic in self._critics:
+            values, kept = critic.values(joint)
+            error = values - targets.mT
+            losses.append(torch.linalg.vector_norm(error).square())
+            means.append(values.mean())
+            critic.learn(kept, error.mul_(2.0 * self._weight(error)))
+        loss = torch.stack(losses).sum() * self._weight(targets)
+        norm = self._trained["critics"].step()
+        return {"loss/critic": loss, "gradient/critic": norm, "value/mean": means[0]}
 
-    def _update_actor(self, batch: Batch) -> dict[str, Tensor]:
-        pre_tanh = self.actor.pre_tanh(batch.observations)
-        critic = _members(self.nets["critics"])[0]
-        values = critic.with_own(batch.observations, batch.actions, torch.tanh(pre_tanh))
-        penalty = self.config.saturation_penalty * pre_tanh.square().mean(-1)
-        loss = self._over_agents(penalty - values)
-        norm = apply_gradients(loss, self.actor, self.optimisers["actor"], self.config.grad_clip)
-        return {"loss/actor": loss.detach(), "gradient/actor": norm, "policy/saturation": saturation(pre_tanh)}
+    def _update_actor(self, observations: Float[Tensor, "n obs N"], joint: Tensor) -> dict[str, Tensor]:
+        pre_tanh, actor_kept = self.actor.trace(observations)
+        own = torch.tanh(pre_tanh)
+        critic = self._critics[0]
+        values, kept = critic.own_values(joint, own)
+        weight, penalty = self._weight(values), self.config.saturation_penalty
+        loss = weight * (penalty / pre_tanh.shape[1] * torch.linalg.vector_norm(pre_tanh).square() - values.sum())
+        by_own = critic.own_slopes(kept, torch.full_like(values, -weight))
+        slopes = torch.ops.aten.tanh_backward(by_own, own)
+        slopes.add_(pre_tanh, alpha=2.0 * weight * penalty / pre_tanh.shape[1])
+        self.actor.learn(actor_kept, slopes)
+        norm = self._trained["actor"].step()
+        return {"loss/actor": loss, "gradient/actor": norm, "policy/saturation": saturation(pre_tanh)}
 
-    def _over_agents(self, losses: Float[Tensor, "N n"]) -> Float[Tensor, ""]:
-        # Summed over separate networks every one gets the gradient it would get alone; a common one gets the mean.
-        per_agent = losses.mean(0)
-        return per_agent.sum() if self.config.share == "separate" else per_agent.mean()
-
-    def _move_targets(self, tau: float) -> None:
-        soft_update(self.nets["target_actor"], self.nets["actor"], tau)
-        soft_update(self.nets["target_critics"], self.nets["critics"], tau)
+    def _weight(self, values: Tensor) -> float:
+        """Weight of one agent's value of one sample in a loss: the mean over samples, for separate networks the sum
+        over agents (each gets the gradient it would get alone), for a common one the mean."""
+        samples = values.numel() / self.shape.agents
+        return 1.0 / (samples if self.config.share == "separate" else values.numel())
 
 
 class ModelLearner:
@@ -214,7 +193,8 @@ class ModelLearner:
         self.config, self.shape, self.generator = config, shape, generator
         self.nets = nn.ModuleDict({"actor": Actor(shape, config.share, config.actor_hidden, generator, dtype)})
         self.nets.to(config.device)
-        self.optimisers = {"actor": torch.optim.Adam(self.nets["actor"].parameters(), lr=config.lr_actor, fused=True)}
+        self._trained = Trained(self.nets["actor"], config.lr_actor, config.grad_clip, target=None)
+        self.optimisers = {"actor": self._trained.optimiser}
         self.updates = 0
 
     @property
@@ -240,7 +220,12 @@ class ModelLearner:
         transition = scenario.step(state, torch.tanh(pre_tanh))
         objective = transition.metrics["objective"].mean()
         loss = self.config.saturation_penalty * pre_tanh.square().mean() - objective
-        norm = apply_gradients(loss, self.actor, self.optimisers["actor"], self.config.grad_clip)
+        parameters = self._trained.parameters
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            # The fused optimiser reads gradients in the memory order of the parameters, whatever their strides say.
+            parameter.grad = gradient.contiguous()
+        with torch.no_grad():
+            norm = self._trained.step()
         transition.state = transition.state.detach()
         scalars = {
             "loss/actor": loss.detach(),
@@ -272,6 +257,10 @@ def set_learning_rates(learner: CriticLearner | ModelLearner, factor: float) -> 
     for name, optimiser in learner.optimisers.items():
         for group in optimiser.param_groups:
             group["lr"] = rates[name] * factor
+
+
+def _batch_last(vectors: Float[Tensor, "N n size"]) -> Float[Tensor, "n size N"]:
+    return vectors.permute(1, 2, 0)
 
 
 def _members(modules: nn.Module) -> list[Any]:

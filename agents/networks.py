@@ -1,4 +1,10 @@
-"""Actors and critics: the networks of all agents are one batched computation, never a loop over agents."""
+"""Networks of all agents as one batched computation, never a loop over agents, and their gradients.
+
+Batches come last: n agents' vectors of N samples are [n, size, N]. So W x is one product of stored matrices for every
+layer, activations lie in memory as the next product reads them, and a bias is a column. The gradients are written out
+(four lines per layer) rather than left to autograd, whose bookkeeping takes longer than the arithmetic of small
+networks and which copies the large ones; ``forward`` stays differentiable for callers who want a graph.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,8 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from agents.products import products
 
 # The last layer of an actor starts this much smaller than usual: the untrained policy is near its neutral action 0.
 _ACTOR_OUTPUT_SCALE = 0.01
@@ -36,7 +44,7 @@ class GameShape:
 
 
 class BatchedMlp(nn.Module):
-    """``count`` ReLU networks of equal shape: x_{l+1}[c] = relu(x_l[c] W_l[c] + b_l[c]), last layer linear.
+    """``count`` ReLU networks of equal shape: x_{l+1}[c] = relu(W_l[c] x_l[c] + b_l[c]), last layer linear.
 
     Args:
         count: networks.
@@ -44,6 +52,10 @@ class BatchedMlp(nn.Module):
         generator: source of the initial weights, uniform in +-1/sqrt(inputs).
         output_scale: factor on the initial last layer.
         dtype: of the parameters.
+
+    Attributes:
+        weights: per layer [count, outputs, inputs].
+        biases: per layer [count, outputs, 1].
     """
 
     def __init__(
@@ -55,23 +67,80 @@ class BatchedMlp(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
+        weights, biases = [], []
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             bound = (output_scale if layer == len(sizes) - 2 else 1.0) / math.sqrt(fan_in)
-            for parameters, rows in ((self.weights, fan_in), (self.biases, 1)):
+            for parameters, rows in ((weights, fan_in), (biases, 1)):
                 values = torch.rand(count, rows, fan_out, generator=generator, dtype=torch.float64)
-                parameters.append(nn.Parameter(((2 * values - 1) * bound).to(dtype)))
+                parameters.append(nn.Parameter(((2 * values - 1) * bound).to(dtype).mT.contiguous()))
+        self.weights, self.biases = nn.ParameterList(weights), nn.ParameterList(biases)
+        # The same parameters as plain pairs: looking them up in a ParameterList takes as long as a small product.
+        self.layers = list(zip(weights, biases, strict=True))
 
-    def forward(self, inputs: Float[Tensor, "count N inputs"]) -> Float[Tensor, "count N outputs"]:
-        """Every network on its own rows."""
-        return self.after_first(torch.baddbmm(self.biases[0], inputs, self.weights[0]))
+    def forward(self, inputs: Float[Tensor, "count inputs N"]) -> Float[Tensor, "count outputs N"]:
+        """Every network on its own columns."""
+        return self.trace(inputs)[-1]
 
-    def after_first(self, hidden: Float[Tensor, "count N hidden"]) -> Float[Tensor, "count N outputs"]:
-        """The rest of the network from the first layer's sums (before its ReLU)."""
-        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
-            hidden = torch.baddbmm(bias, torch.relu(hidden), weight)
-        return hidden
+    def trace(self, inputs: Float[Tensor, "count inputs N"]) -> list[Tensor]:
+        """What every layer gives, the outputs last."""
+        weight, bias = self.layers[0]
+        return self.finish(products(weight, inputs).add_(bias))
+
+    def finish(self, sums: Float[Tensor, "count hidden N"]) -> list[Tensor]:
+        """``trace`` from the first layer's W x + b, which is overwritten."""
+        given = [sums]
+        for weight, bias in self.layers[1:]:
+            hidden = torch.relu_(given[-1])
+            given.append(products(weight, hidden).add_(bias))
+        return given
+
+    def pull_back(
+        self, trace: list[Tensor], slopes: Float[Tensor, "count outputs N"], learn: bool
+    ) -> Float[Tensor, "count hidden N"]:
+        """The chain rule from the outputs down to the first layer's W x + b.
+
+        Args:
+            trace: of the pass that gave the outputs; call without a graph.
+            slopes: derivative of a loss by the outputs.
+            learn: set the gradients of all parameters but the first layer's weights, which only those know who know
+                the inputs; see ``learn_inputs``.
+
+        Returns:
+            The derivative by the first layer's W x + b.
+        """
+        for layer in range(len(self.layers) - 1, 0, -1):
+            weight, bias = self.layers[layer]
+            hidden = trace[layer - 1]
+            if learn:
+                weight.grad = products(slopes, hidden.mT)
+                bias.grad = slopes.sum(-1, keepdim=True)
+            slopes = relu_slopes(products(weight.mT, slopes), hidden)
+        if learn:
+            self.layers[0][1].grad = slopes.sum(-1, keepdim=True)
+        return slopes
+
+    def learn(
+        self, inputs: Float[Tensor, "count inputs N"], trace: list[Tensor], slopes: Float[Tensor, "count outputs N"]
+    ) -> Float[Tensor, "count hidden N"]:
+        """Set the gradients of all parameters; arguments and result as in ``pull_back``."""
+        first = self.pull_back(trace, slopes, learn=True)
+        self.layers[0][0].grad = products(first, inputs.mT)
+        return first
+
+
+def relu_slopes(slopes: Tensor, outputs: Tensor) -> Tensor:
+    """``slopes`` (overwritten) where the ReLU that gave ``outputs`` lets them pass, 0 elsewhere."""
+    return torch.ops.aten.threshold_backward.grad_input(slopes, outputs, 0, grad_input=slopes)
+
+
+def in_one(vectors: Float[Tensor, "n size N"], size: int) -> Float[Tensor, "1 part columns"]:
+    """The vectors of all agents, cut into parts of ``size`` entries, as the columns of one network."""
+    return vectors.unflatten(1, (-1, size)).permute(2, 0, 1, 3).reshape(1, size, -1)
+
+
+def apart(columns: Float[Tensor, "1 part columns"], agents: int, samples: int) -> Float[Tensor, "n size N"]:
+    """The inverse of ``in_one``."""
+    return columns[0].unflatten(1, (agents, -1, samples)).permute(1, 2, 0, 3).flatten(1, 2)
 
 
 class Actor(nn.Module):
@@ -107,154 +176,21 @@ class Actor(nn.Module):
     def pre_tanh(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """The outputs before the squashing tanh."""
         if self.separate:
-            return self.net(observations.transpose(0, 1)).transpose(0, 1)
-        outputs = self.net(observations.reshape(1, -1, self.inputs))
-        return outputs.reshape(*observations.shape[:-1], -1)
+            return self.net(observations.permute(1, 2, 0)).permute(2, 0, 1)
+        outputs = self.net(observations.reshape(-1, self.inputs).mT[None])
+        return outputs[0].mT.reshape(*observations.shape[:-1], -1)
 
     def forward(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """Actions in (-1, 1)."""
         return torch.tanh(self.pre_tanh(observations))
 
+    def trace(self, observations: Float[Tensor, "n obs N"]) -> tuple[Float[Tensor, "n act N"], tuple]:
+        """The outputs before tanh, batch last, and what ``learn`` needs of this pass."""
+        inputs = observations if self.separate else in_one(observations, self.inputs)
+        trace = self.net.trace(inputs)
+        outputs = trace[-1] if self.separate else apart(trace[-1], observations.shape[0], observations.shape[2])
+        return outputs, (inputs, trace)
 
-class ConcatenatedCritic(nn.Module):
-    """Q_i(o_1..o_n, a_1..a_n), one critic per agent, as in MADDPG (Lowe et al. 2017, eq. 6).
-
-    All critics see the same joint vector, so their first layers are one matrix product; exchanging agent i's action
-    in Q_i changes that product only by (a_i' - a_i) times the rows of agent i's action.
-    """
-
-    def __init__(self, shape: GameShape, hidden: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype):
-        super().__init__()
-        self.shape = shape
-        joint = shape.agents * (shape.observation_size + shape.action_size)
-        self.net = BatchedMlp(shape.agents, (joint, *hidden, 1), generator, dtype=dtype)
-
-    def forward(
-        self, observations: Float[Tensor, "B n obs"], actions: Float[Tensor, "B n act"]
-    ) -> Float[Tensor, "B n"]:
-        """The value of the joint action for every agent."""
-        return self._finish(self._first(observations, actions))
-
-    def with_own(
-        self,
-        observations: Float[Tensor, "B n obs"],
-        actions: Float[Tensor, "B n act"],
-        own: Float[Tensor, "B n act"],
-    ) -> Float[Tensor, "B n"]:
-        """Q_i with agent i's action replaced by ``own`` and all other actions kept; gradients reach ``own`` only."""
-        shape = self.shape
-        with torch.no_grad():
-            base = self._first(observations, actions)
-        action_rows = self.net.weights[0].detach()[:, shape.agents * shape.observation_size :]
-        blocks = action_rows.unflatten(1, (shape.agents, shape.action_size))
-        each = torch.arange(shape.agents, device=own.device)
-        change = torch.bmm((own - actions).transpose(0, 1), blocks[each, each])
-        return self._finish(base + change)
-
-    def _first(self, observations: Tensor, actions: Tensor) -> Tensor:
-        joint = torch.cat([observations.flatten(1), actions.flatten(1)], dim=1)
-        weight = self.net.weights[0]
-        product = joint @ weight.transpose(0, 1).flatten(1)
-        return product.unflatten(1, (weight.shape[0], -1)).transpose(0, 1) + self.net.biases[0]
-
-    def _finish(self, hidden: Tensor) -> Tensor:
-        return self.net.after_first(hidden).squeeze(-1).transpose(0, 1)
-
-
-class PermutationInvariantCritic(nn.Module):
-    """Q_i(o_i, a_i, mean_j phi(o_j, a_j)): a joint critic whose size does not grow with n (DeepSets, Zaheer 2017).
-
-    The embedding phi is common to all agents; the head is one per agent for separate actors, common otherwise.
-    """
-
-    def __init__(
-        self, shape: GameShape, share: str, hidden: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
-    ) -> None:
-        super().__init__()
-        pair = shape.observation_size + shape.action_size
-        width = hidden[-1] if hidden else pair
-        heads = shape.agents if share == "separate" else 1
-        self.heads = heads
-        self.embedding = BatchedMlp(1, (pair, width, width), generator, dtype=dtype)
-        self.head = BatchedMlp(heads, (pair + width, *hidden, 1), generator, dtype=dtype)
-
-    def forward(
-        self, observations: Float[Tensor, "B n obs"], actions: Float[Tensor, "B n act"]
-    ) -> Float[Tensor, "B n"]:
-        """The value of the joint action for every agent."""
-        pooled = self._embed(observations, actions).mean(1, keepdim=True)
-        return self._head(observations, actions, pooled.expand(-1, observations.shape[1], -1))
-
-    def with_own(
-        self,
-        observations: Float[Tensor, "B n obs"],
-        actions: Float[Tensor, "B n act"],
-        own: Float[Tensor, "B n act"],
-    ) -> Float[Tensor, "B n"]:
-        """Q_i with agent i's action replaced by ``own`` and all other actions kept."""
-        with torch.no_grad():
-            embedded = self._embed(observations, actions)
-            others = embedded.mean(1, keepdim=True) - embedded / observations.shape[1]
-        pooled = others + self._embed(observations, own) / observations.shape[1]
-        return self._head(observations, own, pooled)
-
-    def _embed(self, observations: Tensor, actions: Tensor) -> Tensor:
-        pairs = torch.cat([observations, actions], dim=-1)
-        return torch.relu(self.embedding(pairs.flatten(0, 1)[None]))[0].unflatten(0, pairs.shape[:2])
-
-    def _head(self, observations: Tensor, actions: Tensor, pooled: Tensor) -> Tensor:
-        return _per_agent(self.head, self.heads, torch.cat([observations, actions, pooled], dim=-1))
-
-
-class OwnCritic(nn.Module):
-    """Q(o_i, a_i): sees nothing of the other agents; one network per agent for separate actors, one otherwise."""
-
-    def __init__(
-        self, shape: GameShape, share: str, hidden: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
-    ) -> None:
-        super().__init__()
-        self.heads = shape.agents if share == "separate" else 1
-        pair = shape.observation_size + shape.action_size
-        self.net = BatchedMlp(self.heads, (pair, *hidden, 1), generator, dtype=dtype)
-
-    def forward(
-        self, observations: Float[Tensor, "B n obs"], actions: Float[Tensor, "B n act"]
-    ) -> Float[Tensor, "B n"]:
-        """The value of each agent's own action."""
-        return _per_agent(self.net, self.heads, torch.cat([observations, actions], dim=-1))
-
-    def with_own(
-        self,
-        observations: Float[Tensor, "B n obs"],
-        actions: Float[Tensor, "B n act"],
-        own: Float[Tensor, "B n act"],
-    ) -> Float[Tensor, "B n"]:
-        """The value of ``own``; ``actions`` play no part."""
-        return self(observations, own)
-
-
-Critic = ConcatenatedCritic | PermutationInvariantCritic | OwnCritic
-
-
-def make_critic(
-    kind: str,
-    shape: GameShape,
-    share: str,
-    hidden: tuple[int, ...],
-    generator: torch.Generator,
-    dtype: torch.dtype = torch.float32,
-) -> Critic:
-    """The critic called ``kind``; see ``MaddpgConfig.critic``."""
-    if kind == "concatenated":
-        return ConcatenatedCritic(shape, hidden, generator, dtype)
-    if kind == "permutation-invariant":
-        return PermutationInvariantCritic(shape, share, hidden, generator, dtype)
-    if kind == "own":
-        return OwnCritic(shape, share, hidden, generator, dtype)
-    raise ValueError(f"there is no critic network {kind!r}; choose concatenated, permutation-invariant or own.")
-
-
-def _per_agent(net: BatchedMlp, heads: int, inputs: Float[Tensor, "B n inputs"]) -> Float[Tensor, "B n"]:
-    if heads == 1:
-        return net(inputs.flatten(0, 1)[None]).reshape(inputs.shape[:2])
-    return net(inputs.transpose(0, 1)).squeeze(-1).transpose(0, 1)
+    def learn(self, kept: tuple, slopes: Float[Tensor, "n act N"]) -> None:
+        """Set the parameters' gradients from a loss's derivative by the outputs before tanh."""
+        self.net.learn(*kept, slopes if self.separate else in_one(slopes, self.outputs))

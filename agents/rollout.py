@@ -44,14 +44,14 @@ class CriticRollout:
         config = agent.config
         assert isinstance(agent.learner, CriticLearner)
         self.agent, self.learner = agent, agent.learner
-        unit, units = agent.shape, agent.shape.agents
+        self._game, pairs = agent.shape, 1
         if config.samples_rows:
-            unit, units = agent.shape.rows, agent.shape.agents * agent.shape.entities
+            self._game, pairs = agent.shape.rows, agent.shape.agents * agent.shape.entities
         self.replay = Replay(
-            config.buffer_size,
-            units,
-            unit.observation_size,
-            unit.action_size,
+            config.buffer_size * pairs,
+            self._game.agents,
+            self._game.observation_size,
+            self._game.action_size,
             keep_next=config.gamma > 0,
             generator=_generator(config.seed, "replay", config.device),
             device=config.device,
@@ -81,7 +81,8 @@ class CriticRollout:
             self.observations = None
         self.rounds += 1
         scalars: dict[str, Tensor] = {}
-        if self.rounds % config.update_every == 0 and steps >= config.warmup_steps and self._enough():
+        enough = steps >= config.warmup_steps and self.replay.size >= config.batch_size
+        if enough and self.rounds % config.update_every == 0:
             for _ in range(config.updates_per_step):
                 scalars.update(self.learner.update(self._sample(agent)))
         return Round(step.rewards, step.metrics, scalars, done)
@@ -120,42 +121,38 @@ class CriticRollout:
         return (actions + noise_scale * self.noise.sample(shape)).clamp(-1.0, 1.0)
 
     def _remember(self, observations: Tensor, actions: Tensor, step: Any) -> None:
-        config, replay = self.agent.config, self.replay
-        units = (observations.shape[0], replay.units)
+        config = self.agent.config
+        running = slice(None) if self.ended is None or not self.ended.any() else ~self.ended
+        if self.agent.normaliser is not None:
+            self.agent.normaliser.update(observations[running])
         valid = step.metrics.get("entity_valid") if config.samples_rows else None
         valid = None if valid is None else valid.flatten(1)
-        rewards = scale_rewards(self._unit_rewards(step), config.reward_normalisation, config.reward_clip, valid)
+        rewards = scale_rewards(self._rewards(step), config.reward_normalisation, config.reward_clip, valid)
         # Where agents leave a game one by one, each has its own end.
         terminated = step.metrics.get("agent_terminated")
         if terminated is None:
-            repeats = replay.units
-            terminated = step.terminated[:, None].expand(-1, repeats)
-        running = slice(None) if self.ended is None or not self.ended.any() else ~self.ended
-        replay.add(
-            observations.reshape(*units, -1)[running],
-            actions.reshape(*units, -1)[running],
-            rewards[running],
-            terminated[running],
-            step.observations.reshape(*units, -1)[running],
-            None if valid is None else valid[running],
+            terminated = step.terminated[:, None].expand_as(rewards)
+        following = step.observations if self.replay.keep_next else None
+        # Single pairs are games of one agent, however many of them a round holds.
+        agents = self.replay.agents
+        self.replay.add(
+            observations[running].reshape(-1, agents, self._game.observation_size),
+            actions[running].reshape(-1, agents, self._game.action_size),
+            rewards[running].reshape(-1, agents),
+            terminated[running].reshape(-1, agents),
+            None if following is None else following[running].reshape(-1, agents, self._game.observation_size),
+            None if valid is None else valid[running].flatten(),
         )
-        if self.agent.normaliser is not None:
-            self.agent.normaliser.update(observations[running])
 
-    def _unit_rewards(self, step: Any) -> Float[Tensor, "B units"]:
+    def _rewards(self, step: Any) -> Float[Tensor, "B rewards"]:
         if not self.agent.config.samples_rows:
             return step.rewards
         if "entity_rewards" not in step.metrics:
             raise ValueError("share=entity critic=own needs entity_rewards from the environment; use another critic.")
         return step.metrics["entity_rewards"].flatten(1)
 
-    def _enough(self) -> bool:
-        per_transition = self.replay.units if self.agent.config.samples_rows else 1
-        return self.replay.size * per_transition >= self.agent.config.batch_size
-
     def _sample(self, agent: MaddpgPolicies) -> Batch:
-        draw = self.replay.sample_units if agent.config.samples_rows else self.replay.sample
-        batch = draw(agent.config.batch_size)
+        batch = self.replay.sample(agent.config.batch_size)
         if agent.normaliser is None:
             return batch
         following = batch.next_observations

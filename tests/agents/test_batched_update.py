@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import MaddpgConfig
-from agents.learner import CriticLearner, bellman_targets, soft_update
-from agents.networks import BatchedMlp, ConcatenatedCritic, GameShape, PermutationInvariantCritic, make_critic
+from agents.critics import ConcatenatedCritic, PermutationInvariantCritic, make_critic
+from agents.learner import CriticLearner, bellman_targets
+from agents.networks import Actor, BatchedMlp, GameShape
+from agents.optimisation import soft_update
 from agents.replay import Batch
 
 SHAPE = GameShape(agents=3, observation_size=4, action_size=2)
@@ -34,10 +36,10 @@ def plain_net(batched: BatchedMlp, index: int) -> nn.Sequential:
     """Network ``index`` of the batch as ordinary layers."""
     layers: list[nn.Module] = []
     for weight, bias in zip(batched.weights, batched.biases, strict=True):
-        linear = nn.Linear(weight.shape[1], weight.shape[2], dtype=torch.float64)
+        linear = nn.Linear(weight.shape[2], weight.shape[1], dtype=torch.float64)
         with torch.no_grad():
-            linear.weight.copy_(weight[index].T)
-            linear.bias.copy_(bias[index, 0])
+            linear.weight.copy_(weight[index])
+            linear.bias.copy_(bias[index, :, 0])
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -85,7 +87,7 @@ class PlainMaddpg:
         for olds, news in zip(self.target_critics, self.critics, strict=True):
             pairs += list(zip(olds, news, strict=True))
         for old, new in pairs:
-            soft_update(old, new, self.config.tau)
+            soft_update(list(old.parameters()), list(new.parameters()), self.config.tau)
 
     def descend(self, loss: Tensor, net: nn.Module, step: torch.optim.Optimizer) -> None:
         step.zero_grad()
@@ -120,22 +122,68 @@ def distance(batched: BatchedMlp, index: int, loop: nn.Module) -> float:
     return max(float((a - b).detach().abs().max()) for a, b in zip(mine, theirs, strict=True))
 
 
+def batch_last(vectors: Tensor) -> Tensor:
+    return vectors.permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 5)])
 @pytest.mark.parametrize("kind", ["concatenated", "permutation-invariant", "own"])
 @pytest.mark.parametrize("share", ["separate", "shared"])
-def test_exchanging_the_own_action_equals_evaluating_each_joint_action_anew(kind: str, share: str) -> None:
-    critic = make_critic(kind, SHAPE, share, (8, 8), torch.Generator().manual_seed(2), torch.float64)
+def test_exchanging_the_own_action_equals_evaluating_each_joint_action_anew(
+    kind: str, share: str, hidden: tuple[int, ...]
+) -> None:
+    critic = make_critic(kind, SHAPE, share, hidden, torch.Generator().manual_seed(2), torch.float64)
     batch = random_batch(5)
     own = torch.tanh(random_batch(6).actions).requires_grad_()
-    quick = critic.with_own(batch.observations, batch.actions, own)
     slow = []
     for i in range(SHAPE.agents):
         actions = batch.actions.clone()
         actions[:, i] = own[:, i]
         slow.append(critic(batch.observations, actions)[:, i])
     anew = torch.stack(slow, 1)
-    assert torch.allclose(quick, anew, atol=1e-12)
-    gradients = [torch.autograd.grad(values.sum(), own, retain_graph=True)[0] for values in (quick, anew)]
-    assert torch.allclose(*gradients, atol=1e-12)
+    slopes = random_batch(7).rewards
+    wanted = torch.autograd.grad(anew, own, slopes)[0]
+    with torch.no_grad():
+        joint = critic.join(batch_last(batch.observations), batch_last(batch.actions))
+        values, kept = critic.own_values(joint, batch_last(own))
+        by_own = critic.own_slopes(kept, slopes.mT)
+    assert torch.allclose(values.mT, anew, atol=1e-12)
+    assert torch.allclose(by_own, batch_last(wanted), atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 5)])
+@pytest.mark.parametrize("kind", ["concatenated", "permutation-invariant", "own"])
+@pytest.mark.parametrize("share", ["separate", "shared"])
+def test_written_gradients_of_critics_are_those_of_autograd(kind: str, share: str, hidden: tuple[int, ...]) -> None:
+    critic = make_critic(kind, SHAPE, share, hidden, torch.Generator().manual_seed(2), torch.float64)
+    batch, slopes = random_batch(5), random_batch(7).rewards
+    parameters = list(critic.parameters())
+    wanted = torch.autograd.grad(critic(batch.observations, batch.actions), parameters, slopes)
+    with torch.no_grad():
+        values, kept = critic.values(critic.join(batch_last(batch.observations), batch_last(batch.actions)))
+        critic.learn(kept, slopes.mT)
+    assert values.shape == (SHAPE.agents, 32)
+    for parameter, gradient in zip(parameters, wanted, strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, gradient, atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 5)])
+@pytest.mark.parametrize("share", ["separate", "shared", "entity"])
+def test_written_gradients_of_actors_are_those_of_autograd(share: str, hidden: tuple[int, ...]) -> None:
+    shape = GameShape(3, 4, 2, entities=2)
+    actor = Actor(shape, share, hidden, torch.Generator().manual_seed(2), torch.float64)
+    batch, slopes = random_batch(5), random_batch(7).actions
+    parameters = list(actor.parameters())
+    outputs = actor.pre_tanh(batch.observations)
+    wanted = torch.autograd.grad(outputs, parameters, slopes)
+    with torch.no_grad():
+        again, kept = actor.trace(batch_last(batch.observations))
+        actor.learn(kept, batch_last(slopes))
+    assert torch.allclose(again, batch_last(outputs), atol=1e-12)
+    for parameter, gradient in zip(parameters, wanted, strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, gradient, atol=1e-12)
 
 
 def test_a_permutation_invariant_critic_ignores_the_order_of_the_others() -> None:

@@ -49,15 +49,28 @@ def test_the_ring_keeps_exactly_the_last_transitions(sizes: list[int]) -> None:
     assert kept == set(range(max(0, total - 5), total))
 
 
-def test_single_units_come_from_every_agent_of_every_transition() -> None:
-    memory = Replay(4, 3, 1, 1, False, torch.Generator().manual_seed(0))
-    units = torch.arange(12, dtype=torch.float32).reshape(4, 3, 1)
-    memory.add(units, units, units[..., 0], torch.zeros(4, 3, dtype=torch.bool), units)
-    batch = memory.sample_units(500)
-    assert batch.observations.shape == (500, 1, 1)
-    assert torch.equal(batch.observations[..., 0], batch.rewards)
-    assert set(batch.rewards.flatten().int().tolist()) == set(range(12))
-    assert batch.next_observations is None
+def test_a_memory_without_next_observations_gives_none() -> None:
+    memory = replay(keep_next=False)
+    put(memory, 0, 3)
+    assert memory.sample(4).next_observations is None
+    assert memory.state_dict()["rows"].shape == (3, 2 * (3 + 1 + 1 + 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(adds=st.lists(st.lists(st.booleans(), min_size=1, max_size=7), min_size=1, max_size=6))
+def test_exactly_the_valid_ones_of_the_last_transitions_are_drawn(adds: list[list[bool]]) -> None:
+    memory = Replay(5, 1, 1, 1, False, torch.Generator().manual_seed(0))
+    number, flags = 0, []
+    for valid in adds:
+        labels = torch.arange(number, number + len(valid), dtype=torch.float32)[:, None]
+        memory.add(labels[..., None], labels[..., None], labels, labels < 0, valid=torch.tensor(valid))
+        number, flags = number + len(valid), flags + valid
+    wanted = {index for index in range(max(0, number - 5), number) if flags[index]}
+    if not wanted:
+        with pytest.raises(ValueError, match="empty"):
+            memory.sample(1)
+    else:
+        assert set(memory.sample(300).rewards.flatten().int().tolist()) == wanted
 
 
 def test_a_restored_memory_draws_the_same_samples() -> None:

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from agents import make_agent
 from agents.assessment import is_as_good
 from agents.replay import Replay
-from agents.rollout import scale_rewards
+from agents.rollout import CriticRollout, scale_rewards
+from tests.agents import probes
 
 
 def test_a_score_within_one_standard_error_of_the_record_counts_as_good():
@@ -22,30 +24,44 @@ def test_without_noise_any_loss_counts():
     assert not is_as_good(torch.full((8,), -1e-3), torch.zeros(8))
 
 
-def _memory(valid):
-    memory = Replay(4, valid.shape[1], 1, 1, keep_next=False, generator=torch.Generator().manual_seed(0))
-    count, units = valid.shape
-    labels = torch.arange(count * units, dtype=torch.float32).reshape(count, units)
-    blank = torch.zeros(count, units, 1)
-    memory.add(blank, blank, labels, torch.zeros(count, units, dtype=torch.bool), blank, valid)
-    return memory, labels
+class _HalfDeaf(probes.Follow):
+    """The second agent is out of the first entity's reach: its pair has no effect and is marked so."""
+
+    def step(self, state, actions):
+        transition = super().step(state, actions)
+        valid = torch.ones(actions.shape, dtype=torch.bool)
+        valid[:, 1, 0] = False
+        transition.metrics["entity_valid"] = valid
+        return transition
 
 
-def test_units_without_effect_are_never_drawn_and_all_others_are():
-    valid = torch.tensor([[True, False, True], [False, False, True]])
-    memory, labels = _memory(valid)
-    drawn = set(memory.sample_units(400).rewards.flatten().tolist())
-    assert drawn == set(labels[valid].tolist())
+def _rollout(**settings):
+    env = probes.probe_env(_HalfDeaf, num_envs=4, num_agents=2, num_ues=3, rounds=2)
+    return CriticRollout(make_agent("maddpg", env, batch_size=8, **settings))
+
+
+def test_every_pair_with_an_effect_is_learned_from_and_no_other():
+    rollout = _rollout(warmup_steps=1000)
+    begun = rollout.agent.env.reset()
+    rollout.observations = begun
+    rollout.play(0, 0.3)
+    pairs = begun.reshape(4, 2, 3, 2)
+    drawn = {tuple(row) for row in rollout.replay.sample(600).observations[:, 0].tolist()}
+    kept = torch.ones(4, 2, 3, dtype=torch.bool)
+    kept[:, 1, 0] = False
+    assert drawn == {tuple(row) for row in pairs[kept].tolist()}
+    assert len(drawn) == 4 * 5
 
 
 def test_validity_survives_saving_and_new_transitions():
-    memory, _ = _memory(torch.tensor([[True, False, True], [False, False, True]]))
-    copy = Replay(4, 3, 1, 1, keep_next=False, generator=torch.Generator())
-    copy.load_state_dict(memory.state_dict())
-    assert torch.equal(copy.sample_units(50).rewards, memory.sample_units(50).rewards)
-    blank = torch.zeros(1, 3, 1)
-    copy.add(blank, blank, torch.full((1, 3), 99.0), torch.zeros(1, 3, dtype=torch.bool), blank)
-    assert 99.0 in copy.sample_units(400).rewards
+    memory, other = (Replay(6, 1, 1, 1, False, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    labels = torch.arange(4.0)[:, None]
+    memory.add(labels[..., None], labels[..., None], labels, labels < 0, valid=torch.tensor([True, False, False, True]))
+    other.load_state_dict(memory.state_dict())
+    assert torch.equal(other.sample(50).rewards, memory.sample(50).rewards)
+    blank = torch.zeros(1, 1, 1)
+    other.add(blank, blank, torch.full((1, 1), 99.0), torch.zeros(1, 1, dtype=torch.bool))
+    assert set(other.sample(400).rewards.flatten().tolist()) == {0.0, 3.0, 99.0}
 
 
 def test_rewards_are_scaled_by_the_valid_ones_alone():

@@ -1,0 +1,63 @@
+"""Optimiser steps on networks that carry their gradients, and the slow copies that follow them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from agents.networks import BatchedMlp
+
+# Added to gradient norms before dividing by them; the same number as in torch.nn.utils.clip_grad_norm_.
+_NORM_FLOOR = 1e-6
+
+
+class Trained:
+    """Parameters that are trained together: their optimiser, clipped steps, and the slow copy that follows them.
+
+    Args:
+        module: its ``BatchedMlp`` parts carry all parameters.
+        learning_rate: Adam's.
+        max_norm: largest gradient norm of one network; 0: no clipping.
+        target: a module like ``module`` that follows it, or None.
+    """
+
+    def __init__(self, module: nn.Module, learning_rate: float, max_norm: float, target: nn.Module | None) -> None:
+        self.parameters = list(module.parameters())
+        self.optimiser = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
+        self.max_norm = max_norm
+        # Collected once: walking through modules takes longer than the arithmetic on small networks.
+        self._nets = [list(part.parameters()) for part in module.modules() if isinstance(part, BatchedMlp)]
+        self._followers = None if target is None else list(target.parameters())
+
+    def step(self) -> Float[Tensor, ""]:
+        """One step with the gradients that the parameters carry, which are scaled in place.
+
+        Every network of a batch has its own gradient norm, so clipping one agent leaves the others as they are.
+
+        Returns:
+            The mean gradient norm before clipping.
+        """
+        norms = []
+        for net in self._nets:
+            gradients = [parameter.grad for parameter in net if parameter.grad is not None]
+            layers = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+            norm = torch.linalg.vector_norm(layers, dim=0)
+            norms.append(norm)
+            if self.max_norm > 0:
+                scale = (self.max_norm / (norm + _NORM_FLOOR)).clamp_max_(1.0)[:, None, None]
+                for gradient in gradients:
+                    gradient.mul_(scale)
+        self.optimiser.step()
+        return torch.cat(norms).mean()
+
+    def lead(self, tau: float) -> None:
+        """Move the target by theta' <- theta' + tau (theta - theta')."""
+        if self._followers is not None:
+            soft_update(self._followers, self.parameters, tau)
+
+
+def soft_update(target: list[Tensor], online: list[Tensor], tau: float) -> None:
+    """Polyak step theta' <- theta' + tau (theta - theta') for every pair, without gradients."""
+    with torch.no_grad():
+        torch._foreach_lerp_(target, online, tau)
