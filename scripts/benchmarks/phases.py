@@ -17,6 +17,7 @@ from scripts.benchmarks.common import Options, Played, Rows
 from scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, actions_for, make, play
 
 _GAME = "cfpos_envs.scenarios.dcp.game"
+_REWARDS = "cfpos_envs.scenarios.dcp.rewards"
 # phase -> "module:attribute" or "module:Class.attribute" of the functions that do it
 PHASES: dict[str, tuple[str, ...]] = {
     "measure": (f"{_GAME}:draw_drop",),
@@ -24,7 +25,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "start": (f"{_GAME}:DcpScenario._start",),
     "reset, rest": (f"{_GAME}:DcpScenario.reset",),
     "observe": (f"{_GAME}:DcpScenario.observe",),
-    "similarity": (f"{_GAME}:DcpScenario._similarity",),
+    "similarity": (f"{_REWARDS}:Judge.__init__", f"{_REWARDS}:Judge.similarity"),
     "reward, rest": (f"{_GAME}:DcpScenario._reward",),
     "fuse": (f"{_GAME}:DcpScenario._fuse",),
     "step, rest": (f"{_GAME}:DcpScenario.step",),

@@ -177,7 +177,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _work_row(work: Work) -> dict[str, float]:
-    return {field.name: getattr(work, field.name) for field in fields(Work)}
+    return {field.name: float(getattr(work, field.name)) for field in fields(Work)}
 
 
 def _intensity(work: Work, moved_bytes: float) -> dict[str, float]:

@@ -19,14 +19,20 @@ from scripts.cli import ROOT
 
 NOT_INSTALLED = "not installed"
 # yardstick -> the module that must be importable
-PACKAGES = {"mpe2": "mpe2", "vmas": "vmas", "mobile": "mobile_env"}
+ENVIRONMENTS = {"mpe2": "mpe2", "vmas": "vmas", "mobile": "mobile_env"}
+TRAINERS = {"agilerl": "agilerl", "xuance": "xuance", "torchrl": "torchrl"}
+PACKAGES = {**ENVIRONMENTS, **TRAINERS}
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Agent-steps per second of every yardstick; one without its package has a row that says so."""
+    """Agent-steps per second of every environment; one without its package has a row that says so."""
     rows: Rows = []
-    for name in PACKAGES:
-        rows += measure(name, options)
+    for name in ENVIRONMENTS:
+        found = answer(name, options)
+        if found is None:
+            rows.append(_row(name, "", 0, 0, NOT_INSTALLED))
+        else:
+            rows += [_row(found["version"], **row, status="measured") for row in found["rows"]]
     remarks = ["agent-steps per CPU second; 'with resets' counts one reset per episode of their usual length."]
     missing = [row["yardstick"] for row in rows if row["status"] != "measured"]
     if missing:
@@ -36,8 +42,12 @@ def run(options: Options) -> dict[str, Any]:
     return {"tables": {"yardsticks": rows}, "remarks": remarks}
 
 
-def measure(name: str, options: Options) -> Rows:
-    """The rows of one yardstick, or one row that says why there are none.
+def answer(name: str, options: Options) -> dict[str, Any] | None:
+    """What ``yardstick_NAME`` prints, run by the interpreter given for it or by ours; None: not installed.
+
+    Args:
+        name: a key of ``PACKAGES``.
+        options: handed on as JSON.
 
     Raises:
         RuntimeError: the yardstick is there and fails.
@@ -45,7 +55,7 @@ def measure(name: str, options: Options) -> Rows:
     python = options.yardsticks.get(name)
     if python is None:
         if importlib.util.find_spec(PACKAGES[name]) is None:
-            return [_row(name, "", 0, 0, NOT_INSTALLED)]
+            return None
         python = sys.executable
     print(f"  {name}: {python}", file=sys.stderr, flush=True)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options.threads))
@@ -61,8 +71,8 @@ def measure(name: str, options: Options) -> Rows:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"the yardstick {name} failed in {python}: {last}")
     # A package may greet on standard output: the answer is the last line.
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    return [_row(answer["version"], **row, status="measured") for row in answer["rows"]]
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def _row(

@@ -26,7 +26,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Content:
     """What a quick run of all our parts and the one yardstick that is always there writes."""
     folder = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yardsticks, "PACKAGES", {"mpe2": "mpe2", "vmas": "no_such_package"})
+        patch.setattr(yardsticks, "ENVIRONMENTS", ("mpe2", "vmas"))
+        patch.setitem(yardsticks.PACKAGES, "vmas", "no_such_package")
         benchmark.main(["--quick", "--parts", ",".join((*OURS, "yardsticks")), "--out", str(folder / "here.json")])
     assert files_below(folder) == {"here.json"}
     content: Content = json.loads((folder / "here.json").read_text())
@@ -92,7 +93,7 @@ def test_a_yardstick_that_fails_is_an_error_not_a_missing_row(tmp_path: Path) ->
     python.write_text("#!/bin/sh\necho 'broken for a test' >&2\nexit 3\n")
     python.chmod(0o755)
     with pytest.raises(RuntimeError, match=r"mpe2 failed .*: broken for a test"):
-        yardsticks.measure("mpe2", dataclasses.replace(TINY, yardsticks={"mpe2": str(python)}))
+        yardsticks.answer("mpe2", dataclasses.replace(TINY, yardsticks={"mpe2": str(python)}))
 
 
 def test_exponent_is_the_slope_of_a_power_law() -> None:
