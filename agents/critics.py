@@ -225,7 +225,8 @@ class OwnCritic(Critic):
 
     def learn(self, kept: Any, slopes: Float[Tensor, "n N"]) -> None:
         """See ``Critic``."""
-        self.net.learn(*kept, self._as_outputs(slopes))
+        inputs, trace = kept
+        self.net.learn(inputs, trace, self._as_outputs(slopes))
 
     def own_values(self, joint: Tensor, own: Float[Tensor, "n act N"]) -> tuple[Float[Tensor, "n N"], Any]:
         """See ``Critic``."""

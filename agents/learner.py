@@ -109,7 +109,9 @@ class CriticLearner:
         if batch.next_observations is None:
             raise ValueError("gamma > 0 needs next observations in the replay memory; build it with keep_next=True.")
         following = _batch_last(batch.next_observations)
-        actions = self.nets["target_actor"].trace(following)[0].tanh_()
+        actor = self.nets["target_actor"]
+        assert isinstance(actor, Actor)
+        actions = actor.trace(following)[0].tanh_()
         if self.config.target_smoothing > 0:
             noise = torch.randn(actions.shape, generator=self.generator).to(actions) * self.config.target_smoothing
             limit = self.config.target_smoothing_clip

@@ -67,7 +67,8 @@ class BatchedMlp(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        weights, biases = [], []
+        weights: list[nn.Parameter] = []
+        biases: list[nn.Parameter] = []
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             bound = (output_scale if layer == len(sizes) - 2 else 1.0) / math.sqrt(fan_in)
             for parameters, rows in ((weights, fan_in), (biases, 1)):
@@ -184,13 +185,16 @@ class Actor(nn.Module):
         """Actions in (-1, 1)."""
         return torch.tanh(self.pre_tanh(observations))
 
-    def trace(self, observations: Float[Tensor, "n obs N"]) -> tuple[Float[Tensor, "n act N"], tuple]:
+    def trace(
+        self, observations: Float[Tensor, "n obs N"]
+    ) -> tuple[Float[Tensor, "n act N"], tuple[Tensor, list[Tensor]]]:
         """The outputs before tanh, batch last, and what ``learn`` needs of this pass."""
         inputs = observations if self.separate else in_one(observations, self.inputs)
         trace = self.net.trace(inputs)
         outputs = trace[-1] if self.separate else apart(trace[-1], observations.shape[0], observations.shape[2])
         return outputs, (inputs, trace)
 
-    def learn(self, kept: tuple, slopes: Float[Tensor, "n act N"]) -> None:
+    def learn(self, kept: tuple[Tensor, list[Tensor]], slopes: Float[Tensor, "n act N"]) -> None:
         """Set the parameters' gradients from a loss's derivative by the outputs before tanh."""
-        self.net.learn(*kept, slopes if self.separate else in_one(slopes, self.outputs))
+        inputs, trace = kept
+        self.net.learn(inputs, trace, slopes if self.separate else in_one(slopes, self.outputs))

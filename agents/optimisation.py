@@ -23,12 +23,12 @@ class Trained:
     """
 
     def __init__(self, module: nn.Module, learning_rate: float, max_norm: float, target: nn.Module | None) -> None:
-        self.parameters = list(module.parameters())
+        self.parameters: list[Tensor] = list(module.parameters())
         self.optimiser = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
         self.max_norm = max_norm
         # Collected once: walking through modules takes longer than the arithmetic on small networks.
         self._nets = [list(part.parameters()) for part in module.modules() if isinstance(part, BatchedMlp)]
-        self._followers = None if target is None else list(target.parameters())
+        self._followers: list[Tensor] | None = None if target is None else list(target.parameters())
 
     def step(self) -> Float[Tensor, ""]:
         """One step with the gradients that the parameters carry, which are scaled in place.

@@ -45,7 +45,7 @@ def _gains(left: Tensor, right: Tensor, multiplications: int, least: int) -> boo
         and left.dtype is torch.float32
         and left.device.type == "cpu"
         and _LINEAR is not None
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not (torch.is_grad_enabled() and (left.requires_grad or right.requires_grad))
     )
 

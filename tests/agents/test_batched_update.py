@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from agents.config import MaddpgConfig
 from agents.critics import ConcatenatedCritic, PermutationInvariantCritic, make_critic
 from agents.learner import CriticLearner, bellman_targets
 from agents.networks import Actor, BatchedMlp, GameShape
-from agents.optimisation import soft_update
 from agents.replay import Batch
+from scripts.benchmarks import trainers
+from scripts.benchmarks.trainer_loop import LoopedMaddpg, plain_net
+from scripts.benchmarks.trainer_sizes import Size
 
 SHAPE = GameShape(agents=3, observation_size=4, action_size=2)
 
@@ -32,71 +35,6 @@ def random_batch(seed: int, count: int = 32) -> Batch:
     )
 
 
-def plain_net(batched: BatchedMlp, index: int) -> nn.Sequential:
-    """Network ``index`` of the batch as ordinary layers."""
-    layers: list[nn.Module] = []
-    for weight, bias in zip(batched.weights, batched.biases, strict=True):
-        linear = nn.Linear(weight.shape[2], weight.shape[1], dtype=torch.float64)
-        with torch.no_grad():
-            linear.weight.copy_(weight[index])
-            linear.bias.copy_(bias[index, :, 0])
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-class PlainMaddpg:
-    """MADDPG as a loop over agents, from the same initial weights."""
-
-    def __init__(self, learner: CriticLearner) -> None:
-        self.config, nets = learner.config, learner.nets
-        agents = range(SHAPE.agents)
-        self.actors = [plain_net(nets["actor"].net, i) for i in agents]  # type: ignore[union-attr]
-        self.critics = [[plain_net(c.net, i) for i in agents] for c in nets["critics"]]  # type: ignore[union-attr]
-        self.target_actors, self.target_critics = copy.deepcopy(self.actors), copy.deepcopy(self.critics)
-        self.actor_steps = [torch.optim.Adam(net.parameters(), lr=self.config.lr_actor) for net in self.actors]
-        self.critic_steps = [
-            [torch.optim.Adam(net.parameters(), lr=self.config.lr_critic) for net in twin] for twin in self.critics
-        ]
-
-    def inputs(self, observations: Tensor, actions: Tensor, agent: int) -> Tensor:
-        if self.config.critic == "own":
-            return torch.cat([observations[:, agent], actions[:, agent]], 1)
-        return torch.cat([observations.flatten(1), actions.flatten(1)], 1)
-
-    def update(self, batch: Batch) -> None:
-        following = batch.next_observations
-        assert following is not None
-        next_actions = torch.stack([torch.tanh(net(following[:, i])) for i, net in enumerate(self.target_actors)], 1)
-        for i in range(SHAPE.agents):
-            with torch.no_grad():
-                inputs = self.inputs(following, next_actions, i)
-                value = torch.stack([twin[i](inputs)[:, 0] for twin in self.target_critics]).amin(0)
-                target = batch.rewards[:, i] + self.config.gamma * value * (~batch.terminated[:, i])
-            for twin, steps in zip(self.critics, self.critic_steps, strict=True):
-                seen = twin[i](self.inputs(batch.observations, batch.actions, i))[:, 0]
-                self.descend(((seen - target) ** 2).mean(), twin[i], steps[i])
-        # Simultaneous gradients: every actor sees the actions of the memory, so the order does not matter.
-        for i, net in enumerate(self.actors):
-            raw = net(batch.observations[:, i])
-            actions = batch.actions.clone()
-            actions[:, i] = torch.tanh(raw)
-            value = self.critics[0][i](self.inputs(batch.observations, actions, i))[:, 0]
-            loss = (self.config.saturation_penalty * raw.square().mean(-1) - value).mean()
-            self.descend(loss, net, self.actor_steps[i])
-        pairs = list(zip(self.target_actors, self.actors, strict=True))
-        for olds, news in zip(self.target_critics, self.critics, strict=True):
-            pairs += list(zip(olds, news, strict=True))
-        for old, new in pairs:
-            soft_update(list(old.parameters()), list(new.parameters()), self.config.tau)
-
-    def descend(self, loss: Tensor, net: nn.Module, step: torch.optim.Optimizer) -> None:
-        step.zero_grad()
-        loss.backward()
-        if self.config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(net.parameters(), self.config.grad_clip)
-        step.step()
-
-
 @pytest.mark.parametrize("critic", ["concatenated", "own"])
 @pytest.mark.parametrize("twin", [False, True])
 @pytest.mark.parametrize("grad_clip", [0.0, 0.05])
@@ -104,7 +42,7 @@ def test_three_updates_equal_a_loop_over_agents(critic: str, twin: bool, grad_cl
     settings: dict[str, Any] = {"actor_hidden": (8,), "critic_hidden": (8, 8), "saturation_penalty": 0.1, "tau": 0.1}
     config = MaddpgConfig(critic=critic, twin_critics=twin, grad_clip=grad_clip, **settings)
     learner = CriticLearner(config, SHAPE, torch.Generator().manual_seed(1), torch.float64)
-    plain = PlainMaddpg(learner)
+    plain = LoopedMaddpg(learner)
     for seed in range(3):
         learner.update(random_batch(seed))
         plain.update(random_batch(seed))
@@ -120,6 +58,15 @@ def test_three_updates_equal_a_loop_over_agents(critic: str, twin: bool, grad_cl
 def distance(batched: BatchedMlp, index: int, loop: nn.Module) -> float:
     mine, theirs = plain_net(batched, index).parameters(), loop.parameters()
     return max(float((a - b).detach().abs().max()) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_the_work_of_an_update_is_counted_right() -> None:
+    size = Size(agents=3, batch=16, hidden=8)
+    learner = trainers.learner(size, trainers.CONCATENATED, torch.float64)
+    batch = trainers.random_batch(size, torch.float64)
+    with FlopCounterMode(display=False) as counter:
+        learner.update(batch)
+    assert counter.get_total_flops() == trainers.concatenated_flops(size)
 
 
 def batch_last(vectors: Tensor) -> Tensor:
@@ -224,6 +171,38 @@ def test_policies_and_targets_wait_for_their_turn() -> None:
         assert not any(moved(name) for name in watched)
     learner.update(random_batch(2))
     assert all(moved(name) for name in watched)
+
+
+class _NoHost(TorchDispatchMode):
+    """Refuses whatever makes the host wait for a number of a tensor: item(), bool(), float(), cpu() and numpy()."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("asks", [Tensor.item, bool, float, lambda flag: torch.ones(1)[flag]])
+def test_the_guard_against_waiting_sees_who_asks(asks: Any) -> None:
+    with pytest.raises(AssertionError, match="waits"), _NoHost():
+        asks(torch.ones(1)[0] > 0)
+
+
+@pytest.mark.parametrize("critic", ["concatenated", "permutation-invariant", "own"])
+@pytest.mark.parametrize("share", ["separate", "shared", "entity"])
+def test_an_update_never_waits_for_a_number(critic: str, share: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MaddpgConfig(critic=critic, share=share, twin_critics=True, target_smoothing=0.1)
+    learner = CriticLearner(config, SHAPE, torch.Generator().manual_seed(1), torch.float64)
+    learner.update(random_batch(0))  # makes the optimisers' state
+    batch = random_batch(1)
+
+    def refuse(self: Tensor, *args: Any, **kwargs: Any) -> None:
+        raise AssertionError("fetched to the host")
+
+    for name in ("cpu", "numpy", "item", "tolist", "__bool__", "__float__", "__array__"):
+        monkeypatch.setattr(Tensor, name, refuse)
+    with _NoHost():
+        learner.update(batch)
 
 
 def test_the_untrained_policy_is_near_the_neutral_action() -> None:
