@@ -115,7 +115,10 @@ def result(name: str) -> str:
 def benchmark(argument: str) -> str:
     """One table of a benchmark: ``NAME TABLE`` of ``docs/results/NAME.json``, ``ratios`` among them."""
     name, _, table = argument.partition(" ")
-    return markdown_table(readable(benchmark_tables(_benchmark(name))[table]))
+    tables = benchmark_tables(_benchmark(name))
+    if table not in tables:
+        raise ValueError(f"docs/results/{name}.json has no table {table!r}; it has {', '.join(tables)}")
+    return markdown_table(readable(tables[table]))
 
 
 def benchmark_change(table: str) -> str:

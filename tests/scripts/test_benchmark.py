@@ -236,6 +236,8 @@ def test_changes_compare_the_best_mode_and_mark_what_is_new(tmp_path: Path, monk
     monkeypatch.setattr(docs_blocks, "RESULTS", tmp_path)
     assert "| a | vector | 1 | 100 | 800 | 8.00 |" in docs_blocks.benchmark_change("environments")
     assert "| b | 1 | eager | 5.00 | vector |" in docs_blocks.benchmark("benchmark environments")
+    with pytest.raises(ValueError, match=r"no table 'nothing'; it has environments, ratios"):
+        docs_blocks.benchmark("benchmark nothing")
 
 
 def test_readable_numbers_have_three_digits_and_no_exponent() -> None:
