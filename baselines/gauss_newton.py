@@ -268,7 +268,7 @@ def _normal_sums(
         terms = normal_terms(gradient / steepness.unsqueeze(-1), weight, zero, residual / steepness, zero)
         total = _added(total, terms)
     if observations.bearing_rad is not None and observations.bearing_std_rad is not None:
-        residual, _ = bearing_residuals(observations.bearing_rad, links.angle_rad)
+        residual, _ = bearing_residuals(observations.bearing_rad, links)
         std = observations.bearing_std_rad
         if calibrate:
             # The nominal scale keeps its dependence on the angle; an AP's own scale only widens it.

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cfpos_envs.measurements import RadioMeasurements, RadioModel
 from cfpos_envs.physics.arrays import angle_profile, normalised_spectra
-from cfpos_envs.physics.innovations import Links, link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.physics.propagation import sample_maps
 
 Made = TypeVar("Made")

@@ -182,7 +182,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         return self._named(observations), self._infos(None)
 
     def _named(self, observations: Tensor) -> Observations:
-        return {name: _to_numpy(row) for name, row in zip(self.possible_agents, observations[0])}
+        return dict(zip(self.possible_agents, _to_numpy(observations[0])))
 
     def _infos(self, score: float | None) -> Infos:
         truth = self.vector.truth()
@@ -202,12 +202,14 @@ class ParallelEnv(pettingzoo.ParallelEnv):
                 f"action for unknown agent {', '.join(map(str, unknown))}; agents: {', '.join(self.agents)}"
             )
         rows = [np.asarray(actions[name], dtype=np.float32) for name in self.agents]
-        for name, row in zip(self.agents, rows):
-            if row.shape != (self.action_size,):
-                raise ValueError(f"action of {name} has shape {row.shape}; it must be ({self.action_size},)")
-            if not np.isfinite(row).all():
-                raise ValueError(f"action of {name} contains NaN or infinity; every entry must be finite")
-        return torch.from_numpy(np.stack(rows))[None]
+        if any(row.shape != (self.action_size,) for row in rows):
+            name, row = next(pair for pair in zip(self.agents, rows) if pair[1].shape != (self.action_size,))
+            raise ValueError(f"action of {name} has shape {row.shape}; it must be ({self.action_size},)")
+        joint = np.stack(rows)
+        if not np.isfinite(joint).all():
+            name = self.agents[int(np.argmin(np.isfinite(joint).all(axis=1)))]
+            raise ValueError(f"action of {name} contains NaN or infinity; every entry must be finite")
+        return torch.from_numpy(joint)[None]
 
 
 def _unit_box(size: int) -> Box:

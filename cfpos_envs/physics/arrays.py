@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 
@@ -98,17 +98,35 @@ def angle_profile(spectrum: Float[Tensor, "*batch L"], table: Float[Tensor, "A L
     return torch.nn.functional.normalize(spectrum, dim=-1) @ table.transpose(0, 1)
 
 
-def read_profile(profile: Float[Tensor, "*batch A"], angle_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Linear interpolation of an angle profile at any angle (even and 2 pi periodic); differentiable in the angle."""
-    last = profile.shape[-1] - 1
-    # acos(cos) would lose its gradient at 0 and pi; folding by the absolute value keeps it.
-    folded = (torch.remainder(angle_rad + math.pi, 2 * math.pi) - math.pi).abs()
-    scaled = (folded * (last / math.pi)).clamp(0.0, float(last))
-    low = scaled.detach().floor().clamp(max=float(last - 1))
-    index = low.long().unsqueeze(-1)
-    left = torch.gather(profile, -1, index).squeeze(-1)
-    right = torch.gather(profile, -1, index + 1).squeeze(-1)
-    return left + (scaled - low) * (right - left)
+def read_profile(profile: Float[Tensor, "*batch A"], folded_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Linear interpolation of an angle profile at |theta| in [0, pi]; differentiable in the angle.
+
+    Args:
+        profile: see ``angle_profile``.
+        folded_rad: ``Links.folded_rad``; what lies outside [0, pi] is answered with the nearest end.
+    """
+    size = profile.shape[-1]
+    rows = torch.arange(folded_rad.numel(), device=profile.device).view(folded_rad.shape) * size
+    return read_profile_rows(profile.reshape(-1), size, rows, folded_rad)
+
+
+def read_profile_rows(
+    flat: Float[Tensor, " N"], size: int, row_start: Int[Tensor, "*#batch"], folded_rad: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """``read_profile`` where many angles share a profile: the profiles one after another and where each one starts.
+
+    Args:
+        flat: profiles of ``size`` entries one after another.
+        size: A.
+        row_start: index of the first entry of the profile that belongs to each angle.
+        folded_rad: |theta| in [0, pi].
+    """
+    scaled = (folded_rad * ((size - 1) / math.pi)).clamp(0.0, float(size - 1))
+    low = scaled.detach().floor().clamp(max=float(size - 2))
+    index = (low.long() + row_start).reshape(-1)
+    left = flat.index_select(0, index).view(scaled.shape)
+    right = flat.index_select(0, index + 1).view(scaled.shape)
+    return torch.addcmul(left, scaled - low, right - left)
 
 
 def profile_peak(profile: Float[Tensor, "*batch A"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:

@@ -18,7 +18,7 @@ def nearest_image(delta_m: Float[Tensor, "*batch"], side_m: float, wrap: bool) -
     """Shortest representative of a coordinate difference on the torus of side ``side_m``; unchanged if not ``wrap``."""
     if not wrap:
         return delta_m
-    return delta_m - side_m * torch.round(delta_m / side_m)
+    return torch.sub(delta_m, torch.round(delta_m * (1.0 / side_m)), alpha=side_m)
 
 
 def into_area(points_m: Float[Tensor, "*batch 2"], side_m: float, wrap: bool) -> Float[Tensor, "*batch 2"]:

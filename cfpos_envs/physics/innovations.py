@@ -9,71 +9,95 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.measurements import RadioModel
-from cfpos_envs.physics.arrays import read_profile
-from cfpos_envs.physics.channel import watts_to_dbm
-from cfpos_envs.physics.geometry import displacement, into_area, polar, wrap_angle
-from cfpos_envs.physics.propagation import distance_from_gain, path_gain_db
+from cfpos_envs.physics.geometry import displacement, into_area
+from cfpos_envs.physics.links import Links
+from cfpos_envs.physics.propagation import distance_from_gain
 
-MIN_DISTANCE_M = 0.5
-"""Horizontal distances are kept above this where a direction is divided by them: at the AP's foot there is none."""
-
+NEPERS_PER_DECADE = math.log(10.0)
 BEARING_SCALE_RAD = 0.03
 BEARING_SCALE_ENDFIRE_RAD = 0.01
 RSS_SCALE_FLOOR_DB = 0.3
 STUDENT_NU = 4.0
-
-
-@dataclass(frozen=True)
-class Links:
-    """Geometry between M APs and P points.
-
-    Attributes:
-        distance_m, distance_3d_m: [..., M, P] horizontal and slant.
-        unit: [..., M, P, 2] horizontal unit vector from AP to point.
-        azimuth_rad: [..., M, P] its azimuth.
-        angle_rad: [..., M, P] signed angle to the array axis, in [-pi, pi).
-    """
-
-    distance_m: Tensor
-    distance_3d_m: Tensor
-    unit: Tensor
-    azimuth_rad: Tensor
-    angle_rad: Tensor
-
-
-def link_geometry(
-    ap_positions_m: Float[Tensor, "*batch M 2"],
-    ap_orientation_rad: Float[Tensor, "*batch M"],
-    height_diff_m: Float[Tensor, "*batch M"],
-    points_m: Float[Tensor, "*batch P 2"],
-    side_m: float,
-    wrap: bool,
-) -> Links:
-    """Distances, directions and array angles from every AP to every point (metres, radians)."""
-    vectors = displacement(ap_positions_m, points_m, side_m, wrap)
-    distance, azimuth = polar(vectors)
-    safe = distance.clamp(min=MIN_DISTANCE_M)
-    return Links(
-        distance_m=safe,
-        distance_3d_m=torch.sqrt(vectors.square().sum(dim=-1) + height_diff_m.unsqueeze(-1).square()).clamp(min=0.1),
-        unit=vectors / safe.unsqueeze(-1),
-        azimuth_rad=azimuth,
-        angle_rad=wrap_angle(azimuth - ap_orientation_rad.unsqueeze(-1)),
-    )
+_LARGEST_DEGREE = 3
 
 
 def predicted_rss_dbm(radio: RadioModel, links: Links, shadowing_db: Tensor | None = None) -> Tensor:
-    """Expected RSS L p tau_p beta + L sigma^2 (eq. 4 plus the estimate's noise), dBm, for [..., M, P] links."""
-    gain_db = path_gain_db(links.distance_3d_m, radio.path_loss_intercept_db, radio.path_loss_slope_db)
+    """Expected RSS L p tau_p beta + L sigma^2 (eq. 4 plus the estimate's noise), dBm, in the shape of ``links``.
+
+    In nepers of the squared slant distance, so that a logarithm, an exponential and a logarithm are all it takes:
+    RSS = S(d^2) + (10 / ln 10) ln(1 + N / S), S the signal's part.
+    """
+    signal_db = signal_at_one_metre_dbm(radio) - 0.5 * radio.path_loss_slope_db / NEPERS_PER_DECADE * torch.log(
+        links.slant_square_m2
+    )
     if shadowing_db is not None:
-        gain_db = gain_db + shadowing_db
-    signal_w = radio.num_antennas * radio.tx_power_w * radio.num_pilots * torch.pow(10.0, gain_db / 10.0)
-    return watts_to_dbm(signal_w + radio.num_antennas * radio.noise_power_w)
+        signal_db = signal_db + shadowing_db
+    noise_dbm = 10.0 * math.log10(radio.num_antennas * radio.noise_power_w) + 30.0
+    ratio = torch.exp((noise_dbm - signal_db) * (NEPERS_PER_DECADE / 10.0))
+    return signal_db + (10.0 / NEPERS_PER_DECADE) * torch.log(1.0 + ratio)
+
+
+def signal_at_one_metre_dbm(radio: RadioModel) -> float:
+    """RSS without noise at a slant distance of 1 m: 10 log10(L p tau_p / 1 mW) + intercept."""
+    power_w = radio.num_antennas * radio.tx_power_w * radio.num_pilots
+    return 10.0 * math.log10(power_w) + 30.0 + radio.path_loss_intercept_db
+
+
+@dataclass(frozen=True)
+class RssLaw:
+    """``predicted_rss_dbm`` without shadowing for very many links: one logarithm and a few products each.
+
+    What the noise adds to the RSS, (10 / ln 10) ln(1 + N / S(d^2)), is smooth and, where the SNR is high, tiny. It is
+    then replaced by a polynomial in d^2 that is right to ``tolerance_db`` up to the largest distance; else not.
+
+    Attributes:
+        at_one_metre_dbm, slope_db: of the signal: at_one_metre - slope / 2 * log10(d^2).
+        coefficients: of 1, d^2, d^4, .. in dB; None: no short polynomial is good enough, the formula is used.
+        noise_dbm: noise power over all antennas.
+    """
+
+    at_one_metre_dbm: float
+    slope_db: float
+    noise_dbm: float
+    coefficients: tuple[float, ...] | None
+
+    @classmethod
+    def of(cls, radio: RadioModel, largest_slant_m: float, tolerance_db: float = 1e-5) -> RssLaw:
+        """The law of a radio for slant distances up to ``largest_slant_m``."""
+        signal = signal_at_one_metre_dbm(radio)
+        noise_dbm = 10.0 * math.log10(radio.num_antennas * radio.noise_power_w) + 30.0
+        share = np.linspace(0.0, 1.0, 2001)
+        slant_square = np.maximum(share * largest_slant_m**2, 1e-2)
+        snr_db = signal - 0.5 * radio.path_loss_slope_db * np.log10(slant_square) - noise_dbm
+        correction_db = 10.0 * np.log1p(np.power(10.0, -snr_db / 10.0)) / NEPERS_PER_DECADE
+        for degree in range(_LARGEST_DEGREE + 1):
+            fitted = np.polynomial.Chebyshev.fit(share, correction_db, degree, domain=[0.0, 1.0])
+            if np.abs(fitted(share) - correction_db).max() <= tolerance_db:
+                powers = fitted.convert(kind=np.polynomial.Polynomial, domain=[-1.0, 1.0]).coef
+                scaled = tuple(float(value) / largest_slant_m ** (2 * n) for n, value in enumerate(powers))
+                return cls(signal, radio.path_loss_slope_db, noise_dbm, scaled)
+        return cls(signal, radio.path_loss_slope_db, noise_dbm, None)
+
+    def residual_db(self, measured_dbm: Tensor, slant_square_m2: Tensor) -> Tensor:
+        """Measured minus predicted RSS, dB."""
+        slope = 0.5 * self.slope_db / NEPERS_PER_DECADE
+        logs = torch.log(slant_square_m2)
+        above_signal = torch.add(measured_dbm - self.at_one_metre_dbm, logs, alpha=slope)
+        if self.coefficients is None:
+            noise_over_signal = torch.exp(
+                (logs * slope + (self.noise_dbm - self.at_one_metre_dbm)) * (NEPERS_PER_DECADE / 10)
+            )
+            return torch.sub(above_signal, torch.log(1.0 + noise_over_signal), alpha=10.0 / NEPERS_PER_DECADE)
+        correction: Tensor | float = self.coefficients[-1]
+        for coefficient in self.coefficients[-2::-1]:
+            correction = correction * slant_square_m2 + coefficient
+        return above_signal - correction
 
 
 def distance_from_rss(radio: RadioModel, rss_dbm: Tensor, height_diff_m: Tensor) -> Tensor:
@@ -89,23 +113,26 @@ def distance_from_rss(radio: RadioModel, rss_dbm: Tensor, height_diff_m: Tensor)
 
 def rss_slope_db_per_m(radio: RadioModel, links: Links) -> Tensor:
     """Slope d RSS / d (horizontal distance) = -(slope / ln 10) d / d3D^2, dB per metre (negative)."""
-    return -(radio.path_loss_slope_db / math.log(10.0)) * links.distance_m / links.distance_3d_m.square()
+    return -(radio.path_loss_slope_db / NEPERS_PER_DECADE) * links.distance_m / links.slant_square_m2
 
 
-def bearing_residuals(bearing_rad: Tensor, angle_rad: Tensor) -> tuple[Tensor, Tensor]:
+def bearing_residuals(bearing_rad: Tensor, links: Links) -> tuple[Tensor, Tensor]:
     """Measured minus hypothesised bearing, for the measured bearing and for its mirror image.
 
     A ULA measures |theta| only; the hypothesised point decides the side.
 
     Args:
         bearing_rad: measured, in [0, pi].
-        angle_rad: of the hypothesised point, signed, in [-pi, pi).
+        links: to the hypothesised points.
 
     Returns:
-        (residual, residual of the mirrored bearing), both in [-pi, pi).
+        (residual, residual of the mirrored bearing), both in [-pi, pi].
     """
-    signed = torch.where(angle_rad >= 0, bearing_rad, -bearing_rad)
-    return wrap_angle(signed - angle_rad), wrap_angle(-signed - angle_rad)
+    # On the array axis itself both sides are the same; the left one is taken.
+    side = 1.0 - 2.0 * (links.across_m < 0).to(bearing_rad)
+    apart = bearing_rad + links.folded_rad
+    around = apart - 2.0 * math.pi * (apart > math.pi).to(apart)
+    return side * (bearing_rad - links.folded_rad), -side * around
 
 
 def nominal_bearing_scale(bearing_rad: Tensor) -> Tensor:
@@ -263,8 +290,3 @@ def coarse_joint_scores(
             score = score * mask[..., k].unsqueeze(-1)
         columns.append(score.sum(dim=-2))
     return torch.stack(columns, dim=-2)
-
-
-def profile_at(profile: Float[Tensor, "*batch M K A"], angle_rad: Float[Tensor, "*batch M K"]) -> Tensor:
-    """Per-AP cosine similarity at hypothesised points, [..., M, K], differentiable."""
-    return read_profile(profile, angle_rad)

@@ -80,9 +80,9 @@ def aoa_log_similarity(
 
 def robust_similarity(scaled_residual: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Student-t (nu = 4) log-likelihood of one residual over its scale, per AP: -2.5 log(1 + z^2 / 4)."""
-    return -2.5 * torch.log1p(scaled_residual.square() / 4.0)
+    return -2.5 * torch.log(1.0 + scaled_residual.square() / 4.0)
 
 
 def cauchy_similarity(scaled_residual: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Cauchy log-likelihood of one residual over its scale, per AP: -log(1 + z^2); it forgives gross errors."""
-    return -torch.log1p(scaled_residual.square())
+    return -torch.log(1.0 + scaled_residual.square())

@@ -22,7 +22,7 @@ from cfpos_envs.physics.channel import (
     watts_to_dbm,
 )
 from cfpos_envs.physics.geometry import nearest_image, uniform_layout
-from cfpos_envs.physics.innovations import Links, link_geometry
+from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.physics.propagation import path_gain_db, sample_maps, shadowing_maps
 
 SIDE_M = 100.0

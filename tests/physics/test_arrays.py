@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from cfpos_envs.physics import arrays
 from cfpos_envs.physics.channel import channel_covariance, path_angles
+from cfpos_envs.physics.links import Links
 
 
 def test_steering_vector_by_hand() -> None:
@@ -107,15 +108,17 @@ def test_peak_is_refined_by_a_parabola_and_stays_on_the_border() -> None:
 
 @given(st.floats(-20.0, 20.0))
 @settings(max_examples=60, deadline=None)
-def test_reading_a_profile_is_even_and_periodic(angle: float) -> None:
+def test_reading_a_profile_at_a_link_is_even_and_periodic(angle: float) -> None:
     profile = torch.linspace(0.0, 1.0, 19, dtype=torch.float64)
-    value = float(arrays.read_profile(profile, torch.tensor(angle, dtype=torch.float64)))
+    turned, zero = torch.tensor(angle, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    links = Links(torch.cos(turned), torch.sin(turned), zero, zero + 1.0, zero)
+    value = float(arrays.read_profile(profile, links.folded_rad))
     assert value == pytest.approx(math.acos(math.cos(angle)) / math.pi, abs=1e-6)
 
 
 def test_reading_a_profile_carries_gradients() -> None:
     profile = torch.rand(3, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    angle = torch.tensor([0.31, -1.7, 2.9], dtype=torch.float64, requires_grad=True)
+    angle = torch.tensor([0.31, 1.7, 2.9], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a: arrays.read_profile(profile, a), (angle,))
 
 

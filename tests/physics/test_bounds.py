@@ -12,7 +12,8 @@ from cfpos_envs.physics.arrays import angular_power, dft_matrix
 from cfpos_envs.physics.bounds_table import bounds_table
 from cfpos_envs.physics.channel import channel_covariance, draw_sample_covariance, path_angles
 from cfpos_envs.physics.geometry import displacement, wrap_angle
-from cfpos_envs.physics.innovations import link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import link_geometry
 from cfpos_envs.physics.propagation import path_gain_db, sample_maps, shadowing_maps
 
 STEP_M = 1e-3

@@ -9,7 +9,8 @@ import torch
 from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import bounds
 from cfpos_envs.physics.geometry import displacement, wrap_angle
-from cfpos_envs.physics.innovations import link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import link_geometry
 
 TRIALS = 6000
 NUM_APS = 10

@@ -6,7 +6,8 @@ import torch
 
 from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import innovations
-from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, scattered_spectra
+from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile, scattered_spectra
+from cfpos_envs.physics.links import Links, link_geometry
 
 
 def site(radio: RadioModel, num_aps: int = 12, users: int = 4, seed: int = 1) -> tuple:
@@ -18,7 +19,7 @@ def site(radio: RadioModel, num_aps: int = 12, users: int = 4, seed: int = 1) ->
 
 
 def test_geometry_of_one_link_by_hand() -> None:
-    links = innovations.link_geometry(
+    links = link_geometry(
         torch.tensor([[95.0, 50.0]]),
         torch.tensor([math.pi / 2]),
         torch.tensor([12.0]),
@@ -35,8 +36,9 @@ def test_geometry_of_one_link_by_hand() -> None:
 
 
 def test_predicted_rss_at_ten_metres_by_hand(radio: RadioModel) -> None:
-    slant = torch.tensor([[10.0]])
-    links = innovations.Links(slant, slant, torch.zeros(1, 1, 2), slant, slant)
+    zero = torch.zeros(1, 1)
+    # 6 m away and 8 m below.
+    links = Links(zero + 6.0, zero, zero + 64.0, zero + 1.0, zero)
     # 10 log10(8 * 0.1 W * 6 / 1 mW) = 36.81 dBm and a gain of -67.2 dB.
     assert float(innovations.predicted_rss_dbm(radio, links)) == pytest.approx(36.812 - 67.2, abs=1e-3)
     assert float(innovations.predicted_rss_dbm(radio, links, torch.tensor(-4.0))) == pytest.approx(-34.388, abs=1e-3)
@@ -47,7 +49,7 @@ def test_predicted_rss_at_ten_metres_by_hand(radio: RadioModel) -> None:
 
 def test_distance_inverts_the_predicted_rss(radio: RadioModel) -> None:
     aps, orientation, height, points = site(radio)
-    links = innovations.link_geometry(aps, orientation, height, points, 100.0, True)
+    links = link_geometry(aps, orientation, height, points, 100.0, True)
     distance = innovations.distance_from_rss(radio, innovations.predicted_rss_dbm(radio, links), height)
     torch.testing.assert_close(distance, links.distance_m, rtol=1e-5, atol=1e-4)
     strong = innovations.distance_from_rss(radio, torch.tensor([[0.0]]), torch.tensor([10.0]))
@@ -63,7 +65,7 @@ def test_rss_slope_is_the_derivative_of_the_rss(radio: RadioModel) -> None:
     values = []
     for step in (-1e-3, 0.0, 1e-3):
         point = (far + torch.tensor([step, 0.0], dtype=torch.float64)).unsqueeze(0)
-        links = innovations.link_geometry(aps, orientation, height, point, 100.0, True)
+        links = link_geometry(aps, orientation, height, point, 100.0, True)
         values.append((float(innovations.predicted_rss_dbm(radio, links)), links))
     numerical = (values[2][0] - values[0][0]) / 2e-3
     assert numerical == pytest.approx(float(innovations.rss_slope_db_per_m(radio, values[1][1])), rel=1e-4)
@@ -72,7 +74,10 @@ def test_rss_slope_is_the_derivative_of_the_rss(radio: RadioModel) -> None:
 
 
 def test_bearing_residuals_take_the_side_of_the_hypothesis() -> None:
-    residual, mirrored = innovations.bearing_residuals(torch.tensor([1.0, 1.0]), torch.tensor([0.9, -0.9]))
+    angle = torch.tensor([0.9, -0.9])
+    zero = torch.zeros(2)
+    links = Links(torch.cos(angle), torch.sin(angle), zero, zero + 1.0, zero)
+    residual, mirrored = innovations.bearing_residuals(torch.tensor([1.0, 1.0]), links)
     torch.testing.assert_close(residual, torch.tensor([0.1, -0.1]))
     torch.testing.assert_close(mirrored, torch.tensor([-1.9, 1.9]))
 
@@ -138,8 +143,8 @@ def test_centroid_follows_the_strongest_ap_round_the_torus() -> None:
 def test_coarse_scores_peak_at_the_truth_and_equal_the_formula(radio: RadioModel) -> None:
     aps, orientation, height, users = (value.float() for value in site(radio, 9, 2, 5))
     candidates = torch.cat((users, users + 7.0, users - 11.0))
-    truth = innovations.link_geometry(aps, orientation, height, users, 100.0, True)
-    guess = innovations.link_geometry(aps, orientation, height, candidates, 100.0, True)
+    truth = link_geometry(aps, orientation, height, users, 100.0, True)
+    guess = link_geometry(aps, orientation, height, candidates, 100.0, True)
     rss, predicted = (innovations.predicted_rss_dbm(radio, links) for links in (truth, guess))
     table = normalised_spectra(181, 8, 0.5, radio.angular_spread_rad)
     spectra = scattered_spectra(truth.angle_rad, 8, 0.5, radio.angular_spread_rad)
@@ -154,5 +159,5 @@ def test_coarse_scores_peak_at_the_truth_and_equal_the_formula(radio: RadioModel
     torch.testing.assert_close(only_rss + only_aoa, scores, rtol=1e-4, atol=1e-4)
     # The profile has one value per degree and the nearest one counts.
     nearest = torch.deg2rad(torch.rad2deg(guess.angle_rad).round())
-    value = innovations.profile_at(profile[:, :1].expand(-1, 6, -1), nearest)
+    value = read_profile(profile[:, :1].expand(-1, 6, -1), nearest.abs())
     torch.testing.assert_close(only_aoa[0], -torch.log1p((1 - value) / 0.03).sum(dim=0), rtol=1e-3, atol=1e-3)

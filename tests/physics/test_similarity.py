@@ -9,7 +9,8 @@ from cfpos_envs.physics import similarity
 from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile, scattered_spectra
 from cfpos_envs.physics.channel import dbm_to_watts
 from cfpos_envs.physics.geometry import displacement
-from cfpos_envs.physics.innovations import link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import link_geometry
 
 
 def test_aoa_similarity_by_hand_as_printed_and_averaged() -> None:
@@ -91,7 +92,7 @@ def test_repaired_similarity_ranks_estimates_and_the_printed_distance_does_not(r
     rss, guess = predicted_rss_dbm(radio, measured), predicted_rss_dbm(radio, predicted)
     table = normalised_spectra(181, 8, 0.5, radio.angular_spread_rad)
     profile = angle_profile(scattered_spectra(measured.angle_rad, 8, 0.5, radio.angular_spread_rad), table)
-    cosine = read_profile(profile.expand(300, -1, -1, -1), predicted.angle_rad).transpose(1, 2)
+    cosine = read_profile(profile.expand(300, -1, -1, -1), predicted.folded_rad).transpose(1, 2)
     error = displacement(truth.expand(300, 6, 2), estimates, 100.0, True).diagonal(dim1=1, dim2=2)
     rmse = error.square().sum(dim=1).mean(dim=-1).sqrt()
 

@@ -8,12 +8,13 @@ import torch
 
 from cfpos_envs import make_env
 from cfpos_envs.physics.geometry import nearest_image
-from cfpos_envs.physics.innovations import link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import link_geometry
 from cfpos_envs.scenarios.dcp import fusion, rewards
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.game import DcpScenario
 from cfpos_envs.scenarios.dcp.observe import feature_table
-from cfpos_envs.scenarios.dcp.state import innovations
+from cfpos_envs.scenarios.dcp.state import at_consensus
 from cfpos_envs.streams import Streams
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 3}
@@ -57,6 +58,10 @@ def play(scenario, state, actions=None, rounds=None):
     return state
 
 
+def judged(scenario, state):
+    return rewards.Judge(scenario.config, scenario.radio, state, at_consensus(state, scenario.radio))
+
+
 # Fusion ------------------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +93,7 @@ def test_information_step_of_two_perpendicular_aps_by_hand():
 
 def test_leave_one_out_steps_equal_a_loop_over_the_aps():
     scenario, state = fresh(site="hard")
-    at = innovations(state, state.consensus_m, scenario.radio)
+    at = at_consensus(state, scenario.radio)
     actions = random_actions(scenario, 5).unflatten(2, (2, -1))
     neutral = fusion.propose(scenario.config, scenario.radio, state, at, torch.zeros_like(actions))
     proposal = fusion.propose(scenario.config, scenario.radio, state, at, actions)
@@ -128,10 +133,9 @@ def test_encoding_the_truth_leads_closer_to_it_than_random_actions(action):
 
 def test_line_search_never_lowers_the_consensus_similarity():
     scenario, state = fresh(**GAIN, batch=40)
-    at = innovations(state, state.consensus_m, scenario.radio)
     moved = scenario.step(state, random_actions(scenario, 40)).state
     points = torch.stack((state.consensus_m, moved.consensus_m), dim=1)
-    before, after = scenario._similarity(state, points, state.fused, at).unbind(dim=1)
+    before, after = judged(scenario, state).similarity(points, state.fused, "log").unbind(dim=1)
     assert (after >= before - 1e-4).all()
 
 
@@ -141,7 +145,7 @@ def test_line_search_never_lowers_the_consensus_similarity():
 def loop_similarity(kind, scenario, state, points):
     """[B, K] similarity of points by plain loops over eqs. (7)-(9) and their repairs."""
     values = torch.zeros(len(points), scenario.num_ues)
-    at = innovations(state, state.consensus_m, scenario.radio)
+    at = at_consensus(state, scenario.radio)
     links = link_geometry(
         state.ap_positions_m, state.ap_orientation_rad, state.height_diff_m, points, 100.0, scenario.radio.wrap
     )
@@ -190,8 +194,7 @@ def loop_similarity(kind, scenario, state, points):
 def test_similarities_equal_plain_loops(kind):
     scenario, state = fresh(split="test")
     points = 100 * torch.rand(5, 2, 2, generator=torch.Generator().manual_seed(2))
-    at = innovations(state, state.consensus_m, scenario.radio)
-    ours = scenario._similarity(state, points.unsqueeze(1), state.fused, at, kind)[:, 0]
+    ours = judged(scenario, state).similarity(points.unsqueeze(1), state.fused, kind)[:, 0]
     # atol for bearings beyond a quarter turn, where the loop's folded difference and ours agree to rounding only
     assert torch.allclose(ours, loop_similarity(kind, scenario, state, points), rtol=1e-3, atol=1e-3)
 
@@ -200,7 +203,7 @@ def test_local_reward_is_the_gain_of_the_own_report():
     scenario, state = fresh(**GAIN, stage="joint", split="test")
     actions = random_actions(scenario, 5)
     result = scenario.step(state, actions)
-    at = innovations(state, state.consensus_m, scenario.radio)
+    at = at_consensus(state, scenario.radio)
     vectors = fusion.propose(scenario.config, scenario.radio, state, at, actions.unflatten(2, (2, 2))).vectors(
         at.links.unit
     )

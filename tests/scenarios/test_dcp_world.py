@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cfpos_envs.physics.geometry import displacement, nearest_image
-from cfpos_envs.physics.innovations import link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import link_geometry
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.game import DcpScenario
 from cfpos_envs.scenarios.dcp.world import SitePool

@@ -230,6 +230,25 @@ class DcpConfig:
             )
         return load_site_file(self.site)
 
+    @property
+    def credits_counterfactual(self) -> bool:
+        """Whether an AP is paid for the difference to acting neutrally."""
+        return self.reward in ("counterfactual", "held-out")
+
+    @property
+    def num_held_out(self) -> int:
+        """APs per user that judge instead of taking part: in training with a held-out reward."""
+        if self.split != "train" or not self.reward.startswith("held-out"):
+            return 0
+        return min(round(self.held_out_share * self.settings.num_aps), self.settings.num_aps - 1)
+
+    @property
+    def largest_height_diff_m(self) -> float:
+        """Largest height of an AP above (or below) the users."""
+        if self.site_file is None or self.site_file.ap_height_m is None:
+            return self.settings.height_diff_m
+        return float((self.site_file.ap_height_m - self.ue_height_m).abs().max())
+
     @cached_property
     def settings(self) -> SiteSettings:
         """The site preset with this config's own site fields put over it."""

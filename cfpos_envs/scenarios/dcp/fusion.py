@@ -12,7 +12,6 @@ from cfpos_envs.physics import geometry
 from cfpos_envs.physics.innovations import (
     Normal,
     clamp_length,
-    distance_from_rss,
     normal_terms,
     student_weight,
 )
@@ -29,13 +28,13 @@ class Proposal:
 
     Attributes:
         radial_m, tangential_m: displacement of its report from the consensus along u and v.
-        weight_radial, weight_tangential: its information, 1/m^2.
+        weight_radial, weight_tangential: its information, 1/m^2; None where the fusion does not weigh.
     """
 
     radial_m: Tensor
     tangential_m: Tensor
-    weight_radial: Tensor
-    weight_tangential: Tensor
+    weight_radial: Tensor | None = None
+    weight_tangential: Tensor | None = None
 
     def vectors(self, unit: Tensor) -> Tensor:
         """[B, M, K, 2] displacement vectors."""
@@ -67,31 +66,41 @@ def propose(config: DcpConfig, radio: RadioModel, state: DcpState, at: Innovatio
     ``confidence``: the linearised innovations with weights w exp(lambda a); see docs/envs/dcp.md.
     """
     use_radial, use_tangential = stage_terms(config, state)
-    distance = at.links.distance_m
-    weight_radial, weight_tangential = nominal_weights(at, at.rss_db, at.bearing_rad)
-    if config.action == "gain":
-        implied = distance_from_rss(radio, state.rss_dbm, state.height_diff_m)
-        radial = (1.0 + actions[..., 0]) * (implied - distance)
-        tangential = (1.0 + actions[..., 1]) * distance * torch.sin(at.bearing_rad)
-    elif config.action == "polar":
+    distance, weights = at.links.distance_m, None
+    if config.action == "polar":
         reports = state.ap_positions_m.unsqueeze(2) + decode_polar(radio, actions)
         offset = geometry.nearest_image(reports - state.consensus_m.unsqueeze(1), radio.side_m, radio.wrap)
         radial = (offset * at.links.unit).sum(dim=-1)
         tangential = (offset * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
-        return Proposal(radial, tangential, weight_radial, weight_tangential)
+        return Proposal(radial, tangential, *(_weights_if_used(config, at) or ()))
+    if config.action == "gain":
+        radial, tangential = (1.0 + actions[..., 0]) * (at.implied_m - distance), torch.zeros_like(distance)
+        if config.stage != "rss":
+            tangential = (1.0 + actions[..., 1]) * distance * torch.sin(at.bearing_rad)
+        weights = _weights_if_used(config, at)
     else:
         residual_db, residual_rad = at.rss_db, at.bearing_rad
         if config.action == "confidence-correction":
             residual_db = residual_db - config.correction_db * actions[..., 2].abs() * actions[..., 2]
             residual_rad = residual_rad - config.correction_rad * actions[..., 3]
-            weight_radial, weight_tangential = nominal_weights(at, residual_db, residual_rad)
-        weight_radial = weight_radial * torch.exp(config.confidence_scale * actions[..., 0])
-        weight_tangential = weight_tangential * torch.exp(config.confidence_scale * actions[..., 1])
-        radial = residual_db / at.slope_db_per_m
-        tangential = residual_rad * distance
-    return Proposal(
-        radial * use_radial, tangential * use_tangential, weight_radial * use_radial, weight_tangential * use_tangential
-    )
+        weights = nominal_weights(at, residual_db, residual_rad)
+        confidence = torch.exp(config.confidence_scale * actions[..., :2])
+        weights = weights[0] * confidence[..., 0], weights[1] * confidence[..., 1]
+        radial, tangential = residual_db / at.slope_db_per_m, residual_rad * distance
+    radial, tangential = radial * use_radial, tangential * use_tangential
+    if weights is None:
+        return Proposal(radial, tangential)
+    return Proposal(radial, tangential, weights[0] * use_radial, weights[1] * use_tangential)
+
+
+def neutral_proposal(config: DcpConfig, radio: RadioModel, state: DcpState, at: Innovations) -> Proposal:
+    """What every AP asks for with the action 0."""
+    size = 4 if config.action == "confidence-correction" else 2
+    return propose(config, radio, state, at, at.links.distance_m.new_zeros(*state.bearing_rad.shape, size))
+
+
+def _weights_if_used(config: DcpConfig, at: Innovations) -> tuple[Tensor, Tensor] | None:
+    return nominal_weights(at, at.rss_db, at.bearing_rad) if config.fusion == "information" else None
 
 
 def nominal_weights(at: Innovations, residual_db: Tensor, residual_rad: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,17 +128,24 @@ def encode_polar(radio: RadioModel, vectors_m: Tensor) -> Tensor:
 
 
 def information_fusion(
-    config: DcpConfig, unit: Tensor, proposal: Proposal, neutral: Proposal, fused: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Fused displacement [B, K, 2] and, per AP, what it would be had that AP acted neutrally [B, M, K, 2]."""
-    terms, neutral_terms = _terms(unit, proposal, fused), _terms(unit, neutral, fused)
+    config: DcpConfig, unit: Tensor, proposal: Proposal, neutral: Proposal | None, fused: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Fused displacement [B, K, 2] and, per AP, what it would be had that AP acted neutrally [B, M, K, 2].
+
+    The second is None without ``neutral``.
+    """
+    terms = _terms(unit, proposal, fused)
     total = Normal(*(part.sum(dim=1) for part in terms.parts()))
     step = clamp_length(total.solve(RIDGE), config.max_step_m)
-    step_without = clamp_length(total.without(terms, neutral_terms).solve(RIDGE), config.max_step_m)
-    return step, step_without
+    if neutral is None:
+        return step, None
+    without = total.without(terms, _terms(unit, neutral, fused))
+    return step, clamp_length(without.solve(RIDGE), config.max_step_m)
 
 
 def _terms(unit: Tensor, proposal: Proposal, fused: Tensor) -> Normal:
+    assert proposal.weight_radial is not None
+    assert proposal.weight_tangential is not None
     return normal_terms(
         unit,
         proposal.weight_radial * fused,
@@ -139,11 +155,14 @@ def _terms(unit: Tensor, proposal: Proposal, fused: Tensor) -> Normal:
     )
 
 
-def mean_fusion(vectors_m: Tensor, neutral_m: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of the reports' displacements [B, M, K, 2] over the APs that take part, and per AP with it neutral."""
+def mean_fusion(vectors_m: Tensor, neutral_m: Tensor | None, fused: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean of the reports' displacements [B, M, K, 2] over the APs that take part, and per AP with it neutral.
+
+    The second is None without ``neutral_m``.
+    """
     share = (fused / fused.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
     step = (share * vectors_m).sum(dim=1)
-    return step, step.unsqueeze(1) + share * (neutral_m - vectors_m)
+    return step, None if neutral_m is None else step.unsqueeze(1) + share * (neutral_m - vectors_m)
 
 
 def report_spread_m(vectors_m: Tensor, fused: Tensor) -> Tensor:

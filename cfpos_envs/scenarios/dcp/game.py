@@ -12,14 +12,14 @@ from cfpos_envs.measurements import RadioMeasurements
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, normalised_spectra, profile_peak
 from cfpos_envs.physics.bounds import drop_fisher, measurement_statistics, position_error_bound
-from cfpos_envs.physics.innovations import coarse_joint_scores, distance_from_rss, rss_weighted_centroid
+from cfpos_envs.physics.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.rendering import draw_episode
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.dcp import fusion, rewards
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.description import describe
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, innovations
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus
 from cfpos_envs.scenarios.dcp.world import SitePool, draw_drop
 from cfpos_envs.streams import Streams
 
@@ -103,11 +103,8 @@ class DcpScenario(Scenario[DcpState]):
     def _draw_fused(self, streams: Streams, num_envs: int) -> Tensor:
         """Per user and episode a random share of the APs is left out of fusion and broadcasts, in training only."""
         shape = (num_envs, self.num_aps, self.num_ues)
-        held_out = 0
-        if self.config.split == "train" and self.config.reward.startswith("held-out"):
-            held_out = min(round(self.config.held_out_share * self.num_aps), self.num_aps - 1)
         order = torch.rand(shape, generator=streams["held-out"], device=self.device).argsort(dim=1).argsort(dim=1)
-        return order >= held_out
+        return order >= self.config.num_held_out
 
     def _hear(self, state: DcpState) -> DcpState:
         """Spectra, angle profiles and bearings of this round's sample covariances."""
@@ -157,13 +154,13 @@ class DcpScenario(Scenario[DcpState]):
         """Decode the actions, fuse the reports, reward by similarity; see ``Scenario.step``."""
         config, radio = self.config, self.radio
         actions = actions.clamp(-1.0, 1.0).unflatten(2, (self.num_ues, -1))
-        at = innovations(state, state.consensus_m, radio)
+        at = at_consensus(state, radio)
+        judge = rewards.Judge(config, radio, state, at)
         proposal = fusion.propose(config, radio, state, at, actions)
-        neutral = fusion.propose(config, radio, state, at, torch.zeros_like(actions))
         vectors = proposal.vectors(at.links.unit)
-        step, step_without = self._fuse(state, at, proposal, neutral, vectors)
+        step, step_without = self._fuse(state, at, judge, proposal, vectors)
         fused_m = self._area(state.consensus_m + step)
-        rewards_mk, metrics = self._reward(state, at, vectors, step, step_without, fused_m)
+        rewards_mk, metrics = self._reward(state, judge, vectors, step, step_without, fused_m)
         nxt = state.replace(
             consensus_m=fused_m, spread_m=fusion.report_spread_m(vectors, state.fused), round=state.round + 1
         )
@@ -175,59 +172,82 @@ class DcpScenario(Scenario[DcpState]):
         return Transition(nxt, rewards_mk.sum(dim=-1), torch.zeros_like(done), done, metrics)
 
     def _fuse(
-        self, state: DcpState, at: Innovations, proposal: fusion.Proposal, neutral: fusion.Proposal, vectors: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        if self.config.fusion == "information":
-            return fusion.information_fusion(self.config, at.links.unit, proposal, neutral, state.fused)
-        step, step_without = fusion.mean_fusion(vectors, neutral.vectors(at.links.unit), state.fused)
-        if self.config.fusion == "mean":
+        self, state: DcpState, at: Innovations, judge: rewards.Judge, proposal: fusion.Proposal, vectors: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Fused displacement [B, K, 2] and, where the reward asks for it, what it were with each AP neutral."""
+        config = self.config
+        neutral = fusion.neutral_proposal(config, self.radio, state, at) if config.credits_counterfactual else None
+        if config.fusion == "information":
+            return fusion.information_fusion(config, at.links.unit, proposal, neutral, state.fused)
+        moves = None if neutral is None else neutral.vectors(at.links.unit)
+        step, step_without = fusion.mean_fusion(vectors, moves, state.fused)
+        if config.fusion == "mean":
             return step, step_without
         gains = torch.tensor(fusion.LINE_SEARCH_GAINS, device=self.device)
         candidates = self._area(state.consensus_m.unsqueeze(1) + gains.view(1, -1, 1, 1) * step.unsqueeze(1))
-        kind = "log" if self.config.similarity == "paper" else self.config.similarity
-        best = self._similarity(state, candidates, state.fused, at, kind).argmax(dim=1)
+        kind = "log" if config.similarity == "paper" else config.similarity
+        best = judge.similarity(candidates, state.fused if config.num_held_out else None, kind).argmax(dim=1)
         kappa = gains[best].unsqueeze(-1)
-        return kappa * step, kappa.unsqueeze(1) * step_without
+        return kappa * step, None if step_without is None else kappa.unsqueeze(1) * step_without
 
     def _reward(
-        self, state: DcpState, at: Innovations, vectors: Tensor, step: Tensor, step_without: Tensor, fused_m: Tensor
+        self,
+        state: DcpState,
+        judge: rewards.Judge,
+        vectors: Tensor,
+        step: Tensor,
+        step_without: Tensor | None,
+        fused_m: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards [B, M, K] and the label-free metrics of the round."""
-        reward, judges = self.config.reward, state.judges
-        metrics: dict[str, Tensor] = {}
-        after = self._similarity(state, fused_m.unsqueeze(1), judges, at)[:, 0]
-        metrics["objective"] = after
-        metrics["similarity"] = after.detach().mean(dim=-1)
-        metrics["score"] = self._score(state, fused_m.detach(), judges, at)
-        if reward == "local":
-            reports = self._area(state.consensus_m.unsqueeze(1) + vectors)
-            own = self._similarity(state, reports, judges, at)
-            if self.config.similarity == "paper":
-                return own, metrics
-            before = self._similarity(state, state.consensus_m.unsqueeze(1), judges, at)
-            return own - before, metrics
-        if reward in ("shared", "held-out-shared"):
-            before = self._similarity(state, state.consensus_m.unsqueeze(1), judges, at)[:, 0]
-            return (after - before).detach().unsqueeze(1).expand(-1, self.num_aps, -1), metrics
+        reward, kind = self.config.reward, self.config.similarity
+        judges = state.judges if self.config.num_held_out else None
+        after, gradient = self._value_and_gradient(judge, fused_m, judges)
+        metrics = {"objective": after, "similarity": after.detach().mean(dim=-1)}
+        if gradient is not None and fused_m.requires_grad:
+            # The value as it is and its slope: all that first-order ascent of the objective asks for.
+            metrics["objective"] = after + ((fused_m - fused_m.detach()) * gradient).sum(dim=-1)
+        with torch.no_grad():
+            metrics["score"] = self._score(judge, fused_m, judges, after)
+            if reward == "local":
+                return self._local_reward(state, judge, vectors, judges), metrics
+            if reward in ("shared", "held-out-shared"):
+                before = judge.similarity(state.consensus_m.unsqueeze(1), judges, kind)[:, 0]
+                return (after - before).unsqueeze(1).expand(-1, self.num_aps, -1), metrics
+            assert step_without is not None
+            assert gradient is not None
+            return rewards.counterfactual_credit(gradient, step, step_without), metrics
+
+    def _value_and_gradient(
+        self, judge: rewards.Judge, fused_m: Tensor, judges: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """[B, K] similarity at the fused point and, where somebody asks for it, [B, K, 2] its gradient."""
+        kind = self.config.similarity
+        if not (self.config.credits_counterfactual or fused_m.requires_grad):
+            return judge.similarity(fused_m.unsqueeze(1), judges, kind)[:, 0], None
         with torch.enable_grad():
             leaf = fused_m.detach().requires_grad_(True)
-            value = self._similarity(state, leaf.unsqueeze(1), judges, at).sum()
-            (gradient,) = torch.autograd.grad(value, leaf)
-        return rewards.counterfactual_credit(gradient, step.detach(), step_without.detach()), metrics
+            value = judge.similarity(leaf.unsqueeze(1), judges, kind)[:, 0]
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient
 
-    def _score(self, state: DcpState, points_m: Tensor, judges: Tensor, at: Innovations) -> Tensor:
+    def _local_reward(self, state: DcpState, judge: rewards.Judge, vectors: Tensor, judges: Tensor | None) -> Tensor:
+        """[B, M, K] what each AP's own report is worth; beside the consensus unless the paper's own reward is asked."""
+        reports = self._area(state.consensus_m.unsqueeze(1) + vectors)
+        if self.config.similarity == "paper":
+            return judge.similarity(reports, judges, "paper")
+        # The consensus rides along as one point more.
+        points = torch.cat((reports, state.consensus_m.unsqueeze(1)), dim=1)
+        values = judge.similarity(points, judges, self.config.similarity)
+        return values[:, :-1] - values[:, -1:]
+
+    def _score(self, judge: rewards.Judge, points_m: Tensor, judges: Tensor | None, after: Tensor) -> Tensor:
         """[B] label-free quality of the joint estimate. The scale of ``robust`` moves with the estimate, so that
         scores of different estimates could not be compared; ``cauchy`` has fixed scales and takes its place."""
-        kind = {"robust": "cauchy", "paper": "log"}.get(self.config.similarity, self.config.similarity)
-        return self._similarity(state, points_m.unsqueeze(1), judges, at, kind)[:, 0].mean(dim=-1)
-
-    def _similarity(
-        self, state: DcpState, points_m: Tensor, judges: Tensor, at: Innovations, kind: str | None = None
-    ) -> Tensor:
-        use_radial, use_tangential = fusion.stage_terms(self.config, state)
-        return rewards.similarity_at(
-            kind or self.config.similarity, self.radio, state, points_m, judges, use_radial, use_tangential, at
-        )
+        kind = {"robust": "cauchy", "paper": "log"}.get(self.config.similarity)
+        if kind is None:
+            return after.detach().mean(dim=-1)
+        return judge.similarity(points_m.detach().unsqueeze(1), judges, kind)[:, 0].mean(dim=-1)
 
     def _area(self, points_m: Tensor) -> Tensor:
         return geometry.into_area(points_m, self.radio.side_m, self.radio.wrap)
@@ -269,8 +289,13 @@ class DcpScenario(Scenario[DcpState]):
             "true_position": true_position,
             "error_m": error,
             "rmse_m": error.square().mean(dim=-1).sqrt(),
-            "peb_m": position_error_bound(self._fisher(state, true_position)).to(error),
+            "peb_m": self._bound_m(state, true_position).to(error),
         }
+
+    def _bound_m(self, state: DcpState, true_position: Tensor) -> Tensor:
+        if state.true_position_m.shape[1] > 1:
+            return position_error_bound(self._fisher(state, true_position))
+        return state.once("bound_m", lambda: position_error_bound(self._fisher(state, true_position)))
 
     def _fisher(self, state: DcpState, true_position: Tensor) -> Tensor:
         known = state.shadowing_maps is not None
@@ -308,7 +333,7 @@ class DcpScenario(Scenario[DcpState]):
         Exact for ``polar``. ``gain`` can only scale innovations by 0 to 2: the nearest such report. ``confidence``
         weighs innovations: full weight to those that lead towards the point, least to the others.
         """
-        at = innovations(state, state.consensus_m, self.radio)
+        at = at_consensus(state, self.radio)
         target = positions.to(state.consensus_m)
         if self.config.action == "polar":
             vectors = geometry.displacement(state.ap_positions_m, target, self.radio.side_m, self.radio.wrap)
@@ -317,9 +342,8 @@ class DcpScenario(Scenario[DcpState]):
         radial = (wanted * at.links.unit).sum(dim=-1)
         tangential = (wanted * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
         if self.config.action == "gain":
-            implied = distance_from_rss(self.radio, state.rss_dbm, state.height_diff_m)
             pairs = (
-                (radial, implied - at.links.distance_m),
+                (radial, at.implied_m - at.links.distance_m),
                 (tangential, at.links.distance_m * torch.sin(at.bearing_rad)),
             )
             actions = [torch.nan_to_num(goal / move - 1.0, nan=-1.0).clamp(-1.0, 1.0) for goal, move in pairs]

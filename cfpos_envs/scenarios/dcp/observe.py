@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.measurements import RadioModel
-from cfpos_envs.physics.arrays import read_profile
-from cfpos_envs.physics.innovations import distance_from_rss
 from cfpos_envs.physics.similarity import aoa_similarity, masked_mean
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.fusion import stage_terms
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, innovations
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus
 
 
 @dataclass(frozen=True)
@@ -36,29 +34,26 @@ class Feature:
 
 @dataclass(frozen=True)
 class View:
-    """What the features are computed from; ``cosine`` [B, M, K] and ``implied_m`` are made once."""
+    """What the features are computed from."""
 
     config: DcpConfig
     radio: RadioModel
     state: DcpState
     at: Innovations
-    cosine: Tensor
-    implied_m: Tensor
 
     def broadcast(self, per_ue: Tensor) -> Tensor:
         """[B, K] to [B, 1, K]."""
         return per_ue.unsqueeze(1)
 
 
-def make_view(config: DcpConfig, radio: RadioModel, state: DcpState) -> View:
-    """Residuals and matches at the consensus."""
-    at = innovations(state, state.consensus_m, radio)
-    cosine = read_profile(state.profile, at.links.angle_rad)
-    return View(config, radio, state, at, cosine, distance_from_rss(radio, state.rss_dbm, state.height_diff_m))
-
-
 def _symlog(values: Tensor) -> Tensor:
     return torch.sign(values) * torch.log1p(values.abs())
+
+
+def _asinh(values: Tensor) -> Tensor:
+    # torch.asinh works through a tensor one number at a time on a CPU.
+    size = values.abs()
+    return torch.sign(values) * torch.log(size + torch.sqrt(size * size + 1.0))
 
 
 def _log_rms(view: View) -> Tensor:
@@ -67,7 +62,7 @@ def _log_rms(view: View) -> Tensor:
 
 
 def _log_aoa_misfit(view: View) -> Tensor:
-    mean = aoa_similarity(view.cosine.transpose(1, 2), view.state.fused.transpose(1, 2))
+    mean = aoa_similarity(view.at.cosine.transpose(1, 2), view.state.fused.transpose(1, 2))
     return view.broadcast(torch.log((1.0 - mean).clamp(min=1e-4)))
 
 
@@ -91,13 +86,13 @@ GAIN_FEATURES = (
         "radial",
         "symlog(implied - consensus distance / m)",
         4.0,
-        lambda v: _symlog(v.implied_m - v.at.links.distance_m),
+        lambda v: _symlog(v.at.implied_m - v.at.links.distance_m),
     ),
     Feature(
         "log_ratio",
         "log(implied / consensus distance)",
         2.0,
-        lambda v: torch.log(v.implied_m.clamp(min=1.0) / v.at.links.distance_m.clamp(min=1.0)),
+        lambda v: torch.log(v.at.implied_m.clamp(min=1.0) / v.at.links.distance_m.clamp(min=1.0)),
     ),
     Feature(
         "tangential",
@@ -108,8 +103,8 @@ GAIN_FEATURES = (
     Feature("bearing", "bearing innovation / rad", torch.pi, lambda v: v.at.bearing_rad),
     Feature("sine", "|sin(bearing)|, quality of the array", 1.0, lambda v: torch.sin(v.state.bearing_rad)),
     Feature("mirrored", "innovation of the mirrored bearing / rad", torch.pi, lambda v: v.at.mirrored_rad),
-    Feature("cos_azimuth", "cosine of the consensus azimuth", 1.0, lambda v: torch.cos(v.at.links.azimuth_rad)),
-    Feature("sin_azimuth", "sine of the consensus azimuth", 1.0, lambda v: torch.sin(v.at.links.azimuth_rad)),
+    Feature("cos_azimuth", "x of the unit vector AP-consensus", 1.0, lambda v: v.at.links.x_m / v.at.links.distance_m),
+    Feature("sin_azimuth", "y of it", 1.0, lambda v: v.at.links.y_m / v.at.links.distance_m),
     Feature("log_rms", "broadcast: log(rms RSS residual / dB)", 5.0, _log_rms),
     Feature("log_misfit", "broadcast: log(1 - Xi^a)", 8.0, _log_aoa_misfit),
     Feature(
@@ -126,14 +121,14 @@ _OWN_LINK = (
         "rss_z",
         "asinh of the RSS residual in its standard deviations",
         4.0,
-        lambda v: torch.asinh(v.at.rss_db / v.at.rss_scale_db),
+        lambda v: _asinh(v.at.rss_db / v.at.rss_scale_db),
     ),
     Feature("rss_logz", "log(1 + z^2) of it", 6.0, lambda v: torch.log1p((v.at.rss_db / v.at.rss_scale_db).square())),
     Feature(
         "aoa_z",
         "asinh of the bearing residual in its standard deviations",
         4.0,
-        lambda v: torch.asinh(v.at.bearing_rad / v.at.bearing_scale_rad),
+        lambda v: _asinh(v.at.bearing_rad / v.at.bearing_scale_rad),
     ),
     Feature(
         "aoa_logz",
@@ -141,7 +136,7 @@ _OWN_LINK = (
         6.0,
         lambda v: torch.log1p((v.at.bearing_rad / v.at.bearing_scale_rad).square()),
     ),
-    Feature("rss_residual", "asinh(RSS residual / 0.3 dB)", 6.0, lambda v: torch.asinh(v.at.rss_db / 0.3)),
+    Feature("rss_residual", "asinh(RSS residual / 0.3 dB)", 6.0, lambda v: _asinh(v.at.rss_db / 0.3)),
     Feature("log_distance", "log(distance / 30 m)", 4.0, lambda v: torch.log(v.at.links.distance_m / 30.0)),
     Feature("sine", "|sin(bearing)|, quality of the array", 1.0, lambda v: torch.sin(v.state.bearing_rad)),
     Feature(
@@ -154,13 +149,13 @@ _OWN_LINK = (
         "log_misfit",
         "log(1 - cosine similarity at the consensus)",
         8.0,
-        lambda v: torch.log((1.0 - v.cosine).clamp(min=3e-4)),
+        lambda v: torch.log((1.0 - v.at.cosine).clamp(min=3e-4)),
     ),
     Feature(
         "mirrored",
         "asinh of the mirrored bearing residual in its standard deviations",
         5.0,
-        lambda v: torch.asinh(v.at.mirrored_rad / v.at.bearing_scale_rad),
+        lambda v: _asinh(v.at.mirrored_rad / v.at.bearing_scale_rad),
     ),
 )
 
@@ -203,10 +198,12 @@ def feature_table(config: DcpConfig) -> list[tuple[str, str, float]]:
 
 def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     """Observations [B, M, K, F] in [-1, 1]."""
-    view = make_view(config, radio, state)
+    view = View(config, radio, state, at_consensus(state, radio))
+    features = _features(config)
     shape = state.bearing_rad.shape
-    columns = [(f.compute(view) / f.scale).expand(shape) for f in _features(config)]
-    values = torch.stack(columns, dim=-1).clamp(-1.0, 1.0)
+    columns = torch.stack([f.compute(view).expand(shape) for f in features], dim=-1)
+    inverse_scales = torch.tensor([1.0 / f.scale for f in features], device=columns.device)
+    values = (columns * inverse_scales).clamp(-1.0, 1.0)
     if not _has_summaries(config):
         return values
     own = values[..., : len(_OWN_LINK)]

@@ -2,82 +2,228 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
 from torch import Tensor
 
 from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import similarity
-from cfpos_envs.physics.arrays import read_profile
+from cfpos_envs.physics.arrays import read_profile_rows
 from cfpos_envs.physics.channel import dbm_to_watts
-from cfpos_envs.physics.innovations import bearing_residuals, nominal_bearing_scale
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, links_to, predicted_rss_at
+from cfpos_envs.physics.geometry import nearest_image
+from cfpos_envs.physics.innovations import RssLaw, nominal_bearing_scale, predicted_rss_dbm
+from cfpos_envs.physics.links import Links
+from cfpos_envs.physics.propagation import sample_maps
+from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.fusion import stage_terms
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
 
 CAUCHY_SCALE_DB = 0.5
+# Link evaluations at a time: temporaries of this many floats stay in a core's cache; on other devices memory bounds it.
+_CACHE_LINKS = 1 << 16
+_MEMORY_LINKS = 1 << 26
 
 
-def similarity_at(
-    kind: str,
-    radio: RadioModel,
-    state: DcpState,
-    points_m: Tensor,
-    judges: Tensor,
-    use_radial: Tensor,
-    use_tangential: Tensor,
-    scales: Innovations,
-) -> Tensor:
-    """Similarity of the measurements with the prediction at P points per UE, judged by some of the APs.
+@dataclass(frozen=True)
+class Evidence:
+    """This round's measurements laid out for comparison with predictions at R points per UE: [B, K, 1, M].
+
+    APs come last, so that everything is contiguous along the sums. What a game does not use is None.
+
+    Attributes:
+        rss_dbm, bearing_rad: measurements.
+        profile_start: where each link's angle profile begins in the flattened profiles of the state.
+        ap_x_m, ap_y_m, height_square_m2, axis_x, axis_y [B, 1, 1, M], shadowing_maps [B, M, G, G]: the site.
+        rss_scale_db [B, K, 1, 1], bearing_scale_rad: scales of the residuals, for ``robust``.
+        use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count this round; None: never.
+    """
+
+    rss_dbm: Tensor
+    bearing_rad: Tensor | None
+    profile_start: Tensor | None
+    ap_x_m: Tensor
+    ap_y_m: Tensor
+    height_square_m2: Tensor
+    axis_x: Tensor
+    axis_y: Tensor
+    shadowing_maps: Tensor | None
+    rss_scale_db: Tensor | None = None
+    bearing_scale_rad: Tensor | None = None
+    use_radial: Tensor | None = None
+    use_tangential: Tensor | None = None
+
+    @classmethod
+    def of(cls, state: DcpState, uses_aoa: bool) -> Evidence:
+        """What follows from the measurements and the site alone."""
+        return cls(
+            rss_dbm=_aps_last(state.rss_dbm),
+            bearing_rad=_aps_last(state.bearing_rad) if uses_aoa else None,
+            profile_start=_aps_last(_profile_starts(state.profile)) if uses_aoa else None,
+            ap_x_m=_of_aps(state.ap_positions_m[..., 0]),
+            ap_y_m=_of_aps(state.ap_positions_m[..., 1]),
+            height_square_m2=_of_aps(state.height_diff_m.square()),
+            axis_x=_of_aps(torch.cos(state.ap_orientation_rad)),
+            axis_y=_of_aps(torch.sin(state.ap_orientation_rad)),
+            shadowing_maps=state.shadowing_maps,
+        )
+
+    def rows(self, rows: slice) -> Evidence:
+        """Only some of the episodes."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return Evidence(**{name: None if value is None else value[rows] for name, value in values.items()})
+
+
+class Judge:
+    """Compares one round's measurements with predictions at any points.
 
     Args:
-        kind: ``paper``, ``log``, ``robust`` or ``cauchy``.
+        config: decides which measurements count.
         radio: known constants.
         state: the measurements.
-        points_m: [B, P, K, 2].
-        judges: [B, M, K] APs that count.
-        use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count.
-        scales: scales for ``robust``.
-
-    Returns:
-        [B, P, K], differentiable in the points.
+        scales: scales of the residuals, for the similarity ``robust``.
     """
-    batch, count, num_ues, _ = points_m.shape
-    flat = points_m.reshape(batch, count * num_ues, 2)
-    links = links_to(state, flat, radio)
 
-    def by_point(values: Tensor) -> Tensor:
-        """[B, M, P*K] to [B, P, K, M]."""
-        return values.unflatten(2, (count, num_ues)).permute(0, 2, 3, 1)
+    def __init__(self, config: DcpConfig, radio: RadioModel, state: DcpState, scales: Innovations) -> None:
+        self._radio, self._law = radio, rss_law(config, radio)
+        self._profiles, self._num_angles = state.profile.reshape(-1), state.profile.shape[-1]
+        use_radial, use_tangential = stage_terms(config, state)
+        uses_rss, uses_aoa = config.stage != "aoa", config.stage != "rss"
+        is_robust = config.similarity == "robust"
+        self._evidence = dataclasses.replace(
+            state.once("evidence", lambda: Evidence.of(state, uses_aoa)),
+            rss_scale_db=_aps_last(scales.rss_scale_db) if is_robust and uses_rss else None,
+            bearing_scale_rad=_aps_last(scales.bearing_scale_rad) if is_robust and uses_aoa else None,
+            use_radial=use_radial if uses_rss else None,
+            use_tangential=use_tangential if uses_aoa else None,
+        )
 
-    def of_link(values: Tensor) -> Tensor:
-        """[B, M or 1, K] to [B, 1, K, M or 1]."""
-        return values.transpose(1, 2).unsqueeze(1)
+    def similarity(self, points_m: Tensor, judges: Tensor | None, kind: str) -> Tensor:
+        """Similarity of the measurements with the predictions at R points per UE, judged by some of the APs.
 
-    mask, angle = of_link(judges), by_point(links.angle_rad)
-    measured_dbm, predicted_dbm = of_link(state.rss_dbm), by_point(predicted_rss_at(state, links, flat, radio))
-    rss_on, aoa_on = use_radial.to(points_m.dtype), use_tangential.to(points_m.dtype)
-    if kind in ("paper", "log"):
-        cosine = _cosine(state, angle, count, num_ues)
-    if kind == "log":
-        rss_term = similarity.rss_log_similarity(measured_dbm - predicted_dbm, mask)
-        return rss_on * rss_term + aoa_on * similarity.aoa_log_similarity(cosine, mask)
-    if kind == "paper":
-        xi_a = similarity.aoa_similarity(cosine, mask, normalisation="paper")
-        xi_r = similarity.rss_distance_paper(dbm_to_watts(measured_dbm) * mask, dbm_to_watts(predicted_dbm) * mask)
+        Args:
+            points_m: [B, R, K, 2] inside the area.
+            judges: [B, M, K] APs that count; None: all.
+            kind: ``paper``, ``log``, ``robust`` or ``cauchy``.
+
+        Returns:
+            [B, R, K], differentiable in the points.
+        """
+        points, mask = points_m.transpose(1, 2), None if judges is None else _aps_last(judges)
+        batch = len(points_m)
+        limit = _CACHE_LINKS if points_m.device.type == "cpu" else _MEMORY_LINKS
+        size = max(1, limit // (points[0, ..., 0].numel() * self._evidence.ap_x_m.shape[-1]))
+        if size >= batch:
+            return self._part(self._evidence, points, mask, kind).transpose(1, 2)
+        parts = []
+        for first in range(0, batch, size):
+            rows = slice(first, first + size)
+            chosen = None if mask is None else mask[rows]
+            parts.append(self._part(self._evidence.rows(rows), points[rows], chosen, kind))
+        return torch.cat(parts).transpose(1, 2)
+
+    def _part(self, evidence: Evidence, points_m: Tensor, mask: Tensor | None, kind: str) -> Tensor:
+        """[B, K, R] for points [B, K, R, 2] and mask [B, K, 1, M]."""
+        radio = self._radio
+        links = Links(
+            x_m=nearest_image(points_m[..., :1] - evidence.ap_x_m, radio.side_m, radio.wrap),
+            y_m=nearest_image(points_m[..., 1:] - evidence.ap_y_m, radio.side_m, radio.wrap),
+            height_square_m2=evidence.height_square_m2,
+            axis_x=evidence.axis_x,
+            axis_y=evidence.axis_y,
+        )
+        if kind == "paper":
+            return self._paper(evidence, links, points_m, mask)
+        total: Tensor | None = None
+        if evidence.use_radial is not None:
+            residual_db = self._rss_residual_db(evidence, links, points_m)
+            total = evidence.use_radial * _rss_term(kind, residual_db, evidence.rss_scale_db, mask)
+        if evidence.use_tangential is not None:
+            term = evidence.use_tangential * self._aoa_term(kind, evidence, links, mask)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    def _aoa_term(self, kind: str, evidence: Evidence, links: Links, mask: Tensor | None) -> Tensor:
+        if kind == "log":
+            return similarity.aoa_log_similarity(self._cosine(evidence, links), mask)
+        assert evidence.bearing_rad is not None
+        # Every similarity is even in the residual, so its side does not matter.
+        residual_rad = evidence.bearing_rad - links.folded_rad
+        if kind == "robust":
+            assert evidence.bearing_scale_rad is not None
+            per_ap = similarity.robust_similarity(residual_rad / evidence.bearing_scale_rad)
+        else:
+            per_ap = similarity.cauchy_similarity(residual_rad / nominal_bearing_scale(evidence.bearing_rad))
+        return similarity.masked_mean(per_ap, mask)
+
+    def _paper(self, evidence: Evidence, links: Links, points_m: Tensor, mask: Tensor | None) -> Tensor:
+        xi_a = xi_r = None
+        if evidence.use_tangential is not None:
+            xi_a = similarity.aoa_similarity(self._cosine(evidence, links), mask, normalisation="paper")
+        if evidence.use_radial is not None:
+            predicted_dbm = evidence.rss_dbm - self._rss_residual_db(evidence, links, points_m)
+            counts = 1.0 if mask is None else mask
+            # Eq. (9) is normalised over the UEs, which it expects beside the APs.
+            measured_w = (dbm_to_watts(evidence.rss_dbm) * counts).transpose(1, 2)
+            predicted_w = (dbm_to_watts(predicted_dbm) * counts).transpose(1, 2)
+            xi_r = similarity.rss_distance_paper(measured_w, predicted_w).transpose(1, 2)
+        if xi_a is None or xi_r is None:
+            single = xi_r if xi_a is None else xi_a
+            assert single is not None
+            return single
+        assert evidence.use_radial is not None
+        assert evidence.use_tangential is not None
+        rss_on, aoa_on = evidence.use_radial, evidence.use_tangential
         joint = similarity.joint_similarity_paper(xi_a, xi_r)
         return rss_on * (1 - aoa_on) * xi_r + aoa_on * (1 - rss_on) * xi_a + rss_on * aoa_on * joint
-    bearing_error, _ = bearing_residuals(of_link(state.bearing_rad), angle)
-    rss_error = measured_dbm - predicted_dbm
+
+    def _rss_residual_db(self, evidence: Evidence, links: Links, points_m: Tensor) -> Tensor:
+        maps = evidence.shadowing_maps
+        if maps is None:
+            return self._law.residual_db(evidence.rss_dbm, links.slant_square_m2)
+        at_points = sample_maps(maps, points_m.flatten(1, 2), self._radio.side_m, self._radio.wrap)
+        shadowing = at_points.transpose(1, 2).unflatten(1, points_m.shape[1:3])
+        return evidence.rss_dbm - predicted_rss_dbm(self._radio, links, shadowing)
+
+    def _cosine(self, evidence: Evidence, links: Links) -> Tensor:
+        assert evidence.profile_start is not None
+        return read_profile_rows(self._profiles, self._num_angles, evidence.profile_start, links.folded_rad)
+
+
+@lru_cache(maxsize=64)
+def rss_law(config: DcpConfig, radio: RadioModel) -> RssLaw:
+    """The RSS of a game's radio for all distances that its area and AP heights allow."""
+    ground_m = radio.side_m * (0.5 if radio.wrap else 2.0) ** 0.5
+    return RssLaw.of(radio, math.hypot(ground_m, config.largest_height_diff_m))
+
+
+def _rss_term(kind: str, residual_db: Tensor, scale_db: Tensor | None, mask: Tensor | None) -> Tensor:
+    if kind == "log":
+        return similarity.rss_log_similarity(residual_db, mask)
     if kind == "robust":
-        rss_term = similarity.robust_similarity(rss_error / of_link(scales.rss_scale_db))
-        aoa_term = similarity.robust_similarity(bearing_error / of_link(scales.bearing_scale_rad))
-    else:
-        rss_term = similarity.cauchy_similarity(rss_error / CAUCHY_SCALE_DB)
-        aoa_term = similarity.cauchy_similarity(bearing_error / of_link(nominal_bearing_scale(state.bearing_rad)))
-    per_ap = rss_on.unsqueeze(-1) * rss_term + aoa_on.unsqueeze(-1) * aoa_term
-    return similarity.masked_mean(per_ap, mask)
+        assert scale_db is not None
+        return similarity.masked_mean(similarity.robust_similarity(residual_db / scale_db), mask)
+    return similarity.masked_mean(similarity.cauchy_similarity(residual_db / CAUCHY_SCALE_DB), mask)
 
 
-def _cosine(state: DcpState, angle_rad: Tensor, count: int, num_ues: int) -> Tensor:
-    profile = state.profile.transpose(1, 2).unsqueeze(1)
-    return read_profile(profile.expand(-1, count, *profile.shape[2:]), angle_rad)
+def _aps_last(per_link: Tensor) -> Tensor:
+    """[B, M or 1, K] to contiguous [B, K, 1, M or 1]."""
+    return per_link.transpose(1, 2).unsqueeze(2).contiguous()
+
+
+def _of_aps(per_ap: Tensor) -> Tensor:
+    """[B, M] to contiguous [B, 1, 1, M]."""
+    return per_ap[:, None, None, :].contiguous()
+
+
+def _profile_starts(profile: Tensor) -> Tensor:
+    """[B, M, K] index of the first entry of every link's profile in the flattened profiles."""
+    links = profile[..., 0].numel()
+    return (torch.arange(links, device=profile.device) * profile.shape[-1]).view(profile.shape[:-1])
 
 
 def counterfactual_credit(gradient: Tensor, step: Tensor, step_without: Tensor) -> Tensor:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from cfpos_envs.lazy import lazy
 from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import propagation
+from cfpos_envs.physics.arrays import read_profile
 from cfpos_envs.physics.innovations import (
     RSS_SCALE_FLOOR_DB,
-    Links,
     bearing_residuals,
-    link_geometry,
+    distance_from_rss,
     nominal_bearing_scale,
     predicted_rss_dbm,
     rss_slope_db_per_m,
 )
+from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.physics.similarity import masked_median
 from cfpos_envs.scenarios.base import TensorState
 
 MAD_TO_STD = 1.48
 """Median absolute deviation to standard deviation of a Gaussian."""
+
+Value = TypeVar("Value")
+_KEPT = "_innovations_at_consensus"
+_MEASURED = "_of_the_measurements"
+_MOVING = frozenset(("consensus_m", "start_m", "spread_m", "round"))
+"""Fields that change while the measurements of static users stay."""
 
 
 @dataclass
@@ -63,6 +73,24 @@ class DcpState(TensorState):
     spread_m: Tensor
     round: Tensor
 
+    def replace(self, **changes: Any) -> DcpState:
+        """A copy with some fields changed; what was computed from the measurements alone stays with it."""
+        changed = super().replace(**changes)
+        is_static = self.sequence_rss_dbm.shape[1] == 1
+        if is_static and changes.keys() <= _MOVING:
+            changed.__dict__[_MEASURED] = self.__dict__.setdefault(_MEASURED, {})
+        return changed
+
+    def once(self, name: str, compute: Callable[[], Value]) -> Value:
+        """``compute()``, a quantity of this round's measurements and of nothing else, once while they last."""
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return compute()
+        kept: dict[str, Any] = self.__dict__.setdefault(_MEASURED, {})
+        if name not in kept:
+            kept[name] = compute()
+        value: Value = kept[name]
+        return value
+
     def now(self, sequence: Tensor) -> Tensor:
         """This round's entry [B, ...] of a sequence [B, T, ...]."""
         if sequence.shape[1] == 1:
@@ -82,27 +110,82 @@ class DcpState(TensorState):
         return left_out | ~left_out.any(dim=1, keepdim=True)
 
 
-@dataclass(frozen=True)
 class Innovations:
-    """Measured minus predicted at a hypothesised point; every tensor [B, M, P] unless noted.
+    """Measured minus predicted at one hypothesised point per UE; every tensor [B, M, K] unless noted.
 
-    Attributes:
-        links: geometry.
-        rss_db, bearing_rad, mirrored_rad: residuals.
-        slope_db_per_m: RSS per metre outwards (negative).
-        rss_scale_db, bearing_scale_rad: standard deviations estimated from the APs that take part (MAD);
-            [B, 1, P] and [B, M, P].
-        bearing_mad: [B, 1, P] factor on the nominal bearing scale, 1 to 20.
+    Each quantity is computed when first asked for: a game of RSS alone pays for no angle.
+
+    Args:
+        state: measurements and site.
+        points_m: [B, K, 2].
+        radio: known constants.
     """
 
-    links: Links
-    rss_db: Tensor
-    bearing_rad: Tensor
-    mirrored_rad: Tensor
-    slope_db_per_m: Tensor
-    rss_scale_db: Tensor
-    bearing_scale_rad: Tensor
-    bearing_mad: Tensor
+    def __init__(self, state: DcpState, points_m: Tensor, radio: RadioModel) -> None:
+        self._state, self._points_m, self._radio = state, points_m, radio
+
+    @lazy
+    def links(self) -> Links:
+        """Geometry from every AP to the points."""
+        return links_to(self._state, self._points_m, self._radio)
+
+    @lazy
+    def rss_db(self) -> Tensor:
+        """RSS residual."""
+        return self._state.rss_dbm - predicted_rss_at(self._state, self.links, self._points_m, self._radio)
+
+    @lazy
+    def implied_m(self) -> Tensor:
+        """Horizontal distance that the RSS implies; it does not depend on the point."""
+        state = self._state
+        return state.once("implied_m", lambda: distance_from_rss(self._radio, state.rss_dbm, state.height_diff_m))
+
+    @lazy
+    def _bearings(self) -> tuple[Tensor, Tensor]:
+        return bearing_residuals(self._state.bearing_rad, self.links)
+
+    @property
+    def bearing_rad(self) -> Tensor:
+        """Bearing residual."""
+        return self._bearings[0]
+
+    @property
+    def mirrored_rad(self) -> Tensor:
+        """Residual of the mirrored bearing."""
+        return self._bearings[1]
+
+    @lazy
+    def cosine(self) -> Tensor:
+        """Cosine similarity of measured and expected spectrum: a term of Xi^a, eq. (8)."""
+        return read_profile(self._state.profile, self.links.folded_rad)
+
+    @lazy
+    def slope_db_per_m(self) -> Tensor:
+        """RSS per metre outwards (negative)."""
+        return rss_slope_db_per_m(self._radio, self.links)
+
+    @lazy
+    def rss_scale_db(self) -> Tensor:
+        """[B, 1, K] standard deviation of the RSS residuals, from their MAD over the APs that take part."""
+        return (MAD_TO_STD * self._median(self.rss_db.abs())).clamp(min=RSS_SCALE_FLOOR_DB)
+
+    @lazy
+    def bearing_mad(self) -> Tensor:
+        """[B, 1, K] factor on the nominal bearing scale, 1 to 20, from the APs that take part."""
+        scaled = self.bearing_rad.abs() / self._nominal_rad
+        return (MAD_TO_STD * self._median(scaled)).clamp(1.0, 20.0)
+
+    @lazy
+    def bearing_scale_rad(self) -> Tensor:
+        """Standard deviation of the bearing residuals."""
+        return self._nominal_rad * self.bearing_mad
+
+    @lazy
+    def _nominal_rad(self) -> Tensor:
+        return self._state.once("nominal_rad", lambda: nominal_bearing_scale(self._state.bearing_rad))
+
+    def _median(self, values: Tensor) -> Tensor:
+        return masked_median(values.transpose(1, 2), self._state.fused.transpose(1, 2)).unsqueeze(1)
 
 
 def links_to(state: DcpState, points_m: Tensor, radio: RadioModel) -> Links:
@@ -119,23 +202,15 @@ def predicted_rss_at(state: DcpState, links: Links, points_m: Tensor, radio: Rad
     return predicted_rss_dbm(radio, links, shadowing)
 
 
-def innovations(state: DcpState, points_m: Tensor, radio: RadioModel) -> Innovations:
-    """Residuals of every AP at one point per UE, [B, K, 2], with scales from the APs that take part."""
-    links = links_to(state, points_m, radio)
-    residual_db = state.rss_dbm - predicted_rss_at(state, links, points_m, radio)
-    bearing, mirrored = bearing_residuals(state.bearing_rad, links.angle_rad)
-    nominal = nominal_bearing_scale(state.bearing_rad)
-    by_ue = state.fused.transpose(1, 2)
-    rss_mad = masked_median(residual_db.abs().transpose(1, 2), by_ue).unsqueeze(1)
-    bearing_mad = masked_median((bearing.abs() / nominal).transpose(1, 2), by_ue).unsqueeze(1)
-    factor = (MAD_TO_STD * bearing_mad).clamp(1.0, 20.0)
-    return Innovations(
-        links=links,
-        rss_db=residual_db,
-        bearing_rad=bearing,
-        mirrored_rad=mirrored,
-        slope_db_per_m=rss_slope_db_per_m(radio, links),
-        rss_scale_db=(MAD_TO_STD * rss_mad).clamp(min=RSS_SCALE_FLOOR_DB),
-        bearing_scale_rad=nominal * factor,
-        bearing_mad=factor,
-    )
+def at_consensus(state: DcpState, radio: RadioModel) -> Innovations:
+    """Innovations at the joint estimate, shared by the observation of a state and the step from it.
+
+    They stay with the state object, which is never changed in place; a changed copy starts without them.
+    """
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or state.consensus_m.requires_grad:
+        # A compiler finds common parts by itself; kept tensors would lack their gradients later.
+        return Innovations(state, state.consensus_m, radio)
+    kept: Innovations | None = state.__dict__.get(_KEPT)
+    if kept is None:
+        kept = state.__dict__[_KEPT] = Innovations(state, state.consensus_m, radio)
+    return kept

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics import channel, geometry, propagation
-from cfpos_envs.physics.innovations import Links, link_geometry, predicted_rss_dbm
+from cfpos_envs.physics.innovations import predicted_rss_dbm
+from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
 from cfpos_envs.streams import Streams
 
