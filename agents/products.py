@@ -52,4 +52,7 @@ def _gains(left: Tensor, right: Tensor, multiplications: int, least: int) -> boo
 
 def _onednn(left: Tensor, right: Tensor) -> Tensor:
     assert _LINEAR is not None
+    # A second operand with gaps between its rows or columns would go to a reference routine, a thousand times slower.
+    if not (right.is_contiguous() or right.mT.is_contiguous()):
+        right = right.contiguous()
     return _LINEAR(left, right.mT, None, "none", [], "")

@@ -47,3 +47,21 @@ def test_large_products_stay_differentiable_and_keep_their_type() -> None:
     assert torch.allclose(left.grad, right.sum(1).expand(128, -1), atol=1e-4)
     double = _normal(0, 128, 128, dtype=torch.float64)
     assert torch.equal(product(double, double), double @ double)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_onednn_never_sees_a_second_operand_with_gaps(monkeypatch: pytest.MonkeyPatch, flipped: bool) -> None:
+    if products._LINEAR is None:
+        return
+    seen = []
+
+    def linear(left: torch.Tensor, weight: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(weight)
+        return left @ weight.mT
+
+    monkeypatch.setattr(products, "_LINEAR", linear)
+    wide = _normal(0, 256, 400)[:, 7:263]
+    right = wide.mT if flipped else wide
+    assert torch.allclose(product(_normal(1, 256, 256), right), _normal(1, 256, 256) @ right, atol=1e-3)
+    assert len(seen) == 1
+    assert seen[0].is_contiguous() or seen[0].mT.is_contiguous()
