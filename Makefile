@@ -4,14 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_ARGS ?=
+BENCHMARK_ARGS ?= --out outputs/benchmark.json
 # One arithmetic thread per process: the networks are small and the tests already run in parallel.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help venv demo test slow lint types docs check clean
+.PHONY: help venv demo test slow lint types docs check benchmark clean
 help:
 	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 10 minutes, most of it once)"
 	@echo "make test   all tests      make slow   the tests that train for minutes"
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
+	@echo "make benchmark   speed in CPU time beside mpe2, VMAS and mobile-env (which it installs)"
 	@echo "make venv   only install   make clean  remove $(VENV), caches and builds (never outputs/)"
 
 venv: $(VENV)/.installed
@@ -43,6 +45,10 @@ docs: venv
 	$(BIN)/python scripts/check_docs.py
 
 check: lint types docs test
+
+benchmark: venv
+	$(BIN)/python -m pip install --quiet -e ".[benchmark]" -c constraints.txt
+	$(BIN)/python scripts/benchmark.py $(BENCHMARK_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

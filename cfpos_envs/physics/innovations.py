@@ -99,6 +99,18 @@ class RssLaw:
             correction = correction * slant_square_m2 + coefficient
         return above_signal - correction
 
+    def slope_db_per_m2(self, slant_square_m2: Tensor) -> Tensor:
+        """Derivative of the predicted RSS by the squared slant distance, dB/m^2 (negative)."""
+        slope = 0.5 * self.slope_db / NEPERS_PER_DECADE
+        of_signal = -slope / slant_square_m2
+        if self.coefficients is None:
+            signal_over_noise_db = (self.at_one_metre_dbm - self.noise_dbm) - slope * torch.log(slant_square_m2)
+            return of_signal * torch.sigmoid(signal_over_noise_db * (NEPERS_PER_DECADE / 10))
+        correction = torch.zeros_like(of_signal)
+        for power in range(len(self.coefficients) - 1, 0, -1):
+            correction = correction * slant_square_m2 + power * self.coefficients[power]
+        return of_signal + correction
+
 
 def distance_from_rss(radio: RadioModel, rss_dbm: Tensor, height_diff_m: Tensor) -> Tensor:
     """Horizontal distance (m) that explains the RSS by path loss alone; 0 where the RSS is stronger than overhead."""

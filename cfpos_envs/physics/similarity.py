@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+_FEW = 8
+
 
 def masked_mean(values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None) -> Float[Tensor, "*batch"]:
     """Mean over the last dimension of the entries with a true mask (all if None); 0 where there is none."""
@@ -17,12 +19,37 @@ def masked_mean(values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M
     return (values * weights).sum(dim=-1) / weights.sum(dim=-1).clamp(min=1.0)
 
 
-def masked_median(values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None) -> Float[Tensor, "*batch"]:
-    """Lower median over the last dimension of the entries with a true mask (all if None); 0 where there is none."""
+def masked_median(
+    values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None, count: int | None = None
+) -> Float[Tensor, "*batch"]:
+    """Lower median over the last dimension of the entries with a true mask (all if None); 0 where there is none.
+
+    Args:
+        values: finite.
+        mask: entries that count.
+        count: how many there are, where every row has equally many (at least one): the median is then cheaper.
+    """
     if mask is None:
-        return values.median(dim=-1).values
-    hidden = torch.where(mask, values, torch.full_like(values, math.nan))
-    return torch.nan_to_num(hidden.nanmedian(dim=-1).values, nan=0.0)
+        return values.kthvalue((values.shape[-1] + 1) // 2, dim=-1).values
+    if count is not None:
+        return values.masked_fill(~mask, math.inf).kthvalue((count + 1) // 2, dim=-1).values
+    return torch.nan_to_num(values.masked_fill(~mask, math.nan).nanmedian(dim=-1).values, nan=0.0)
+
+
+def sorted_along(values: Float[Tensor, "*batch"], dim: int) -> list[Float[Tensor, "*rest"]]:
+    """The slices of ``values`` along a short dimension, in ascending order.
+
+    A few values are sorted by exchanging neighbours, whole slices at a time: n rounds for n slices. Many are left to
+    ``torch.sort``, which looks at one row after the other.
+    """
+    slices = list(values.unbind(dim))
+    if len(slices) > _FEW:
+        return list(values.sort(dim=dim).values.unbind(dim))
+    for turn in range(len(slices)):
+        for low in range(turn % 2, len(slices) - 1, 2):
+            pair = slices[low], slices[low + 1]
+            slices[low], slices[low + 1] = torch.minimum(*pair), torch.maximum(*pair)
+    return slices
 
 
 def aoa_similarity(

@@ -59,7 +59,7 @@ def play(scenario, state, actions=None, rounds=None):
 
 
 def judged(scenario, state):
-    return rewards.Judge(scenario.config, scenario.radio, state, at_consensus(state, scenario.radio))
+    return rewards.Judge(scenario.config, scenario.radio, state, at_consensus(scenario.config, state))
 
 
 # Fusion ------------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_information_step_of_two_perpendicular_aps_by_hand():
 
 def test_leave_one_out_steps_equal_a_loop_over_the_aps():
     scenario, state = fresh(site="hard")
-    at = at_consensus(state, scenario.radio)
+    at = at_consensus(scenario.config, state)
     actions = random_actions(scenario, 5).unflatten(2, (2, -1))
     neutral = fusion.propose(scenario.config, scenario.radio, state, at, torch.zeros_like(actions))
     proposal = fusion.propose(scenario.config, scenario.radio, state, at, actions)
@@ -135,7 +135,7 @@ def test_line_search_never_lowers_the_consensus_similarity():
     scenario, state = fresh(**GAIN, batch=40)
     moved = scenario.step(state, random_actions(scenario, 40)).state
     points = torch.stack((state.consensus_m, moved.consensus_m), dim=1)
-    before, after = judged(scenario, state).similarity(points, state.fused, "log").unbind(dim=1)
+    before, after = judged(scenario, state).similarity(points, state.fused, "log")[0].unbind(dim=1)
     assert (after >= before - 1e-4).all()
 
 
@@ -145,7 +145,7 @@ def test_line_search_never_lowers_the_consensus_similarity():
 def loop_similarity(kind, scenario, state, points):
     """[B, K] similarity of points by plain loops over eqs. (7)-(9) and their repairs."""
     values = torch.zeros(len(points), scenario.num_ues)
-    at = at_consensus(state, scenario.radio)
+    at = at_consensus(scenario.config, state)
     links = link_geometry(
         state.ap_positions_m, state.ap_orientation_rad, state.height_diff_m, points, 100.0, scenario.radio.wrap
     )
@@ -194,7 +194,7 @@ def loop_similarity(kind, scenario, state, points):
 def test_similarities_equal_plain_loops(kind):
     scenario, state = fresh(split="test")
     points = 100 * torch.rand(5, 2, 2, generator=torch.Generator().manual_seed(2))
-    ours = judged(scenario, state).similarity(points.unsqueeze(1), state.fused, kind)[:, 0]
+    ours = judged(scenario, state).similarity(points.unsqueeze(1), state.fused, kind)[0][:, 0]
     # atol for bearings beyond a quarter turn, where the loop's folded difference and ours agree to rounding only
     assert torch.allclose(ours, loop_similarity(kind, scenario, state, points), rtol=1e-3, atol=1e-3)
 
@@ -203,7 +203,7 @@ def test_local_reward_is_the_gain_of_the_own_report():
     scenario, state = fresh(**GAIN, stage="joint", split="test")
     actions = random_actions(scenario, 5)
     result = scenario.step(state, actions)
-    at = at_consensus(state, scenario.radio)
+    at = at_consensus(scenario.config, state)
     vectors = fusion.propose(scenario.config, scenario.radio, state, at, actions.unflatten(2, (2, 2))).vectors(
         at.links.unit
     )

@@ -42,6 +42,23 @@ class Proposal:
         return radial * unit + tangential * geometry.rotate_quarter(unit)
 
 
+@dataclass(frozen=True)
+class Fused:
+    """What the CPU makes of the reports, and similarities that the line search found on its way.
+
+    Attributes:
+        step: [B, K, 2] displacement of the joint estimate.
+        without: [B, M, K, 2] what it would be with one AP neutral; None where no reward asks for it.
+        at_fused: [B, K] similarity at the fused point, if known.
+        local: [B, M, K] similarity at each report beside that at the consensus, if known.
+    """
+
+    step: Tensor
+    without: Tensor | None = None
+    at_fused: Tensor | None = None
+    local: Tensor | None = None
+
+
 def stage_terms(config: DcpConfig, state: DcpState) -> tuple[Tensor, Tensor]:
     """Whether RSS and AOA count in the round to come, each [B, 1, 1] in {0, 1}.
 

@@ -154,13 +154,13 @@ class DcpScenario(Scenario[DcpState]):
         """Decode the actions, fuse the reports, reward by similarity; see ``Scenario.step``."""
         config, radio = self.config, self.radio
         actions = actions.clamp(-1.0, 1.0).unflatten(2, (self.num_ues, -1))
-        at = at_consensus(state, radio)
+        at = at_consensus(config, state)
         judge = rewards.Judge(config, radio, state, at)
         proposal = fusion.propose(config, radio, state, at, actions)
         vectors = proposal.vectors(at.links.unit)
-        step, step_without = self._fuse(state, at, judge, proposal, vectors)
-        fused_m = self._area(state.consensus_m + step)
-        rewards_mk, metrics = self._reward(state, judge, vectors, step, step_without, fused_m)
+        fused = self._fuse(state, at, judge, proposal, vectors)
+        fused_m = self._area(state.consensus_m + fused.step)
+        rewards_mk, metrics = self._reward(state, judge, vectors, fused, fused_m)
         nxt = state.replace(
             consensus_m=fused_m, spread_m=fusion.report_spread_m(vectors, state.fused), round=state.round + 1
         )
@@ -173,81 +173,87 @@ class DcpScenario(Scenario[DcpState]):
 
     def _fuse(
         self, state: DcpState, at: Innovations, judge: rewards.Judge, proposal: fusion.Proposal, vectors: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Fused displacement [B, K, 2] and, where the reward asks for it, what it were with each AP neutral."""
+    ) -> fusion.Fused:
         config = self.config
         neutral = fusion.neutral_proposal(config, self.radio, state, at) if config.credits_counterfactual else None
         if config.fusion == "information":
-            return fusion.information_fusion(config, at.links.unit, proposal, neutral, state.fused)
+            step, without = fusion.information_fusion(config, at.links.unit, proposal, neutral, state.fused)
+            return fusion.Fused(step, without)
         moves = None if neutral is None else neutral.vectors(at.links.unit)
-        step, step_without = fusion.mean_fusion(vectors, moves, state.fused)
+        step, without = fusion.mean_fusion(vectors, moves, state.fused)
         if config.fusion == "mean":
-            return step, step_without
+            return fusion.Fused(step, without)
+        return self._line_search(state, judge, vectors, step, without)
+
+    def _line_search(
+        self, state: DcpState, judge: rewards.Judge, vectors: Tensor, step: Tensor, without: Tensor | None
+    ) -> fusion.Fused:
+        config = self.config
         gains = torch.tensor(fusion.LINE_SEARCH_GAINS, device=self.device)
-        candidates = self._area(state.consensus_m.unsqueeze(1) + gains.view(1, -1, 1, 1) * step.unsqueeze(1))
+        points = self._area(state.consensus_m.unsqueeze(1) + gains.view(1, -1, 1, 1) * step.unsqueeze(1))
+        # All APs judge the local reward as they judge the search: one pass over all points serves both.
+        serves_reward = config.reward == "local" and config.similarity != "paper" and not vectors.requires_grad
+        if serves_reward:
+            points = torch.cat((points, self._reports(state, vectors)), dim=1)
         kind = "log" if config.similarity == "paper" else config.similarity
-        best = judge.similarity(candidates, state.fused if config.num_held_out else None, kind).argmax(dim=1)
+        (values,) = judge.similarity(points, state.fused if config.num_held_out else None, kind)
+        searched = values[:, : len(gains)]
+        highest, best = searched.max(dim=1)
         kappa = gains[best].unsqueeze(-1)
-        return kappa * step, None if step_without is None else kappa.unsqueeze(1) * step_without
+        return fusion.Fused(
+            step=kappa * step,
+            without=None if without is None else kappa.unsqueeze(1) * without,
+            at_fused=highest if serves_reward else None,
+            local=values[:, len(gains) :] - values[:, :1] if serves_reward else None,
+        )
+
+    def _reports(self, state: DcpState, vectors: Tensor) -> Tensor:
+        """[B, M, K, 2] where each AP says that the users are."""
+        return self._area(state.consensus_m.unsqueeze(1) + vectors)
 
     def _reward(
-        self,
-        state: DcpState,
-        judge: rewards.Judge,
-        vectors: Tensor,
-        step: Tensor,
-        step_without: Tensor | None,
-        fused_m: Tensor,
+        self, state: DcpState, judge: rewards.Judge, vectors: Tensor, fused: fusion.Fused, fused_m: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards [B, M, K] and the label-free metrics of the round."""
-        reward, kind = self.config.reward, self.config.similarity
-        judges = state.judges if self.config.num_held_out else None
-        after, gradient = self._value_and_gradient(judge, fused_m, judges)
-        metrics = {"objective": after, "similarity": after.detach().mean(dim=-1)}
+        config, reward, kind = self.config, self.config.reward, self.config.similarity
+        judges = state.judges if config.num_held_out else None
+        # The scale of robust moves with the estimate, so that scores of different estimates could not be compared;
+        # cauchy has fixed scales and takes its place. That of paper is normalised over the users.
+        kinds = {"robust": ("robust", "cauchy"), "paper": ("paper", "log")}.get(kind, (kind,))
+        gradient = None
+        if config.credits_counterfactual or fused_m.requires_grad:
+            values, gradient = judge.with_gradient(fused_m, judges, *kinds)
+        elif fused.at_fused is not None and len(kinds) == 1:
+            values = (fused.at_fused,)
+        else:
+            values = tuple(value[:, 0] for value in judge.similarity(fused_m.unsqueeze(1), judges, *kinds))
+        after = values[0]
+        metrics = {"objective": after, "similarity": after.mean(dim=-1), "score": values[-1].mean(dim=-1)}
         if gradient is not None and fused_m.requires_grad:
             # The value as it is and its slope: all that first-order ascent of the objective asks for.
             metrics["objective"] = after + ((fused_m - fused_m.detach()) * gradient).sum(dim=-1)
         with torch.no_grad():
-            metrics["score"] = self._score(judge, fused_m, judges, after)
             if reward == "local":
-                return self._local_reward(state, judge, vectors, judges), metrics
+                return self._local_reward(state, judge, vectors, fused, judges), metrics
             if reward in ("shared", "held-out-shared"):
-                before = judge.similarity(state.consensus_m.unsqueeze(1), judges, kind)[:, 0]
-                return (after - before).unsqueeze(1).expand(-1, self.num_aps, -1), metrics
-            assert step_without is not None
+                (before,) = judge.similarity(state.consensus_m.unsqueeze(1), judges, kind)
+                return (after - before[:, 0]).unsqueeze(1).expand(-1, self.num_aps, -1), metrics
+            assert fused.without is not None
             assert gradient is not None
-            return rewards.counterfactual_credit(gradient, step, step_without), metrics
+            return rewards.counterfactual_credit(gradient, fused.step, fused.without), metrics
 
-    def _value_and_gradient(
-        self, judge: rewards.Judge, fused_m: Tensor, judges: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """[B, K] similarity at the fused point and, where somebody asks for it, [B, K, 2] its gradient."""
-        kind = self.config.similarity
-        if not (self.config.credits_counterfactual or fused_m.requires_grad):
-            return judge.similarity(fused_m.unsqueeze(1), judges, kind)[:, 0], None
-        with torch.enable_grad():
-            leaf = fused_m.detach().requires_grad_(True)
-            value = judge.similarity(leaf.unsqueeze(1), judges, kind)[:, 0]
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        return value.detach(), gradient
-
-    def _local_reward(self, state: DcpState, judge: rewards.Judge, vectors: Tensor, judges: Tensor | None) -> Tensor:
+    def _local_reward(
+        self, state: DcpState, judge: rewards.Judge, vectors: Tensor, fused: fusion.Fused, judges: Tensor | None
+    ) -> Tensor:
         """[B, M, K] what each AP's own report is worth; beside the consensus unless the paper's own reward is asked."""
-        reports = self._area(state.consensus_m.unsqueeze(1) + vectors)
-        if self.config.similarity == "paper":
-            return judge.similarity(reports, judges, "paper")
+        if fused.local is not None:
+            return fused.local
+        reports, kind = self._reports(state, vectors), self.config.similarity
+        if kind == "paper":
+            return judge.similarity(reports, judges, kind)[0]
         # The consensus rides along as one point more.
-        points = torch.cat((reports, state.consensus_m.unsqueeze(1)), dim=1)
-        values = judge.similarity(points, judges, self.config.similarity)
+        (values,) = judge.similarity(torch.cat((reports, state.consensus_m.unsqueeze(1)), dim=1), judges, kind)
         return values[:, :-1] - values[:, -1:]
-
-    def _score(self, judge: rewards.Judge, points_m: Tensor, judges: Tensor | None, after: Tensor) -> Tensor:
-        """[B] label-free quality of the joint estimate. The scale of ``robust`` moves with the estimate, so that
-        scores of different estimates could not be compared; ``cauchy`` has fixed scales and takes its place."""
-        kind = {"robust": "cauchy", "paper": "log"}.get(self.config.similarity)
-        if kind is None:
-            return after.detach().mean(dim=-1)
-        return judge.similarity(points_m.detach().unsqueeze(1), judges, kind)[:, 0].mean(dim=-1)
 
     def _area(self, points_m: Tensor) -> Tensor:
         return geometry.into_area(points_m, self.radio.side_m, self.radio.wrap)
@@ -333,7 +339,7 @@ class DcpScenario(Scenario[DcpState]):
         Exact for ``polar``. ``gain`` can only scale innovations by 0 to 2: the nearest such report. ``confidence``
         weighs innovations: full weight to those that lead towards the point, least to the others.
         """
-        at = at_consensus(state, self.radio)
+        at = at_consensus(self.config, state)
         target = positions.to(state.consensus_m)
         if self.config.action == "polar":
             vectors = geometry.displacement(state.ap_positions_m, target, self.radio.side_m, self.radio.wrap)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.measurements import RadioModel
-from cfpos_envs.physics.similarity import aoa_similarity, masked_mean
+from cfpos_envs.physics.similarity import aoa_similarity, masked_mean, sorted_along
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.fusion import stage_terms
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus
@@ -198,7 +198,7 @@ def feature_table(config: DcpConfig) -> list[tuple[str, str, float]]:
 
 def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     """Observations [B, M, K, F] in [-1, 1]."""
-    view = View(config, radio, state, at_consensus(state, radio))
+    view = View(config, radio, state, at_consensus(config, state))
     features = _features(config)
     shape = state.bearing_rad.shape
     columns = torch.stack([f.compute(view).expand(shape) for f in features], dim=-1)
@@ -208,10 +208,10 @@ def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
         return values
     own = values[..., : len(_OWN_LINK)]
     # Over its own users an AP sees its own bias: residuals that all lean one way.
-    ordered = own.sort(dim=2).values
-    num_ues = own.shape[2]
-    middle = 0.5 * (ordered[:, :, (num_ues - 1) // 2] + ordered[:, :, num_ues // 2])
-    quartile = ordered[:, :, round(0.25 * (num_ues - 1))]
+    ordered = sorted_along(own, 2)
+    num_ues = len(ordered)
+    middle = 0.5 * (ordered[(num_ues - 1) // 2] + ordered[num_ues // 2])
+    quartile = ordered[round(0.25 * (num_ues - 1))]
     summaries = torch.cat((own.mean(dim=2), middle, quartile), dim=-1)
     spread_out = summaries.unsqueeze(2).expand(*shape, summaries.shape[-1])
     return torch.cat((own, spread_out, values[..., len(_OWN_LINK) :]), dim=-1)

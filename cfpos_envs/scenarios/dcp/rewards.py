@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +28,12 @@ CAUCHY_SCALE_DB = 0.5
 _CACHE_LINKS = 1 << 16
 _MEMORY_LINKS = 1 << 26
 
+# psi = -f' of the similarities that are sums over APs of a function f of the scaled residual.
+_INFLUENCE: dict[str, Callable[[Tensor], Tensor]] = {
+    "robust": lambda z: 5.0 * z / (4.0 + z * z),
+    "cauchy": lambda z: 2.0 * z / (1.0 + z * z),
+}
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -35,7 +42,7 @@ class Evidence:
     APs come last, so that everything is contiguous along the sums. What a game does not use is None.
 
     Attributes:
-        rss_dbm, bearing_rad: measurements.
+        rss_dbm, bearing_rad, nominal_rad: measurements, and the nominal scale of the bearings.
         profile_start: where each link's angle profile begins in the flattened profiles of the state.
         ap_x_m, ap_y_m, height_square_m2, axis_x, axis_y [B, 1, 1, M], shadowing_maps [B, M, G, G]: the site.
         rss_scale_db [B, K, 1, 1], bearing_scale_rad: scales of the residuals, for ``robust``.
@@ -44,6 +51,7 @@ class Evidence:
 
     rss_dbm: Tensor
     bearing_rad: Tensor | None
+    nominal_rad: Tensor | None
     profile_start: Tensor | None
     ap_x_m: Tensor
     ap_y_m: Tensor
@@ -62,6 +70,7 @@ class Evidence:
         return cls(
             rss_dbm=_aps_last(state.rss_dbm),
             bearing_rad=_aps_last(state.bearing_rad) if uses_aoa else None,
+            nominal_rad=_aps_last(nominal_bearing_scale(state.bearing_rad)) if uses_aoa else None,
             profile_start=_aps_last(_profile_starts(state.profile)) if uses_aoa else None,
             ap_x_m=_of_aps(state.ap_positions_m[..., 0]),
             ap_y_m=_of_aps(state.ap_positions_m[..., 1]),
@@ -101,71 +110,134 @@ class Judge:
             use_tangential=use_tangential if uses_aoa else None,
         )
 
-    def similarity(self, points_m: Tensor, judges: Tensor | None, kind: str) -> Tensor:
-        """Similarity of the measurements with the predictions at R points per UE, judged by some of the APs.
+    def similarity(self, points_m: Tensor, judges: Tensor | None, *kinds: str) -> tuple[Tensor, ...]:
+        """Similarities of the measurements with the predictions at R points per UE, judged by some of the APs.
 
         Args:
             points_m: [B, R, K, 2] inside the area.
             judges: [B, M, K] APs that count; None: all.
-            kind: ``paper``, ``log``, ``robust`` or ``cauchy``.
+            kinds: of ``paper``, ``log``, ``robust``, ``cauchy``.
 
         Returns:
-            [B, R, K], differentiable in the points.
+            For every kind [B, R, K], differentiable in the points.
         """
         points, mask = points_m.transpose(1, 2), None if judges is None else _aps_last(judges)
         batch = len(points_m)
-        limit = _CACHE_LINKS if points_m.device.type == "cpu" else _MEMORY_LINKS
-        size = max(1, limit // (points[0, ..., 0].numel() * self._evidence.ap_x_m.shape[-1]))
+        links_each = points_m.shape[1] * points_m.shape[2] * self._evidence.ap_x_m.shape[-1]
+        size = max(1, (_CACHE_LINKS if points_m.device.type == "cpu" else _MEMORY_LINKS) // links_each)
         if size >= batch:
-            return self._part(self._evidence, points, mask, kind).transpose(1, 2)
+            values = self._part(self._evidence, points, mask, kinds)
+            return tuple(value.transpose(1, 2) for value in values)
         parts = []
         for first in range(0, batch, size):
             rows = slice(first, first + size)
             chosen = None if mask is None else mask[rows]
-            parts.append(self._part(self._evidence.rows(rows), points[rows], chosen, kind))
-        return torch.cat(parts).transpose(1, 2)
+            parts.append(self._part(self._evidence.rows(rows), points[rows], chosen, kinds))
+        return tuple(torch.cat(values).transpose(1, 2) for values in zip(*parts, strict=True))
 
-    def _part(self, evidence: Evidence, points_m: Tensor, mask: Tensor | None, kind: str) -> Tensor:
-        """[B, K, R] for points [B, K, R, 2] and mask [B, K, 1, M]."""
-        radio = self._radio
-        links = Links(
-            x_m=nearest_image(points_m[..., :1] - evidence.ap_x_m, radio.side_m, radio.wrap),
-            y_m=nearest_image(points_m[..., 1:] - evidence.ap_y_m, radio.side_m, radio.wrap),
+    def with_gradient(
+        self, points_m: Tensor, judges: Tensor | None, kind: str, *others: str
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Similarities at one point per UE, and the gradient of the first kind by the point.
+
+        Args:
+            points_m: [B, K, 2]; no gradient flows through it.
+            judges, kind, others: see ``similarity``.
+
+        Returns:
+            Values [B, K] of every kind, and the gradient [B, K, 2].
+        """
+        evidence, points = self._evidence, points_m.detach().unsqueeze(2)
+        if kind in _INFLUENCE and evidence.shadowing_maps is None:
+            mask = None if judges is None else _aps_last(judges)
+            links = self._links(evidence, points)
+            values = self._from_links(evidence, links, points, mask, (kind, *others))
+            return tuple(value.squeeze(2) for value in values), self._gradient(evidence, links, mask, kind)
+        with torch.enable_grad():
+            leaf = points_m.detach().requires_grad_(True)
+            first, *rest = self.similarity(leaf.unsqueeze(1), judges, kind, *others)
+            (gradient,) = torch.autograd.grad(first.sum(), leaf)
+        return tuple(value.detach().squeeze(1) for value in (first, *rest)), gradient
+
+    def _part(
+        self, evidence: Evidence, points_m: Tensor, mask: Tensor | None, kinds: tuple[str, ...]
+    ) -> tuple[Tensor, ...]:
+        """For every kind [B, K, R], from points [B, K, R, 2] and mask [B, K, 1, M]."""
+        return self._from_links(evidence, self._links(evidence, points_m), points_m, mask, kinds)
+
+    def _links(self, evidence: Evidence, points_m: Tensor) -> Links:
+        return Links(
+            x_m=nearest_image(points_m[..., :1] - evidence.ap_x_m, self._radio.side_m, self._radio.wrap),
+            y_m=nearest_image(points_m[..., 1:] - evidence.ap_y_m, self._radio.side_m, self._radio.wrap),
             height_square_m2=evidence.height_square_m2,
             axis_x=evidence.axis_x,
             axis_y=evidence.axis_y,
         )
-        if kind == "paper":
-            return self._paper(evidence, links, points_m, mask)
-        total: Tensor | None = None
+
+    def _from_links(
+        self, evidence: Evidence, links: Links, points_m: Tensor, mask: Tensor | None, kinds: tuple[str, ...]
+    ) -> tuple[Tensor, ...]:
+        residual_db: Tensor | None = None
         if evidence.use_radial is not None:
             residual_db = self._rss_residual_db(evidence, links, points_m)
-            total = evidence.use_radial * _rss_term(kind, residual_db, evidence.rss_scale_db, mask)
+        values = []
+        for kind in kinds:
+            if kind == "paper":
+                values.append(self._paper(evidence, links, residual_db, mask))
+                continue
+            terms = []
+            if residual_db is not None:
+                terms.append(evidence.use_radial * _rss_term(kind, residual_db, evidence.rss_scale_db, mask))
+            if evidence.use_tangential is not None:
+                terms.append(evidence.use_tangential * self._aoa_term(kind, evidence, links, mask))
+            values.append(terms[0] if len(terms) == 1 else terms[0] + terms[1])
+        return tuple(values)
+
+    def _gradient(self, evidence: Evidence, links: Links, mask: Tensor | None, kind: str) -> Tensor:
+        """[B, K, 2] closed form of the gradient of ``robust`` and ``cauchy`` by the point, without a known map.
+
+        With z the scaled residual and psi(z) = -f'(z): an RSS residual pulls along the line of sight by
+        psi(z) / sigma * 2 dRSS/d(d^2), a bearing residual across it by psi(z) / sigma * (+-1) / d^2.
+        """
+        influence = _INFLUENCE[kind]
+        pull_x, pull_y = torch.zeros_like(links.x_m), torch.zeros_like(links.x_m)
+        if evidence.use_radial is not None:
+            residual_db = self._law.residual_db(evidence.rss_dbm, links.slant_square_m2)
+            scale_db = evidence.rss_scale_db if kind == "robust" else CAUCHY_SCALE_DB
+            assert scale_db is not None
+            steepness = 2.0 * self._law.slope_db_per_m2(links.slant_square_m2)
+            along = evidence.use_radial.unsqueeze(-1) * influence(residual_db / scale_db) / scale_db * steepness
+            pull_x, pull_y = along * links.x_m, along * links.y_m
         if evidence.use_tangential is not None:
-            term = evidence.use_tangential * self._aoa_term(kind, evidence, links, mask)
-            total = term if total is None else total + term
-        assert total is not None
-        return total
+            assert evidence.bearing_rad is not None
+            scale_rad = self._bearing_scale(kind, evidence)
+            side = torch.sign(links.across_m) / links.ground_square_m2.clamp(min=1e-12)
+            turn = influence((evidence.bearing_rad - links.folded_rad) / scale_rad) / scale_rad * side
+            turn = evidence.use_tangential.unsqueeze(-1) * turn
+            pull_x, pull_y = pull_x - turn * links.y_m, pull_y + turn * links.x_m
+        pulls = [similarity.masked_mean(pull, mask) for pull in (pull_x, pull_y)]
+        return torch.cat(pulls, dim=-1)
+
+    def _bearing_scale(self, kind: str, evidence: Evidence) -> Tensor:
+        scale_rad = evidence.bearing_scale_rad if kind == "robust" else evidence.nominal_rad
+        assert scale_rad is not None
+        return scale_rad
 
     def _aoa_term(self, kind: str, evidence: Evidence, links: Links, mask: Tensor | None) -> Tensor:
         if kind == "log":
             return similarity.aoa_log_similarity(self._cosine(evidence, links), mask)
         assert evidence.bearing_rad is not None
         # Every similarity is even in the residual, so its side does not matter.
-        residual_rad = evidence.bearing_rad - links.folded_rad
-        if kind == "robust":
-            assert evidence.bearing_scale_rad is not None
-            per_ap = similarity.robust_similarity(residual_rad / evidence.bearing_scale_rad)
-        else:
-            per_ap = similarity.cauchy_similarity(residual_rad / nominal_bearing_scale(evidence.bearing_rad))
+        scaled = (evidence.bearing_rad - links.folded_rad) / self._bearing_scale(kind, evidence)
+        per_ap = similarity.robust_similarity(scaled) if kind == "robust" else similarity.cauchy_similarity(scaled)
         return similarity.masked_mean(per_ap, mask)
 
-    def _paper(self, evidence: Evidence, links: Links, points_m: Tensor, mask: Tensor | None) -> Tensor:
+    def _paper(self, evidence: Evidence, links: Links, residual_db: Tensor | None, mask: Tensor | None) -> Tensor:
         xi_a = xi_r = None
         if evidence.use_tangential is not None:
             xi_a = similarity.aoa_similarity(self._cosine(evidence, links), mask, normalisation="paper")
-        if evidence.use_radial is not None:
-            predicted_dbm = evidence.rss_dbm - self._rss_residual_db(evidence, links, points_m)
+        if residual_db is not None:
+            predicted_dbm = evidence.rss_dbm - residual_db
             counts = 1.0 if mask is None else mask
             # Eq. (9) is normalised over the UEs, which it expects beside the APs.
             measured_w = (dbm_to_watts(evidence.rss_dbm) * counts).transpose(1, 2)

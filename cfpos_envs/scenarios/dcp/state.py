@@ -24,6 +24,7 @@ from cfpos_envs.physics.innovations import (
 from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.physics.similarity import masked_median
 from cfpos_envs.scenarios.base import TensorState
+from cfpos_envs.scenarios.dcp.config import DcpConfig
 
 MAD_TO_STD = 1.48
 """Median absolute deviation to standard deviation of a Gaussian."""
@@ -118,11 +119,12 @@ class Innovations:
     Args:
         state: measurements and site.
         points_m: [B, K, 2].
-        radio: known constants.
+        config: radio and number of APs left out.
     """
 
-    def __init__(self, state: DcpState, points_m: Tensor, radio: RadioModel) -> None:
-        self._state, self._points_m, self._radio = state, points_m, radio
+    def __init__(self, state: DcpState, points_m: Tensor, config: DcpConfig) -> None:
+        self._state, self._points_m = state, points_m
+        self._radio, self._num_held_out = config.radio, config.num_held_out
 
     @lazy
     def links(self) -> Links:
@@ -185,7 +187,8 @@ class Innovations:
         return self._state.once("nominal_rad", lambda: nominal_bearing_scale(self._state.bearing_rad))
 
     def _median(self, values: Tensor) -> Tensor:
-        return masked_median(values.transpose(1, 2), self._state.fused.transpose(1, 2)).unsqueeze(1)
+        mask = self._state.fused.transpose(1, 2) if self._num_held_out else None
+        return masked_median(values.transpose(1, 2), mask, values.shape[1] - self._num_held_out).unsqueeze(1)
 
 
 def links_to(state: DcpState, points_m: Tensor, radio: RadioModel) -> Links:
@@ -202,15 +205,15 @@ def predicted_rss_at(state: DcpState, links: Links, points_m: Tensor, radio: Rad
     return predicted_rss_dbm(radio, links, shadowing)
 
 
-def at_consensus(state: DcpState, radio: RadioModel) -> Innovations:
+def at_consensus(config: DcpConfig, state: DcpState) -> Innovations:
     """Innovations at the joint estimate, shared by the observation of a state and the step from it.
 
     They stay with the state object, which is never changed in place; a changed copy starts without them.
     """
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or state.consensus_m.requires_grad:
         # A compiler finds common parts by itself; kept tensors would lack their gradients later.
-        return Innovations(state, state.consensus_m, radio)
+        return Innovations(state, state.consensus_m, config)
     kept: Innovations | None = state.__dict__.get(_KEPT)
     if kept is None:
-        kept = state.__dict__[_KEPT] = Innovations(state, state.consensus_m, radio)
+        kept = state.__dict__[_KEPT] = Innovations(state, state.consensus_m, config)
     return kept
