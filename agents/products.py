@@ -32,9 +32,13 @@ def products(left: Float[Tensor, "count M K"], right: Float[Tensor, "count K N"]
     Args:
         left, right: any strides, any device and type; float32 on a CPU is what is fast.
     """
-    if left.shape[0] == 1:
+    count, rows, inner = left.shape
+    if inner == 1:
+        # The gradient of one output per network: BLAS takes many times longer over it than this.
+        return left * right
+    if count == 1:
         return product(left[0], right[0])[None]
-    if _gains(left, right, left.shape[1] * left.shape[2] * right.shape[2], _WORTH_A_CALL_EACH):
+    if _gains(left, right, rows * inner * right.shape[2], _WORTH_A_CALL_EACH):
         return torch.stack([_onednn(one, other) for one, other in zip(left.unbind(), right.unbind(), strict=True)])
     return torch.bmm(left, right)
 

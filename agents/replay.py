@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,8 @@ class Replay:
     """A ring buffer of the last ``capacity`` transitions of ``agents`` agents, allocated once.
 
     A transition is one row of numbers, so that a sample is fetched from one place of the memory in one operation; the
-    parts of a batch are views of the fetched rows.
+    parts of a batch are views of the fetched rows. Transitions from which there is nothing to learn take no row, but
+    count: what is remembered does not reach further back for them.
 
     Args:
         capacity: transitions.
@@ -54,14 +56,14 @@ class Replay:
         self.capacity, self.agents, self.keep_next = capacity, agents, keep_next
         self.generator = generator
         self.size = 0
-        self._cursor = 0
+        self._start = 0
+        # Which of the transitions in reach have a row, oldest first, in the pieces in which they came.
+        self._marks: deque[Tensor] = deque()
+        self._transitions = 0
         # Observations, actions, rewards, terminated and, where they are kept, next observations.
         sizes = [observation_size, action_size, 1, 1, *([observation_size] if keep_next else [])]
         self._parts = [agents * size for size in sizes]
         self._rows = torch.zeros(capacity, sum(self._parts), device=device)
-        self._valid = torch.ones(capacity, dtype=torch.bool, device=device)
-        self._all_valid = True
-        self._valid_index: Tensor | None = None
 
     def add(
         self,
@@ -83,13 +85,20 @@ class Replay:
         if self.keep_next:
             assert next_observations is not None
             given.append(next_observations)
-        rows = torch.cat([values.flatten(1).to(self._rows) for values in given], 1)
-        self._write(self._rows, rows)
-        if valid is not None or not self._all_valid:
-            self._all_valid, self._valid_index = False, None
-            self._write(self._valid, rows.new_ones(len(rows), dtype=torch.bool) if valid is None else valid)
-        self._cursor = (self._cursor + len(rows)) % self.capacity
-        self.size = min(self.size + len(rows), self.capacity)
+        rows = torch.cat([values.flatten(1).to(self._rows) for values in given], 1)[-self.capacity :]
+        if valid is None:
+            marks = torch.ones(len(rows), dtype=torch.bool)
+        else:
+            marks = valid[-self.capacity :]
+            rows = rows[marks.to(rows.device)]
+        self._forget(self._transitions + len(marks) - self.capacity)
+        self._marks.append(marks.cpu())
+        self._transitions += len(marks)
+        end = (self._start + self.size) % self.capacity
+        before_the_edge = min(len(rows), self.capacity - end)
+        self._rows[end : end + before_the_edge] = rows[:before_the_edge]
+        self._rows[: len(rows) - before_the_edge] = rows[before_the_edge:]
+        self.size += len(rows)
 
     def sample(self, count: int) -> Batch:
         """``count`` transitions, uniformly with replacement.
@@ -97,13 +106,10 @@ class Replay:
         Raises:
             ValueError: nothing valid is stored.
         """
-        if not self._all_valid and self._valid_index is None:
-            self._valid_index = self._valid[: self.size].nonzero().squeeze(-1)
-        choices = self.size if self._valid_index is None else len(self._valid_index)
-        if choices == 0:
+        if self.size == 0:
             raise ValueError("the replay memory is empty; add transitions before sampling.")
-        index = torch.randint(choices, (count,), generator=self.generator, device=self.generator.device)
-        index = index if self._valid_index is None else self._valid_index[index]
+        index = torch.randint(self.size, (count,), generator=self.generator, device=self.generator.device)
+        index = (index + self._start) % self.capacity
         parts = torch.index_select(self._rows, 0, index).split(self._parts, 1)
         observations, actions, rewards, terminated, *following = (part.view(count, self.agents, -1) for part in parts)
         return Batch(
@@ -115,34 +121,35 @@ class Replay:
         )
 
     def state_dict(self) -> dict:
-        """The filled part, the place of the next write and the state of the sampling."""
+        """The filled part, oldest first, and the state of the sampling."""
         return {
-            "rows": self._rows[: self.size].clone(),
-            "valid": None if self._all_valid else self._valid[: self.size].clone(),
-            "cursor": self._cursor,
+            "rows": self._rows.roll(-self._start, 0)[: self.size].clone(),
+            "valid": torch.cat([torch.ones(0, dtype=torch.bool), *self._marks]),
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Take up where ``state_dict`` left; ValueError if the shapes are others."""
-        rows = state["rows"]
-        if rows.shape[1:] != self._rows.shape[1:] or len(rows) > self.capacity:
+        rows, marks = state["rows"], state["valid"]
+        if rows.shape[1:] != self._rows.shape[1:] or len(marks) > self.capacity:
             raise ValueError(
-                f"the stored replay memory does not fit ({tuple(rows.shape)} into {tuple(self._rows.shape)}); "
-                "use the run's own buffer settings."
+                f"the stored replay memory does not fit ({len(marks)} x {rows.shape[1]} into {self.capacity} x "
+                f"{self._rows.shape[1]}); use the run's own buffer settings."
             )
-        self.size, self._cursor = len(rows), int(state["cursor"])
+        self._start, self.size, self._transitions = 0, len(rows), len(marks)
+        self._marks = deque([marks])
         self._rows[: self.size] = rows
-        self._all_valid, self._valid_index = state["valid"] is None, None
-        if not self._all_valid:
-            self._valid[: self.size] = state["valid"]
         self.generator.set_state(state["generator"])
 
-    def _write(self, memory: Tensor, values: Tensor) -> None:
-        """``values`` from the cursor on, over the end of the memory if need be; the last ones win."""
-        skipped = max(len(values) - self.capacity, 0)
-        begin = (self._cursor + skipped) % self.capacity
-        values = values[skipped:]
-        first = min(len(values), self.capacity - begin)
-        memory[begin : begin + first] = values[:first]
-        memory[: len(values) - first] = values[first:]
+    def _forget(self, excess: int) -> None:
+        """Give up the oldest ``excess`` transitions (none if negative)."""
+        while excess > 0:
+            oldest = self._marks.popleft()
+            gone, rest = oldest[:excess], oldest[excess:]
+            if len(rest) > 0:
+                self._marks.appendleft(rest)
+            rows = int(gone.sum())
+            self._start = (self._start + rows) % self.capacity
+            self.size -= rows
+            self._transitions -= len(gone)
+            excess -= len(gone)
