@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--seconds", type=float, help=f"CPU seconds that a timing lasts at least ({base.seconds})")
     arguments.add_argument("--batches", type=_numbers, help=f"episodes played at once ({_joined(base.batches)})")
+    arguments.add_argument("--modes", type=_words, help=f"execution of our environments ({','.join(base.modes)})")
     arguments.add_argument("--num-aps", type=int, help=f"M ({base.num_aps})")
     arguments.add_argument("--num-ues", type=int, help=f"K ({base.num_ues})")
     arguments.add_argument("--num-antennas", type=int, help=f"L ({base.num_antennas})")
@@ -63,7 +64,7 @@ def chosen_options(arguments: argparse.Namespace) -> Options:
         ValueError: a value out of range, an unknown yardstick, an interpreter that is not there.
     """
     base = Options.tiny() if arguments.quick else Options()
-    names = ("threads", "repeats", "seconds", "batches", "num_aps", "num_ues", "num_antennas")
+    names = ("threads", "repeats", "seconds", "batches", "modes", "num_aps", "num_ues", "num_antennas")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return dataclasses.replace(base, **given, yardsticks=_interpreters(arguments.yardstick))
 

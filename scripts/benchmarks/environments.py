@@ -18,10 +18,9 @@ import torch
 
 from cfpos_envs import make_env
 from cfpos_envs.front_ends import ParallelEnv, VectorEnv
-from scripts.benchmarks.common import Options, Played, Rows, episode_s
+from scripts.benchmarks.common import COMPILED, EAGER, Options, Played, Rows, episode_s
 
 SEED = 0
-EAGER, COMPILED = "eager", "compiled"
 _GAIN = {"action": "gain", "reward": "local", "fusion": "line-search"}
 
 
@@ -51,24 +50,26 @@ def run(options: Options) -> dict[str, Any]:
     """Agent-steps per second of every game, front end, number of episodes and execution mode."""
     rows: Rows = []
     for game in GAMES[:2] if options.quick else GAMES:
-        for mode in modes(game):
+        for mode in modes(game, options):
             rows.append(_row(game, "parallel", 1, mode, options))
             rows += [_row(game, "vector", batch, mode, options) for batch in options.batches]
     remarks = ["agent-steps per CPU second; 'with resets' counts one reset per episode of all rounds."]
-    if not any(row["mode"] == COMPILED for row in rows):
+    if COMPILED in options.modes and not any(row["mode"] == COMPILED for row in rows):
         remarks.append("The environments have no option compile=True: eager execution alone.")
     return {"tables": {"environments": rows}, "remarks": remarks}
 
 
-def modes(game: Game) -> tuple[str, ...]:
-    """The execution modes that the environment offers."""
+def modes(game: Game, options: Options) -> tuple[str, ...]:
+    """Those of the wanted execution modes that the environment offers."""
+    if COMPILED not in options.modes:
+        return options.modes
     try:
         make_env(game.env_id, num_envs=1, seed=SEED, **{**game.overrides, "compile": True})
     except ValueError as error:
         if "unknown override 'compile'" in str(error):
             return (EAGER,)
         raise
-    return (EAGER, COMPILED)
+    return options.modes
 
 
 def make(game: Game, options: Options, batch: int | None, mode: str = EAGER, **overrides: Any) -> Any:

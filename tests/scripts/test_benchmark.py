@@ -258,6 +258,8 @@ def test_options_survive_the_way_to_another_process() -> None:
         ({"num_aps": -1}, "--num-aps=-1"),
         ({"batches": (32, 0)}, "--batches=0"),
         ({"batches": ()}, "--batches names no size"),
+        ({"modes": ("eager", "fast")}, "--modes=eager,fast must be one or both of eager, compiled"),
+        ({"modes": ()}, "--modes= must be"),
         ({"seconds": math.nan}, "--seconds=nan must be finite"),
     ],
 )
