@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from agents.config import MaddpgConfig
 from agents.critics import Critic, make_critic
+from agents.memory import keep_freed_memory
 from agents.networks import Actor, GameShape
 from agents.optimisation import Trained
 from agents.replay import Batch
@@ -52,6 +53,7 @@ class CriticLearner:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.shape, self.generator = config, shape, generator
+        keep_freed_memory()
         critics = 2 if config.twin_critics else 1
         self.nets = nn.ModuleDict({"actor": Actor(shape, config.share, config.actor_hidden, generator, dtype)})
         self.nets["critics"] = nn.ModuleList(
@@ -193,6 +195,7 @@ class ModelLearner:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.shape, self.generator = config, shape, generator
+        keep_freed_memory()
         self.nets = nn.ModuleDict({"actor": Actor(shape, config.share, config.actor_hidden, generator, dtype)})
         self.nets.to(config.device)
         self._trained = Trained(self.nets["actor"], config.lr_actor, config.grad_clip, target=None)
