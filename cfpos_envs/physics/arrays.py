@@ -40,7 +40,9 @@ def angular_power(covariance: Complex[Tensor, "*batch L L"]) -> Float[Tensor, "*
         covariance: (sample) covariance R of the channel estimate.
     """
     dft = dft_matrix(covariance.shape[-1], covariance.device).to(covariance.dtype)
-    return torch.einsum("ij,...jk,ik->...i", dft, covariance, dft.conj()).real
+    # One product with all columns of F^H, then only the diagonal of the other product.
+    beams = covariance @ dft.mH
+    return (dft.mT * beams).sum(dim=-2).real
 
 
 def scattered_spectra(

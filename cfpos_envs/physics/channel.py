@@ -122,21 +122,42 @@ def draw_sample_covariance(
         snapshots: T >= 1.
         dtype: of the result; None for that of ``covariance``.
     """
-    size = covariance.shape[-1]
-    # Double precision whatever comes in: R is ill-conditioned when the noise floor lies far below the signal.
-    dtype = dtype or covariance.dtype
-    factor = torch.linalg.cholesky(covariance.to(torch.complex128)).to(dtype)
-    shape, device = covariance.shape[:-2], covariance.device
+    white = draw_white(generator, covariance.shape[:-2], covariance.shape[-1], snapshots)
+    return sample_covariance_of(covariance, white, snapshots, dtype or covariance.dtype)
+
+
+def draw_white(
+    generator: torch.Generator, shape: tuple[int, ...], num_antennas: int, snapshots: int
+) -> Complex[Tensor, "*batch L T"]:
+    """The random part of ``draw_sample_covariance``: Bartlett's triangular A, or T vectors CN(0, I) if T < L.
+
+    Args:
+        generator: source of randomness; its device is that of the result.
+        shape: leading dimensions.
+        num_antennas, snapshots: L and T.
+    """
+    size, device = num_antennas, generator.device
     if snapshots < size:
-        white = torch.randn(*shape, size, snapshots, dtype=dtype, generator=generator, device=device)
-    else:
-        rows, columns = torch.tril_indices(size, size, offset=-1, device=device)
-        below = torch.randn(*shape, len(rows), dtype=torch.complex64, generator=generator, device=device)
-        degrees = (snapshots - torch.arange(size, device=device, dtype=torch.float32)).expand(*shape, size)
-        diagonal = torch._standard_gamma(degrees.contiguous(), generator=generator).sqrt()
-        white = torch.diag_embed(diagonal).to(dtype)
-        white[..., rows, columns] = below.to(dtype)
-    coloured = factor @ white
+        return torch.randn(*shape, size, snapshots, dtype=torch.complex64, generator=generator, device=device)
+    rows, columns = torch.tril_indices(size, size, offset=-1, device=device)
+    below = torch.randn(*shape, len(rows), dtype=torch.complex64, generator=generator, device=device)
+    degrees = (snapshots - torch.arange(size, device=device, dtype=torch.float32)).expand(*shape, size)
+    diagonal = torch._standard_gamma(degrees.contiguous(), generator=generator).sqrt()
+    white = torch.diag_embed(diagonal).to(torch.complex64)
+    white[..., rows, columns] = below
+    return white
+
+
+def sample_covariance_of(
+    covariance: Complex[Tensor, "*batch L L"],
+    white: Complex[Tensor, "*batch L T"],
+    snapshots: int,
+    dtype: torch.dtype = torch.complex64,
+) -> Complex[Tensor, "*batch L L"]:
+    """C A A^H C^H / T with R = C C^H: what ``draw_sample_covariance`` makes of its random part, row by row."""
+    # Double precision whatever comes in: R is ill-conditioned when the noise floor lies far below the signal.
+    factor = torch.linalg.cholesky(covariance.to(torch.complex128)).to(dtype)
+    coloured = factor @ white.to(dtype)
     return coloured @ coloured.mH / snapshots
 
 

@@ -284,21 +284,24 @@ def coarse_joint_scores(
         profile: angle profile of each link (``arrays.angle_profile``); None leaves the AOA term out.
         predicted_dbm, angle_rad: predicted RSS and array angle at the candidates.
         rss_scale_db: scale of the RSS residual (1 without, 4.2 with 4 dB unknown shadowing); None leaves the term out.
-        mask: APs that take part.
+        mask: APs that take part; None: all.
         aoa_scale: scale of 1 - cosine similarity.
     """
-    num_ues = rss_dbm.shape[-1]
     columns = []
-    for k in range(num_ues):  # one UE at a time keeps the [M, P] temporaries in cache
-        score = torch.zeros_like(predicted_dbm)
+    if profile is not None:
+        # The logarithm of a profile entry is taken before it is looked up at many candidates.
+        logs = -torch.log((1.0 - profile).clamp(min=0.0) * (1.0 / aoa_scale) + 1.0)
+        nearest = (angle_rad.abs() * ((profile.shape[-1] - 1) / math.pi)).round().long()
+    for k in range(rss_dbm.shape[-1]):  # one UE at a time keeps the [M, P] temporaries in cache
+        terms = []
         if rss_scale_db is not None:
-            difference = (rss_dbm[..., k].unsqueeze(-1) - predicted_dbm) / rss_scale_db
-            score = score - torch.log1p(difference.square())
+            scaled = (rss_dbm[..., k].unsqueeze(-1) - predicted_dbm) * (1.0 / rss_scale_db)
+            terms.append(-torch.log(torch.addcmul(torch.ones_like(scaled), scaled, scaled)))
         if profile is not None:
-            logs = -torch.log1p((1.0 - profile[..., k, :]).clamp(min=0.0) / aoa_scale)
-            nearest = (angle_rad.abs() * ((profile.shape[-1] - 1) / math.pi)).round().long()
-            score = score + torch.gather(logs, -1, nearest)
-        if mask is not None:
-            score = score * mask[..., k].unsqueeze(-1)
-        columns.append(score.sum(dim=-2))
+            terms.append(torch.gather(logs[..., k, :], -1, nearest))
+        score = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        if mask is None:
+            columns.append(score.sum(dim=-2))
+        else:
+            columns.append((mask[..., k].to(score.dtype).unsqueeze(-2) @ score).squeeze(-2))
     return torch.stack(columns, dim=-2)

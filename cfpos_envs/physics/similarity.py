@@ -11,12 +11,22 @@ from torch import Tensor
 _FEW = 8
 
 
-def masked_mean(values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None) -> Float[Tensor, "*batch"]:
-    """Mean over the last dimension of the entries with a true mask (all if None); 0 where there is none."""
+def masked_mean(
+    values: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | Float[Tensor, "*#batch M"] | None
+) -> Float[Tensor, "*batch"]:
+    """Mean over the last dimension of the entries with a true mask (all if None); 0 where there is none.
+
+    Instead of the mask its ``shares`` can be given, for those who take many means over the same entries.
+    """
     if mask is None:
         return values.mean(dim=-1)
-    weights = mask.to(values.dtype)
-    return (values * weights).sum(dim=-1) / weights.sum(dim=-1).clamp(min=1.0)
+    return (values * (mask if mask.is_floating_point() else shares(mask, values.dtype))).sum(dim=-1)
+
+
+def shares(mask: Bool[Tensor, "*batch M"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "*batch M"]:
+    """Equal weights of the entries with a true mask, with sum 1; zeros where there is none."""
+    weights = mask.to(dtype)
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1.0)
 
 
 def masked_median(
@@ -53,13 +63,15 @@ def sorted_along(values: Float[Tensor, "*batch"], dim: int) -> list[Float[Tensor
 
 
 def aoa_similarity(
-    cosine: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None = None, normalisation: str = "mean"
+    cosine: Float[Tensor, "*batch M"],
+    mask: Bool[Tensor, "*#batch M"] | Float[Tensor, "*#batch M"] | None = None,
+    normalisation: str = "mean",
 ) -> Float[Tensor, "*batch"]:
     """Xi^a, eq. (8): per-AP cosine similarities of the angular power columns added over the APs.
 
     Args:
         cosine: per-AP similarity in [0, 1] (see ``arrays.angle_profile``).
-        mask: APs that count.
+        mask: APs that count, or their shares (see ``masked_mean``).
         normalisation: ``"paper"`` divides by sqrt(M) as printed (range [0, sqrt(M)]); ``"mean"`` by M (range [0, 1]).
 
     Raises:
@@ -70,7 +82,7 @@ def aoa_similarity(
     mean = masked_mean(cosine, mask)
     if normalisation == "mean":
         return mean
-    count = cosine.shape[-1] if mask is None else mask.sum(dim=-1).to(cosine.dtype)
+    count = cosine.shape[-1] if mask is None else (mask > 0).sum(dim=-1).to(cosine.dtype)
     return mean * count**0.5
 
 
@@ -91,7 +103,7 @@ def joint_similarity_paper(
 
 
 def rss_log_similarity(
-    residual_db: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None = None
+    residual_db: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | Float[Tensor, "*#batch M"] | None = None
 ) -> Float[Tensor, "*batch"]:
     """RSS term of the repaired similarity: -log(rms / 1 dB + 0.05), rms over the APs of the dB difference."""
     rms = torch.sqrt(masked_mean(residual_db.square(), mask) + 1e-12)
@@ -99,7 +111,7 @@ def rss_log_similarity(
 
 
 def aoa_log_similarity(
-    cosine: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | None = None
+    cosine: Float[Tensor, "*batch M"], mask: Bool[Tensor, "*#batch M"] | Float[Tensor, "*#batch M"] | None = None
 ) -> Float[Tensor, "*batch"]:
     """AOA term of the repaired similarity: -log(1 - Xi^a) with Xi^a averaged over the APs (1/M)."""
     return -torch.log((1.0 - aoa_similarity(cosine, mask)).clamp(min=1e-6))

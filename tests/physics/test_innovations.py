@@ -47,6 +47,22 @@ def test_predicted_rss_at_ten_metres_by_hand(radio: RadioModel) -> None:
     assert float(innovations.predicted_rss_dbm(loud, links)) == pytest.approx(10 * math.log10(8) + 30, abs=1e-3)
 
 
+@pytest.mark.parametrize("noise_db", [-30.0, 0.0, 20.0, 60.0])
+def test_the_law_of_many_links_is_the_formula(radio: RadioModel, noise_db: float) -> None:
+    radio = dataclasses.replace(radio, noise_power_w=radio.noise_power_w * 10 ** (noise_db / 10))
+    law = innovations.RssLaw.of(radio, 71.5)
+    # With much noise no short polynomial will do.
+    assert (law.coefficients is None) == (noise_db > 10)
+    zero = torch.zeros(500, 1, dtype=torch.float64)
+    links = Links(torch.linspace(0.0, 70.7, 500, dtype=torch.float64)[:, None], zero, zero + 100.0, zero + 1.0, zero)
+    measured = torch.full((500, 1), -40.0, dtype=torch.float64)
+    expected = measured - innovations.predicted_rss_dbm(radio, links)
+    assert (law.residual_db(measured, links.slant_square_m2) - expected).abs().max() < 1.1e-5
+    slant_square = links.slant_square_m2.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(-law.residual_db(measured, slant_square).sum(), slant_square)
+    torch.testing.assert_close(law.slope_db_per_m2(links.slant_square_m2), slope)
+
+
 def test_distance_inverts_the_predicted_rss(radio: RadioModel) -> None:
     aps, orientation, height, points = site(radio)
     links = link_geometry(aps, orientation, height, points, 100.0, True)

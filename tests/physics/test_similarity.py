@@ -106,3 +106,26 @@ def test_repaired_similarity_ranks_estimates_and_the_printed_distance_does_not(r
     assert rank(similarity.aoa_log_similarity(cosine)) > 0.95
     # Normalised by its own maximum, the printed distance knows next to nothing about the size of the errors.
     assert abs(rank(1 - printed)) < 0.4
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 8, 9, 20])
+def test_few_slices_are_sorted_like_many(count: int) -> None:
+    values = torch.randn(4, count, 3, generator=torch.Generator().manual_seed(count))
+    assert torch.equal(torch.stack(similarity.sorted_along(values, 1), dim=1), values.sort(dim=1).values)
+
+
+def test_median_of_a_known_number_is_the_general_one() -> None:
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(50, 11, generator=generator)
+    for left_out in (1, 4, 10):
+        mask = torch.rand(50, 11, generator=generator).argsort(dim=1).argsort(dim=1) >= left_out
+        assert torch.equal(
+            similarity.masked_median(values, mask, 11 - left_out), similarity.masked_median(values, mask)
+        )
+
+
+def test_mean_by_shares_is_the_mean_by_the_mask() -> None:
+    values = torch.tensor([[1.0, 2.0, 6.0], [1.0, 1.0, 1.0]])
+    mask = torch.tensor([[True, False, True], [False, False, False]])
+    assert similarity.masked_mean(values, mask).tolist() == [3.5, 0.0]
+    assert similarity.masked_mean(values, similarity.shares(mask)).tolist() == [3.5, 0.0]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -135,7 +137,7 @@ def test_line_search_never_lowers_the_consensus_similarity():
     scenario, state = fresh(**GAIN, batch=40)
     moved = scenario.step(state, random_actions(scenario, 40)).state
     points = torch.stack((state.consensus_m, moved.consensus_m), dim=1)
-    before, after = judged(scenario, state).similarity(points, state.fused, "log")[0].unbind(dim=1)
+    before, after = judged(scenario, state).similarity(points, state.fused_shares, "log")[0].unbind(dim=1)
     assert (after >= before - 1e-4).all()
 
 
@@ -194,9 +196,52 @@ def loop_similarity(kind, scenario, state, points):
 def test_similarities_equal_plain_loops(kind):
     scenario, state = fresh(split="test")
     points = 100 * torch.rand(5, 2, 2, generator=torch.Generator().manual_seed(2))
-    ours = judged(scenario, state).similarity(points.unsqueeze(1), state.fused, kind)[0][:, 0]
+    ours = judged(scenario, state).similarity(points.unsqueeze(1), None, kind)[0][:, 0]
     # atol for bearings beyond a quarter turn, where the loop's folded difference and ours agree to rounding only
     assert torch.allclose(ours, loop_similarity(kind, scenario, state, points), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["robust", "cauchy", "log"])
+@pytest.mark.parametrize("options", [{}, {"stage": "rss"}, {"stage": "chained", "rounds": 4}, {"snr_db": 3.0}])
+def test_gradient_of_the_similarity_is_that_of_finite_differences(kind, options):
+    scenario, state = fresh(**{"stage": "joint", "similarity": kind, **options})
+    state = state.replace(round=state.round + torch.tensor([0, 1, 3, 3, 3]))
+    judge, shares = judged(scenario, state), state.judge_shares
+    points = 100 * torch.rand(5, 2, 2, generator=torch.Generator().manual_seed(4))
+    (value,), gradient = judge.with_gradient(points, shares, kind)
+    torch.testing.assert_close(value, judge.similarity(points.unsqueeze(1), shares, kind)[0][:, 0])
+    leaf = points.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(judge.similarity(leaf.unsqueeze(1), shares, kind)[0].sum(), leaf)
+    torch.testing.assert_close(gradient, expected, rtol=2e-3, atol=2e-4)
+    for axis in range(2):
+        step = 0.02 * torch.eye(2)[axis]
+        ends = torch.stack((points - step, points + step), dim=1)
+        (low, high) = judge.similarity(ends, shares, kind)[0].unbind(dim=1)
+        # A profile is linear between its angles and a residual has corners: most points, not all.
+        close = (gradient[..., axis] - (high - low) / 0.04).abs() < 0.03 + 0.03 * gradient[..., axis].abs()
+        assert close.float().mean() >= 0.7
+
+
+def test_chunks_change_nothing(monkeypatch):
+    for kind in ("robust", "log", "paper"):
+        held_out = {"held_out_share": 0.0} if kind == "paper" else {}
+        scenario, state = fresh(similarity=kind, reward="shared", **held_out)
+        points = 100 * torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(2))
+        whole = judged(scenario, state).similarity(points, None, kind)[0]
+        monkeypatch.setattr(rewards, "_CACHE_LINKS", 2 * 3 * 2 * 9 + 1)
+        torch.testing.assert_close(judged(scenario, state).similarity(points, None, kind)[0], whole)
+        monkeypatch.undo()
+
+
+def test_kept_quantities_leave_with_what_they_were_computed_from():
+    scenario, state = fresh(split="test")
+    first = scenario.step(state, idle(scenario, 5))
+    louder = state.replace(sequence_rss_dbm=state.sequence_rss_dbm + 3.0)
+    assert not torch.allclose(scenario.observe(louder), scenario.observe(state), atol=1e-3)
+    assert not torch.allclose(scenario.step(louder, idle(scenario, 5)).metrics["score"], first.metrics["score"])
+    moved = scenario.with_estimate(state, state.consensus_m + 5.0)
+    unseen = fresh(split="test")[1].replace(consensus_m=moved.consensus_m)
+    assert torch.equal(scenario.observe(moved), scenario.observe(unseen))
 
 
 def test_local_reward_is_the_gain_of_the_own_report():
@@ -291,7 +336,6 @@ def test_held_out_aps_reach_neither_fusion_nor_broadcast_but_judge():
 def test_evaluation_fuses_every_ap():
     _, state = fresh(split="test")
     assert state.fused.all()
-    assert state.judges.all()
 
 
 def test_the_start_does_not_look_at_held_out_aps():
@@ -367,3 +411,48 @@ def test_a_known_radio_map_helps_under_shadowing():
 def test_aoa_game_starts_from_a_power_fix():
     scenario, state = fresh(**{**GAIN, "start": "stage-1"}, stage="aoa", num_aps=16, batch=20, site="clean")
     assert scenario.truth(state)["error_m"].median() < 2.0
+
+
+# Compilation -------------------------------------------------------------------------------------------------------
+
+
+_COMPILED = """
+import torch
+from cfpos_envs import make_env
+
+steps = []
+for compile in (False, True):
+    options = dict(num_aps=9, num_ues=2, num_antennas=4, num_sites=3, compile=compile)
+    env = make_env("dcp-rss-v0", num_envs=4, seed=0, **options)
+    env.reset()
+    steps.append(env.step(torch.zeros(4, 9, env.action_size)))
+eager, compiled = steps
+torch.testing.assert_close(compiled.rewards, eager.rewards, rtol=1e-4, atol=1e-4)
+torch.testing.assert_close(compiled.observations, eager.observations, rtol=1e-4, atol=1e-4)
+from torch._dynamo.utils import counters
+print("graphs:", counters["stats"]["unique_graphs"])
+"""
+
+
+def test_compiled_rounds_give_the_same_numbers():
+    # In a process of its own: a compiler does not look through the type checks that the tests put into every function.
+    ran = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", _COMPILED], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "graphs: 1"
+
+
+def test_without_a_compiler_it_goes_on_and_says_so(monkeypatch):
+    def broken(*_, **__):
+        def fail(*_):
+            raise torch._dynamo.exc.TorchDynamoException("no working C++ compiler\nmore")
+
+        return fail
+
+    rewards._compiled_part.cache_clear()
+    monkeypatch.setattr(torch, "compile", broken)
+    scenario, state = fresh(**{**GAIN, "stage": "rss", "compile": True})
+    with pytest.warns(UserWarning, match=r"compile=True does not work here \(no working C\+\+ compiler\)"):
+        ours = scenario.step(state, idle(scenario, 5))
+    eager, _ = fresh(**{**GAIN, "stage": "rss"})
+    assert torch.equal(ours.reward, eager.step(state, idle(scenario, 5)).reward)
+    rewards._compiled_part.cache_clear()

@@ -13,7 +13,6 @@ from cfpos_envs.physics.innovations import (
     Normal,
     clamp_length,
     normal_terms,
-    student_weight,
 )
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
@@ -59,21 +58,23 @@ class Fused:
     local: Tensor | None = None
 
 
-def stage_terms(config: DcpConfig, state: DcpState) -> tuple[Tensor, Tensor]:
-    """Whether RSS and AOA count in the round to come, each [B, 1, 1] in {0, 1}.
+def stage_terms(config: DcpConfig, state: DcpState) -> tuple[Tensor | float, Tensor | float]:
+    """Whether RSS and AOA count in the round to come: numbers, or [B, 1, 1] in {0, 1} where that changes by round.
 
     The chained game's second stage corrects by angle what stage one found by power: the gain game moves along the
     bearing alone, the information fusion keeps the RSS information and adds the bearings'.
     """
-    ones = torch.ones_like(state.round, dtype=state.consensus_m.dtype).view(-1, 1, 1)
-    if config.stage == "rss":
-        return ones, 0 * ones
-    if config.stage == "aoa":
-        return 0 * ones, ones
-    if config.stage == "joint":
-        return ones, ones
-    first = (state.round < config.stage_one_rounds).to(ones.dtype).view(-1, 1, 1)
-    return (ones if config.fusion == "information" else first), 1.0 - first
+    if config.stage != "chained":
+        return float(config.stage != "aoa"), float(config.stage != "rss")
+    first = (state.round < config.stage_one_rounds).to(state.consensus_m.dtype).view(-1, 1, 1)
+    return (1.0 if config.fusion == "information" else first), 1.0 - first
+
+
+def counted(values: Tensor, use: Tensor | float) -> Tensor:
+    """``values`` where their stage counts, zero elsewhere."""
+    if isinstance(use, Tensor):
+        return values * use
+    return values if use else torch.zeros_like(values)
 
 
 def propose(config: DcpConfig, radio: RadioModel, state: DcpState, at: Innovations, actions: Tensor) -> Proposal:
@@ -83,49 +84,41 @@ def propose(config: DcpConfig, radio: RadioModel, state: DcpState, at: Innovatio
     ``confidence``: the linearised innovations with weights w exp(lambda a); see docs/envs/dcp.md.
     """
     use_radial, use_tangential = stage_terms(config, state)
-    distance, weights = at.links.distance_m, None
+    distance, weighs = at.links.distance_m, config.fusion == "information"
     if config.action == "polar":
         reports = state.ap_positions_m.unsqueeze(2) + decode_polar(radio, actions)
         offset = geometry.nearest_image(reports - state.consensus_m.unsqueeze(1), radio.side_m, radio.wrap)
         radial = (offset * at.links.unit).sum(dim=-1)
         tangential = (offset * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
-        return Proposal(radial, tangential, *(_weights_if_used(config, at) or ()))
+        return Proposal(radial, tangential, *(at.nominal_weights if weighs else ()))
     if config.action == "gain":
-        radial, tangential = (1.0 + actions[..., 0]) * (at.implied_m - distance), torch.zeros_like(distance)
-        if config.stage != "rss":
+        radial, tangential = (1.0 + actions[..., 0]) * (at.implied_m - distance), distance
+        if isinstance(use_tangential, Tensor) or use_tangential:
             tangential = (1.0 + actions[..., 1]) * distance * torch.sin(at.bearing_rad)
-        weights = _weights_if_used(config, at)
+        weights = at.nominal_weights if weighs else None
     else:
-        residual_db, residual_rad = at.rss_db, at.bearing_rad
+        radial, tangential = at.moves_m
+        weights = at.nominal_weights
         if config.action == "confidence-correction":
-            residual_db = residual_db - config.correction_db * actions[..., 2].abs() * actions[..., 2]
-            residual_rad = residual_rad - config.correction_rad * actions[..., 3]
-        weights = nominal_weights(at, residual_db, residual_rad)
+            residual_db = at.rss_db - config.correction_db * actions[..., 2].abs() * actions[..., 2]
+            residual_rad = at.bearing_rad - config.correction_rad * actions[..., 3]
+            radial, tangential = residual_db / at.slope_db_per_m, residual_rad * distance
+            weights = at.information_weights(residual_db, residual_rad)
         confidence = torch.exp(config.confidence_scale * actions[..., :2])
         weights = weights[0] * confidence[..., 0], weights[1] * confidence[..., 1]
-        radial, tangential = residual_db / at.slope_db_per_m, residual_rad * distance
-    radial, tangential = radial * use_radial, tangential * use_tangential
+    radial, tangential = counted(radial, use_radial), counted(tangential, use_tangential)
     if weights is None:
         return Proposal(radial, tangential)
-    return Proposal(radial, tangential, weights[0] * use_radial, weights[1] * use_tangential)
+    return Proposal(radial, tangential, counted(weights[0], use_radial), counted(weights[1], use_tangential))
 
 
 def neutral_proposal(config: DcpConfig, radio: RadioModel, state: DcpState, at: Innovations) -> Proposal:
     """What every AP asks for with the action 0."""
-    size = 4 if config.action == "confidence-correction" else 2
-    return propose(config, radio, state, at, at.links.distance_m.new_zeros(*state.bearing_rad.shape, size))
-
-
-def _weights_if_used(config: DcpConfig, at: Innovations) -> tuple[Tensor, Tensor] | None:
-    return nominal_weights(at, at.rss_db, at.bearing_rad) if config.fusion == "information" else None
-
-
-def nominal_weights(at: Innovations, residual_db: Tensor, residual_rad: Tensor) -> tuple[Tensor, Tensor]:
-    """Information (g / sigma)^2 of the RSS and of the bearing with Student-t robustness, 1/m^2, [B, M, K] each."""
-    z_rss, z_bearing = residual_db / at.rss_scale_db, residual_rad / at.bearing_scale_rad
-    radial = (at.slope_db_per_m / at.rss_scale_db).square() * student_weight(z_rss)
-    tangential = (at.links.distance_m * at.bearing_scale_rad).square().reciprocal() * student_weight(z_bearing)
-    return radial, tangential
+    if config.action.startswith("confidence"):
+        uses, pairs = stage_terms(config, state), (at.moves_m, at.nominal_weights)
+        moves, weights = (tuple(counted(values, use) for values, use in zip(pair, uses, strict=True)) for pair in pairs)
+        return Proposal(*moves, *weights)
+    return propose(config, radio, state, at, at.links.distance_m.new_zeros(*state.bearing_rad.shape, 2))
 
 
 def polar_range_m(radio: RadioModel) -> float:

@@ -12,6 +12,7 @@ from cfpos_envs.measurements import RadioMeasurements
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, normalised_spectra, profile_peak
 from cfpos_envs.physics.bounds import drop_fisher, measurement_statistics, position_error_bound
+from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.rendering import draw_episode
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
@@ -122,17 +123,24 @@ class DcpScenario(Scenario[DcpState]):
         # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
         uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
         uses_aoa = self.config.start == "coarse" and self.config.stage != "rss"
-        scores = coarse_joint_scores(
+        predicted = pool.stack(state.site_ids, "candidate_rss_dbm")
+        scale_db = self.config.coarse_rss_scale_db if uses_rss else None
+
+        def best_candidate(
+            rss_dbm: Tensor, profile: Tensor | None, predicted_dbm: Tensor, angle_rad: Tensor, mask: Tensor | None
+        ) -> Tensor:
+            return coarse_joint_scores(rss_dbm, profile, predicted_dbm, angle_rad, scale_db, mask).argmax(dim=-1)
+
+        best = by_chunks(
+            best_candidate,
+            chunk_rows(predicted[0].numel(), self.device),
             state.rss_dbm,
             state.profile if uses_aoa else None,
-            pool.stack(state.site_ids, "candidate_rss_dbm"),
+            predicted,
             pool.stack(state.site_ids, "candidate_angle_rad"),
-            self.config.coarse_rss_scale_db if uses_rss else None,
-            state.fused,
+            state.fused if self.config.num_held_out else None,
         )
-        start = pool.stack(state.site_ids, "candidates_m")[
-            torch.arange(len(scores), device=self.device).unsqueeze(1), scores.argmax(dim=-1)
-        ]
+        start = torch.gather(pool.stack(state.site_ids, "candidates_m"), 1, best.unsqueeze(-1).expand(-1, -1, 2))
         state = state.replace(consensus_m=start, start_m=start)
         return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
 
@@ -196,7 +204,7 @@ class DcpScenario(Scenario[DcpState]):
         if serves_reward:
             points = torch.cat((points, self._reports(state, vectors)), dim=1)
         kind = "log" if config.similarity == "paper" else config.similarity
-        (values,) = judge.similarity(points, state.fused if config.num_held_out else None, kind)
+        (values,) = judge.similarity(points, state.fused_shares if config.num_held_out else None, kind)
         searched = values[:, : len(gains)]
         highest, best = searched.max(dim=1)
         kappa = gains[best].unsqueeze(-1)
@@ -216,7 +224,7 @@ class DcpScenario(Scenario[DcpState]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rewards [B, M, K] and the label-free metrics of the round."""
         config, reward, kind = self.config, self.config.reward, self.config.similarity
-        judges = state.judges if config.num_held_out else None
+        judges = state.judge_shares if config.num_held_out else None
         # The scale of robust moves with the estimate, so that scores of different estimates could not be compared;
         # cauchy has fixed scales and takes its place. That of paper is normalised over the users.
         kinds = {"robust": ("robust", "cauchy"), "paper": ("paper", "log")}.get(kind, (kind,))
@@ -301,7 +309,9 @@ class DcpScenario(Scenario[DcpState]):
     def _bound_m(self, state: DcpState, true_position: Tensor) -> Tensor:
         if state.true_position_m.shape[1] > 1:
             return position_error_bound(self._fisher(state, true_position))
-        return state.once("bound_m", lambda: position_error_bound(self._fisher(state, true_position)))
+        return state.once(
+            f"bound_m {self.config.stage}", lambda: position_error_bound(self._fisher(state, true_position))
+        )
 
     def _fisher(self, state: DcpState, true_position: Tensor) -> Tensor:
         known = state.shadowing_maps is not None

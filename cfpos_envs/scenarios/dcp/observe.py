@@ -41,6 +41,11 @@ class View:
     state: DcpState
     at: Innovations
 
+    @property
+    def shares(self) -> Tensor | None:
+        """[B, K, M] weights of the APs that take part in broadcasts; None: all alike."""
+        return self.state.fused_shares.squeeze(2) if self.config.num_held_out else None
+
     def broadcast(self, per_ue: Tensor) -> Tensor:
         """[B, K] to [B, 1, K]."""
         return per_ue.unsqueeze(1)
@@ -57,12 +62,12 @@ def _asinh(values: Tensor) -> Tensor:
 
 
 def _log_rms(view: View) -> Tensor:
-    mean_square = masked_mean(view.at.rss_db.square().transpose(1, 2), view.state.fused.transpose(1, 2))
+    mean_square = masked_mean(view.at.rss_db.square().transpose(1, 2), view.shares)
     return view.broadcast(0.5 * torch.log(mean_square + 1e-4))
 
 
 def _log_aoa_misfit(view: View) -> Tensor:
-    mean = aoa_similarity(view.at.cosine.transpose(1, 2), view.state.fused.transpose(1, 2))
+    mean = aoa_similarity(view.at.cosine.transpose(1, 2), view.shares)
     return view.broadcast(torch.log((1.0 - mean).clamp(min=1e-4)))
 
 
@@ -72,7 +77,7 @@ def _progress(view: View) -> Tensor:
 
 def _stage_flag(view: View) -> Tensor:
     use_radial, use_tangential = stage_terms(view.config, view.state)
-    return use_tangential - use_radial
+    return torch.as_tensor(use_tangential - use_radial, device=view.state.round.device)
 
 
 _PROGRESS = (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor
 
 from cfpos_envs.measurements import RadioModel
@@ -26,7 +29,10 @@ from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
 CAUCHY_SCALE_DB = 0.5
 # Link evaluations at a time: temporaries of this many floats stay in a core's cache; on other devices memory bounds it.
 _CACHE_LINKS = 1 << 16
+# A compiled pass keeps its temporaries in registers, and starting it costs as much as some thousand links.
+_COMPILED_LINKS = 1 << 18
 _MEMORY_LINKS = 1 << 26
+_FEW_POINTS = 8
 
 # psi = -f' of the similarities that are sums over APs of a function f of the scaled residual.
 _INFLUENCE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -46,7 +52,7 @@ class Evidence:
         profile_start: where each link's angle profile begins in the flattened profiles of the state.
         ap_x_m, ap_y_m, height_square_m2, axis_x, axis_y [B, 1, 1, M], shadowing_maps [B, M, G, G]: the site.
         rss_scale_db [B, K, 1, 1], bearing_scale_rad: scales of the residuals, for ``robust``.
-        use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count this round; None: never.
+        use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count this round; None: their stage lasts for ever.
     """
 
     rss_dbm: Tensor
@@ -82,8 +88,11 @@ class Evidence:
 
     def rows(self, rows: slice) -> Evidence:
         """Only some of the episodes."""
-        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return Evidence(**{name: None if value is None else value[rows] for name, value in values.items()})
+        changes: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            changes[entry.name] = None if value is None else value[rows]
+        return dataclasses.replace(self, **changes)
 
 
 class Judge:
@@ -100,70 +109,75 @@ class Judge:
         self._radio, self._law = radio, rss_law(config, radio)
         self._profiles, self._num_angles = state.profile.reshape(-1), state.profile.shape[-1]
         use_radial, use_tangential = stage_terms(config, state)
-        uses_rss, uses_aoa = config.stage != "aoa", config.stage != "rss"
+        self._compiles = config.compile
+        self._uses_rss, self._uses_aoa = config.stage != "aoa", config.stage != "rss"
         is_robust = config.similarity == "robust"
         self._evidence = dataclasses.replace(
-            state.once("evidence", lambda: Evidence.of(state, uses_aoa)),
-            rss_scale_db=_aps_last(scales.rss_scale_db) if is_robust and uses_rss else None,
-            bearing_scale_rad=_aps_last(scales.bearing_scale_rad) if is_robust and uses_aoa else None,
-            use_radial=use_radial if uses_rss else None,
-            use_tangential=use_tangential if uses_aoa else None,
+            state.once(f"evidence {self._uses_aoa}", lambda: Evidence.of(state, self._uses_aoa)),
+            rss_scale_db=_aps_last(scales.rss_scale_db) if is_robust and self._uses_rss else None,
+            bearing_scale_rad=_aps_last(scales.bearing_scale_rad) if is_robust and self._uses_aoa else None,
+            use_radial=use_radial if isinstance(use_radial, Tensor) else None,
+            use_tangential=use_tangential if isinstance(use_tangential, Tensor) else None,
         )
 
-    def similarity(self, points_m: Tensor, judges: Tensor | None, *kinds: str) -> tuple[Tensor, ...]:
-        """Similarities of the measurements with the predictions at R points per UE, judged by some of the APs.
+    def similarity(self, points_m: Tensor, shares: Tensor | None, *kinds: str) -> tuple[Tensor, ...]:
+        """Similarities of the measurements with the predictions at R points per UE, judged by all or some of the APs.
 
         Args:
             points_m: [B, R, K, 2] inside the area.
-            judges: [B, M, K] APs that count; None: all.
+            shares: [B, K, 1, M] weights of the judging APs, with sum 1; None: all alike.
             kinds: of ``paper``, ``log``, ``robust``, ``cauchy``.
 
         Returns:
             For every kind [B, R, K], differentiable in the points.
         """
-        points, mask = points_m.transpose(1, 2), None if judges is None else _aps_last(judges)
-        batch = len(points_m)
+        points = points_m.transpose(1, 2)
+        batch, part = len(points_m), self._part
         links_each = points_m.shape[1] * points_m.shape[2] * self._evidence.ap_x_m.shape[-1]
-        size = max(1, (_CACHE_LINKS if points_m.device.type == "cpu" else _MEMORY_LINKS) // links_each)
+        # Compiled once for whole chunks of many points; what is small or left over is not worth it.
+        compiles = self._compiles and points_m.shape[1] > _FEW_POINTS and not points_m.requires_grad
+        limit = _COMPILED_LINKS if compiles else _CACHE_LINKS
+        size = max(1, (limit if points_m.device.type == "cpu" else _MEMORY_LINKS) // links_each)
+        if compiles and size >= batch:
+            part = partial(_compiled_part(), self)
         if size >= batch:
-            values = self._part(self._evidence, points, mask, kinds)
-            return tuple(value.transpose(1, 2) for value in values)
+            return tuple(value.transpose(1, 2) for value in part(self._evidence, points, shares, kinds))
         parts = []
         for first in range(0, batch, size):
             rows = slice(first, first + size)
-            chosen = None if mask is None else mask[rows]
-            parts.append(self._part(self._evidence.rows(rows), points[rows], chosen, kinds))
+            chosen = None if shares is None else shares[rows]
+            part = partial(_compiled_part(), self) if compiles and first + size <= batch else self._part
+            parts.append(part(self._evidence.rows(rows), points[rows], chosen, kinds))
         return tuple(torch.cat(values).transpose(1, 2) for values in zip(*parts, strict=True))
 
     def with_gradient(
-        self, points_m: Tensor, judges: Tensor | None, kind: str, *others: str
+        self, points_m: Tensor, shares: Tensor | None, kind: str, *others: str
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Similarities at one point per UE, and the gradient of the first kind by the point.
 
         Args:
             points_m: [B, K, 2]; no gradient flows through it.
-            judges, kind, others: see ``similarity``.
+            shares, kind, others: see ``similarity``.
 
         Returns:
             Values [B, K] of every kind, and the gradient [B, K, 2].
         """
         evidence, points = self._evidence, points_m.detach().unsqueeze(2)
         if kind in _INFLUENCE and evidence.shadowing_maps is None:
-            mask = None if judges is None else _aps_last(judges)
             links = self._links(evidence, points)
-            values = self._from_links(evidence, links, points, mask, (kind, *others))
-            return tuple(value.squeeze(2) for value in values), self._gradient(evidence, links, mask, kind)
+            values = self._from_links(evidence, links, points, shares, (kind, *others))
+            return tuple(value.squeeze(2) for value in values), self._gradient(evidence, links, shares, kind)
         with torch.enable_grad():
             leaf = points_m.detach().requires_grad_(True)
-            first, *rest = self.similarity(leaf.unsqueeze(1), judges, kind, *others)
+            first, *rest = self.similarity(leaf.unsqueeze(1), shares, kind, *others)
             (gradient,) = torch.autograd.grad(first.sum(), leaf)
         return tuple(value.detach().squeeze(1) for value in (first, *rest)), gradient
 
     def _part(
-        self, evidence: Evidence, points_m: Tensor, mask: Tensor | None, kinds: tuple[str, ...]
+        self, evidence: Evidence, points_m: Tensor, shares: Tensor | None, kinds: tuple[str, ...]
     ) -> tuple[Tensor, ...]:
-        """For every kind [B, K, R], from points [B, K, R, 2] and mask [B, K, 1, M]."""
-        return self._from_links(evidence, self._links(evidence, points_m), points_m, mask, kinds)
+        """For every kind [B, K, R], from points [B, K, R, 2] and shares [B, K, 1, M]."""
+        return self._from_links(evidence, self._links(evidence, points_m), points_m, shares, kinds)
 
     def _links(self, evidence: Evidence, points_m: Tensor) -> Links:
         return Links(
@@ -175,25 +189,25 @@ class Judge:
         )
 
     def _from_links(
-        self, evidence: Evidence, links: Links, points_m: Tensor, mask: Tensor | None, kinds: tuple[str, ...]
+        self, evidence: Evidence, links: Links, points_m: Tensor, shares: Tensor | None, kinds: tuple[str, ...]
     ) -> tuple[Tensor, ...]:
         residual_db: Tensor | None = None
-        if evidence.use_radial is not None:
+        if self._uses_rss:
             residual_db = self._rss_residual_db(evidence, links, points_m)
         values = []
         for kind in kinds:
             if kind == "paper":
-                values.append(self._paper(evidence, links, residual_db, mask))
+                values.append(self._paper(evidence, links, residual_db, shares))
                 continue
             terms = []
             if residual_db is not None:
-                terms.append(evidence.use_radial * _rss_term(kind, residual_db, evidence.rss_scale_db, mask))
-            if evidence.use_tangential is not None:
-                terms.append(evidence.use_tangential * self._aoa_term(kind, evidence, links, mask))
+                terms.append(_if_used(_rss_term(kind, residual_db, evidence.rss_scale_db, shares), evidence.use_radial))
+            if self._uses_aoa:
+                terms.append(_if_used(self._aoa_term(kind, evidence, links, shares), evidence.use_tangential))
             values.append(terms[0] if len(terms) == 1 else terms[0] + terms[1])
         return tuple(values)
 
-    def _gradient(self, evidence: Evidence, links: Links, mask: Tensor | None, kind: str) -> Tensor:
+    def _gradient(self, evidence: Evidence, links: Links, shares: Tensor | None, kind: str) -> Tensor:
         """[B, K, 2] closed form of the gradient of ``robust`` and ``cauchy`` by the point, without a known map.
 
         With z the scaled residual and psi(z) = -f'(z): an RSS residual pulls along the line of sight by
@@ -201,21 +215,21 @@ class Judge:
         """
         influence = _INFLUENCE[kind]
         pull_x, pull_y = torch.zeros_like(links.x_m), torch.zeros_like(links.x_m)
-        if evidence.use_radial is not None:
+        if self._uses_rss:
             residual_db = self._law.residual_db(evidence.rss_dbm, links.slant_square_m2)
             scale_db = evidence.rss_scale_db if kind == "robust" else CAUCHY_SCALE_DB
             assert scale_db is not None
             steepness = 2.0 * self._law.slope_db_per_m2(links.slant_square_m2)
-            along = evidence.use_radial.unsqueeze(-1) * influence(residual_db / scale_db) / scale_db * steepness
+            along = _if_used(influence(residual_db / scale_db) / scale_db * steepness, evidence.use_radial)
             pull_x, pull_y = along * links.x_m, along * links.y_m
-        if evidence.use_tangential is not None:
+        if self._uses_aoa:
             assert evidence.bearing_rad is not None
             scale_rad = self._bearing_scale(kind, evidence)
             side = torch.sign(links.across_m) / links.ground_square_m2.clamp(min=1e-12)
             turn = influence((evidence.bearing_rad - links.folded_rad) / scale_rad) / scale_rad * side
-            turn = evidence.use_tangential.unsqueeze(-1) * turn
+            turn = _if_used(turn, evidence.use_tangential)
             pull_x, pull_y = pull_x - turn * links.y_m, pull_y + turn * links.x_m
-        pulls = [similarity.masked_mean(pull, mask) for pull in (pull_x, pull_y)]
+        pulls = [similarity.masked_mean(pull, shares) for pull in (pull_x, pull_y)]
         return torch.cat(pulls, dim=-1)
 
     def _bearing_scale(self, kind: str, evidence: Evidence) -> Tensor:
@@ -223,34 +237,35 @@ class Judge:
         assert scale_rad is not None
         return scale_rad
 
-    def _aoa_term(self, kind: str, evidence: Evidence, links: Links, mask: Tensor | None) -> Tensor:
+    def _aoa_term(self, kind: str, evidence: Evidence, links: Links, shares: Tensor | None) -> Tensor:
         if kind == "log":
-            return similarity.aoa_log_similarity(self._cosine(evidence, links), mask)
+            return similarity.aoa_log_similarity(self._cosine(evidence, links), shares)
         assert evidence.bearing_rad is not None
         # Every similarity is even in the residual, so its side does not matter.
         scaled = (evidence.bearing_rad - links.folded_rad) / self._bearing_scale(kind, evidence)
         per_ap = similarity.robust_similarity(scaled) if kind == "robust" else similarity.cauchy_similarity(scaled)
-        return similarity.masked_mean(per_ap, mask)
+        return similarity.masked_mean(per_ap, shares)
 
-    def _paper(self, evidence: Evidence, links: Links, residual_db: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _paper(self, evidence: Evidence, links: Links, residual_db: Tensor | None, shares: Tensor | None) -> Tensor:
         xi_a = xi_r = None
-        if evidence.use_tangential is not None:
-            xi_a = similarity.aoa_similarity(self._cosine(evidence, links), mask, normalisation="paper")
+        if self._uses_aoa:
+            xi_a = similarity.aoa_similarity(self._cosine(evidence, links), shares, normalisation="paper")
         if residual_db is not None:
             predicted_dbm = evidence.rss_dbm - residual_db
-            counts = 1.0 if mask is None else mask
             # Eq. (9) is normalised over the UEs, which it expects beside the APs.
-            measured_w = (dbm_to_watts(evidence.rss_dbm) * counts).transpose(1, 2)
-            predicted_w = (dbm_to_watts(predicted_dbm) * counts).transpose(1, 2)
-            xi_r = similarity.rss_distance_paper(measured_w, predicted_w).transpose(1, 2)
+            measured_w, predicted_w = dbm_to_watts(evidence.rss_dbm), dbm_to_watts(predicted_dbm)
+            xi_r = similarity.rss_distance_paper(measured_w.transpose(1, 2), predicted_w.transpose(1, 2)).transpose(
+                1, 2
+            )
         if xi_a is None or xi_r is None:
             single = xi_r if xi_a is None else xi_a
             assert single is not None
             return single
-        assert evidence.use_radial is not None
-        assert evidence.use_tangential is not None
-        rss_on, aoa_on = evidence.use_radial, evidence.use_tangential
         joint = similarity.joint_similarity_paper(xi_a, xi_r)
+        if evidence.use_tangential is None:
+            return joint
+        aoa_on = evidence.use_tangential
+        rss_on = torch.ones_like(aoa_on) if evidence.use_radial is None else evidence.use_radial
         return rss_on * (1 - aoa_on) * xi_r + aoa_on * (1 - rss_on) * xi_a + rss_on * aoa_on * joint
 
     def _rss_residual_db(self, evidence: Evidence, links: Links, points_m: Tensor) -> Tensor:
@@ -266,6 +281,24 @@ class Judge:
         return read_profile_rows(self._profiles, self._num_angles, evidence.profile_start, links.folded_rad)
 
 
+@lru_cache(maxsize=1)
+def _compiled_part() -> Callable[..., tuple[Tensor, ...]]:
+    compiled, works = torch.compile(Judge._part, dynamic=False), True
+
+    def part(*arguments: Any) -> tuple[Tensor, ...]:
+        nonlocal works
+        if works:
+            try:
+                return compiled(*arguments)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                works = False
+                reason = str(error).strip().splitlines()[0]
+                warnings.warn(f"compile=True does not work here ({reason}); going on without", stacklevel=2)
+        return Judge._part(*arguments)
+
+    return part
+
+
 @lru_cache(maxsize=64)
 def rss_law(config: DcpConfig, radio: RadioModel) -> RssLaw:
     """The RSS of a game's radio for all distances that its area and AP heights allow."""
@@ -273,13 +306,18 @@ def rss_law(config: DcpConfig, radio: RadioModel) -> RssLaw:
     return RssLaw.of(radio, math.hypot(ground_m, config.largest_height_diff_m))
 
 
-def _rss_term(kind: str, residual_db: Tensor, scale_db: Tensor | None, mask: Tensor | None) -> Tensor:
+def _rss_term(kind: str, residual_db: Tensor, scale_db: Tensor | None, shares: Tensor | None) -> Tensor:
     if kind == "log":
-        return similarity.rss_log_similarity(residual_db, mask)
+        return similarity.rss_log_similarity(residual_db, shares)
     if kind == "robust":
         assert scale_db is not None
-        return similarity.masked_mean(similarity.robust_similarity(residual_db / scale_db), mask)
-    return similarity.masked_mean(similarity.cauchy_similarity(residual_db / CAUCHY_SCALE_DB), mask)
+        return similarity.masked_mean(similarity.robust_similarity(residual_db / scale_db), shares)
+    return similarity.masked_mean(similarity.cauchy_similarity(residual_db / CAUCHY_SCALE_DB), shares)
+
+
+def _if_used(values: Tensor, use: Tensor | None) -> Tensor:
+    """Values [B, ...] of a stage that may not count in this round, use [B, 1, 1]."""
+    return values if use is None else values * use.view(-1, *(1,) * (values.ndim - 1))
 
 
 def _aps_last(per_link: Tensor) -> Tensor:

@@ -20,9 +20,10 @@ from cfpos_envs.physics.innovations import (
     nominal_bearing_scale,
     predicted_rss_dbm,
     rss_slope_db_per_m,
+    student_weight,
 )
 from cfpos_envs.physics.links import Links, link_geometry
-from cfpos_envs.physics.similarity import masked_median
+from cfpos_envs.physics.similarity import masked_median, shares
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 
@@ -105,10 +106,14 @@ class DcpState(TensorState):
         return self.now(self.sequence_rss_dbm)
 
     @property
-    def judges(self) -> Tensor:
-        """[B, M, K] the APs that judge the fused point: those left out or, where none is, all."""
-        left_out = ~self.fused
-        return left_out | ~left_out.any(dim=1, keepdim=True)
+    def judge_shares(self) -> Tensor:
+        """[B, K, 1, M] equal weights of the APs that were left out, which judge the fused point."""
+        return self.once("judge shares", lambda: shares(~self.fused.transpose(1, 2)).unsqueeze(2))
+
+    @property
+    def fused_shares(self) -> Tensor:
+        """[B, K, 1, M] equal weights of the APs that take part in fusion and broadcasts."""
+        return self.once("fused shares", lambda: shares(self.fused.transpose(1, 2)).unsqueeze(2))
 
 
 class Innovations:
@@ -185,6 +190,25 @@ class Innovations:
     @lazy
     def _nominal_rad(self) -> Tensor:
         return self._state.once("nominal_rad", lambda: nominal_bearing_scale(self._state.bearing_rad))
+
+    @lazy
+    def nominal_weights(self) -> tuple[Tensor, Tensor]:
+        """Information of the RSS and of the bearing, 1/m^2; see ``information_weights``."""
+        return self.information_weights(self.rss_db, self.bearing_rad)
+
+    def information_weights(self, residual_db: Tensor, residual_rad: Tensor) -> tuple[Tensor, Tensor]:
+        """Information (g / sigma)^2 of given RSS and bearing residuals with Student-t robustness, 1/m^2 each."""
+        radial = (self.slope_db_per_m / self.rss_scale_db).square()
+        tangential = (self.links.distance_m * self.bearing_scale_rad).square().reciprocal()
+        return (
+            radial * student_weight(residual_db / self.rss_scale_db),
+            tangential * student_weight(residual_rad / self.bearing_scale_rad),
+        )
+
+    @lazy
+    def moves_m(self) -> tuple[Tensor, Tensor]:
+        """Displacements of the point along and across the line of sight that the residuals ask for."""
+        return self.rss_db / self.slope_db_per_m, self.bearing_rad * self.links.distance_m
 
     def _median(self, values: Tensor) -> Tensor:
         mask = self._state.fused.transpose(1, 2) if self._num_held_out else None

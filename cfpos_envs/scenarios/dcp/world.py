@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import channel, geometry, propagation
+from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.innovations import predicted_rss_dbm
 from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
@@ -250,15 +253,22 @@ def _sample_covariance(
 ) -> Tensor:
     radio, fading = config.radio, streams["fading"]
     angles = channel.path_angles(fading, links.angle_rad + detour_rad, radio.num_paths, radio.angular_spread_rad)
+    white = channel.draw_white(fading, gain_db.shape, radio.num_antennas, radio.snapshots)
+    per_row = gain_db[0].numel() * radio.num_antennas**2
+    return by_chunks(partial(_coloured, radio), chunk_rows(per_row, gain_db.device), angles, gain_db, white)
+
+
+def _coloured(radio: RadioModel, angles_rad: Tensor, gain_db: Tensor, white: Tensor) -> Tensor:
+    """Sample covariances of channels with the given path angles and gains from the random part ``white``."""
     gain = torch.pow(10.0, gain_db / 10.0)
     # Eq. (3): the LS estimate is the channel plus noise of power sigma^2 / (p tau_p) per antenna.
     noise = radio.noise_power_w / (radio.tx_power_w * radio.num_pilots)
     # Double precision and unit gain: close to an AP the noise lies 75 dB below the signal, which float32 cannot tell
     # from a singular matrix.
     covariance = channel.channel_covariance(
-        angles.double(), torch.ones_like(gain).double(), radio.num_antennas, radio.spacing_wavelengths
+        angles_rad.double(), torch.ones_like(gain).double(), radio.num_antennas, radio.spacing_wavelengths
     )
     identity = torch.eye(radio.num_antennas, device=gain.device)
     noisy = covariance + (noise / gain)[..., None, None] * identity
-    sampled = channel.draw_sample_covariance(fading, noisy, radio.snapshots, torch.complex64)
+    sampled = channel.sample_covariance_of(noisy, white, radio.snapshots)
     return gain[..., None, None] * sampled
