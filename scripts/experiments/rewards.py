@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from cfpos_envs import make_env
 from cfpos_envs.rendering import new_figure
-from cfpos_envs.scenarios.dcp.rewards import similarity_at
-from cfpos_envs.scenarios.dcp.state import innovations
+from cfpos_envs.scenarios.dcp.rewards import Judge
+from cfpos_envs.scenarios.dcp.state import at_consensus
 from cfpos_envs.streams import Streams
 from scripts.experiments.common import EVALUATION_SEED, Effort, Outcome
 
@@ -34,34 +35,33 @@ def random_estimates(effort: Effort, **overrides: Any) -> tuple[Tensor, dict[str
     """
     env = make_env(ENV_ID, num_envs=_DROPS, seed=EVALUATION_SEED, split="test", **effort.env(**overrides))
     env.reset()
-    state, radio = env.game_state, env.config.radio
+    state = env.game_state
     truth = env.truth()["true_position"].unsqueeze(1)
     generator = Streams(EVALUATION_SEED, "test").fresh("random-estimates")
     count = max(1, effort.points // _DROPS)
     exponent = torch.rand(_DROPS, count, 1, 1, generator=generator)
     scale_m = _SMALLEST_M * (_LARGEST_M / _SMALLEST_M) ** exponent
     error_m = scale_m * torch.randn(_DROPS, count, *truth.shape[2:], generator=generator)
-    scales = innovations(state, state.consensus_m, radio)
-    everybody = torch.ones_like(state.fused)
 
-    def similarity(kind: str, rss: bool, aoa: bool) -> Tensor:
-        on = torch.ones(_DROPS, 1, 1, dtype=torch.bool)
-        return similarity_at(kind, radio, state, truth + error_m, everybody, on & rss, on & aoa, scales)
+    def similarity(kind: str, stage: str) -> Tensor:
+        config = dataclasses.replace(env.config, similarity=kind, stage=stage, reward="shared")
+        judge = Judge(config, config.radio, state, at_consensus(config, state))
+        return judge.similarity(truth + error_m, None, kind)[0]
 
     # Eq. (9) is a distance; the logarithmic terms give back what they are made of.
-    rms_db = torch.exp(-similarity("log", True, False)) - 0.05
-    xi_a = 1 - torch.exp(-similarity("log", False, True))
+    rms_db = torch.exp(-similarity("log", "rss")) - 0.05
+    xi_a = 1 - torch.exp(-similarity("log", "aoa"))
     rewards = {
-        "1 - Xi^r, eq. (9) as printed": 1 - similarity("paper", True, False),
-        "Xi^a / Xi^r, eq. (7) as printed": similarity("paper", True, True),
+        "1 - Xi^r, eq. (9) as printed": 1 - similarity("paper", "rss"),
+        "Xi^a / Xi^r, eq. (7) as printed": similarity("paper", "joint"),
         "Xi^a, 1/M": xi_a,
         "-rms of the RSS in dB": -rms_db,
         "Xi^a / (1 + rms / 3 dB)": xi_a / (1 + rms_db / 3),
-        "log: RSS": similarity("log", True, False),
-        "log: AOA": similarity("log", False, True),
-        "log: joint": similarity("log", True, True),
-        "robust: joint": similarity("robust", True, True),
-        "cauchy: joint": similarity("cauchy", True, True),
+        "log: RSS": similarity("log", "rss"),
+        "log: AOA": similarity("log", "aoa"),
+        "log: joint": similarity("log", "joint"),
+        "robust: joint": similarity("robust", "joint"),
+        "cauchy: joint": similarity("cauchy", "joint"),
     }
     rmse_m = error_m.square().sum(dim=-1).mean(dim=-1).sqrt()
     return rmse_m.flatten(), {name: value.sum(dim=-1).flatten() for name, value in rewards.items()}
