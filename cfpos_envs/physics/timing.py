@@ -177,7 +177,9 @@ def draw_clock_errors(generator: torch.Generator, std_s: Float[Tensor, "*batch M
     return std_s * torch.randn(std_s.shape, generator=generator, device=std_s.device, dtype=std_s.dtype)
 
 
-def calibration_std_s(burst_snr_linear: Float[Tensor, "*batch M"], rms_bandwidth_hz: float) -> Float[Tensor, "*batch M"]:
+def calibration_std_s(
+    burst_snr_linear: Float[Tensor, "*batch M"], rms_bandwidth_hz: float
+) -> Float[Tensor, "*batch M"]:
     """Clock error left after over-the-air calibration: the noise of the one burst, sqrt(sigma_tau^2), seconds.
 
     The AP measures delta_m + eps of a node whose distance it knows, and subtracts it: -eps stays, whatever delta_m was.
