@@ -11,7 +11,13 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.physics.timing import check_family, rms_bandwidth_hz
+from cfpos_envs.physics.timing import (
+    check_family,
+    delay_variance_s2,
+    link_snr_linear,
+    range_variance_m2,
+    rms_bandwidth_hz,
+)
 
 # The columns of ``TimingMeasurements.features``.
 FEATURES = ("kurtosis", "rise_time_ns", "mean_excess_delay_ns", "rms_delay_spread_ns", "rss_dbm")
@@ -89,6 +95,23 @@ class TimingModel:
     def cfr_noise_variance(self) -> float:
         """Variance of the complex noise on every entry of the channel frequency response: S sigma^2 / P_t."""
         return self.num_subcarriers * self.noise_power_w / self.tx_power_w
+
+    def snr_linear(self, slant_m: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """SNR of the whole pilot by the path loss, see ``link_snr_linear``."""
+        return link_snr_linear(slant_m, self.max_snr_linear, self.path_loss_intercept_db, self.path_loss_slope_db)
+
+    def range_variance_m2(
+        self, snr_linear: Float[Tensor, "*batch"], sync_std_s: Float[Tensor, "*#batch"] | float | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Variance of a line-of-sight range at an SNR, see ``physics.timing.range_variance_m2``.
+
+        Args:
+            snr_linear: SNR of the whole pilot.
+            sync_std_s: clock errors where they differ between APs; None: the model's.
+        """
+        sync = self.sync_std_s if sync_std_s is None else sync_std_s
+        variance_s2 = delay_variance_s2(snr_linear, self.rms_bandwidth_hz)
+        return range_variance_m2(self.family, variance_s2, sync, self.processing_error_std_s)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,20 @@ def delay_variance_s2(snr_linear: Float[Tensor, "*batch"], rms_bandwidth_hz: flo
     return 1.0 / (8 * math.pi**2 * rms_bandwidth_hz**2 * snr_linear)
 
 
+def link_snr_linear(
+    slant_m: Float[Tensor, "*batch"], max_snr_linear: float, intercept_db: float, slope_db: float
+) -> Float[Tensor, "*batch"]:
+    """SNR of the whole pilot at a distance, max_snr * beta with beta[dB] = intercept - slope log10(d / 1 m).
+
+    Args:
+        slant_m: slant distance, metres, >= 0; below 1 m the gain stays that of 1 m, where the law ends.
+        max_snr_linear: N P_t / sigma^2, see ``TimingModel``.
+        intercept_db, slope_db: the path loss; slope 0 gives every AP the same SNR.
+    """
+    scale = max_snr_linear * 10 ** (intercept_db / 10)
+    return scale * torch.pow(slant_m.clamp(min=1.0), -slope_db / 10)
+
+
 def range_variance_m2(
     family: str,
     delay_variance_s2: Float[Tensor, "*batch"],
