@@ -13,6 +13,7 @@ from cfpos_envs.physics.waveform import (
     delay_profile,
     delay_response,
     early_bins,
+    in_pieces,
     noise_threshold,
     subcarrier_frequencies_hz,
 )
@@ -23,7 +24,6 @@ _LARGEST_STEP_CELLS = 0.25
 MUSIC_MAX_SUBCARRIERS = 1024
 # Noise eigenvalues of smoothed covariances scatter up to about this factor above the noise variance.
 _NOISE_EIGENVALUE = 8.0
-_MUSIC_LINKS = 256
 
 
 def first_peak_delay_s(
@@ -37,7 +37,8 @@ def first_peak_delay_s(
 
     The first local maximum of the Hann-windowed, oversampled profile that rises above the noise and above a share of
     the largest value is refined by Newton steps on sum_n |sum_s H[n, s] exp(j 2 pi f_s tau)|^2, the likelihood of one
-    path: with one path and enough SNR the variance is 1 / (8 pi^2 beta_rms^2 SNR).
+    path. With one path and enough SNR (17 dB) the variance is (1 + N / SNR) / (8 pi^2 beta_rms^2 SNR); N / SNR is the
+    price of adding the antennas' powers without knowing their phases. Paths closer than 2 / bandwidth merge.
 
     Args:
         cfr: measured frequency response.
@@ -52,12 +53,11 @@ def first_peak_delay_s(
     _check(subcarrier_spacing_hz, noise_variance)
     if not WINDOW_FLOOR_DB <= relative_threshold_db <= 0:
         raise ValueError(f"relative_threshold_db must lie in [{WINDOW_FLOOR_DB}, 0], got {relative_threshold_db}")
-    profile = delay_profile(cfr, oversampling, hann=True)
-    peak = profile.amax(dim=-1, keepdim=True)
-    noise = noise_threshold(noise_variance, cfr.shape[-2], cfr.shape[-1], hann=True)
-    level = torch.minimum((peak * 10 ** (relative_threshold_db / 10)).clamp(min=noise), peak)
-    start = _first_maximum(profile, level) / (profile.shape[-1] * subcarrier_spacing_hz)
-    return _refine(start, cfr, subcarrier_spacing_hz)
+    return in_pieces(
+        lambda piece: _first_peak(piece, subcarrier_spacing_hz, noise_variance, relative_threshold_db, oversampling),
+        cfr,
+        oversampling * cfr.shape[-2] * cfr.shape[-1],
+    )
 
 
 def music_delay_s(
@@ -89,13 +89,22 @@ def music_delay_s(
         raise ValueError(f"MUSIC needs 6 to {MUSIC_MAX_SUBCARRIERS} subcarriers, got {size}; thin out the comb")
     if max_paths < 1:
         raise ValueError(f"max_paths must be at least 1, got {max_paths}")
-    links = cfr.reshape(-1, antennas, size)
-    # Covariances take a lot of memory: a few links at a time.
-    found = [
-        _music(piece, subcarrier_spacing_hz, noise_variance, max_paths, oversampling)
-        for piece in links.split(_MUSIC_LINKS)
-    ]
-    return torch.cat(found).reshape(cfr.shape[:-2])
+    return in_pieces(
+        lambda piece: _music(piece, subcarrier_spacing_hz, noise_variance, max_paths, oversampling),
+        cfr,
+        max(oversampling * max_paths, antennas * size // 3) * size,
+    )
+
+
+def _first_peak(
+    cfr: Tensor, spacing_hz: float, noise_variance: float, relative_threshold_db: float, oversampling: int
+) -> Tensor:
+    profile = delay_profile(cfr, oversampling, hann=True)
+    peak = profile.amax(dim=-1, keepdim=True)
+    noise = noise_threshold(noise_variance, cfr.shape[-2], cfr.shape[-1], hann=True)
+    level = torch.minimum((peak * 10 ** (relative_threshold_db / 10)).clamp(min=noise), peak)
+    start = _first_maximum(profile, level) / (profile.shape[-1] * spacing_hz)
+    return _refine(start, cfr, spacing_hz)
 
 
 def _music(cfr: Tensor, spacing_hz: float, noise_variance: float, max_paths: int, oversampling: int) -> Tensor:

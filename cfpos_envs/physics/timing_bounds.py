@@ -20,7 +20,6 @@ from cfpos_envs.physics.timing import check_family, difference_covariance, diffe
 
 # A link shorter than this has no direction and adds nothing: the range has no gradient at the AP itself.
 SMALLEST_RANGE_M = 1e-6
-TDOA_METHODS = ("schur", "full", "independent")
 
 
 def unit_vectors_to(

@@ -8,6 +8,7 @@ as lying in [-1/8, 7/8) of that period, so that clock errors may make an arrival
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,6 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.physics.arrays import ula_response
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
 
 # The part of the period 1 / spacing that stands for negative delays.
 EARLY_SHARE = 1 / 8
@@ -23,6 +23,8 @@ EARLY_SHARE = 1 / 8
 FALSE_ALARM = 1e-3
 # Side lobes of the Hann window are at -31 dB; weaker arrivals than -25 dB cannot be told from them.
 WINDOW_FLOOR_DB = -25.0
+# Complex numbers in one temporary; larger ones cost more time for fresh memory than for the arithmetic.
+PIECE_SIZE = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,20 @@ def delay_profile(
     return impulse.abs().square().mean(dim=-2).roll(early_bins(bins), dims=-1)
 
 
+def in_pieces(function: Callable[[Tensor], Tensor], cfr: Tensor, numbers_per_link: int) -> Tensor:
+    """``function`` of the links of a CFR [..., N, S], a few at a time: the temporaries stay small.
+
+    Args:
+        function: from [links, N, S] to [links, ...].
+        cfr: any leading shape.
+        numbers_per_link: size of the largest temporary of one link.
+    """
+    links = cfr.reshape(-1, *cfr.shape[-2:])
+    pieces = links.split(max(1, PIECE_SIZE // numbers_per_link))
+    result = torch.cat([function(piece) for piece in pieces])
+    return result.reshape((*cfr.shape[:-2], *result.shape[1:]))
+
+
 def early_bins(bins: int) -> int:
     """How many bins of a delay profile stand for negative delays."""
     return math.floor(bins * EARLY_SHARE)
@@ -214,10 +230,10 @@ def channel_features(
 ) -> Float[Tensor, "*batch 5"]:
     """What a LOS/NLOS classifier sees of a link; the columns are ``timing_measurements.FEATURES``.
 
-    Kurtosis E(a - mean)^4 / var^2 of the amplitudes a of the S taps; rise time from 10 % of the
-    largest amplitude, or the noise, to 90 %; mean excess delay and RMS delay spread of the power above the noise and above
-    -25 dB, from the first such bin; RSS P_t mean |H|^2. All but the kurtosis on the oversampled profile behind a Hann window, which alone gives
-    about 1 / bandwidth of rise time.
+    Kurtosis E(a - mean)^4 / var^2 of the amplitudes a of the S taps; rise time from 10 % of the largest amplitude, or
+    the noise, to 90 %; mean excess delay and RMS delay spread of the power above the noise and above -25 dB, from the
+    first such bin; RSS P_t mean |H|^2. All but the first and last on the oversampled profile behind a Hann window,
+    which alone gives about 1 / bandwidth of rise time.
 
     Args:
         cfr: measured frequency response.
@@ -229,6 +245,14 @@ def channel_features(
     Returns:
         Kurtosis (1), rise time, mean excess delay, RMS delay spread (ns) and RSS (dBm).
     """
+    return in_pieces(
+        lambda piece: _features(piece, subcarrier_spacing_hz, tx_power_w, noise_variance, oversampling),
+        cfr,
+        oversampling * cfr.shape[-2] * cfr.shape[-1],
+    )
+
+
+def _features(cfr: Tensor, spacing_hz: float, tx_power_w: float, noise_variance: float, oversampling: int) -> Tensor:
     antennas, size = cfr.shape[-2:]
     tiny = torch.finfo(cfr.real.dtype).tiny
     taps = delay_profile(cfr, 1).sqrt()
@@ -240,7 +264,7 @@ def channel_features(
     profile = delay_profile(cfr, oversampling, hann=True)
     peak = profile.amax(dim=-1, keepdim=True).clamp(min=tiny)
     relative = profile / peak
-    bin_ns = 1e9 / (profile.shape[-1] * subcarrier_spacing_hz)
+    bin_ns = 1e9 / (profile.shape[-1] * spacing_hz)
     floor = (noise_threshold(noise_variance, antennas, size, hann=True) / peak).clamp(min=10 ** (WINDOW_FLOOR_DB / 10))
     # The peak itself always counts, even if it does not rise above the noise.
     kept = relative * (relative >= floor.clamp(max=1.0))
@@ -253,8 +277,3 @@ def channel_features(
     rss_w = tx_power_w * cfr.abs().square().mean(dim=(-2, -1))
     rss_dbm = 10 * torch.log10(rss_w.clamp(min=tiny)) + 30
     return torch.stack((kurtosis, (high - low) * bin_ns, (mean - first) * bin_ns, spread * bin_ns, rss_dbm), dim=-1)
-
-
-def path_length_m(delay_s: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Range c tau of a delay, metres."""
-    return SPEED_OF_LIGHT_M_S * delay_s
