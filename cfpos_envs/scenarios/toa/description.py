@@ -22,8 +22,8 @@ def describe(config: ToaConfig, entities: Entities) -> str:
     """Tables of one agent's observation and action (the UEs' parts one after another) and of the reward."""
     settings = config.settings
     lines = [
-        f"Time-based positioning, {config.family} ({_FAMILIES[config.family]}), {config.measurement} measurements, site "
-        f"{config.site!r}:",
+        f"Time-based positioning, {config.family} ({_FAMILIES[config.family]}),",
+        f"{config.measurement} measurements, site {config.site!r}: "
         f"{settings.num_aps} APs (agents), {config.num_ues} UEs, {config.rounds} rounds, area {settings.side_m:g} m "
         f"square, {settings.num_subcarriers} x {settings.subcarrier_spacing_hz / 1e3:g} kHz.",
         "",
@@ -36,7 +36,7 @@ def describe(config: ToaConfig, entities: Entities) -> str:
     lines += [
         "",
         f"Action of an AP: {entities.count} parts of {entities.action_size} entries in [-1, 1].",
-        f"    0  reliability         robust weight of the residual times exp({config.confidence_scale:g} (a - 1)), in [0, 1]",
+        f"    0  reliability         robust weight times exp({config.confidence_scale:g} (a - 1)), in [0, 1]",
         f"    1  correction          the range is taken to be {config.correction_m:g} a|a| m shorter",
         "Action 0 is one step of a robust (Student-t) least squares estimator.",
         "",

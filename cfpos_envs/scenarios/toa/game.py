@@ -38,11 +38,11 @@ class ToaScenario(Scenario[ToaState]):
     """
 
     config_class = ToaConfig
-    measurements_class = TimingMeasurements
     differentiable = True
 
     def __init__(self, config: ToaConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
+        self.family = config.family
         self.device = torch.device(device)
         self.model = config.model
         self.common_clock = config.family != "tdoa"
@@ -183,7 +183,7 @@ class ToaScenario(Scenario[ToaState]):
         consensus = self._area(positions.to(state.consensus_m))
         if self.common_clock:
             return state.replace(consensus_m=consensus)
-        return state.replace(consensus_m=consensus, offset_m=median_offset_m(state, consensus.unsqueeze(1))[:, 0])
+        return state.replace(consensus_m=consensus, offset_m=median_offset_m(state, consensus))
 
     def truth(self, state: ToaState) -> dict[str, Tensor]:
         """True positions, errors, bounds and validity; for infos and evaluation only.

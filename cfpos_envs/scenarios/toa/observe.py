@@ -81,54 +81,56 @@ def _over_fused(v: View, values: Tensor, summary: Callable[[Tensor, Tensor], Ten
     return summary(values.transpose(1, 2), v.state.fused.transpose(1, 2)).unsqueeze(1)
 
 
-FEATURES: tuple[Feature, ...] = (
+def _progress(v: View) -> Tensor:
+    return v.state.round.to(v.at.z.dtype).view(-1, 1, 1) / v.config.rounds
+
+
+def _log_scale(v: View) -> Tensor:
+    return torch.log((v.at.scale_m / v.at.std_m).clamp(min=_SMALLEST))
+
+
+def _inliers(v: View) -> Tensor:
+    return _over_fused(v, (v.at.z.abs() < INLIER_Z).to(v.at.z.dtype), masked_mean) - 0.5
+
+
+_OWN = (
     Feature("z", "asinh of the range residual in told standard deviations", 6.0, lambda v: torch.asinh(v.at.z)),
     Feature("log_z", "log(1 + z^2) of it", 10.0, lambda v: torch.log1p(v.at.z.square())),
-    Feature("relative", "asinh of the residual in units of the broadcast scale", 4.0, lambda v: torch.asinh(v.relative)),
+    Feature("relative", "asinh of the residual in units of the observed scale", 4.0, lambda v: torch.asinh(v.relative)),
     Feature("log_relative", "log(1 + square) of it", 6.0, lambda v: torch.log1p(v.relative.square())),
-    Feature("residual", "residual / largest correction", 1.0, lambda v: v.at.residual_m / max(v.config.correction_m, 1.0)),
+    Feature("residual", "residual / 10 m", 1.0, lambda v: v.at.residual_m / 10.0),
     Feature("log_std", "log(told standard deviation / m)", 6.0, lambda v: torch.log(v.at.std_m.clamp(min=_SMALLEST))),
     Feature("kurtosis", "log10(kurtosis of |CIR| / 19)", 1.0, _log10_of(0, 19.0)),
     Feature("rise_time", "log10(rise time / 13 ns)", 1.0, _log10_of(1, 13.0)),
     Feature("mean_excess_delay", "log10(mean excess delay / 50 ns)", 1.0, _log10_of(2, 50.0)),
     Feature("delay_spread", "log10(RMS delay spread / 70 ns)", 1.0, _log10_of(3, 70.0)),
     Feature("rss_offset", "RSS minus that of a line of sight at this SNR / dB", 20.0, _rss_offset_db),
+)
+
+_COMMON = (
     Feature("distance", "horizontal distance AP-consensus / side", 1.5, lambda v: v.distance_m / v.model.side_m),
     Feature("cos_azimuth", "cosine of the consensus' azimuth", 1.0, lambda v: torch.cos(v.azimuth_rad)),
     Feature("sin_azimuth", "sine of the consensus' azimuth", 1.0, lambda v: torch.sin(v.azimuth_rad)),
-    Feature(
-        "log_scale",
-        "broadcast: log(residual scale over told standard deviation)",
-        5.0,
-        lambda v: torch.log((v.at.scale_m / v.at.std_m).clamp(min=_SMALLEST)),
-    ),
+    Feature("log_scale", "broadcast: log(observed scale over told standard deviation)", 5.0, _log_scale),
     Feature(
         "median",
         "broadcast: asinh of the median residual in told standard deviations",
         6.0,
         lambda v: torch.asinh(_over_fused(v, v.at.z, masked_median)),
     ),
-    Feature(
-        "inliers",
-        "broadcast: share of the links within three told standard deviations, minus one half",
-        0.5,
-        lambda v: _over_fused(v, (v.at.z.abs() < INLIER_Z).to(v.at.z.dtype), masked_mean) - 0.5,
-    ),
+    Feature("inliers", "broadcast: share of links within 3 told standard deviations, minus 1/2", 0.5, _inliers),
     Feature("measured", "1 for a measured link, 0 for a blocked one", 1.0, lambda v: v.state.valid.to(v.at.z.dtype)),
-    Feature(
-        "progress", "rounds played / rounds", 1.0, lambda v: v.state.round.to(v.at.z.dtype).view(-1, 1, 1) / v.config.rounds
-    ),
-)  # fmt: skip
+    Feature("progress", "rounds played / rounds", 1.0, _progress),
+)
+
+FEATURES: tuple[Feature, ...] = (*_OWN, *_COMMON)
 
 
 def observe(config: ToaConfig, model: TimingModel, state: ToaState, at: Innovations) -> Tensor:
-    """Observations [B, M, K, F] in [-1, 1]; a link that is not measured shows zeros but for geometry and broadcasts."""
+    """Observations [B, M, K, F] in [-1, 1]; a link that is not measured shows zeros instead of its own features."""
     view = make_view(config, model, state, at)
     shape = at.z.shape
     columns = [(feature.compute(view) / feature.scale).expand(shape) for feature in FEATURES]
     values = torch.stack(columns, dim=-1).clamp(-1.0, 1.0)
-    own = torch.tensor([feature.name in _OWN for feature in FEATURES], device=values.device)
-    return torch.where(own & ~state.valid.unsqueeze(-1), torch.zeros_like(values), values)
-
-
-_OWN = frozenset(feature.name for feature in FEATURES[: [f.name for f in FEATURES].index("distance")])
+    values[..., : len(_OWN)] *= state.valid.unsqueeze(-1)
+    return values

@@ -10,22 +10,31 @@ from cfpos_envs.physics.timing_bounds import unit_vectors_to
 from cfpos_envs.scenarios.toa.state import ToaState
 
 ERROR_FLOOR_M = 0.1
-KERNEL = "cauchy"
+AGREEMENT_SCALES = (2.0, 6.0, 20.0)
+"""Residuals, in told standard deviations, that count half: the first tells good fits apart, the last leads to them."""
 
 
 def agreement(z: Tensor) -> Tensor:
-    if KERNEL == "cauchy":
-        return -torch.log1p(z.square())
-    if KERNEL == "geman":
-        return 1 / (1 + z.square() / 4)
-    if KERNEL == "multi":
-        return sum(1 / (1 + (z / c).square()) for c in (2.0, 6.0, 20.0)) / 3
-    if KERNEL == "trunc":
-        return 1 - torch.log1p(z.square() / 4) / torch.log1p(torch.tensor(1e6))
-    raise ValueError
+    """Bounded robust agreement in (0, 1] of a residual of z standard deviations: mean of 1 / (1 + (z / c)^2) over c.
+
+    A range that is far too long costs what one that is a little too long does, so the mean over the links is highest
+    where most of them agree, not between all of them (a Geman-McClure kernel at three scales).
+    """
+    terms = [1.0 / (1.0 + (z / scale).square()) for scale in AGREEMENT_SCALES]
+    return torch.stack(terms).mean(dim=0)
 
 
 def similarity_at(state: ToaState, position_m: Tensor, offset_m: Tensor, judges: Tensor) -> Tensor:
+    """Mean agreement [B, K] of the judging links with a position; 0 where there is none. Differentiable in both.
+
+    Every judging link counts the same, whatever weight it had in the fusion: throwing links away gains nothing.
+
+    Args:
+        state: the measurements.
+        position_m: [B, K, 2].
+        offset_m: [B, K] clock offset, 0 with a common clock.
+        judges: [B, M, K] links that count.
+    """
     _, slant = unit_vectors_to(state.ap_positions_m, state.height_diff_m, position_m)
     z = (state.range_m - slant - offset_m.unsqueeze(1)) / state.std_m
     return masked_mean(agreement(z).transpose(1, 2), judges.transpose(1, 2))

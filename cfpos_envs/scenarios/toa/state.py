@@ -104,16 +104,10 @@ def innovations(state: ToaState) -> Innovations:
     return Innovations(unit, slant, residual, std, MAD_TO_STD * size, residual / std)
 
 
-def range_excess_m(state: ToaState, points_m: Tensor) -> Tensor:
-    """Measured ranges minus slant ranges to points [B, P, K, 2], clock offsets not removed: [B, P, M, K]."""
-    _, slant = unit_vectors_to(state.ap_positions_m.unsqueeze(1), state.height_diff_m.unsqueeze(1), points_m)
-    return state.range_m.unsqueeze(1) - slant
-
-
 def median_offset_m(state: ToaState, points_m: Tensor) -> Tensor:
-    """Clock offset [B, P, K] that the fused APs see at points [B, P, K, 2]: the median of their excess ranges."""
-    excess = range_excess_m(state, points_m).transpose(2, 3)
-    return masked_median(excess, state.fused.transpose(1, 2).unsqueeze(1))
+    """Clock offset [B, K], metres, that the fused APs see at points [B, K, 2]: median of range minus slant range."""
+    _, slant = unit_vectors_to(state.ap_positions_m, state.height_diff_m, points_m)
+    return masked_median((state.range_m - slant).transpose(1, 2), state.fused.transpose(1, 2))
 
 
 def coarse_start_m(state: ToaState, side_m: float, points_per_side: int, common_clock: bool) -> Tensor:
@@ -130,15 +124,18 @@ def coarse_start_m(state: ToaState, side_m: float, points_per_side: int, common_
     """
     spacing_m = side_m / points_per_side
     lattice = geometry.lattice(side_m, spacing_m).to(state.range_m.device)
-    batch, num_aps, num_ues = state.range_m.shape
-    points = lattice[None, :, None].expand(batch, -1, num_ues, -1)
-    excess = range_excess_m(state, points)
-    if not common_clock:
-        excess = excess - median_offset_m(state, points).unsqueeze(2)
-    scale = state.std_m.clamp(min=0.5 * spacing_m).unsqueeze(1)
-    cost = (torch.log1p((excess / scale).square()) * state.fused.unsqueeze(1)).sum(dim=2)
-    best = cost.argmin(dim=1)
-    start = lattice[best]
+    _, slant = unit_vectors_to(
+        state.ap_positions_m, state.height_diff_m, lattice.expand(len(state.range_m), *lattice.shape)
+    )
+    scale = state.std_m.clamp(min=0.5 * spacing_m)
+    costs = []
+    for ue in range(state.range_m.shape[2]):  # one UE at a time keeps the [B, M, P] temporaries in cache
+        residual, fused = state.range_m[:, :, ue, None] - slant, state.fused[:, :, ue, None]
+        if not common_clock:
+            offset = masked_median(residual.transpose(1, 2), fused.transpose(1, 2).expand_as(residual.transpose(1, 2)))
+            residual = residual - offset.unsqueeze(1)
+        costs.append((torch.log1p((residual / scale[:, :, ue, None]).square()) * fused).sum(dim=1))
+    start = lattice[torch.stack(costs, dim=1).argmin(dim=-1)]
     # Where nothing was measured the centre is as good as any point.
     heard = state.fused.any(dim=1).unsqueeze(-1)
     return torch.where(heard, start, torch.full_like(start, side_m / 2))

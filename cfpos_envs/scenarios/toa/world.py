@@ -134,7 +134,10 @@ def draw_drop(config: ToaConfig, pool: SitePool, site_ids: Tensor, streams: Stre
     aps = pool.stack(site_ids, "ap_positions_m")
     height, sync = pool.stack(site_ids, "height_diff_m"), pool.stack(site_ids, "sync_std_s")
     positions = _trajectories(config, len(site_ids), streams)
-    _, slant = unit_vectors_to(aps.unsqueeze(1), height.unsqueeze(1), positions)
+    times = positions.shape[1]
+    _, slant = unit_vectors_to(
+        aps.unsqueeze(1).expand(-1, times, -1, -1), height.unsqueeze(1).expand(-1, times, -1), positions
+    )
 
     drop, links = streams["drop"], slant[:, 0].shape
     is_los = los.draw_los(drop, _los_probability(config, aps, positions[:, 0], drop))
