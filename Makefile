@@ -7,9 +7,10 @@ DEMO_ARGS ?=
 # One arithmetic thread per process: the networks are small and the tests already run in parallel.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help venv demo test slow lint types docs check clean
+.PHONY: help venv demo explorer test slow lint types docs check clean
 help:
 	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 10 minutes, most of it once)"
+	@echo "make explorer   write outputs/explorer.html: bounds of arrival times to play with in a browser"
 	@echo "make test   all tests      make slow   the tests that train for minutes"
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
 	@echo "make venv   only install   make clean  remove $(VENV), caches and builds (never outputs/)"
@@ -25,6 +26,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: venv
 	$(BIN)/python scripts/demo.py $(DEMO_ARGS)
+
+explorer: venv
+	$(BIN)/python scripts/explorer.py --out outputs/explorer.html
 
 test: venv
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

@@ -30,9 +30,15 @@ def range_difference_m(point: Points, reference: Points, other: Points, height_m
 
 
 def hyperbola_points(
-    reference: Points, other: Points, difference_m: float, height_m: float, reach_m: float, count: int = 401
+    reference: Points,
+    other: Points,
+    difference_m: float,
+    height_m: float,
+    reach_m: float,
+    near: Points | None = None,
+    count: int = 401,
 ) -> Points:
-    """Points p with |p - q_m| - |p - q_0| = difference, up to a distance from the middle of the two APs.
+    """Points p with |p - q_m| - |p - q_0| = difference, up to a distance from the middle of the two APs or a point.
 
     In the frame of the two APs (foci at -+f on the first axis) a plane at height h below them cuts the hyperboloid
     x^2 / a^2 - r^2 / b^2 = 1, a = |difference| / 2, b^2 = f^2 - a^2, in the hyperbola with both half axes stretched by
@@ -43,7 +49,8 @@ def hyperbola_points(
         reference, other: [2] ground positions, apart from each other.
         difference_m: c times the time difference; |difference| <= distance of the APs.
         height_m: height of both APs over the user.
-        reach_m: how far along either axis the curve is followed.
+        reach_m: how far along either axis the curve is followed from the middle; with ``near`` how far across.
+        near: [2] only the part around this point, for a close-up.
         count: number of points, odd to hold the vertex.
 
     Returns:
@@ -65,49 +72,20 @@ def hyperbola_points(
         )
     stretch = math.sqrt(1 + height_m**2 / b2) if b2 > 0 else 1.0
     half_x, half_y = a * stretch, math.sqrt(b2) * stretch
-    if half_x > reach_m:
+    middle, along = (reference + other) / 2, gap / distance
+    across = np.array([-along[1], along[0]])
+    if near is not None and half_y > 0:
+        at = float((near - middle) @ across)
+        t = np.linspace(math.asinh((at - reach_m) / half_y), math.asinh((at + reach_m) / half_y), count)
+    elif half_x > reach_m:
         return np.empty((0, 2))
-    ends = [math.asinh(reach_m / half_y)] if half_y > 0 else []
-    ends += [math.acosh(reach_m / half_x)] if half_x > 0 else []
-    t = np.linspace(-min(ends), min(ends), count)
+    else:
+        ends = [math.asinh(reach_m / half_y)] if half_y > 0 else []
+        ends += [math.acosh(reach_m / half_x)] if half_x > 0 else []
+        t = np.linspace(-min(ends), min(ends), count)
     # A positive difference means nearer to the reference, which lies at -f.
     x, y = -math.copysign(half_x, difference_m) * np.cosh(t), half_y * np.sinh(t)
-    along = gap / distance
-    across = np.array([-along[1], along[0]])
-    return (reference + other) / 2 + x[:, None] * along + y[:, None] * across
-
-
-def local_curve(
-    reference: Points, other: Points, difference_m: float, height_m: float, near: Points, half_m: float
-) -> Points:
-    """The part of a hyperbola in a small window, found by Newton steps across its tangent.
-
-    Args:
-        reference, other, difference_m, height_m: see ``hyperbola_points``.
-        near: [2] centre of the window.
-        half_m: half its side.
-    """
-
-    def slope(point: Points) -> Points:
-        away = [
-            (point - ap) / np.sqrt(((point - ap) ** 2).sum(-1, keepdims=True) + height_m**2)
-            for ap in (other, reference)
-        ]
-        return np.asarray(away[0] - away[1])
-
-    gradient = slope(near)
-    length = float(np.hypot(*gradient))
-    if length < 1e-12:
-        return np.empty((0, 2))
-    normal = gradient / length
-    tangent = np.array([-normal[1], normal[0]])
-    points = near + np.linspace(-2 * half_m, 2 * half_m, 81)[:, None] * tangent
-    for _ in range(8):
-        missing = difference_m - range_difference_m(points, reference, other, height_m)
-        steps = slope(points) @ normal
-        points = points + np.where(np.abs(steps) > 1e-12, missing / np.where(steps == 0, 1, steps), 0)[:, None] * normal
-    right = np.abs(range_difference_m(points, reference, other, height_m) - difference_m) < 1e-6 * half_m
-    return np.asarray(points[right])
+    return np.asarray(middle + x[:, None] * along + y[:, None] * across)
 
 
 def tdoa_fixes(aps: Points, differences_m: Points, height_m: float = 0.0) -> Points:
@@ -186,6 +164,7 @@ def _on_cone(start: Points, direction: Points, height_m: float) -> list[Points]:
         # A user in the line of the APs is its own mirror image: rounding must not lose the double root.
         inner = b * b - a * c
         root = math.sqrt(inner) if inner > 0 else 0.0
-        roots = [] if inner < -1e-9 * (b * b + abs(a * c)) else [(-b - root) / a, (-b + root) / a]
+        rounding = 1e-9 * (b * b + abs(a) * (float(start @ start) + height_m**2))
+        roots = [] if inner < -rounding else [(-b - root) / a, (-b + root) / a]
     solutions = [start + s * direction for s in roots]
     return [solution for solution in solutions if solution[2] >= 0]

@@ -69,12 +69,12 @@ def ellipses_figure(
     sites = [make_site(replace(settings, family=family)) for family in families]
     fields = [lattice_fisher(site, spacing_m) for site in sites]
     factor = enlarged or enlargement(np.concatenate([_long_axes(fisher) for _, fisher in fields]), spacing_m)
-    with panels(len(sites), 4.6 * len(sites) + 0.4, 5.4, sharey=True) as (figure, axes):
+    with panels(len(sites), max(4.6 * len(sites) + 0.4, 6.6), 5.9, sharey=True) as (figure, axes):
         for panel, site, (points, fisher) in zip(axes, sites, fields):
             ground(panel, settings.side_m, f"{site.model.family.upper()}, {settings.aps} APs ({settings.layout})")
             outside = sum(not _draw_ellipse(panel, p, j, factor, spacing_m) for p, j in zip(points, fisher))
             draw_aps(panel, site.ap_positions_m.numpy(), size=40)
-            note = f"\nred: not determined or too uncertain to draw ({outside})" if outside else ""
+            note = f"\ndashes: not determined or too uncertain to draw ({outside})" if outside else ""
             panel.set_xlabel(f"x [m]{note}")
         for panel in axes[1:]:
             panel.set_ylabel("")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cfpos_envs.physics.timing_bounds import peb
 from cfpos_envs.physics.timing_maps import timing_drop_fisher
-from scripts.plots.curves import Points, ellipse_points, hyperbola_points, local_curve, range_difference_m, tdoa_fixes
+from scripts.plots.curves import Points, ellipse_points, hyperbola_points, range_difference_m, tdoa_fixes
 from scripts.plots.sites import Site, SiteSettings, make_site
 from scripts.plots.style import (
     BLUE,
@@ -172,11 +172,14 @@ def _draw_close_up(
 def _draw_local(
     axes: Axes, aps: Points, differences: Points, height: float, user: Points, half: float, std: Points
 ) -> None:
+    """The part of every hyperbola in the close-up, and of those one standard deviation away."""
     for index, other in enumerate(aps[1:]):
         colour = _COLOURS[index % len(_COLOURS)]
         for shift, look in ((0.0, "-"), (-std[index], ":"), (std[index], ":")):
-            curve = local_curve(aps[0], other, float(differences[index] + shift), height, user, half)
-            axes.plot(*curve.T, look, color=colour, linewidth=1.7 if shift == 0 else 1.1, zorder=3)
+            difference = float(differences[index] + shift)
+            if abs(difference) < np.hypot(*(other - aps[0])):
+                curve = hyperbola_points(aps[0], other, difference, height, 2 * half, near=user)
+                axes.plot(*curve.T, look, color=colour, linewidth=1.7 if shift == 0 else 1.1, zorder=3)
 
 
 def _others(fixes: Points, user: Points) -> list[Points]:

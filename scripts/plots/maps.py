@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos_envs.physics.timing_maps import area_points, timing_peb_map
 from scripts.plots.sites import Site, SiteSettings, equal_range_std_m, make_site
-from scripts.plots.style import LABEL, MAP_COLOURS, PALE, SMALL, draw_aps, ground, halo, metres, panels
+from scripts.plots.style import LABEL, PALE, SMALL, draw_aps, ground, halo, map_colours, metres, panels
 
 # Contours within a decade: 0.1, 0.3, 1, 3, 10 m and so on; finer ones for a map in which few of these occur.
 _STEPS = ((1.0, 3.0), (1.0, 2.0, 3.0, 5.0), (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0))
 _MOST_LEVELS = 9
+_MOST_LABELS = 4
 _COLOUR_STEPS = (1.0, 2.0, 3.0, 5.0)
+_ENDS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 RING = SiteSettings(layout="circle", aps=20, radius_m=200.0, ap_height_m=0.0, bandwidth_mhz=100.0, sync="perfect")
 """The textbook's ring: 20 APs on a circle of 200 m, everything in one plane, perfect clocks."""
 
@@ -109,7 +111,7 @@ def draw_peb_map(axes: Axes, site: Site, bound: PebMap, limits_m: tuple[float, f
         origin="lower",
         extent=(-half, site.model.side_m + half, -half, site.model.side_m + half),
         norm=LogNorm(low, high),
-        cmap=MAP_COLOURS,
+        cmap=map_colours(),
         interpolation="nearest",
         aspect="equal",
     )
@@ -118,8 +120,7 @@ def draw_peb_map(axes: Axes, site: Site, bound: PebMap, limits_m: tuple[float, f
         levels = contour_levels(max(low, float(shown.min())), min(high, float(shown.max())) * (1 + 1e-9))
         if levels:
             lines = axes.contour(bound.axis_m, bound.axis_m, shown, levels=levels, colors="white", linewidths=1.0)
-            labels = axes.clabel(lines, fmt=lambda level: f"{level:g} m", fontsize=SMALL, colors="black", inline=False)
-            _thin_out(list(labels), site.ap_positions_m.numpy(), site.model.side_m)
+            _label_contours(axes, lines, site.ap_positions_m.numpy(), site.model.side_m)
     draw_aps(axes, site.ap_positions_m.numpy(), size=46 if len(site.ap_positions_m) <= 36 else 18)
     return image
 
@@ -175,19 +176,36 @@ def ring_figure(settings: SiteSettings, resolution_m: float) -> tuple[Figure, li
     return figure, bounds
 
 
-def _thin_out(labels: list[Text], aps: np.ndarray, side_m: float) -> None:
-    """Keep the labels that can be read: away from each other, from the APs and from the border."""
+def _label_contours(axes: Axes, lines: ContourSet, aps: np.ndarray, side_m: float) -> None:
+    """Write every level on its longest lines, as far as possible from APs, other labels and the border."""
     taken = [*aps] if len(aps) <= 36 else []
-    gaps = [0.04 * side_m] * len(taken)
-    for label in labels:
-        place = np.array(label.get_position())
-        inside = bool(((place > 0.05 * side_m) & (place < 0.95 * side_m)).all())
-        if inside and all(np.hypot(*(place - other)) > gap for other, gap in zip(taken, gaps)):
-            label.set_path_effects(halo(2.5))
+    gaps = [0.045 * side_m] * len(taken)
+    for level, segments in zip(lines.levels, lines.allsegs):
+        for segment in sorted((np.asarray(s) for s in segments), key=_length, reverse=True)[:_MOST_LABELS]:
+            places = segment[((segment > 0.05 * side_m) & (segment < 0.95 * side_m)).all(axis=1)]
+            room = np.full(len(places), np.inf)
+            for other, gap in zip(taken, gaps):
+                room = np.minimum(room, np.hypot(*(places - other).T) / gap)
+            if len(places) == 0 or room.max() < 1.0 or _length(segment) < 0.1 * side_m:
+                continue
+            # Where nothing is near, the middle of the line.
+            place = places[len(places) // 2] if np.isinf(room).all() else places[np.argmax(room)]
+            axes.text(
+                float(place[0]),
+                float(place[1]),
+                f"{level:g} m",
+                ha="center",
+                va="center",
+                fontsize=SMALL,
+                path_effects=halo(2.5),
+                zorder=5,
+            )
             taken.append(place)
             gaps.append(0.13 * side_m)
-        else:
-            label.remove()
+
+
+def _length(segment: np.ndarray) -> float:
+    return float(np.hypot(*np.diff(segment, axis=0).T).sum())
 
 
 def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes]) -> None:
@@ -198,9 +216,7 @@ def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes]) -> None:
 
 
 def _rounded(value: float, up: bool) -> float:
-    """The next of 1, 2, 3, 5 times a power of ten."""
+    """The next round number."""
     power = math.floor(math.log10(value))
-    steps = [
-        float(f"{step * 10.0**exponent:.6g}") for exponent in (power - 1, power, power + 1) for step in _COLOUR_STEPS
-    ]
+    steps = [float(f"{step * 10.0**exponent:.6g}") for exponent in (power - 1, power, power + 1) for step in _ENDS]
     return min(s for s in steps if s >= value) if up else max(s for s in steps if s <= value)

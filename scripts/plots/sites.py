@@ -17,6 +17,7 @@ from cfpos_envs.timing_measurements import TimingModel
 
 LAYOUTS = ("grid", "uniform", "circle", "line")
 SUBCARRIER_SPACING_HZ = 30e3
+"""Nominal: stretched a little so that a whole number of subcarriers fills the bandwidth."""
 REFERENCE_DISTANCE_M = 100.0
 """``snr_db`` is the SNR of a link of this length; twice it is 6.3 dB less by the street canyon's law."""
 CARRIER_HZ = 3.5e9
@@ -136,7 +137,7 @@ def make_site(settings: SiteSettings) -> Site:
         family=settings.family,
         side_m=settings.side_m,
         num_subcarriers=tones,
-        subcarrier_spacing_hz=SUBCARRIER_SPACING_HZ,
+        subcarrier_spacing_hz=settings.bandwidth_mhz * 1e6 / tones,
         path_loss_intercept_db=slope_db * math.log10(REFERENCE_DISTANCE_M),  # 0 dB at the reference distance
         path_loss_slope_db=slope_db,
         tx_power_w=1.0,

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from cfpos_envs.rendering import OKABE_ITO, new_figure, save_figure
@@ -18,10 +19,17 @@ from cfpos_envs.rendering import OKABE_ITO, new_figure, save_figure
 FORMATS = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = OKABE_ITO[:6]
 INK, QUIET, PALE = "#222222", "#8A8A8A", "#D9D9D9"
-MAP_COLOURS = "viridis"
-"""From dark blue (small errors) to yellow (large ones): even in brightness, so it survives grey print."""
 DPI = 200
 LABEL, SMALL = 10, 9
+
+
+def map_colours() -> ListedColormap:
+    """Colours of maps, from dark blue (small errors) to light green (large ones).
+
+    Viridis, even in brightness, so that it survives every colour blindness and grey print; without its yellow end, on
+    which white contour lines cannot be seen.
+    """
+    return ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, 256)), "viridis-90")
 
 
 @contextmanager
