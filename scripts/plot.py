@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -183,6 +182,8 @@ def _timed(settings: SiteSettings, resolution_m: float) -> str:
 
 
 def _peak_mb() -> float:
+    import resource  # not on Windows, where all but --time works
+
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
 
