@@ -21,6 +21,15 @@ _paths: dict[str, str] = {
     "centroid": "baselines.search:Centroid",
     "random": "baselines.search:RandomPolicy",
     "untrained": "baselines.search:Untrained",
+    "toa-wls": "baselines.timing.wls:ToaWls",
+    "rtt-wls": "baselines.timing.wls:RttWls",
+    "tdoa-wls": "baselines.timing.wls:TdoaWls",
+    "tdoa-chan": "baselines.timing.chan:TdoaChan",
+    "toa-huber": "baselines.timing.robust:ToaHuber",
+    "toa-em": "baselines.timing.robust:ToaEm",
+    "toa-nlos-drop": "baselines.timing.nlos:ToaNlosDrop",
+    "toa-oracle": "baselines.timing.nlos:ToaOracle",
+    "joint-cp": "baselines.timing.joint:JointCp",
 }
 
 
