@@ -8,9 +8,10 @@ BENCHMARK_ARGS ?= --out outputs/benchmark.json
 # One arithmetic thread per process: the networks are small and the tests already run in parallel.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help venv demo test slow lint types docs check benchmark clean
+.PHONY: help venv demo explorer test slow lint types docs check benchmark clean
 help:
 	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 10 minutes, most of it once)"
+	@echo "make explorer   write outputs/explorer.html: bounds of arrival times to play with in a browser"
 	@echo "make test   all tests      make slow   the tests that train for minutes"
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
 	@echo "make benchmark   speed in CPU time beside mpe2, VMAS and mobile-env (which it installs)"
@@ -27,6 +28,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: venv
 	$(BIN)/python scripts/demo.py $(DEMO_ARGS)
+
+explorer: venv
+	$(BIN)/python scripts/explorer.py --out outputs/explorer.html
 
 test: venv
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

@@ -27,6 +27,7 @@ class Policy(ABC):
     Attributes:
         name: as in ``list_policies()``.
         options_class: frozen dataclass with the options and their defaults.
+        families: of the games it can play (``Scenario.family``); empty: any.
 
     Args:
         env: ``ParallelEnv`` or ``VectorEnv`` to play in; None where ``act`` and ``act_batch`` are not needed.
@@ -38,6 +39,7 @@ class Policy(ABC):
 
     name: ClassVar[str]
     options_class: ClassVar[type] = NoOptions
+    families: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, env: Any = None, options: Any = None) -> None:
         self.env = env
@@ -68,6 +70,8 @@ class Estimator(Policy):
 
     In a game it reports its fix in every round; the fix is recomputed only when the measurements change.
     """
+
+    families: ClassVar[tuple[str, ...]] = ("dcp",)
 
     def __init__(self, env: Any = None, options: Any = None) -> None:
         super().__init__(env, options)

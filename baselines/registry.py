@@ -21,6 +21,15 @@ _paths: dict[str, str] = {
     "centroid": "baselines.search:Centroid",
     "random": "baselines.search:RandomPolicy",
     "untrained": "baselines.search:Untrained",
+    "toa-wls": "baselines.timing.wls:ToaWls",
+    "rtt-wls": "baselines.timing.wls:RttWls",
+    "tdoa-wls": "baselines.timing.wls:TdoaWls",
+    "tdoa-chan": "baselines.timing.chan:TdoaChan",
+    "toa-huber": "baselines.timing.robust:ToaHuber",
+    "toa-em": "baselines.timing.robust:ToaEm",
+    "toa-nlos-drop": "baselines.timing.nlos:ToaNlosDrop",
+    "toa-oracle": "baselines.timing.nlos:ToaOracle",
+    "joint-cp": "baselines.timing.joint:JointCp",
 }
 
 
@@ -57,7 +66,8 @@ def make_policy(name: str, env: Any = None, **options: Any) -> Policy:
         options: fields of the policy's options dataclass (``baselines`` modules; ``policy_class.options_class``).
 
     Raises:
-        ValueError: unknown name or option (nearest matches and valid ones are listed), or a value out of range.
+        ValueError: unknown name or option (nearest matches and valid ones are listed), a value out of range, or an
+            environment of a family that the policy cannot play.
     """
     policy_class = _load(name)
     check_options(name, policy_class.options_class, options)
@@ -66,7 +76,29 @@ def make_policy(name: str, env: Any = None, **options: Any) -> Policy:
         from cfpos_envs import make_env
 
         env = make_env(env)
+    _check_family(name, env)
     return policy_class(env, chosen)
+
+
+def policy_families(name: str) -> tuple[str, ...]:
+    """The families of games (``Scenario.family``) that a policy can play; empty: any.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return getattr(_load(name), "families", ())
+
+
+def _check_family(name: str, env: Any) -> None:
+    family = getattr(getattr(env, "scenario", None), "family", "")
+    accepted = policy_families(name)
+    if not family or not accepted or family in accepted:
+        return
+    suited = [other for other in list_policies() if not policy_families(other) or family in policy_families(other)]
+    raise ValueError(
+        f"policy {name!r} takes measurements of the family {' or '.join(accepted)}, this environment "
+        f"makes {family}; choose one of {', '.join(suited)}"
+    )
 
 
 def _load(name: str) -> type[Policy]:

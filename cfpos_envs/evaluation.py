@@ -34,8 +34,8 @@ def evaluate(env: Any, policy: Any, episodes: int = 200, seed: int = 7, **overri
     shorter one. A policy with ``locate(measurements)`` answers once; one with ``act_batch(observations)`` plays all
     rounds of a batch; any other plays them through PettingZoo's dictionaries with ``act``.
 
-    A user for whom a policy says that it has no valid answer lowers ``valid_share`` but keeps its error: the position
-    given counts if it is finite, else the centre of the area does.
+    A user for whom a policy (or, where rounds are played, the game) says that there is no valid answer lowers
+    ``valid_share`` but keeps its error: the position given counts if it is finite, else the centre of the area does.
 
     Args:
         env: an id, or an environment whose scenario and config are used.
@@ -174,12 +174,14 @@ def _run_batch(scenario: Scenario[Any], state: TensorState, policy: Any) -> _Chu
         policy_seconds += answered - asked
         squared.append(_mean_square(env.truth()["error_m"]))
         ended = bool((taken.terminated | taken.truncated).all())
-    return _played(_to_numpy(env.truth()["error_m"]), squared, seconds, policy_seconds)
+    truth = env.truth()
+    valid = _to_numpy(truth["valid"]) if "valid" in truth else None
+    return _played(_to_numpy(truth["error_m"]), valid, squared, seconds, policy_seconds)
 
 
 def _run_dicts(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
     env = ParallelEnv(scenario, seed=0)
-    errors, squared = [], []
+    errors, valid, squared = [], [], []
     seconds = policy_seconds = 0.0
     for episode in range(len(scenario.estimate(state))):
         observations, infos = env.reset_to(state.select(slice(episode, episode + 1)))
@@ -194,12 +196,17 @@ def _run_dicts(scenario: Scenario[Any], state: TensorState, policy: Any) -> _Chu
             policy_seconds += answered - asked
             rounds.append(infos[env.possible_agents[0]]["error_m"])
         errors.append(rounds[-1])
+        valid.append(infos[env.possible_agents[0]].get("valid", np.ones_like(rounds[-1], dtype=bool)))
         squared.append([float(np.mean(np.square(r, dtype=float))) for r in rounds])
-    return _played(np.stack(errors).astype(float), np.mean(squared, axis=0).tolist(), seconds, policy_seconds)
+    mean_squared = np.mean(squared, axis=0).tolist()
+    return _played(np.stack(errors).astype(float), np.stack(valid), mean_squared, seconds, policy_seconds)
 
 
-def _played(errors: np.ndarray, squared: list[float], seconds: float, policy_seconds: float) -> _ChunkResult:
-    return _ChunkResult(errors, np.isfinite(errors), squared, seconds, policy_seconds)
+def _played(
+    errors: np.ndarray, valid: np.ndarray | None, squared: list[float], seconds: float, policy_seconds: float
+) -> _ChunkResult:
+    finite = np.isfinite(errors)
+    return _ChunkResult(errors, finite if valid is None else finite & valid, squared, seconds, policy_seconds)
 
 
 def _test_scenario(env: Any, overrides: dict[str, Any]) -> tuple[str, Scenario[Any]]:
@@ -239,7 +246,8 @@ def _now(scenario: Scenario[Any]) -> float:
 
 def _area_centre(scenario: Scenario[Any], measurements: Any) -> Tensor:
     """Both coordinates of the centre of the square area, metres."""
-    side_m = getattr(getattr(measurements, "radio", scenario.config), "side_m", None)
+    known = (getattr(measurements, name, None) for name in ("radio", "model"))
+    side_m = next((part.side_m for part in known if part is not None), getattr(scenario.config, "side_m", None))
     if side_m is None:
         raise ValueError("a position is not finite and the scenario tells no side_m whose centre could stand in for it")
     return torch.tensor(side_m / 2)

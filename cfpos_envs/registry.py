@@ -208,3 +208,8 @@ register("dcp-aoa-v0", _DCP, stage="aoa", start="stage-1", **_GAIN_GAME)
 # Five rounds of correction: three leave the fix still on its way from the RSS stage.
 register("dcp-v0", _DCP, stage="chained", rounds=8)
 register("dcp-jar-v0", _DCP, stage="joint")
+
+_TOA = "cfpos_envs.scenarios.toa.game:ToaScenario"
+register("toa-v0", _TOA, family="toa")
+register("tdoa-v0", _TOA, family="tdoa")
+register("rtt-v0", _TOA, family="rtt")

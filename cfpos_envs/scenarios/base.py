@@ -83,6 +83,7 @@ class Scenario(ABC, Generic[StateT]):
 
     Attributes:
         config: the validated config dataclass.
+        family: what kind of measurements it makes ("dcp", "toa", "tdoa", "rtt"); policies tell which they take.
         agents: names, e.g. ``("ap_0", ...)``.
         observation_size, action_size: length of one agent's vectors, all within [-1, 1].
         rounds: episode length.
@@ -91,6 +92,7 @@ class Scenario(ABC, Generic[StateT]):
     """
 
     config: Any
+    family: str = ""
     agents: tuple[str, ...]
     observation_size: int
     action_size: int
@@ -126,7 +128,8 @@ class Scenario(ABC, Generic[StateT]):
     @abstractmethod
     def truth(self, state: StateT) -> dict[str, Tensor]:
         """For ``infos`` and evaluation only: ``true_position`` [B, K, 2], ``error_m`` [B, K], ``rmse_m`` [B],
-        ``peb_m`` [B, K] (position error bound; NaN-free; absent key if the scenario has no bound)."""
+        ``peb_m`` [B, K] (position error bound; NaN-free; absent key if the scenario has no bound), and where this can
+        happen ``valid`` [B, K]: false where the measurements do not determine a position."""
 
     @abstractmethod
     def measurements(self, state: StateT) -> Any:

@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "chain": "chain",
     "cf200": "cf200",
     "fingerprints": "fingerprints",
+    "toa-learning": "toa_learning",
 }
 """Name on the command line -> module in this folder."""
 

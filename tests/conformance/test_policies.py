@@ -1,4 +1,4 @@
-"""Every policy of ``baselines`` on a small network: answers fit, are finite, and repeat."""
+"""Every policy of ``baselines`` on a small network of every family it can play: answers fit, are finite, and repeat."""
 
 from __future__ import annotations
 
@@ -12,20 +12,34 @@ from cfpos_envs import evaluate, make_env
 from cfpos_envs.measurements import PositionEstimate
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4}
-ENV_ID = "dcp-jar-v0"
+ENV_IDS = {"dcp": "dcp-jar-v0", "toa": "toa-v0", "tdoa": "tdoa-v0", "rtt": "rtt-v0"}
+# Policies that need to be told more than others.
+NEEDS: dict[str, dict[str, Any]] = {"toa-oracle": {"reveal_los": True}, "joint-cp": {"measurement": "waveform"}}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from baselines import list_policies
+    from baselines.registry import policy_families
 
-    if "policy_name" in metafunc.fixturenames:
-        metafunc.parametrize("policy_name", list_policies())
+    if "policy_name" not in metafunc.fixturenames:
+        return
+    playable = {name: policy_families(name) or tuple(ENV_IDS) for name in list_policies()}
+    if "other_family" in metafunc.fixturenames:
+        pairs = [(name, family) for name, known in playable.items() for family in ENV_IDS if family not in known]
+        metafunc.parametrize(("policy_name", "other_family"), pairs)
+    else:
+        pairs = [(name, family) for name, known in playable.items() for family in known]
+        metafunc.parametrize(("policy_name", "family"), pairs)
 
 
-def fresh(policy_name: str) -> tuple[Any, Any]:
+def overrides(policy_name: str, family: str) -> dict[str, Any]:
+    return {**SMALL, **(NEEDS.get(policy_name, {}) if family != "dcp" else {})}
+
+
+def fresh(policy_name: str, family: str) -> tuple[Any, Any]:
     from baselines import make_policy
 
-    env = make_env(ENV_ID, seed=3, **SMALL)
+    env = make_env(ENV_IDS[family], seed=3, **overrides(policy_name, family))
     return env, make_policy(policy_name, env)
 
 
@@ -43,19 +57,19 @@ def played(env: Any, policy: Any) -> list[np.ndarray]:
     return taken
 
 
-def test_acts_within_the_space_and_repeats_itself(policy_name: str) -> None:
-    first, second = played(*fresh(policy_name)), played(*fresh(policy_name))
+def test_acts_within_the_space_and_repeats_itself(policy_name: str, family: str) -> None:
+    first, second = played(*fresh(policy_name, family)), played(*fresh(policy_name, family))
     assert len(first) == len(second) > 0
     for left, right in zip(first, second):
         np.testing.assert_array_equal(left, right)
 
 
-def test_locates_every_user_or_says_that_it_cannot(policy_name: str) -> None:
-    _, policy = fresh(policy_name)
+def test_locates_every_user_or_says_that_it_cannot(policy_name: str, family: str) -> None:
+    _, policy = fresh(policy_name, family)
     if not hasattr(policy, "locate"):
         assert callable(policy.act_batch)
         return
-    venv = make_env(ENV_ID, num_envs=3, seed=4, **SMALL)
+    venv = make_env(ENV_IDS[family], num_envs=3, seed=4, **overrides(policy_name, family))
     venv.reset()
     first, second = policy.locate(venv.measurements), policy.locate(venv.measurements)
     assert first.position.shape == (3, SMALL["num_ues"], 2)
@@ -68,14 +82,29 @@ def test_locates_every_user_or_says_that_it_cannot(policy_name: str) -> None:
         assert (torch.linalg.eigvalsh(first.covariance[first.valid]) >= 0).all()
 
 
-def test_can_be_evaluated(policy_name: str) -> None:
-    env, policy = fresh(policy_name)
+def test_can_be_evaluated(policy_name: str, family: str) -> None:
+    env, policy = fresh(policy_name, family)
     result = evaluate(env, policy, episodes=4)
     assert result.policy == policy.name
     assert result.errors.shape == (4, SMALL["num_ues"])
     assert np.isfinite(result.errors).all()
     env.reset()
-    assert result.errors.max() <= env.measurements.radio.side_m * np.sqrt(2)
+    known = env.measurements.radio if family == "dcp" else env.measurements.model
+    assert result.errors.max() <= known.side_m * np.sqrt(2)
+
+
+def test_is_refused_by_a_game_it_cannot_play(policy_name: str, other_family: str) -> None:
+    from baselines import make_policy
+
+    env = make_env(ENV_IDS[other_family], seed=3, **SMALL)
+    with pytest.raises(
+        ValueError, match=f"{policy_name}.* this environment makes {other_family}; choose one of"
+    ) as got:
+        make_policy(policy_name, env)
+    assert "\n" not in str(got.value)
+    # Made without an environment it is refused when it sees the measurements.
+    with pytest.raises((TypeError, ValueError)):
+        evaluate(env, make_policy(policy_name), episodes=1)
 
 
 class Lost:
@@ -84,12 +113,15 @@ class Lost:
     name = "lost"
 
     def locate(self, measurements: Any) -> PositionEstimate:
-        position = torch.full((*measurements.rss_dbm.shape[::2], 2), torch.nan)
+        seen = getattr(measurements, "rss_dbm", None)
+        seen = measurements.range_m if seen is None else seen
+        position = torch.full((*seen.shape[::2], 2), torch.nan)
         return PositionEstimate(position, None, torch.zeros(position.shape[:-1], dtype=torch.bool))
 
 
-def test_without_any_answer_the_centre_of_the_area_counts() -> None:
-    result = evaluate(ENV_ID, Lost(), episodes=100, site="clean", **SMALL)
-    # Users are uniform on a torus of 100 m: the root mean square distance from any point is 100 m / sqrt(6).
+@pytest.mark.parametrize("family", ["dcp", "toa"])
+def test_without_any_answer_the_centre_of_the_area_counts(family: str) -> None:
+    result = evaluate(ENV_IDS[family], Lost(), episodes=100, **SMALL)
+    # Users are uniform in 100 m x 100 m: the root mean square distance from the centre is 100 m / sqrt(6).
     assert result.rmse == pytest.approx(100 / np.sqrt(6), rel=0.1)
     assert result.valid_share == 0

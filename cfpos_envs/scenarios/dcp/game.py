@@ -38,6 +38,7 @@ class DcpScenario(Scenario[DcpState]):
     """
 
     config_class = DcpConfig
+    family = "dcp"
 
     def __init__(self, config: DcpConfig, device: torch.device | str = "cpu") -> None:
         self.config = config

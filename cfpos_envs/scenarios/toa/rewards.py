@@ -1,0 +1,57 @@
+"""Label-free reward: how well a position explains the measured ranges, and who gets the credit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.physics.similarity import masked_mean
+from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.scenarios.toa.state import ToaState
+
+ERROR_FLOOR_M = 0.1
+AGREEMENT_SCALES = (2.0, 6.0, 20.0)
+"""Residuals, in told standard deviations, that count half: the first tells good fits apart, the last leads to them."""
+
+
+def agreement(z: Tensor) -> Tensor:
+    """Bounded robust agreement in (0, 1] of a residual of z standard deviations: mean of 1 / (1 + (z / c)^2) over c.
+
+    A range that is far too long costs what one that is a little too long does, so the mean over the links is highest
+    where most of them agree, not between all of them (a Geman-McClure kernel at three scales).
+    """
+    terms = [1.0 / (1.0 + (z / scale).square()) for scale in AGREEMENT_SCALES]
+    return torch.stack(terms).mean(dim=0)
+
+
+def similarity_at(state: ToaState, position_m: Tensor, offset_m: Tensor, judges: Tensor) -> Tensor:
+    """Mean agreement [B, K] of the judging links with a position; 0 where there is none. Differentiable in both.
+
+    Every judging link counts the same, whatever weight it had in the fusion: throwing links away gains nothing.
+
+    Args:
+        state: the measurements.
+        position_m: [B, K, 2].
+        offset_m: [B, K] clock offset, 0 with a common clock.
+        judges: [B, M, K] links that count.
+    """
+    _, slant = unit_vectors_to(state.ap_positions_m, state.height_diff_m, position_m)
+    z = (state.range_m - slant - offset_m.unsqueeze(1)) / state.std_m
+    return masked_mean(agreement(z).transpose(1, 2), judges.transpose(1, 2))
+
+
+def log_error(state: ToaState, position_m: Tensor) -> Tensor:
+    """-log(error / 1 m + 0.1) [B, K] of the simulated truth."""
+    error = torch.linalg.vector_norm(position_m - state.now(state.true_position_m), dim=-1)
+    return -torch.log(error + ERROR_FLOOR_M)
+
+
+def counterfactual_credit(gradient: Tensor, step: Tensor, step_without: Tensor) -> Tensor:
+    """Linearised counterfactual per AP: M grad(s) . (x' - x' with AP m neutral), [B, M, K].
+
+    Args:
+        gradient: [B, K, D] of the reward at the fused estimate.
+        step: [B, K, D] change of the estimate.
+        step_without: [B, M, K, D] the same with AP m neutral.
+    """
+    return step_without.shape[1] * (gradient.unsqueeze(1) * (step.unsqueeze(1) - step_without)).sum(dim=-1)

@@ -1,0 +1,211 @@
+"""Sites and drops of the time-based games: where everything is, which views are blocked, and what the APs measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.physics import geometry, los, timing
+from cfpos_envs.physics.link_features import draw_features
+from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.scenarios.toa.config import TimingSite, ToaConfig
+from cfpos_envs.scenarios.toa.waveforms import measure_waveforms
+from cfpos_envs.streams import Streams
+
+CIRCLE_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site, fixed over all its episodes; all of it is known to the network.
+
+    Attributes:
+        ap_positions_m [M, 2], ap_orientation_rad [M], height_diff_m [M]: where the arrays are and how they lie.
+        sync_std_s [M]: standard deviation of the APs' clock errors.
+    """
+
+    ap_positions_m: Tensor
+    ap_orientation_rad: Tensor
+    height_diff_m: Tensor
+    sync_std_s: Tensor
+
+
+class SitePool:
+    """The sites of one seed and split, each drawn when first asked for and always the same.
+
+    Args:
+        config: the game's options.
+        streams: source of the seeds; every site has its own stream.
+    """
+
+    def __init__(self, config: ToaConfig, streams: Streams) -> None:
+        self._config = config
+        self._key = (streams.seed, streams.split)
+        self._streams = Streams(streams.seed, streams.split, streams.device)
+        self._sites: dict[int, Site] = {}
+
+    def belongs_to(self, streams: Streams) -> bool:
+        """Whether the pool was drawn from the same seed and split."""
+        return self._key == (streams.seed, streams.split)
+
+    def __getitem__(self, index: int) -> Site:
+        """Site number ``index``."""
+        if index not in self._sites:
+            self._sites[index] = draw_site(self._config, self._streams, index)
+        return self._sites[index]
+
+    def stack(self, indices: Tensor, name: str) -> Tensor:
+        """Attribute ``name`` of the site of every episode, [B, ...]."""
+        unique, inverse = torch.unique(indices, return_inverse=True)
+        return torch.stack([getattr(self[int(index)], name) for index in unique])[inverse]
+
+
+def draw_site(config: ToaConfig, streams: Streams, index: int) -> Site:
+    """Layout and array directions of site ``index``, and what calibration leaves of its clock errors."""
+    settings, device = config.settings, streams.device
+    generator = streams.fresh("layout", index)
+    positions = _ap_positions(config, settings, generator).to(device)
+    orientation = torch.rand(settings.num_aps, generator=generator, device=device) * (2 * math.pi) - math.pi
+    height = torch.full((settings.num_aps,), settings.height_diff_m, device=device)
+    file = config.site_file
+    if file is not None and file.orientation_rad is not None:
+        orientation = file.orientation_rad.to(device)
+    if file is not None and file.ap_height_m is not None:
+        height = file.ap_height_m.to(device) - config.ue_height_m
+    return Site(positions, orientation, height, _sync_std_s(config, positions, height))
+
+
+def _ap_positions(config: ToaConfig, settings: TimingSite, generator: torch.Generator) -> Tensor:
+    if config.site_file is not None:
+        return config.site_file.ap_positions_m
+    if settings.layout == "grid":
+        return geometry.grid_layout(settings.num_aps, settings.side_m)
+    if settings.layout == "circle":
+        azimuth = torch.arange(settings.num_aps, device=generator.device) * (2 * math.pi / settings.num_aps)
+        return settings.side_m * (0.5 + CIRCLE_SHARE * geometry.unit_vectors(azimuth))
+    return geometry.uniform_layout(generator, settings.num_aps, settings.side_m, False, settings.min_spacing_m)
+
+
+def _sync_std_s(config: ToaConfig, positions: Tensor, height: Tensor) -> Tensor:
+    clock, model = config.settings.clock, config.model
+    if not clock.calibrated:
+        return torch.full_like(height, clock.std_s)
+    # The reference node stands in the middle of the area, at the height of the UEs.
+    node = torch.full((1, 2), model.side_m / 2, device=positions.device)
+    _, slant = unit_vectors_to(positions, height, node)
+    return timing.calibration_std_s(model.snr_linear(slant[:, 0]), model.rms_bandwidth_hz)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Users of B episodes over T measurement rounds (T = 1 when static) and what the APs measure of them.
+
+    Attributes:
+        true_position_m [B, T, K, 2], is_los [B, M, K], excess_m [B, M, K], clock_error_s [B, M], ue_offset_s [B, K]:
+            hidden; all but the positions stay for the episode.
+        valid [B, M, K]: links that are measured.
+        range_m, variance_m2, snr_db [B, T, M, K], features [B, T, M, K, 5], cfr [B, T, M, K, N, S] or None: measured
+            and told, see ``TimingMeasurements``.
+    """
+
+    true_position_m: Tensor
+    is_los: Tensor
+    excess_m: Tensor
+    clock_error_s: Tensor
+    ue_offset_s: Tensor
+    valid: Tensor
+    range_m: Tensor
+    variance_m2: Tensor
+    snr_db: Tensor
+    features: Tensor
+    cfr: Tensor | None
+
+
+def draw_drop(config: ToaConfig, pool: SitePool, site_ids: Tensor, streams: Streams) -> Drop:
+    """Positions, lines of sight, clocks and measurements of a batch of episodes.
+
+    Positions and lines of sight come from the stream ``drop``, clocks from ``clock``, gains and paths from ``fading``,
+    everything else that differs between two measurements of one place from ``noise``.
+    """
+    settings, model, device = config.settings, config.model, streams.device
+    aps = pool.stack(site_ids, "ap_positions_m")
+    height, sync = pool.stack(site_ids, "height_diff_m"), pool.stack(site_ids, "sync_std_s")
+    positions = _trajectories(config, len(site_ids), streams)
+    times = positions.shape[1]
+    _, slant = unit_vectors_to(
+        aps.unsqueeze(1).expand(-1, times, -1, -1), height.unsqueeze(1).expand(-1, times, -1), positions
+    )
+
+    drop, links = streams["drop"], slant[:, 0].shape
+    is_los = los.draw_los(drop, _los_probability(config, aps, positions[:, 0], drop))
+    excess = timing.draw_nlos_excess_m(drop, is_los, settings.nlos_mean_m, settings.excess_shape)
+    valid = torch.rand(links, generator=drop, device=device) >= settings.blocked_share
+    clock = timing.draw_clock_errors(streams["clock"], sync)
+    offset = config.ue_clock_std * torch.randn(links[0], config.num_ues, generator=streams["clock"], device=device)
+    shadowing_db = settings.shadowing_db * torch.randn(links, generator=streams["fading"], device=device)
+
+    snr = model.snr_linear(slant) * torch.pow(10.0, shadowing_db.unsqueeze(1) / 10.0)
+    if config.measurement == "waveform":
+        gain = snr / model.max_snr_linear
+        vectors = positions.unsqueeze(2) - aps[:, None, :, None]
+        angle = torch.atan2(vectors[..., 1], vectors[..., 0])
+        angle = angle - pool.stack(site_ids, "ap_orientation_rad")[:, None, :, None]
+        ranges, features, cfr = measure_waveforms(
+            config, streams, slant + excess.unsqueeze(1), gain, angle, is_los, clock, offset
+        )
+    else:
+        # The stored SNR is told, so the RSS of the same link is the one that belongs to it.
+        expected_dbm = 10 * torch.log10(snr * (model.tx_power_w / model.max_snr_linear)) + 30
+        noise = streams["noise"]
+        features = draw_features(noise, is_los.unsqueeze(1).expand_as(slant), expected_dbm)
+        ranges = timing.draw_ranges(
+            noise,
+            model.family,
+            slant,
+            timing.delay_variance_s2(snr, model.rms_bandwidth_hz),
+            clock.unsqueeze(1).expand(slant.shape[:3]),
+            excess.unsqueeze(1).expand_as(slant),
+            offset.unsqueeze(1).expand(*slant.shape[:2], -1),
+            model.processing_error_std_s,
+        )
+        cfr = None
+    return Drop(
+        true_position_m=positions,
+        is_los=is_los,
+        excess_m=excess,
+        clock_error_s=clock,
+        ue_offset_s=offset,
+        valid=valid,
+        range_m=ranges,
+        variance_m2=model.range_variance_m2(snr, sync[:, None, :, None]),
+        snr_db=10 * torch.log10(snr),
+        features=features,
+        cfr=cfr,
+    )
+
+
+def _los_probability(config: ToaConfig, aps: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
+    """[B, M, K] chance of a line of sight."""
+    settings = config.settings
+    distance = torch.linalg.vector_norm(points.unsqueeze(1) - aps.unsqueeze(2), dim=-1)
+    if settings.nlos_share is None:
+        return los.los_probability(settings.los, distance)
+    share = torch.full((len(aps), 1, 1), settings.nlos_share, device=aps.device)
+    if settings.nlos_share_random:
+        share = share * torch.rand(len(aps), 1, 1, generator=generator, device=aps.device)
+    return (1.0 - share).expand_as(distance)
+
+
+def _trajectories(config: ToaConfig, batch: int, streams: Streams) -> Tensor:
+    """[B, T, K, 2] uniform starting points; moving users go straight on and are reflected at the border."""
+    side_m, device = config.settings.side_m, streams.device
+    start = side_m * torch.rand(batch, 1, config.num_ues, 2, generator=streams["drop"], device=device)
+    if config.mobility == 0.0:
+        return start
+    heading = torch.rand(batch, 1, config.num_ues, generator=streams["mobility"], device=device) * (2 * math.pi)
+    times = torch.arange(config.rounds, device=device).view(1, -1, 1, 1) * config.round_s
+    folded = torch.remainder(start + times * config.mobility * geometry.unit_vectors(heading), 2 * side_m)
+    return torch.minimum(folded, 2 * side_m - folded)

@@ -1,0 +1,76 @@
+"""Whom to believe: agents against robust estimators with 0, 30 and 50 % of the links without line of sight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cfpos_envs.rendering import OKABE_ITO
+from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
+from scripts.experiments.training import Job, train, train_ahead
+
+ENV_ID = "toa-v0"
+SITES = ("nlos-0", "nlos-30", "nlos-50")
+ANY = "nlos-any"
+AGENTS: dict[str, dict[str, Any]] = {"MADDPG": {}, "model critic": {"critic": "model"}}
+BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
+    name: (name, {}) for name in ("toa-wls", "untrained", "toa-nlos-drop", "toa-huber", "toa-em", "toa-oracle")
+}
+
+
+def run(effort: Effort) -> Outcome:
+    """Train ``seeds`` agents of each kind per share of blocked views and on all of them, evaluate on unseen drops."""
+    sites = effort.chosen(SITES)
+    jobs = {
+        (kind, site, seed): Job(ENV_ID, seed, {"site": site}, AGENTS[kind])
+        for kind in AGENTS
+        for site in (*sites, ANY)
+        for seed in range(effort.seeds)
+    }
+    train_ahead(list(jobs.values()), effort, "training")
+    trained = {key: train(ENV_ID, effort, job.seed, job.env, job.agent) for key, job in jobs.items()}
+    rows: list[dict[str, Any]] = []
+    for site in progress(sites, "evaluation"):
+        # The oracle alone looks at what is revealed; the drops are the same for all.
+        env = {"site": site, "reveal_los": True}
+        groups: dict[str, dict[str, Any]] = {
+            label: {label: policy} for label, policy in baselines(ENV_ID, effort, BASELINES, env).items()
+        }
+        for kind in AGENTS:
+            for name, source in ((kind, site), (f"{kind}, one for all", ANY)):
+                groups[name] = {f"{name} #{seed}": trained[kind, source, seed] for seed in range(effort.seeds)}
+        flat = {key: policy for group in groups.values() for key, policy in group.items()}
+        results = compare(ENV_ID, flat, effort, env)
+        medians = {label: [results[key].median for key in group] for label, group in groups.items()}
+        for label, group in groups.items():
+            line = row(label, [results[key] for key in group])
+            low, high = min(medians[label]), max(medians[label])
+            extra = {"lowest_median_m": low, "highest_median_m": high}
+            extra["median/EM"] = line["median_m"] / medians["toa-em"][0]
+            rows.append({"site": site, **line, **extra})
+    remark = (
+        f"{ENV_ID}, 16 APs on a grid, ranges of 0.3 m, excess exponential with 10 m; agents: {effort.seeds} seeds, "
+        "trained without labels; the bound is that of an oracle that knows the links with a line of sight."
+    )
+    return Outcome(rows, _medians(rows, sites), [remark])
+
+
+def _medians(rows: list[dict[str, Any]], sites: Any) -> Any:
+    """Median error of every policy at every share, logarithmic; a line from the lowest to the highest seed."""
+    names = list(dict.fromkeys(line["policy"] for line in rows))
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    places = np.arange(len(names))
+    for index, site in enumerate(sites):
+        lines = {line["policy"]: line for line in rows if line["site"] == site}
+        values = np.array([lines[name]["median_m"] for name in names])
+        spread = np.array([[lines[n]["lowest_median_m"], lines[n]["highest_median_m"]] for n in names]).T
+        errors = np.abs(spread - values)
+        axes.errorbar(values, places, xerr=errors, fmt="os^"[index], color=OKABE_ITO[index], label=site, capsize=2)
+    axes.set(xscale="log", xlabel="median position error [m]")
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.grid(True, axis="x", color="#E4E4E4")
+    axes.legend()
+    return figure

@@ -1,0 +1,254 @@
+"""Pictures for people: maps of the position error bound, TDOA hyperbolae, error ellipses, distributions, episodes.
+
+``python scripts/plot.py peb-map --aps 16 --family tdoa --out map.png``; the ending chooses PNG, SVG or PDF.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import yaml
+
+from cfpos_envs.physics.timing import FAMILIES, SYNC_PRESETS
+from scripts.cli import UsageError, suggest, user_errors
+from scripts.plots import ellipses, loci, maps, results
+from scripts.plots.sites import LAYOUTS, SiteSettings, make_site
+from scripts.plots.style import check_target, metres, save
+
+PRESETS: dict[str, SiteSettings] = {"site": SiteSettings(), "ring": maps.RING}
+_LOCI = SiteSettings(family="tdoa", layout="circle", aps=3)
+_FEWEST_STEPS, _MOST_STEPS = 4, 4000
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses like every command of the project: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}; see --help")
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A type for argparse that refuses other names with the nearest of these."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise argparse.ArgumentTypeError(f"{value!r} is unknown: {suggest(value, names)}")
+        return value
+
+    return check
+
+
+def parser() -> Parser:
+    """The command line."""
+    top = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    kinds = top.add_subparsers(dest="kind", required=True, metavar="KIND", parser_class=Parser)
+
+    def kind(name: str, text: str) -> Parser:
+        made: Parser = kinds.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made.add_argument("--out", type=Path, default=Path(f"outputs/plots/{name}.png"), help="FILE.png, .svg or .pdf")
+        made.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        return made
+
+    peb = kind("peb-map", "heat map of the position error bound with contour lines")
+    peb.add_argument("--preset", type=one_of([*PRESETS]), default="site", help=f"start from: {', '.join(PRESETS)}")
+    peb.add_argument("--resolution", type=float, metavar="M", help="distance of points, metres (a 250th of the side)")
+    peb.add_argument("--time", action="store_true", help="print computing time and memory of the map")
+    _site_options(peb)
+    tdoa = kind("tdoa-loci", "hyperbolae of constant time difference, where they meet, and how well")
+    tdoa.add_argument("--ue", type=float, nargs=2, metavar=("X", "Y"), help="user, metres (0.62 and 0.36 of the side)")
+    tdoa.add_argument("--reference", type=int, default=0, metavar="AP", help="index of the AP that is subtracted (0)")
+    _site_options(tdoa, without=("family",), defaults=_LOCI)
+    shapes = kind("ellipses", "error ellipses on a lattice of positions, families side by side")
+    shapes.add_argument(
+        "--families", type=one_of(FAMILIES), nargs="+", default=list(FAMILIES), help=f"of {', '.join(FAMILIES)} (all)"
+    )
+    shapes.add_argument("--spacing", type=float, metavar="M", help="of the lattice, metres (a tenth of the side)")
+    shapes.add_argument("--enlarged", type=float, metavar="FACTOR", help="on all ellipses (one that fills the lattice)")
+    _site_options(shapes, without=("family",))
+    cdf = kind("cdf", "error distributions of evaluations")
+    cdf.add_argument("files", type=Path, nargs="+", metavar="RESULT.json", help="from EvaluationResult.to_json")
+    episode = kind("episode", "one episode of an environment, as it draws itself")
+    episode.add_argument("--env", required=True, metavar="ID", help="a registered environment, e.g. dcp-jar-v0")
+    episode.add_argument("--policy", required=True, help="a registered policy, a run's folder or a checkpoint")
+    episode.add_argument("--seed", type=int, default=0, help="of the drop (0)")
+    episode.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the environment")
+    return top
+
+
+def _site_options(to: Parser, without: Sequence[str] = (), defaults: SiteSettings | None = None) -> None:
+    """One option per field of ``SiteSettings``; only what was typed replaces a preset's value."""
+    base = defaults or SiteSettings()
+    names: dict[str, tuple[str, Any, str]] = {
+        "family": ("--family", one_of(FAMILIES), f"{', '.join(FAMILIES)}"),
+        "layout": ("--layout", one_of(LAYOUTS), f"{', '.join(LAYOUTS)}"),
+        "aps": ("--aps", int, "number of APs"),
+        "side_m": ("--side", float, "side of the area, metres"),
+        "radius_m": ("--radius", float, "of the circle, metres (two fifths of the side)"),
+        "ap_height_m": ("--ap-height", float, "APs over the user, metres"),
+        "bandwidth_mhz": ("--bandwidth", float, "MHz"),
+        "snr_db": ("--snr", float, "SNR of the whole pilot on a link of 100 m, dB"),
+        "tx_power_dbm": ("--tx-power", float, "instead of --snr: transmit power at 3.5 GHz, dBm"),
+        "equal_snr": ("--equal-snr", None, "no path loss: --snr on every link"),
+        "sync": ("--sync", one_of([*SYNC_PRESETS]), f"clocks of the APs: {', '.join(SYNC_PRESETS)}"),
+        "processing_error_ns": ("--processing-error", float, "RTT: error of the reported processing time, ns"),
+        "seed": ("--seed", int, "of the uniform layout"),
+    }
+    for field in dataclasses.fields(SiteSettings):
+        if field.name in without:
+            continue
+        option, kind, text = names[field.name]
+        shared: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+        if kind is None:
+            to.add_argument(option, action="store_true", help=text, **shared)
+        else:
+            value = getattr(base, field.name)
+            shown = (
+                text if value is None else f"{text} ({value:g})" if isinstance(value, float) else f"{text} ({value})"
+            )
+            to.add_argument(option, type=kind, metavar=option.strip("-").upper(), help=shown, **shared)
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, unknown options refused with the nearest known ones.
+
+    Raises:
+        UsageError: for anything that is not understood.
+    """
+    top = parser()
+    arguments, unknown = top.parse_known_args(argv)
+    if unknown:
+        kinds = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+        options = [name for name in kinds.choices[arguments.kind]._option_string_actions if name.startswith("--")]
+        typed = unknown[0].split("=")[0]
+        raise UsageError(f"{arguments.kind}: {typed} is unknown: {suggest(typed, options)}")
+    return arguments
+
+
+def site_settings(arguments: argparse.Namespace, base: SiteSettings) -> SiteSettings:
+    """The site that was asked for: what was typed, else what ``base`` says."""
+    fields = {field.name for field in dataclasses.fields(SiteSettings)}
+    return dataclasses.replace(base, **{name: value for name, value in vars(arguments).items() if name in fields})
+
+
+def draw_peb_map(arguments: argparse.Namespace, out: Path) -> list[str]:
+    """Draw a map, or the two of the ring."""
+    settings = site_settings(arguments, PRESETS[arguments.preset])
+    if arguments.preset == "ring" and settings.equal_snr:
+        raise UsageError("--preset ring shows both, equal SNR and path loss; leave --equal-snr out")
+    resolution = arguments.resolution if arguments.resolution is not None else settings.side_m / 250
+    if not settings.side_m / _MOST_STEPS <= resolution <= settings.side_m / _FEWEST_STEPS:
+        smallest, largest = settings.side_m / _MOST_STEPS, settings.side_m / _FEWEST_STEPS
+        raise UsageError(f"--resolution={resolution:g} must lie in [{smallest:g}, {largest:g}] m")
+    lines = [_timed(settings, resolution)] if arguments.time else []
+    if arguments.preset == "ring":
+        figure, bounds = maps.ring_figure(settings, resolution)
+        names = ["equal SNR", "path loss"]
+    else:
+        figure, bound = maps.peb_map_figure(settings, resolution)
+        bounds, names = [bound], [settings.family]
+    save(figure, out)
+    for name, drawn in zip(names, bounds):
+        x, y, value = drawn.best
+        finite = drawn.values_m[np.isfinite(drawn.values_m)]
+        middle = metres(float(np.median(finite))) if finite.size else "infinite"
+        lines.append(f"{name}: smallest bound {metres(value)} at ({x:g}, {y:g}) m, median {middle}")
+    return lines
+
+
+def _timed(settings: SiteSettings, resolution_m: float) -> str:
+    """Computing time (one thread) and growth of the peak memory of one map."""
+    site = make_site(settings)
+    before, began = _peak_mb(), time.process_time()
+    bound = maps.peb_map(site, resolution_m)
+    spent, after = time.process_time() - began, _peak_mb()
+    return (
+        f"{bound.values_m.size} points x {settings.aps} APs: {spent:.2f} s of CPU time, "
+        f"peak memory {after - before:.0f} MB above the {before:.0f} MB of the program itself"
+    )
+
+
+def _peak_mb() -> float:
+    import resource  # not on Windows, where all but --time works
+
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+
+
+def draw_tdoa_loci(arguments: argparse.Namespace, out: Path) -> list[str]:
+    """Draw the hyperbolae of one user."""
+    settings = site_settings(arguments, _LOCI)
+    user = np.array(arguments.ue or (0.62 * settings.side_m, 0.36 * settings.side_m))
+    figure, lines = loci.tdoa_loci_figure(settings, user, arguments.reference)
+    save(figure, out)
+    return lines
+
+
+def draw_ellipses(arguments: argparse.Namespace, out: Path) -> list[str]:
+    """Draw a field of ellipses per family."""
+    settings = site_settings(arguments, SiteSettings())
+    spacing = arguments.spacing if arguments.spacing is not None else settings.side_m / 10
+    figure, factor = ellipses.ellipses_figure(settings, arguments.families, spacing, arguments.enlarged)
+    save(figure, out)
+    return [f"95 % ellipses, {factor:g} times enlarged"]
+
+
+def draw_cdf(arguments: argparse.Namespace, out: Path) -> list[str]:
+    """Draw error distributions from files."""
+    figure, found = results.cdf_figure(arguments.files)
+    save(figure, out)
+    return [result.summary() for result in found]
+
+
+def draw_episode(arguments: argparse.Namespace, out: Path) -> list[str]:
+    """Play and draw an episode."""
+    overrides = dict(_setting(entry) for entry in arguments.set)
+    figure, rmse_m = results.played_episode(arguments.env, arguments.policy, arguments.seed, overrides)
+    save(figure, out)
+    return [f"{arguments.policy} on {arguments.env}, seed {arguments.seed}: RMSE {rmse_m:.3f} m"]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {text} must look like num_aps=16")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {text}: the value is not readable; write num_aps=16 or site=hard") from error
+
+
+DRAW: dict[str, Callable[[argparse.Namespace, Path], list[str]]] = {
+    "peb-map": draw_peb_map,
+    "tdoa-loci": draw_tdoa_loci,
+    "ellipses": draw_ellipses,
+    "cdf": draw_cdf,
+    "episode": draw_episode,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw one picture and say what it shows."""
+    torch.set_num_threads(1)
+    with user_errors("--debug" in (sys.argv[1:] if argv is None else argv)):
+        arguments = parsed(argv)
+        out = check_target(arguments.out)
+        lines = DRAW[arguments.kind](arguments, out)
+        print("\n".join([*lines, f"wrote {out}"]))
+
+
+if __name__ == "__main__":
+    main()
