@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents import optimisation
 from agents.config import MaddpgConfig
 from agents.critics import ConcatenatedCritic, PermutationInvariantCritic, make_critic
-from agents.learner import CriticLearner, bellman_targets
+from agents.learner import CriticLearner, bellman_targets, set_learning_rates
 from agents.networks import Actor, BatchedMlp, GameShape
 from agents.replay import Batch
 from scripts.benchmarks import trainers
@@ -58,6 +59,19 @@ def test_three_updates_equal_a_loop_over_agents(critic: str, twin: bool, grad_cl
 def distance(batched: BatchedMlp, index: int, loop: nn.Module) -> float:
     mine, theirs = plain_net(batched, index).parameters(), loop.parameters()
     return max(float((a - b).detach().abs().max()) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_steps_are_those_of_the_optimiser_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for kernel in (optimisation._FUSED_ADAM, None):
+        monkeypatch.setattr(optimisation, "_FUSED_ADAM", kernel)
+        config = MaddpgConfig(actor_hidden=(8,), critic_hidden=(8,))
+        learner = CriticLearner(config, SHAPE, torch.Generator().manual_seed(1), torch.float64)
+        for seed in range(4):
+            set_learning_rates(learner, 1.0 / (1 + seed))
+            learner.update(random_batch(seed))
+        results.append(list(learner.nets.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_the_work_of_an_update_is_counted_right() -> None:
