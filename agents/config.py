@@ -222,6 +222,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # mpe2.simple_spread_v3 with three agents and 25 cycles; see docs/results.md for what it reaches.
     "simple-spread": {
+        # The three agents are alike: one actor for all learns from three times the experience.
+        "share": "shared",
+        "critic": "permutation-invariant",
         "gamma": 0.9,
         "batch_size": 512,
         "update_every": 2,
