@@ -47,11 +47,18 @@ def environment(env_id: str) -> str:
 
 
 def environments(_: str) -> str:
-    """All environments with the settings in which they differ from the first."""
-    configs = {env_id: dataclasses.asdict(make_scenario(env_id).config) for env_id in list_envs()}
-    names = [name for name in next(iter(configs.values())) if len({str(c.get(name)) for c in configs.values()}) > 1]
-    rows = [{"id": f"`{env_id}`", **{name: config.get(name) for name in names}} for env_id, config in configs.items()]
-    return markdown_table(rows)
+    """All environments with the settings in which those of one family differ, a table per family."""
+    families: dict[type, dict[str, dict[str, Any]]] = {}
+    for env_id in list_envs():
+        config = make_scenario(env_id).config
+        families.setdefault(type(config), {})[env_id] = dataclasses.asdict(config)
+    tables = []
+    for configs in families.values():
+        first = next(iter(configs.values()))
+        names = [name for name in first if len({str(config[name]) for config in configs.values()}) > 1]
+        rows = [{"id": f"`{env_id}`", **{name: config[name] for name in names}} for env_id, config in configs.items()]
+        tables.append(markdown_table(rows))
+    return "\n\n".join(tables)
 
 
 def settings(path: str) -> str:
