@@ -135,8 +135,9 @@ def _yardsticks(options: Options) -> Rows:
         if told is None:
             rows.append({**_compared(wanted[0], name, None, None), "agents": None, "status": NOT_INSTALLED})
             continue
-        for size, mine, theirs in zip(wanted, ours, told["update_s"], strict=True):
-            rows.append(_compared(size, told["version"], theirs, mine))
+        for trainer, seconds in told.items():
+            compared = zip(wanted, seconds, ours, strict=True)
+            rows += [_compared(size, trainer, theirs, mine) for size, theirs, mine in compared]
     return rows
 
 

@@ -17,16 +17,22 @@ from scripts.benchmarks.common import Options, cpu_s
 from scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
 
 
-def updater(size: Size) -> Callable[[], object]:
-    """One update on random transitions, ready to be called."""
+def updater(size: Size, lean: bool) -> Callable[[], object]:
+    """One update on random transitions, ready to be called.
+
+    Args:
+        size: see there.
+        lean: as few layers as its networks allow and no layer norm; else its own defaults with two hidden layers
+            wherever it asks for hidden layers.
+    """
     # Agents whose names differ only behind an underscore would share their networks.
     names = [f"agent{index}" for index in range(size.agents)]
     observed = [Box(-np.inf, np.inf, (OBSERVATION,), np.float32) for _ in names]
     acted = [Box(-1.0, 1.0, (ACTION,), np.float32) for _ in names]
-    # Its critics are one layer on all observations, then one that sees the actions too; its actors have one layer more
-    # than everybody else's.
-    layer = {"hidden_size": [size.hidden], "layer_norm": False}
-    net = {"encoder_config": layer, "head_config": layer, "latent_dim": size.hidden, "max_latent_dim": 4096}
+    # Even lean, its actors have one layer more than everybody else's; its critics see the actions in the second layer.
+    hidden = [size.hidden] if lean else [size.hidden, size.hidden]
+    layers: dict[str, object] = {"hidden_size": hidden, **({"layer_norm": False} if lean else {})}
+    net = {"encoder_config": layers, "head_config": layers, "latent_dim": size.hidden, "max_latent_dim": 4096}
     agent = MADDPG(observed, acted, agent_ids=names, net_config=net, batch_size=size.batch)
     draw = torch.Generator().manual_seed(0)
 
@@ -49,5 +55,9 @@ def updater(size: Size) -> Callable[[], object]:
 if __name__ == "__main__":
     chosen = Options.from_json(sys.argv[1])
     torch.set_num_threads(chosen.threads)
-    seconds = [cpu_s(updater(size), chosen) for size in sizes(chosen)]
-    print(json.dumps({"version": f"AgileRL {importlib.metadata.version('agilerl')}", "update_s": seconds}))
+    version = importlib.metadata.version("agilerl")
+    told = {
+        f"AgileRL {version}, {label}": [cpu_s(updater(size, lean), chosen) for size in sizes(chosen)]
+        for label, lean in (("lean", True), ("its defaults", False))
+    }
+    print(json.dumps(told))

@@ -97,4 +97,5 @@ if __name__ == "__main__":
     chosen = Options.from_json(sys.argv[1])
     torch.set_num_threads(chosen.threads)
     seconds = [cpu_s(updater(size), chosen) for size in sizes(chosen)]
-    print(json.dumps({"version": f"TorchRL {importlib.metadata.version('torchrl')}", "update_s": seconds}))
+    version = importlib.metadata.version("torchrl")
+    print(json.dumps({f"TorchRL {version}": seconds}))

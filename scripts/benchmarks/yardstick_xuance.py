@@ -86,4 +86,5 @@ if __name__ == "__main__":
     chosen = Options.from_json(sys.argv[1])
     torch.set_num_threads(chosen.threads)
     seconds = [cpu_s(updater(size), chosen) for size in sizes(chosen)]
-    print(json.dumps({"version": f"XuanCe {importlib.metadata.version('xuance')}", "update_s": seconds}))
+    version = importlib.metadata.version("xuance")
+    print(json.dumps({f"XuanCe {version}": seconds}))

@@ -14,7 +14,7 @@ from scripts.benchmarks.trainer_sizes import Size, sizes
 
 def test_a_quick_run_measures_ours_and_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(name: str, options: Options) -> dict[str, Any] | None:
-        return {"version": "XuanCe 1", "update_s": [1e-9]} if name == "xuance" else None
+        return {"XuanCe 1": [1e-9]} if name == "xuance" else None
 
     monkeypatch.setattr(trainers, "answer", answer)
     told = trainers.run(Options.tiny())
