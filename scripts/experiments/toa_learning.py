@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cfpos_envs.rendering import OKABE_ITO
 from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
@@ -69,6 +70,9 @@ def _medians(rows: list[dict[str, Any]], sites: Any) -> Any:
         errors = np.abs(spread - values)
         axes.errorbar(values, places, xerr=errors, fmt="os^"[index], color=OKABE_ITO[index], label=site, capsize=2)
     axes.set(xscale="log", xlabel="median position error [m]")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.grid(True, axis="x", color="#E4E4E4")
