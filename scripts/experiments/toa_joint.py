@@ -146,8 +146,8 @@ def run(effort: Effort) -> Outcome:
     rows = [point(snr, paths, count) for snr, paths in progress(cases, "SNR")]
     remark = (
         f"{count} drops per line, {NUM_APS} APs with {NUM_ANTENNAS} antennas, 100 MHz in {NUM_SUBCARRIERS} tones, SNR "
-        f"per antenna and tone, K = {K_FACTOR_DB:g} dB with {NUM_PATHS} paths; the bound is that of delays and angles of "
-        "a line of sight alone, which no estimator reaches with scattered paths behind it."
+        f"per antenna and tone, K = {K_FACTOR_DB:g} dB with {NUM_PATHS} paths; the bound is that of delays and "
+        "angles of a line of sight alone, which no estimator reaches with scattered paths behind it."
     )
     return Outcome(rows, _figure(rows), [remark])
 
