@@ -19,6 +19,8 @@ EXPERIMENTS = {
     "cf200": "cf200",
     "fingerprints": "fingerprints",
     "toa-learning": "toa_learning",
+    "toa-clocks": "toa_clocks",
+    "toa-waveforms": "toa_waveforms",
 }
 """Name on the command line -> module in this folder."""
 
