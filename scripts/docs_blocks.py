@@ -46,19 +46,14 @@ def environment(env_id: str) -> str:
     return f"```text\n{make_scenario(env_id).describe()}\n```"
 
 
-def environments(_: str) -> str:
-    """All environments with the settings in which those of one family differ, a table per family."""
-    families: dict[type, dict[str, dict[str, Any]]] = {}
-    for env_id in list_envs():
-        config = make_scenario(env_id).config
-        families.setdefault(type(config), {})[env_id] = dataclasses.asdict(config)
-    tables = []
-    for configs in families.values():
-        first = next(iter(configs.values()))
-        names = [name for name in first if len({str(config[name]) for config in configs.values()}) > 1]
-        rows = [{"id": f"`{env_id}`", **{name: config[name] for name in names}} for env_id, config in configs.items()]
-        tables.append(markdown_table(rows))
-    return "\n\n".join(tables)
+def environments(families: str) -> str:
+    """The environments of some families (``dcp``, ``toa tdoa rtt``) with the settings in which they differ."""
+    made = {env_id: make_scenario(env_id) for env_id in list_envs()}
+    wanted = {env_id: scenario for env_id, scenario in made.items() if scenario.family in families.split()}
+    configs = {env_id: dataclasses.asdict(scenario.config) for env_id, scenario in wanted.items()}
+    names = [name for name in next(iter(configs.values())) if len({str(c.get(name)) for c in configs.values()}) > 1]
+    rows = [{"id": f"`{env_id}`", **{name: config.get(name) for name in names}} for env_id, config in configs.items()]
+    return markdown_table(rows)
 
 
 def settings(path: str) -> str:

@@ -50,7 +50,7 @@ class JointCpOptions:
     nlos_floor_share: float = 0.05
     tolerance_m: float = 0.01
     max_rounds: int = 8
-    threshold: float = 1.345
+    threshold: float = 2.5
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.k_factor_db):

@@ -34,8 +34,8 @@ _NEAR_MARGIN = 0.1
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Negative log-likelihood of residuals, up to a constant.
 
-From the residuals and standard deviations of the links, [B, M, K] metres, to the loss, its slope (1/m) and a positive
-curvature for the descent (1/m^2).
+From the residuals and standard deviations of the links, [B, M, K] metres, to the loss, its slope (1/m) and a curvature
+for the descent that is not negative (1/m^2).
 """
 
 

@@ -19,6 +19,10 @@ EXPERIMENTS = {
     "cf200": "cf200",
     "fingerprints": "fingerprints",
     "toa-learning": "toa_learning",
+    "toa-nlos": "toa_nlos",
+    "toa-joint": "toa_joint",
+    "toa-clocks": "toa_clocks",
+    "toa-waveforms": "toa_waveforms",
 }
 """Name on the command line -> module in this folder."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from cfpos_envs.rendering import OKABE_ITO
 from scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
@@ -14,23 +15,33 @@ from scripts.experiments.training import Job, train, train_ahead
 ENV_ID = "toa-v0"
 SITES = ("nlos-0", "nlos-30", "nlos-50")
 ANY = "nlos-any"
-AGENTS: dict[str, dict[str, Any]] = {"MADDPG": {}, "model critic": {"critic": "model"}}
+_MODEL: dict[str, Any] = {"critic": "model"}
+AGENTS: dict[str, tuple[bool, dict[str, Any], dict[str, Any]]] = {
+    "MADDPG": (False, {}, {}),
+    "MADDPG, one for all": (True, {}, {}),
+    "model critic": (False, {}, _MODEL),
+    "model critic, one for all": (True, {}, _MODEL),
+    "the same, judged by the fused links": (True, {"reward": "similarity"}, _MODEL),
+    "the same, judged by the truth": (True, {"reward": "error"}, _MODEL),
+}
+"""Label -> (trained on all shares at once, environment overrides, agent overrides)."""
 BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     name: (name, {}) for name in ("toa-wls", "untrained", "toa-nlos-drop", "toa-huber", "toa-em", "toa-oracle")
 }
 
 
 def run(effort: Effort) -> Outcome:
-    """Train ``seeds`` agents of each kind per share of blocked views and on all of them, evaluate on unseen drops."""
+    """Train ``seeds`` agents of each kind, per share of blocked views or on all of them; evaluate on unseen drops."""
     sites = effort.chosen(SITES)
     jobs = {
-        (kind, site, seed): Job(ENV_ID, seed, {"site": site}, AGENTS[kind])
-        for kind in AGENTS
-        for site in (*sites, ANY)
+        (label, site, seed): Job(ENV_ID, seed, {"site": ANY if on_all else site, **env}, agent)
+        for label, (on_all, env, agent) in AGENTS.items()
+        for site in sites
         for seed in range(effort.seeds)
     }
-    train_ahead(list(jobs.values()), effort, "training")
-    trained = {key: train(ENV_ID, effort, job.seed, job.env, job.agent) for key, job in jobs.items()}
+    different = list({job.file_name(effort): job for job in jobs.values()}.values())
+    train_ahead(different, effort, "training")
+    known = {job.file_name(effort): train(ENV_ID, effort, job.seed, job.env, job.agent) for job in different}
     rows: list[dict[str, Any]] = []
     for site in progress(sites, "evaluation"):
         # The oracle alone looks at what is revealed; the drops are the same for all.
@@ -38,9 +49,9 @@ def run(effort: Effort) -> Outcome:
         groups: dict[str, dict[str, Any]] = {
             label: {label: policy} for label, policy in baselines(ENV_ID, effort, BASELINES, env).items()
         }
-        for kind in AGENTS:
-            for name, source in ((kind, site), (f"{kind}, one for all", ANY)):
-                groups[name] = {f"{name} #{seed}": trained[kind, source, seed] for seed in range(effort.seeds)}
+        for label in AGENTS:
+            chosen = [known[jobs[label, site, seed].file_name(effort)] for seed in range(effort.seeds)]
+            groups[label] = {f"{label} #{seed}": agent for seed, agent in enumerate(chosen)}
         flat = {key: policy for group in groups.values() for key, policy in group.items()}
         results = compare(ENV_ID, flat, effort, env)
         medians = {label: [results[key].median for key in group] for label, group in groups.items()}
@@ -69,6 +80,9 @@ def _medians(rows: list[dict[str, Any]], sites: Any) -> Any:
         errors = np.abs(spread - values)
         axes.errorbar(values, places, xerr=errors, fmt="os^"[index], color=OKABE_ITO[index], label=site, capsize=2)
     axes.set(xscale="log", xlabel="median position error [m]")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.grid(True, axis="x", color="#E4E4E4")

@@ -161,16 +161,29 @@ def fuse(
     return clamp_length(step, max_step_m), offset, clamp_length(step_without, max_step_m), offset_without
 
 
-def determined(unit: Tensor, used: Tensor, common_clock: bool) -> Tensor:
-    """[B, K] whether the links that are used fix a position: three or more, and not all in one line.
+def determined(ap_positions_m: Tensor, unit: Tensor, used: Tensor, common_clock: bool) -> Tensor:
+    """[B, K] whether the links that are used fix a position: three or more, neither APs nor directions in one line.
+
+    APs in one line cannot tell a user from its mirror image; directions in one line leave one coordinate open.
 
     Args:
+        ap_positions_m: [B, M, 2].
         unit: [B, M, K, 2] gradient of the range.
         used: [B, M, K].
         common_clock: whether the clock offset is known.
     """
     weight = used.to(unit.dtype)
-    mean = (weight.unsqueeze(-1) * unit).sum(dim=1, keepdim=True) / weight.sum(dim=1).clamp(min=1)[:, None, :, None]
-    scatter = sums(unit if common_clock else unit - mean, weight, torch.zeros_like(weight)).total().wuu
-    xx, xy, yy = scatter.unbind(dim=-1)
-    return (used.sum(dim=1) >= 3) & (xx * yy - xy * xy > 1e-6 * (xx + yy).square())
+    places = ap_positions_m.unsqueeze(2).expand_as(unit)
+    in_plane = _spread_out(places - _mean(places, weight), weight)
+    return (used.sum(dim=1) >= 3) & in_plane & _spread_out(unit if common_clock else unit - _mean(unit, weight), weight)
+
+
+def _mean(vectors: Tensor, weight: Tensor) -> Tensor:
+    count = weight.sum(dim=1, keepdim=True).clamp(min=1.0).unsqueeze(-1)
+    return (weight.unsqueeze(-1) * vectors).sum(dim=1, keepdim=True) / count
+
+
+def _spread_out(vectors: Tensor, weight: Tensor) -> Tensor:
+    """Whether the second axis of weighted vectors is longer than a thousandth of the first one."""
+    xx, xy, yy = sums(vectors, weight, torch.zeros_like(weight)).total().wuu.unbind(dim=-1)
+    return xx * yy - xy * xy > 1e-6 * (xx + yy).square()

@@ -123,9 +123,15 @@ class ToaScenario(Scenario[ToaState]):
         report = fusion.decode(at, actions, config.confidence_scale, config.correction_m)
         neutral = fusion.decode(at, torch.zeros_like(actions), config.confidence_scale, config.correction_m)
         least = torch.exp(torch.tensor(-2.0 * config.confidence_scale)).item()
-        moved = fusion.fuse(at, report, neutral, state.fused, self.common_clock, config.max_step_m, least)
-        fused_m, offset_m = self._area(state.consensus_m + moved[0]), state.offset_m + moved[1]
-        rewards_mk, metrics = self._reward(state, moved, fused_m, offset_m)
+        step, offset, step_without, offset_without = fusion.fuse(
+            at, report, neutral, state.fused, self.common_clock, config.max_step_m, least
+        )
+        fused_m, offset_m = self._area(state.consensus_m + step), state.offset_m + offset
+        # What every AP has changed by not acting neutrally.
+        moved_m = fused_m.unsqueeze(1) - self._area(state.consensus_m.unsqueeze(1) + step_without)
+        shifted_m = (offset.unsqueeze(1) - offset_without).unsqueeze(-1)
+        changes = torch.cat((moved_m, shifted_m), dim=-1).detach()
+        rewards_mk, metrics = self._reward(state, changes, fused_m, offset_m)
         nxt = state.replace(consensus_m=fused_m, offset_m=offset_m, round=state.round + 1)
         done = nxt.round >= self.rounds
         metrics["entity_rewards"] = rewards_mk
@@ -133,20 +139,20 @@ class ToaScenario(Scenario[ToaState]):
         return Transition(nxt, rewards_mk.sum(dim=-1), torch.zeros_like(done), done, metrics)
 
     def _reward(
-        self, state: ToaState, moved: tuple[Tensor, ...], fused_m: Tensor, offset_m: Tensor
+        self, state: ToaState, changes: Tensor, fused_m: Tensor, offset_m: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rewards [B, M, K] and the label-free metrics of the round."""
-        after = self._objective(state, fused_m, offset_m)
-        label_free = rewards.similarity_at(state, fused_m.detach(), offset_m.detach(), state.judges)
-        metrics = {"objective": after, "similarity": label_free.mean(dim=-1), "score": label_free.mean(dim=-1)}
+        """Rewards [B, M, K] and label-free metrics of the round; ``changes`` [B, M, K, 3] of position and offset."""
+        similarity = rewards.similarity_at(state, fused_m.detach(), offset_m.detach(), state.judges).mean(dim=-1)
+        metrics = {
+            "objective": self._objective(state, fused_m, offset_m),
+            "similarity": similarity,
+            "score": similarity,
+        }
         with torch.enable_grad():
             leaf = torch.cat((fused_m, offset_m.unsqueeze(-1)), dim=-1).detach().requires_grad_(True)
             value = self._objective(state, leaf[..., :2], leaf[..., 2]).sum()
             (gradient,) = torch.autograd.grad(value, leaf)
-        step, offset, step_without, offset_without = (part.detach() for part in moved)
-        own = torch.cat((step, offset.unsqueeze(-1)), dim=-1)
-        without = torch.cat((step_without, offset_without.unsqueeze(-1)), dim=-1)
-        return rewards.counterfactual_credit(gradient, own, without), metrics
+        return rewards.counterfactual_credit(gradient, changes), metrics
 
     def _objective(self, state: ToaState, position_m: Tensor, offset_m: Tensor) -> Tensor:
         """[B, K], differentiable."""
@@ -203,7 +209,7 @@ class ToaScenario(Scenario[ToaState]):
             "error_m": error,
             "rmse_m": error.square().mean(dim=-1).sqrt(),
             "peb_m": bound.clamp(max=self.model.side_m / 6**0.5),
-            "valid": fusion.determined(unit, state.valid, self.common_clock),
+            "valid": fusion.determined(state.ap_positions_m, unit, state.valid, self.common_clock),
         }
 
     def _fisher(self, state: ToaState, true_position: Tensor) -> Tensor:

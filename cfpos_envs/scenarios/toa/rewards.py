@@ -46,12 +46,11 @@ def log_error(state: ToaState, position_m: Tensor) -> Tensor:
     return -torch.log(error + ERROR_FLOOR_M)
 
 
-def counterfactual_credit(gradient: Tensor, step: Tensor, step_without: Tensor) -> Tensor:
-    """Linearised counterfactual per AP: M grad(s) . (x' - x' with AP m neutral), [B, M, K].
+def counterfactual_credit(gradient: Tensor, changes: Tensor) -> Tensor:
+    """Linearised counterfactual per AP: M grad(s) . (x - x with AP m neutral), [B, M, K].
 
     Args:
-        gradient: [B, K, D] of the reward at the fused estimate.
-        step: [B, K, D] change of the estimate.
-        step_without: [B, M, K, D] the same with AP m neutral.
+        gradient: [B, K, D] of the reward at the fused estimate x.
+        changes: [B, M, K, D] the difference in brackets.
     """
-    return step_without.shape[1] * (gradient.unsqueeze(1) * (step.unsqueeze(1) - step_without)).sum(dim=-1)
+    return changes.shape[1] * (gradient.unsqueeze(1) * changes).sum(dim=-1)
