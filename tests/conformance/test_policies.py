@@ -14,7 +14,10 @@ from cfpos_envs.measurements import PositionEstimate
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4}
 ENV_IDS = {"dcp": "dcp-jar-v0", "toa": "toa-v0", "tdoa": "tdoa-v0", "rtt": "rtt-v0"}
 # Policies that need to be told more than others.
-NEEDS: dict[str, dict[str, Any]] = {"toa-oracle": {"reveal_los": True}, "joint-cp": {"measurement": "waveform"}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "toa-oracle": {"reveal_los": True},
+    "joint-cp": {"measurement": "waveform", "num_subcarriers": 64},
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
