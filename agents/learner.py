@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,9 @@ from agents.replay import Batch
 
 # A pre-tanh output beyond this puts the action within 1 % of its limit.
 _SATURATED = 2.65
+# Common networks take the samples in parts of so many agents' vectors, whose activations stay in the cache: beyond it
+# the time would grow faster than the number of agents.
+_COLUMNS_AT_ONCE = 10_000
 
 
 def bellman_targets(
@@ -29,6 +32,14 @@ def bellman_targets(
 def saturation(pre_tanh: Tensor) -> Tensor:
     """The fraction of actions within 1 % of their limits."""
     return (pre_tanh.detach().abs() > _SATURATED).to(pre_tanh).mean()
+
+
+class _Part(NamedTuple):
+    """Some of a batch's samples, with what critics and actors read."""
+
+    batch: Batch
+    observations: Tensor  # [n, obs, N]
+    joint: Tensor
 
 
 class CriticLearner:
@@ -94,11 +105,11 @@ class CriticLearner:
             Scalars for the log.
         """
         self.updates += 1
-        observations, actions = _batch_last(batch.observations), _batch_last(batch.actions)
-        joint = self._critics[0].join(observations, actions)
-        scalars = self._update_critics(joint, self.targets(batch))
+        weight = self._weight(batch.rewards)
+        parts = [self._part(part) for part in batch.split(self._samples_at_once(len(batch.rewards)))]
+        scalars = self._update_critics(parts, weight)
         if self.updates % self.config.policy_delay == 0:
-            scalars.update(self._update_actor(observations, joint))
+            scalars.update(self._update_actor(parts, weight))
             for trained in self._trained.values():
                 trained.lead(self.config.tau)
         return scalars
@@ -141,31 +152,45 @@ class CriticLearner:
         self.updates = int(state["updates"])
         self.generator.set_state(state["generator"])
 
-    def _update_critics(self, joint: Tensor, targets: Float[Tensor, "N n"]) -> dict[str, Tensor]:
-        losses, means = [], []
-        for critic in self._critics:
-            values, kept = critic.values(joint)
-            error = values - targets.mT
-            losses.append(torch.linalg.vector_norm(error).square())
-            means.append(values.mean())
-            critic.learn(kept, error.mul_(2.0 * self._weight(error)))
-        loss = torch.stack(losses).sum() * self._weight(targets)
-        norm = self._trained["critics"].step()
-        return {"loss/critic": loss, "gradient/critic": norm, "value/mean": means[0]}
+    def _samples_at_once(self, samples: int) -> int:
+        if self.config.share == "separate" or self.config.critic == "concatenated":
+            # Every agent's matrices, or the large common one, would be read anew for every part.
+            return samples
+        return max(_COLUMNS_AT_ONCE // self.shape.agents, 1)
 
-    def _update_actor(self, observations: Float[Tensor, "n obs N"], joint: Tensor) -> dict[str, Tensor]:
-        pre_tanh, actor_kept = self.actor.trace(observations)
-        own = torch.tanh(pre_tanh)
-        critic = self._critics[0]
-        values, kept = critic.own_values(joint, own)
-        weight, penalty = self._weight(values), self.config.saturation_penalty
-        loss = weight * (penalty / pre_tanh.shape[1] * torch.linalg.vector_norm(pre_tanh).square() - values.sum())
-        by_own = critic.own_slopes(kept, torch.full_like(values, -weight))
-        slopes = torch.ops.aten.tanh_backward(by_own, own)
-        slopes.add_(pre_tanh, alpha=2.0 * weight * penalty / pre_tanh.shape[1])
-        self.actor.learn(actor_kept, slopes)
-        norm = self._trained["actor"].step()
-        return {"loss/actor": loss, "gradient/actor": norm, "policy/saturation": saturation(pre_tanh)}
+    def _part(self, batch: Batch) -> _Part:
+        observations = _batch_last(batch.observations)
+        return _Part(batch, observations, self._critics[0].join(observations, _batch_last(batch.actions)))
+
+    def _update_critics(self, parts: list[_Part], weight: float) -> dict[str, Tensor]:
+        trained, losses, means = self._trained["critics"], [], []
+        for part in parts:
+            targets = self.targets(part.batch).mT
+            for critic in self._critics:
+                values, kept = critic.values(part.joint)
+                error = values - targets
+                losses.append(torch.linalg.vector_norm(error).square())
+                means.append(values.mean())
+                critic.learn(kept, error.mul_(2.0 * weight))
+            trained.collect()
+        scalars = {"loss/critic": torch.stack(losses).sum() * weight, "gradient/critic": trained.step()}
+        return {**scalars, "value/mean": torch.stack(means[:: len(self._critics)]).mean()}
+
+    def _update_actor(self, parts: list[_Part], weight: float) -> dict[str, Tensor]:
+        trained, critic, losses, saturated = self._trained["actor"], self._critics[0], [], []
+        for part in parts:
+            pre_tanh, actor_kept = self.actor.trace(part.observations)
+            own = torch.tanh(pre_tanh)
+            values, kept = critic.own_values(part.joint, own)
+            penalty = self.config.saturation_penalty / pre_tanh.shape[1]
+            losses.append(penalty * torch.linalg.vector_norm(pre_tanh).square() - values.sum())
+            saturated.append(saturation(pre_tanh))
+            by_own = critic.own_slopes(kept, torch.full_like(values, -weight))
+            slopes = torch.ops.aten.tanh_backward(by_own, own)
+            self.actor.learn(actor_kept, slopes.add_(pre_tanh, alpha=2.0 * weight * penalty))
+            trained.collect()
+        scalars = {"loss/actor": torch.stack(losses).sum() * weight, "gradient/actor": trained.step()}
+        return {**scalars, "policy/saturation": torch.stack(saturated).mean()}
 
     def _weight(self, values: Tensor) -> float:
         """Weight of one agent's value of one sample in a loss: the mean over samples, for separate networks the sum

@@ -29,7 +29,15 @@ class Trained:
         self.max_norm = max_norm
         # Collected once: walking through modules takes longer than the arithmetic on small networks.
         self._nets = [list(part.parameters()) for part in module.modules() if isinstance(part, BatchedMlp)]
+        self._collected: list[Tensor] | None = None
         self._followers: list[Tensor] | None = None if target is None else list(target.parameters())
+
+    def collect(self) -> None:
+        """Add the gradients that the parameters carry to those of the parts of the batch before."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self._collected is not None:
+            torch._foreach_add_(gradients, self._collected)
+        self._collected = gradients
 
     def step(self) -> Float[Tensor, ""]:
         """One step with the gradients that the parameters carry, which are scaled in place.
@@ -39,6 +47,7 @@ class Trained:
         Returns:
             The mean gradient norm before clipping.
         """
+        self._collected = None
         norms = []
         for net in self._nets:
             gradients = [parameter.grad for parameter in net if parameter.grad is not None]

@@ -26,6 +26,14 @@ class Batch:
     terminated: Bool[Tensor, "N n"]
     next_observations: Float[Tensor, "N n obs"] | None
 
+    def split(self, samples: int) -> list[Batch]:
+        """The transitions in parts of at most ``samples``."""
+        if len(self.rewards) <= samples:
+            return [self]
+        fields = (self.observations, self.actions, self.rewards, self.terminated, self.next_observations)
+        begins = range(0, len(self.rewards), samples)
+        return [Batch(*(None if x is None else x[begin : begin + samples] for x in fields)) for begin in begins]  # type: ignore[arg-type]
+
 
 class Replay:
     """A ring buffer of the last ``capacity`` transitions of ``agents`` agents, allocated once.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents import learner as learner_module
 from agents import optimisation
 from agents.config import MaddpgConfig
 from agents.critics import ConcatenatedCritic, PermutationInvariantCritic, make_critic
@@ -72,6 +73,22 @@ def test_steps_are_those_of_the_optimiser_bit_for_bit(monkeypatch: pytest.Monkey
             learner.update(random_batch(seed))
         results.append(list(learner.nets.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("critic", ["permutation-invariant", "own"])
+@pytest.mark.parametrize("twin", [False, True])
+def test_an_update_in_parts_is_the_update_at_once(critic: str, twin: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for columns in (10_000, 3 * 7):  # 32 samples: at once, and in four parts of 7 and one of 4
+        monkeypatch.setattr(learner_module, "_COLUMNS_AT_ONCE", columns)
+        config = MaddpgConfig(critic=critic, share="shared", twin_critics=twin, grad_clip=0.05, actor_hidden=(8,))
+        learner = CriticLearner(config, SHAPE, torch.Generator().manual_seed(1), torch.float64)
+        scalars = [learner.update(random_batch(seed)) for seed in range(3)]
+        results.append(([*learner.nets.parameters()], scalars[-1]))
+    (whole, told), (parts, told_in_parts) = results
+    assert all(torch.allclose(one, other, rtol=0, atol=1e-12) for one, other in zip(whole, parts, strict=True))
+    for name in ("loss/critic", "loss/actor", "gradient/critic", "gradient/actor"):
+        assert float(told[name]) == pytest.approx(float(told_in_parts[name]), abs=1e-12)
 
 
 def test_the_work_of_an_update_is_counted_right() -> None:
