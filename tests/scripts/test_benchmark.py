@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.rewards import rss_law
 from scripts import benchmark, docs_blocks
 from scripts.benchmarks import PARTS, changes, common, growth, phases, ratios, roofline, yardsticks
 from scripts.benchmarks.common import Options, Played
@@ -120,13 +122,13 @@ def test_exponents_leave_out_small_networks_and_further_users() -> None:
 
 
 def test_counted_work_of_a_small_round_agrees_with_a_hand_count() -> None:
-    # Two APs, one user: 2 * 2 reports and 6 * 2 candidates of the line search are judged, 16 links of 22 flops, two
-    # logarithms and an exponential; 8 points end in a square root, a division, a logarithm and four flops; 2 links of
+    # Two APs, one user: 2 * 2 reports and 6 * 2 candidates of the line search are judged, 16 links of 23 flops and
+    # a logarithm; 8 points end in a square root, a division, a logarithm and four flops; 2 links of
     # reporting (50 flops, 4 divisions, 1 exponential, 2 angles) and of 14 features (4 flops, .35 logs, .2 angles).
     work = roofline.round_work("rss", 2, 1)
-    assert work.flops == 16 * 22 + 8 * 4 + 2 * 50 + 2 * 14 * 4
-    assert work.logs == pytest.approx(16 * 2 + 8 + 2 * 14 * 0.35)
-    assert work.exps == 16 + 2
+    assert work.flops == 16 * 23 + 8 * 4 + 2 * 50 + 2 * 14 * 4
+    assert work.logs == pytest.approx(16 + 8 + 2 * 14 * 0.35)
+    assert work.exps == 2
     assert work.divisions == 8 * 2 + 2 * 4
     assert work.angles == pytest.approx(2 * 2 + 2 * 14 * 0.2)
     assert work.gathers == 0
@@ -136,6 +138,13 @@ def test_counted_work_of_a_small_round_agrees_with_a_hand_count() -> None:
     # Reading 2 links of 4.25 numbers, 2 APs of 4, a user of 3; writing 2 links of 15, two rewards, a user of 3.
     assert roofline.round_bytes("rss", 2, 1, 181) == 4 * (2 * 4.25 + 8 + 3 + 30 + 2 + 3)
     assert roofline.round_bytes("joint", 2, 1, 181) - roofline.round_bytes("rss", 2, 1, 181) == 4 * 2 * 181
+
+
+def test_the_counted_law_of_the_rss_is_the_one_that_is_used() -> None:
+    config = DcpConfig(stage="rss")
+    law = rss_law(config, config.radio)
+    assert law.coefficients is not None
+    assert len(law.coefficients) == 3
 
 
 def test_counted_work_grows_with_the_square_of_the_aps() -> None:
