@@ -57,8 +57,8 @@ class Work:
 # Per coordinate a subtraction and the nearest image on the torus, d - side round(d / side) (4); squares and the sum
 # with the squared height (4).
 _SQUARED_DISTANCE = Work(flops=2 * 5 + 4)
-# Measured RSS minus that of the law (``RssLaw``): a logarithm, scaled and added (2), a quadratic in d^2 for the noise (4)
-# and its difference (1); the square added up (2).
+# Measured RSS minus that of the law (``RssLaw``): a logarithm, scaled and added (2), a quadratic in d^2 for what the
+# noise adds (4), its difference (1); the square added up (2).
 _RSS = Work(flops=2 + 4 + 1 + 2, logs=1)
 # Azimuth, angle to the axis, folded to [0, pi] (5), place in the table (3), interpolation (3), masked sum (2).
 _AOA = Work(flops=13, angles=1, gathers=2)
