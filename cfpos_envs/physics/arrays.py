@@ -39,10 +39,12 @@ def angular_power(covariance: Complex[Tensor, "*batch L L"]) -> Float[Tensor, "*
     Args:
         covariance: (sample) covariance R of the channel estimate.
     """
-    dft = dft_matrix(covariance.shape[-1], covariance.device).to(covariance.dtype)
-    # One product with all columns of F^H, then only the diagonal of the other product.
-    beams = covariance @ dft.mH
-    return (dft.mT * beams).sum(dim=-2).real
+    size = covariance.shape[-1]
+    dft = dft_matrix(size, covariance.device).to(covariance.dtype)
+    # Theta is linear in the entries of R: one real product with all of them.
+    weights = torch.view_as_real((dft.unsqueeze(-1) * dft.conj().unsqueeze(-2)).conj().resolve_conj()).reshape(size, -1)
+    entries = torch.view_as_real(covariance.resolve_conj()).reshape(*covariance.shape[:-2], -1)
+    return entries @ weights.transpose(0, 1)
 
 
 def scattered_spectra(

@@ -35,7 +35,7 @@ def channel_covariance(
     """
     # exp(j l x) by repeated products: one sine and cosine per path instead of one per path and antenna.
     phase = -2 * math.pi * spacing_wavelengths * torch.cos(angles_rad)
-    step = torch.polar(torch.ones_like(phase), phase)
+    step = torch.complex(torch.cos(phase), torch.sin(phase))
     power, columns = torch.ones_like(step), []
     for _ in range(num_antennas):
         columns.append(power.mean(dim=-1))
