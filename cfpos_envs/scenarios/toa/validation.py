@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from cfpos_envs.physics.los import check_los_scenario
 from cfpos_envs.physics.site_files import SiteFile
-
-if TYPE_CHECKING:
-    from cfpos_envs.scenarios.toa.config import TimingSite, ToaConfig
 
 MEASUREMENTS = ("statistical", "waveform")
 DELAY_ESTIMATORS = ("first-peak", "music")
@@ -24,8 +21,8 @@ _LINE_SHARE = 1e-4
 _MIN_APS = 3
 
 
-def validate_game(c: ToaConfig) -> None:
-    """Options of the game itself.
+def validate_game(c: Any) -> None:
+    """Options of the game itself: the fields of a ``ToaConfig``, which calls this when it is made.
 
     Raises:
         ValueError: the first one that is not allowed.
@@ -44,7 +41,7 @@ def validate_game(c: ToaConfig) -> None:
     _number(c, 0.0, math.inf, "round_s", "max_step_m", above=True)
 
 
-def validate_network(s: TimingSite, file: SiteFile | None, name: str) -> None:
+def validate_network(s: Any, file: SiteFile | None, name: str) -> None:
     """Options of the network.
 
     Raises:
@@ -71,7 +68,7 @@ def validate_network(s: TimingSite, file: SiteFile | None, name: str) -> None:
     _validate_places(s, file, name)
 
 
-def _validate_places(s: TimingSite, file: SiteFile | None, name: str) -> None:
+def _validate_places(s: Any, file: SiteFile | None, name: str) -> None:
     if file is None:
         if s.layout == "grid" and any(s.num_aps == count for count in (3, *_primes(s.num_aps))):
             raise ValueError(
