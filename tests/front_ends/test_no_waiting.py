@@ -28,7 +28,7 @@ def test_the_guard_sees_reading() -> None:
         bool(torch.ones(3).sum() > 1)
 
 
-@pytest.mark.parametrize("env_id", [name for name in list_envs() if name.startswith("dcp")])
+@pytest.mark.parametrize("env_id", [name for name in list_envs() if name.startswith(("dcp", "toa", "tdoa", "rtt"))])
 def test_steps_wait_for_nothing(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     env = make_env(env_id, num_envs=3, seed=0, num_aps=9, num_ues=2, num_antennas=4, num_sites=2)
     env.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ class ToaScenario(Scenario[ToaState]):
         at = innovations(state)
         report = fusion.decode(at, actions, config.confidence_scale, config.correction_m)
         neutral = fusion.decode(at, torch.zeros_like(actions), config.confidence_scale, config.correction_m)
-        least = torch.exp(torch.tensor(-2.0 * config.confidence_scale)).item()
+        least = math.exp(-2.0 * config.confidence_scale)
         step, offset, step_without, offset_without = fusion.fuse(
             at, report, neutral, state.fused, self.common_clock, config.max_step_m, least
         )
