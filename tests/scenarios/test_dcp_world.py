@@ -1,6 +1,7 @@
 """Sites and drops: who shares what with whom, and that a measurement carries what the config says it carries."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from cfpos_envs.physics.innovations import predicted_rss_dbm
 from cfpos_envs.physics.links import link_geometry
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.game import DcpScenario
-from cfpos_envs.scenarios.dcp.world import SitePool
+from cfpos_envs.scenarios.dcp.world import draw_site
+from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 3}
@@ -23,7 +25,7 @@ def fresh(seed=0, batch=6, **options):
 
 
 def test_training_and_evaluation_share_no_site_and_no_map():
-    train, test = (SitePool(DcpConfig(**SMALL), Streams(3, split)) for split in ("train", "test"))
+    train, test = (SitePool(partial(draw_site, DcpConfig(**SMALL)), Streams(3, split)) for split in ("train", "test"))
     for first in range(3):
         for second in range(3):
             assert not torch.equal(train[first].ap_positions_m, test[second].ap_positions_m)
@@ -31,7 +33,7 @@ def test_training_and_evaluation_share_no_site_and_no_map():
 
 
 def test_a_site_does_not_depend_on_the_order_of_asking():
-    forward, backward = (SitePool(DcpConfig(**SMALL), Streams(3)) for _ in range(2))
+    forward, backward = (SitePool(partial(draw_site, DcpConfig(**SMALL)), Streams(3)) for _ in range(2))
     one = [forward[index].shadowing_maps for index in (0, 1, 2)]
     other = [backward[index].shadowing_maps for index in (2, 1, 0)][::-1]
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -78,7 +80,7 @@ def test_shadowing_adds_its_standard_deviation():
 
 
 def test_a_third_of_the_aps_is_biased_by_5_db():
-    pool = SitePool(DcpConfig(site="miscalibrated", **{**SMALL, "num_aps": 36}), Streams(0))
+    pool = SitePool(partial(draw_site, DcpConfig(site="miscalibrated", **{**SMALL, "num_aps": 36})), Streams(0))
     for index in range(3):
         bias = pool[index].rss_bias_db
         assert int((bias != 0).sum()) == 12
@@ -116,7 +118,7 @@ def test_each_round_of_a_moving_user_is_measured_anew():
 
 
 def test_fixed_spacing_is_kept_on_cf_200():
-    pool = SitePool(DcpConfig(site="cf-200"), Streams(1))
+    pool = SitePool(partial(draw_site, DcpConfig(site="cf-200")), Streams(1))
     positions = pool[0].ap_positions_m
     gaps = torch.linalg.vector_norm(displacement(positions, positions, 200.0, False), dim=-1)
     assert (gaps + 1e9 * torch.eye(25)).min().item() >= 25.0

@@ -1,15 +1,17 @@
 """What the time-based worlds draw: lines of sight, excess, clocks, noise, waveforms. Chances of failure below 1e-4."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from cfpos_envs.physics.los import los_probability
 from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.game import ToaScenario
-from cfpos_envs.scenarios.toa.world import SitePool, draw_drop
+from cfpos_envs.scenarios.toa.world import draw_drop, draw_site
 from cfpos_envs.streams import Streams
 
 C = 299_792_458.0
@@ -21,7 +23,7 @@ def drawn(batch=200, seed=0, **options):
     """A drop, its true slant ranges [B, T, M, K] and the pool of its sites."""
     config = ToaConfig(**options)
     streams = Streams(seed, config.split)
-    pool = SitePool(config, streams)
+    pool = SitePool(partial(draw_site, config), streams)
     site_ids = torch.arange(batch) % config.settings.num_sites
     drop = draw_drop(config, pool, site_ids, streams)
     aps, height = pool.stack(site_ids, "ap_positions_m"), pool.stack(site_ids, "height_diff_m")

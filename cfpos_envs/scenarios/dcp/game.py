@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.description import describe
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus
-from cfpos_envs.scenarios.dcp.world import SitePool, draw_drop
+from cfpos_envs.scenarios.dcp.world import draw_drop, draw_site
+from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams
 
 FLOAT_BITS = 32
@@ -99,7 +101,7 @@ class DcpScenario(Scenario[DcpState]):
 
     def _pool_for(self, streams: Streams) -> SitePool:
         if self._pool is None or not self._pool.belongs_to(streams):
-            self._pool = SitePool(self.config, streams)
+            self._pool = SitePool(partial(draw_site, self.config), streams)
         return self._pool
 
     def _draw_fused(self, streams: Streams, num_envs: int) -> Tensor:

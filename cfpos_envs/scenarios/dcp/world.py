@@ -15,6 +15,7 @@ from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.innovations import predicted_rss_dbm
 from cfpos_envs.physics.links import Links, link_geometry
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
+from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams
 
 _MAX_REDRAWS = 1000
@@ -46,39 +47,9 @@ class Site:
     candidate_angle_rad: Tensor
 
 
-class SitePool:
-    """The sites of one seed and split, each drawn when first asked for and always the same.
-
-    Args:
-        config: the game's options.
-        streams: source of the seeds; every site has its own streams.
-    """
-
-    def __init__(self, config: DcpConfig, streams: Streams) -> None:
-        self._config = config
-        self._key = (streams.seed, streams.split)
-        self._streams = Streams(streams.seed, streams.split, streams.device)
-        self._sites: dict[int, Site] = {}
-
-    def belongs_to(self, streams: Streams) -> bool:
-        """Whether the pool was drawn from the same seed and split."""
-        return self._key == (streams.seed, streams.split)
-
-    def __getitem__(self, index: int) -> Site:
-        """Site number ``index``."""
-        if index not in self._sites:
-            self._sites[index] = draw_site(self._config, self._config.settings_of(index), self._streams, index)
-        return self._sites[index]
-
-    def stack(self, indices: Tensor, name: str) -> Tensor:
-        """Attribute ``name`` of the site of every episode, [B, ...]."""
-        unique, inverse = torch.unique(indices, return_inverse=True)
-        values = [torch.as_tensor(getattr(self[int(i)], name), device=indices.device) for i in unique]
-        return torch.stack(values)[inverse]
-
-
-def draw_site(config: DcpConfig, settings: SiteSettings, streams: Streams, index: int) -> Site:
+def draw_site(config: DcpConfig, streams: Streams, index: int) -> Site:
     """Layout, orientations, shadowing maps and miscalibration of site ``index``, each from its own stream."""
+    settings = config.settings_of(index)
     layout, device = streams.fresh("layout", index), streams.device
     positions = _ap_positions(config, settings, layout).to(device)
     turn = torch.rand(settings.num_aps, generator=layout, device=device) * (2 * math.pi) - math.pi

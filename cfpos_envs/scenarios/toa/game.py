@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from cfpos_envs.physics.timing_bounds import peb, range_fisher, range_information, unit_vectors_to
 from cfpos_envs.rendering import draw_episode
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
+from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa import fusion, rewards
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.description import describe
@@ -22,7 +24,7 @@ from cfpos_envs.scenarios.toa.state import (
     linear_start_m,
     median_offset_m,
 )
-from cfpos_envs.scenarios.toa.world import SitePool, draw_drop
+from cfpos_envs.scenarios.toa.world import draw_drop, draw_site
 from cfpos_envs.streams import Streams
 from cfpos_envs.timing_measurements import TimingMeasurements
 
@@ -90,7 +92,7 @@ class ToaScenario(Scenario[ToaState]):
 
     def _pool_for(self, streams: Streams) -> SitePool:
         if self._pool is None or not self._pool.belongs_to(streams):
-            self._pool = SitePool(self.config, streams)
+            self._pool = SitePool(partial(draw_site, self.config), streams)
         return self._pool
 
     def _draw_fused(self, streams: Streams, valid: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cfpos_envs.physics import geometry, los, timing
 from cfpos_envs.physics.link_features import draw_features
 from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa.config import TimingSite, ToaConfig
 from cfpos_envs.scenarios.toa.waveforms import measure_waveforms
 from cfpos_envs.streams import Streams
@@ -31,36 +32,6 @@ class Site:
     ap_orientation_rad: Tensor
     height_diff_m: Tensor
     sync_std_s: Tensor
-
-
-class SitePool:
-    """The sites of one seed and split, each drawn when first asked for and always the same.
-
-    Args:
-        config: the game's options.
-        streams: source of the seeds; every site has its own stream.
-    """
-
-    def __init__(self, config: ToaConfig, streams: Streams) -> None:
-        self._config = config
-        self._key = (streams.seed, streams.split)
-        self._streams = Streams(streams.seed, streams.split, streams.device)
-        self._sites: dict[int, Site] = {}
-
-    def belongs_to(self, streams: Streams) -> bool:
-        """Whether the pool was drawn from the same seed and split."""
-        return self._key == (streams.seed, streams.split)
-
-    def __getitem__(self, index: int) -> Site:
-        """Site number ``index``."""
-        if index not in self._sites:
-            self._sites[index] = draw_site(self._config, self._streams, index)
-        return self._sites[index]
-
-    def stack(self, indices: Tensor, name: str) -> Tensor:
-        """Attribute ``name`` of the site of every episode, [B, ...]."""
-        unique, inverse = torch.unique(indices, return_inverse=True)
-        return torch.stack([getattr(self[int(index)], name) for index in unique])[inverse]
 
 
 def draw_site(config: ToaConfig, streams: Streams, index: int) -> Site:
