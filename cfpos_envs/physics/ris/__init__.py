@@ -1,0 +1,1 @@
+"""Positioning with reconfigurable intelligent surfaces: signal tensors, geometry, information, channel, phase designs."""
