@@ -9,7 +9,6 @@ from typing import Any
 from agents.base import Agent
 from agents.settings import Settings, unknown_name
 
-
 _OURS = ("agents", "baselines", "cfpos_envs")
 
 

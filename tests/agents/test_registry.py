@@ -104,7 +104,7 @@ def test_a_new_agent_is_made_trained_saved_and_recognised(constant: None, tmp_pa
 
 def test_a_checkpoint_of_an_unknown_agent_is_refused_by_name(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "agent.pt", {"agent": {"name": "madpg", "config": {}}})
-    with pytest.raises(ValueError, match="unknown agent 'madpg'. Did you mean maddpg"):
+    with pytest.raises(ValueError, match=r"unknown agent 'madpg'\. Did you mean maddpg"):
         load_agent(tmp_path / "agent.pt", probe_env(probes.Follow))
 
 
@@ -116,12 +116,12 @@ def test_a_missing_package_names_its_extra(constant: None) -> None:
 
 def test_a_name_is_given_once(constant: None) -> None:
     register_agent("maddpg", "agents.maddpg:Maddpg", "agents.config:MaddpgConfig")
-    with pytest.raises(ValueError, match="'maddpg' is taken by agents.maddpg:Maddpg"):
+    with pytest.raises(ValueError, match=r"'maddpg' is taken by agents\.maddpg:Maddpg"):
         register_agent("maddpg", "agents.other:Other", "agents.config:MaddpgConfig")
-    with pytest.raises(ValueError, match="must look like 'package.module:ClassName'"):
+    with pytest.raises(ValueError, match=r"must look like 'package\.module:ClassName'"):
         register_agent("new", "agents.other", "agents.config:MaddpgConfig")
 
 
 def test_a_setting_of_an_agent_is_refused_under_its_title(constant: None) -> None:
-    with pytest.raises(ValueError, match="unknown agent setting 'valu'. Did you mean value"):
+    with pytest.raises(ValueError, match=r"unknown agent setting 'valu'\. Did you mean value"):
         make_agent("constant", probe_env(probes.Follow), valu=1.0)
