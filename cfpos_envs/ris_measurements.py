@@ -66,12 +66,12 @@ class RisSystem:
 
     @property
     def wavelength_m(self) -> float:
-        """c / fc."""
+        """Of the carrier, c / fc."""
         return SPEED_OF_LIGHT_M_S / self.carrier_hz
 
     @property
     def window_m(self) -> float:
-        """c N / B: delays are known modulo this length."""
+        """Delays are known modulo this length, c N / B."""
         return SPEED_OF_LIGHT_M_S * self.num_subcarriers / self.bandwidth_hz
 
     @property

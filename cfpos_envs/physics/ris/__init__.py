@@ -1,1 +1,1 @@
-"""Positioning with reconfigurable intelligent surfaces: signal tensors, geometry, information, channel, phase designs."""
+"""Positioning with reconfigurable intelligent surfaces: signal tensor, geometry, information, channel, designs."""

@@ -5,7 +5,8 @@ own x' and y', which are the first two columns of a known rotation. Direction co
 Paths: 0 is the line of sight, r = 1..R goes over surface r. Delays are lengths: c times the delay, and the clock bias
 b = c delta is a length too, so that nothing of size 1e-9 meets cosines in linear algebra.
 
-Source: Zhang, Wang, Tay, arXiv 2306.07504, system model; which plane an array lies in is our choice where they are silent.
+Source: Zhang, Wang, Tay, arXiv 2306.07504, system model. That surfaces are perpendicular to the base station's array is
+theirs; the axes themselves are our choice.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ def path_parameters(
 ) -> Float[Tensor, "*batch L 5"]:
     """(theta_1, theta_2, psi_1, psi_2, delay_m) of all L = R + 1 paths.
 
-    theta_l: first two entries of R^T (-u_l), the direction from the UE towards the source. psi_l: cosines of departure at
-    the base station, E_B u_0 and, known, E_B (q_r - p_B) / D_r. delay_l = D_l + d_l + b, not yet modulo the window.
+    theta_l: first two entries of R^T (-u_l), the direction from the UE towards the source. psi_l: cosines of departure
+    at the base station, E_B u_0 and, known, E_B (q_r - p_B) / D_r. delay_l = D_l + d_l + b, not modulo the window.
 
     Args:
         ue_m: p.
@@ -137,7 +138,7 @@ def position_jacobian(
 ) -> Float[Tensor, "*batch n 4"]:
     """Derivative of the n = 5 + 3R unknown path parameters by (p, b).
 
-    Rows: theta_1, theta_2, psi_1, psi_2, delay of the line of sight, then theta_1, theta_2, delay of every surface's path.
+    Rows: theta_1, theta_2, psi_1, psi_2, delay of the line of sight, then theta_1, theta_2, delay over every surface.
     With Q_l = (I - u_l u_l^T) / d_l: d theta_{l,i} / dp = -(R e_i)^T Q_l, d psi_i / dp = (E_B)_i Q_0,
     d delay_l / dp = u_l^T, d delay_l / db = 1.
 
@@ -190,7 +191,9 @@ def geometry_faults(
         "a surface stands between base station and UE; both must be on the same side of its plane y = const": (
             to_bs * to_ue < 0
         ).any(dim=-1),
-        "the base station or a surface is behind the UE's array; turn the UE or move one": (facing < -GRAZING).any(dim=-1),
+        "the base station or a surface is behind the UE's array; turn the UE or move one": (facing < -GRAZING).any(
+            dim=-1
+        ),
         "the base station or a surface lies in the plane of the UE's array; turn the UE or move one": (
             facing.abs() <= GRAZING
         ).any(dim=-1),
@@ -235,8 +238,8 @@ def check_geometry(
 def fits_window(length_m: Float[Tensor, "*batch L"], window_m: float) -> Bool[Tensor, "*batch"]:
     """Whether the order of the paths survives that delays are known modulo the window only.
 
-    An unknown clock turns all delays on a circle. Cutting it at the largest gap restores their order exactly if that gap
-    is the one outside the paths' own spread.
+    An unknown clock turns all delays on a circle. Cutting it at the largest gap restores their order exactly if that
+    gap is the one outside the paths' own spread.
 
     Args:
         length_m: of every path, without the clock bias.
