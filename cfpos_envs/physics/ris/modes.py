@@ -1,9 +1,9 @@
 """The received block as a five-way tensor: every path is a product of five complex exponentials.
 
 Axes, always in this order: two of the UE's array, two of the base station's, the subcarriers. Along axis m a path has
-the steering vector v_m(x)_i = exp(j w_m i x), i = 0..n_m - 1, with the slopes w = (+pi, +pi, -pi, -pi, -2 pi B / (N c)) and
-the parameters x = (theta_1, theta_2, psi_1, psi_2, delay in metres): direction cosines at the UE, direction cosines of
-departure at the base station, c times the delay. Everything below is generic in the axis.
+the steering vector v_m(x)_i = exp(j w_m i x), i = 0..n_m - 1, with the slopes w = (+pi, +pi, -pi, -pi, -2 pi B / (N c))
+and the parameters x = (theta_1, theta_2, psi_1, psi_2, delay in metres): direction cosines at the UE, direction cosines
+of departure at the base station, c times the delay. Everything below is generic in the axis.
 
 Source: Zhang, Wang, Tay, arXiv 2306.07504, signal model, for half-wavelength arrays.
 """

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from cfpos_envs.physics.ris.channel import Propagation
 from cfpos_envs.physics.ris.geometry import check_geometry, euler_rotation
 from cfpos_envs.ris_measurements import RisSystem
 from cfpos_envs.scenarios.ris.validation import as_point, as_points, as_shape, number, one_of, whole
 
 DESIGNS = ("svd", "balanced", "chirp", "random")
-_NS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,13 @@ class RisConfig:
             number("bias_ns", value, -1e6, 1e6)
 
     @property
+    def bias_limits_ns(self) -> tuple[float, float]:
+        """Lowest and highest clock bias that any pair of UE and base station may have."""
+        low, high = self.bias_range_ns
+        last = self.bias_step_ns * (self.num_ues + self.num_bs - 2)
+        return low + min(last, 0.0), high + max(last, 0.0)
+
+    @property
     def bias_range_ns(self) -> tuple[float, float]:
         """Lowest and highest clock bias of the first UE at the first base station."""
         return self.bias_ns if isinstance(self.bias_ns, tuple) else (self.bias_ns, self.bias_ns)
@@ -171,6 +178,12 @@ class RisConfig:
     def system(self) -> RisSystem:
         """The constants that everybody knows."""
         return RisSystem(carrier_hz=self.carrier_hz, power_w=self.power_w, **dataclasses.asdict(self.radio))
+
+    @property
+    def propagation(self) -> Propagation:
+        """How power decays and scatters."""
+        kappas = (10 ** (value / 10) for value in (self.kappa_bs_db, self.kappa_ris_db))
+        return Propagation(self.system.wavelength_m, self.exponent_los, self.exponent_ris, *kappas)
 
     def places_m(self, name: str) -> torch.Tensor:
         """The points in use, float64: ``bs`` [I, 3], ``ris`` [R, 3] or ``ue`` [J, 3] (before a box displaces them)."""
