@@ -5,8 +5,8 @@
 after the pilots are removed. Links of base station and surface have a line of sight alone, the others are Rician:
 kappa / (1 + kappa) of the power in the path, the rest scattered.
 
-Source: Zhang, Wang, Tay, arXiv 2306.07504, signal model. Path loss beta(r) = (lambda / 4 pi)^2 r^-exponent and fading that
-is independent over subcarriers are our choices.
+Source: Zhang, Wang, Tay, arXiv 2306.07504, signal model. Path loss beta(r) = (lambda / 4 pi)^2 r^-exponent and fading
+that is independent over subcarriers are our choices.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _RIS_MODES = (0, 1, 4)
 
 
 def num_path_unknowns(num_paths: int) -> int:
-    """n = 5 + 3 (L - 1)."""
+    """Unknowns of L paths without their gains: n = 5 + 3 (L - 1)."""
     return len(_LOS_MODES) + len(_RIS_MODES) * (num_paths - 1)
 
 
@@ -38,8 +38,8 @@ def fisher(
     """F = (2 / sigma_e^2) Re(D^H D), D = derivatives of the mean, without building D; F = n + 2L.
 
     Two columns with coefficients a, a' (g_l for a path parameter, 1 and j for Re g, Im g) give
-    F_ij = (2 / sigma_e^2) Re(conj(a) a' prod_q x_q^H x'_q), x_q the axis' steering vector or, on the parameter's own axis,
-    its derivative.
+    F_ij = (2 / sigma_e^2) Re(conj(a) a' prod_q x_q^H x'_q), x_q the steering vector of axis q or, on the parameter's
+    own axis, its derivative.
 
     Args:
         sizes, slopes: of the axes, see ``modes``.

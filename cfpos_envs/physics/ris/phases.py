@@ -3,8 +3,8 @@
 With v(out, in) = a(out) * conj(a(in)), a = response of the surface's elements, a profile phi gives the path over the
 surface the array gain rho = v^H phi, |rho| <= N_R.
 
-Source: Zhang, Wang, Tay, arXiv 2306.07504, phase design: maximise the mean of |rho|^2 over a sector, relax the moduli, take
-the phases of the dominant singular vector. That vector is one narrow beam once the sector is wider than a beam
+Source: Zhang, Wang, Tay, arXiv 2306.07504, phase design: maximise the mean of |rho|^2 over a sector, relax the moduli,
+take the phases of the dominant singular vector. That vector is one narrow beam once the sector is wider than a beam
 (half-width in cosines times n / 2 above 1, 5.7 degrees for 20 x 20 elements); the chirp is our answer to that.
 """
 
@@ -42,7 +42,7 @@ def element_response(cosines: Float[Tensor, "*batch 2"], shape: tuple[int, int])
 def cascade(
     outgoing: Float[Tensor, "*batch 2"], incoming: Float[Tensor, "*#batch 2"], shape: tuple[int, int]
 ) -> Complex[Tensor, "*batch NR"]:
-    """v = a(outgoing) * conj(a(incoming)); the profile phi = v sends everything into that direction.
+    """Both hops in one vector, v = a(outgoing) * conj(a(incoming)); the profile phi = v sends everything into that direction.
 
     Args:
         outgoing, incoming: cosines at the surface, see ``geometry.ris_cosines``.
@@ -58,7 +58,7 @@ def array_gain(
     incoming: Float[Tensor, "*#batch 2"],
     shape: tuple[int, int],
 ) -> Complex[Tensor, "*batch"]:
-    """rho = v^H phi.
+    """What a profile makes of a path, rho = v^H phi.
 
     Args:
         phases: profile phi.
@@ -110,8 +110,8 @@ def balanced_profile(
 ) -> Complex[Tensor, " NR"]:
     """Serves all base stations alike: maximises sum_i log(mean over the sector of |v_i^H phi|^2).
 
-    Fixed point phi <- exp(j arg(sum_i S_i phi / (phi^H S_i phi))), S_i = sum v v^H of base station i, from several random
-    starts; the start whose worst base station fares best wins. The same on the plain sum would serve one alone.
+    Fixed point phi <- exp(j arg(sum_i S_i phi / (phi^H S_i phi))), S_i = sum v v^H of base station i, from several
+    random starts; the start whose worst base station fares best wins. The same on the plain sum would serve one alone.
     Computed once per set of arguments.
 
     Args:

@@ -2,9 +2,10 @@
 
     y_{t,s,n} = g_0 d(tau_0)_n + s g_1 (v^H phi_t) d(tau_1)_n + fading + noise,      s = +1, -1
 
-with g_1 before the surface's array gain: half the sum of a pair holds the line of sight, half the difference the surface.
+with g_1 before the surface's array gain: half the sum of a pair holds the line of sight, half the difference the path
+over the surface.
 
-Source: the benchmark of Zhang, Wang, Tay, arXiv 2306.07504, with one antenna at either end; the pairing of profiles is ours.
+Source: a benchmark of Zhang, Wang, Tay, arXiv 2306.07504, with one antenna at either end; pairs of profiles are ours.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Scene(TensorState):
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """UE [B, J, I, 3], base station [B, J, I, 3], surfaces [B, J, I, R, 3], rotation [B, J, I, 3, 3] of each pair."""
+        """Of each pair: UE [B, J, I, 3], base station [B, J, I, 3], surfaces [B, J, I, R, 3], rotation [B, J, I, 3, 3]."""
         batch = self.bias_m.shape
         return (
             self.ue_m.unsqueeze(2).expand(*batch, 3),
@@ -304,7 +304,7 @@ def _draw_links_m(config: RisConfig, ue_m: Tensor, streams: Streams) -> Tensor |
 
 
 def _draw_siso(config: RisConfig, scene: Scene, streams: Streams) -> SisoMeasurements:
-    """First surface alone; its profiles are the same in all episodes of a seed, its power and noise those of the block."""
+    """First surface alone; its profiles are the same in all episodes of a seed, power and noise those of the block."""
     system = config.system
     profiles = designs.random_profiles(
         streams.fresh("profiles"), max(system.num_slots // 2, 1), system.num_ris_elements
