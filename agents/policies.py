@@ -41,6 +41,7 @@ class MaddpgPolicies(Agent):
 
     name = "maddpg"
     config_class = MaddpgConfig
+    remedy = "lower lr_actor and lr_critic or set grad_clip and reward_clip"
 
     def __init__(self, env: Any, config: MaddpgConfig) -> None:
         self.config = config
