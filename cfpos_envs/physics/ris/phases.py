@@ -42,7 +42,7 @@ def element_response(cosines: Float[Tensor, "*batch 2"], shape: tuple[int, int])
 def cascade(
     outgoing: Float[Tensor, "*batch 2"], incoming: Float[Tensor, "*#batch 2"], shape: tuple[int, int]
 ) -> Complex[Tensor, "*batch NR"]:
-    """Both hops in one vector, v = a(outgoing) * conj(a(incoming)); the profile phi = v sends everything into that direction.
+    """Both hops in one vector, v = a(outgoing) * conj(a(incoming)); the profile phi = v sends all power there.
 
     Args:
         outgoing, incoming: cosines at the surface, see ``geometry.ris_cosines``.

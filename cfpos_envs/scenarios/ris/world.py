@@ -66,7 +66,7 @@ class Scene(TensorState):
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each pair: UE [B, J, I, 3], base station [B, J, I, 3], surfaces [B, J, I, R, 3], rotation [B, J, I, 3, 3]."""
+        """Of each pair: UE, base station [B, J, I, 3], surfaces [B, J, I, R, 3] and rotation [B, J, I, 3, 3]."""
         batch = self.bias_m.shape
         return (
             self.ue_m.unsqueeze(2).expand(*batch, 3),
