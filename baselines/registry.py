@@ -30,6 +30,10 @@ _paths: dict[str, str] = {
     "toa-nlos-drop": "baselines.timing.nlos:ToaNlosDrop",
     "toa-oracle": "baselines.timing.nlos:ToaOracle",
     "joint-cp": "baselines.timing.joint:JointCp",
+    "ris-wls": "baselines.ris.policies:RisWls",
+    "ris-wls-paper": "baselines.ris.policies:RisWlsPaper",
+    "ris-ls": "baselines.ris.policies:RisLs",
+    "ris-aoa-toa": "baselines.ris.policies:RisAoaToa",
 }
 
 
