@@ -40,7 +40,7 @@ def element_response(cosines: Float[Tensor, "*batch 2"], shape: tuple[int, int])
 
 
 def cascade(
-    outgoing: Float[Tensor, "*batch 2"], incoming: Float[Tensor, "*#batch 2"], shape: tuple[int, int]
+    outgoing: Float[Tensor, "*#batch 2"], incoming: Float[Tensor, "*#batch 2"], shape: tuple[int, int]
 ) -> Complex[Tensor, "*batch NR"]:
     """Both hops in one vector, v = a(outgoing) * conj(a(incoming)); the profile phi = v sends all power there.
 
@@ -54,7 +54,7 @@ def cascade(
 
 def array_gain(
     phases: Complex[Tensor, "*#batch NR"],
-    outgoing: Float[Tensor, "*batch 2"],
+    outgoing: Float[Tensor, "*#batch 2"],
     incoming: Float[Tensor, "*#batch 2"],
     shape: tuple[int, int],
 ) -> Complex[Tensor, "*batch"]:
