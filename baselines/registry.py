@@ -34,6 +34,7 @@ _paths: dict[str, str] = {
     "ris-wls-paper": "baselines.ris.policies:RisWlsPaper",
     "ris-ls": "baselines.ris.policies:RisLs",
     "ris-aoa-toa": "baselines.ris.policies:RisAoaToa",
+    "ris-siso": "baselines.ris.policies:RisSiso",
 }
 
 

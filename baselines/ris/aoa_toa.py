@@ -1,4 +1,4 @@
-"""Benchmark: one path, its direction and its delay, the clock taken to be right. Its error is c times the clock bias."""
+"""Benchmark: direction and delay of one path, the clock taken to be right; its error is c times the clock bias."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from baselines.ris.wls import PathFixes
 def along_strongest_path(
     channels: ChannelEstimate, fixes: PathFixes, window_m: float
 ) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3 3"]]:
-    """p = s_l + t_l u_l for the path l of the largest gain, and its covariance.
+    """Position p = s_l + t_l u_l for the path l of the largest gain, and its covariance.
 
     Args:
         channels: of stage 1.

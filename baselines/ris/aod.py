@@ -57,7 +57,7 @@ def departure_1d(
     grid = torch.linspace(-1.0, 1.0, points, dtype=known.dtype, device=known.device)
     ratio = on_grid(seen, slope, grid) / on_grid(left, slope, grid).clamp(min=FLOOR * n)
     best = grid[ratio.argmax(dim=-1)]
-    return _climb_ratio(seen, left, slope, FLOOR * n, best, 2.0 / (points - 1))
+    return climb_ratio(seen, left, slope, FLOOR * n, best, 2.0 / (points - 1))
 
 
 def departure_2d(
@@ -91,11 +91,27 @@ def departure_2d(
             other = 1 - axis
             lines = [_along(polynomial, axis, slopes[other], found[other]) for polynomial in (seen, left)]
             step = float(grids[axis][1] - grids[axis][0])
-            found[axis] = _climb_ratio(lines[0], lines[1], slopes[axis], floor, found[axis], step)
+            found[axis] = climb_ratio(lines[0], lines[1], slopes[axis], floor, found[axis], step)
     return torch.stack(found, dim=-1)
 
 
-def _climb_ratio(seen: Tensor, left: Tensor, slope: float, floor: float, start: Tensor, step: float) -> Tensor:
+def climb_ratio(
+    seen: Complex[Tensor, "*batch lags"],
+    left: Complex[Tensor, "*batch lags"],
+    slope: float,
+    floor: float,
+    start: Float[Tensor, "*batch"],
+    step: float,
+) -> Float[Tensor, "*batch"]:
+    """Maximum of seen(x) / max(left(x), floor) within ``step`` of ``start`` and within [-1, 1].
+
+    Args:
+        seen, left: trigonometric polynomials, see ``harmonics``.
+        slope: w.
+        floor: of the denominator.
+        start, step: bracket.
+    """
+
     def slopes(x: Tensor) -> tuple[Tensor, Tensor]:
         top, top_1, top_2 = evaluate(seen, slope, x)
         below, below_1, below_2 = evaluate(left, slope, x)

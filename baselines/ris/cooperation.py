@@ -1,4 +1,4 @@
-"""Several base stations and UEs: fixes of single pairs weighted by their information, UEs tied by measured differences."""
+"""Several base stations and UEs: fixes of pairs weighted by their information, UEs tied by measured differences."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def fuse(
 ) -> Fused:
     """Joint weighted least squares: (W_j + ties) p = sum_i W_ij p_ij + ties times differences.
 
-    With Delta_j = p_0 - p_j measured and A_j the inverse of its covariance, A_j stands in the blocks of UE 0 and UE j, its
-    negative between them, and A_j Delta_j is added for UE 0 and taken from UE j.
+    With Delta_j = p_0 - p_j measured and A_j the inverse of its covariance, A_j stands in the blocks of UE 0 and UE
+    j, its negative between them, and A_j Delta_j is added for UE 0 and taken from UE j.
 
     Args:
         position_m: p_ij of every pair.

@@ -54,7 +54,7 @@ def line_of_sight_direction(
 def surface_direction(
     cosines: Float[Tensor, "T R 2"], rotation: Float[Tensor, "T 3 3"]
 ) -> tuple[Float[Tensor, "T R 3"], Float[Tensor, "T R 3 2"]]:
-    """u = -R (theta_1, theta_2, +sqrt(1 - theta_1^2 - theta_2^2)) and its error map; |theta| at most 0.995.
+    """Direction u = -R (theta_1, theta_2, +sqrt(1 - theta_1^2 - theta_2^2)) and its error map; |theta| at most 0.995.
 
     Args:
         cosines: theta at the UE.

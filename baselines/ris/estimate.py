@@ -71,9 +71,9 @@ def pair_channels(measurements: RisMeasurements, links: Links, options: ChannelO
     return ChannelEstimate.joined(parts)
 
 
-def in_chunks(count: int, function: Callable[[slice], Any]) -> list[Any]:
-    """``function`` of slices that cover ``count`` pairs."""
-    return [function(slice(low, low + _CHUNK_LINKS)) for low in range(0, max(count, 1), _CHUNK_LINKS)]
+def in_chunks(count: int, function: Callable[[slice], Any], size: int = _CHUNK_LINKS) -> list[Any]:
+    """``function`` of slices of at most ``size`` that cover ``count`` pairs."""
+    return [function(slice(low, low + size)) for low in range(0, max(count, 1), size)]
 
 
 def select(value: Any, rows: slice) -> Any:

@@ -1,7 +1,8 @@
 """Stage 2, reference: the extended invariance principle, least squares on all channel parameters together.
 
-Minimising (eta - f(p, b))^T F_e (eta - f(p, b)) is asymptotically maximum likelihood (Zhang, Wang, Tay, arXiv 2306.07504);
-the weighted least squares over path positions is the same up to second order and the correlation between paths.
+Minimising (eta - f(p, b))^T F_e (eta - f(p, b)) is asymptotically maximum likelihood (Zhang, Wang, Tay, arXiv
+2306.07504); the weighted least squares over path positions is the same up to second order and the correlation
+between paths.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 def least_squares_gains(
     vectors: Sequence[Complex[Tensor, "T L _n"]], matched: Complex[Tensor, "T L"], present: Bool[Tensor, "T L"]
 ) -> Complex[Tensor, "T L"]:
-    """g = (Hadamard product of the Gram matrices V_q^H V_q)^-1 v(l)^H Y; zero for absent paths.
+    """Gains g = (Hadamard product of the Gram matrices V_q^H V_q)^-1 v(l)^H Y; zero for absent paths.
 
     Args:
         vectors: steering of every mode, double precision.

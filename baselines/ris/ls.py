@@ -19,7 +19,7 @@ LONGEST_STEP_M = 5.0
 def nearest_to_lines(
     links: Links, cosines: Float[Tensor, "T L 2"], present: Bool[Tensor, "T L"]
 ) -> Float[Tensor, "T 3"]:
-    """p = argmin sum_l |(I - u_l u_l^T)(p - s_l)|^2, u_l from the arrival cosines alone.
+    """Point p = argmin sum_l |(I - u_l u_l^T)(p - s_l)|^2, u_l from the arrival cosines alone.
 
     Args:
         links: where everything is.
@@ -55,7 +55,7 @@ def fit_cosines(
 
 
 def cosine_slopes(links: Links, position_m: Float[Tensor, "T 3"], present: Bool[Tensor, "T L"]) -> Tensor:
-    """d theta / dp, [T, 2L, 3]; zero rows for absent paths."""
+    """Derivatives d theta / dp, [T, 2L, 3]; zero rows for absent paths."""
     rows = theta_rows(present.shape[-1])
     slopes = position_jacobian(position_m, links.bs_m, links.ris_m, links.rotation)[..., rows, :3]
     return slopes * present.repeat_interleave(2, dim=-1).unsqueeze(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from baselines.ris.estimate import (
     ris_measurements,
     select,
 )
+from baselines.ris.siso import SisoFixes, locate_siso
 from baselines.ris.stage1 import ChannelOptions
 from baselines.ris.stage2 import SOLVERS, PairFixes, channel_quality, locate_pairs, path_fixes
 from cfpos_envs.physics.ris.information import clock_variance, without_clock
@@ -29,6 +30,8 @@ from cfpos_envs.ris_measurements import RisMeasurements
 LABELS = ("energy", "delay")
 CHANNELS = {"full": ChannelOptions(), "paper": ChannelOptions("1d", "energy", True, refine=0, gate=0.0)}
 FARTHEST_M = 60.0
+# The single-antenna search holds a table of all directions and delays per link.
+_CHUNK_SISO = 8
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,34 @@ class RisAoaToa(RisEstimator):
         fixes = path_fixes(links, channels, channel_quality(system, channels))
         position, covariance = aoa_toa.along_strongest_path(channels, fixes, system.window_m)
         return _averaged(measurements, position, covariance, channels.valid)
+
+
+class RisSiso(RisEstimator):
+    """Benchmark: one antenna at either end, departure at one surface and two delays."""
+
+    name = "ris-siso"
+
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        siso, system = measurements.siso, measurements.system
+        if siso is None:
+            raise ValueError("ris-siso needs measurements.siso (one antenna, profiles in pairs); fill it, see its page")
+        links = pair_links(measurements)
+        received = siso.received.flatten(0, 2)
+        pairs = received.shape[0] // max(len(siso.phases), 1)
+        phases = siso.phases.repeat_interleave(pairs, dim=0)
+        last = (system.ris_shape, system.slopes[4], system.window_m)
+        found: SisoFixes = joined(
+            in_chunks(
+                len(received),
+                lambda rows: locate_siso(select(links, rows), phases[rows], received[rows], *last),
+                size=_CHUNK_SISO,
+            )
+        )
+        shape = measurements.received.shape[:3]
+        unknown = torch.eye(3, dtype=torch.float64, device=received.device).expand(len(received), 3, 3) * FARTHEST_M**2
+        estimate = _averaged(measurements, found.position_m, unknown, found.valid)
+        bias = found.bias_m.unflatten(0, shape)[..., 0]
+        return replace(estimate, bias_m=torch.where(estimate.valid, bias, 0.0))
 
 
 def _weighted(measurements: RisMeasurements, channel: ChannelOptions, solver: str, farthest_m: float) -> RisEstimate:

@@ -118,7 +118,7 @@ def candidate_energy(
     exists: Bool[Tensor, "T C"],
     slope: float,
     noise: Float[Tensor, " T"],
-    columns: int,
+    entries: int,
 ) -> Float[Tensor, "T C"]:
     """Least-squares energies of candidate parameters of one axis on its own unfolding; -inf for those that are none.
 
@@ -127,10 +127,10 @@ def candidate_energy(
         candidates, exists: as MUSIC found them.
         slope: w of the axis.
         noise: variance per entry to correct for.
-        columns: of the unfolding, that is entries of the block over n.
+        entries: of the whole block.
     """
     steering = mode_vector(candidates, covariance.shape[-1], slope).mT
     inverse_gram, pseudo_inverse = masked_pseudo_inverse(steering, exists)
     power = (pseudo_inverse @ covariance @ pseudo_inverse.mH).diagonal(dim1=-2, dim2=-1).real
     spread = inverse_gram.diagonal(dim1=-2, dim2=-1).real
-    return torch.where(exists, power - noise.unsqueeze(-1) * columns * spread, -math.inf)
+    return torch.where(exists, power - noise.unsqueeze(-1) * (entries // covariance.shape[-1]) * spread, -math.inf)

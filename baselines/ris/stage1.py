@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -41,7 +40,7 @@ class ChannelOptions:
         matching: ``projection``, ``energy`` or ``delay``, see ``matching``.
         correct_noise: take the noise's share out of the energies that are ranked.
         refine: Gauss-Newton steps on the likelihood.
-        gate: paths with |g|^2 U B N below this many noise variances are dropped and the rest is estimated again; 0: off.
+        gate: paths with |g|^2 U B N below this many noise variances are dropped, the rest estimated again; 0: off.
     """
 
     aod: str = "2d"
@@ -145,7 +144,9 @@ def estimate_channels(
     return found
 
 
-def _gated(system: RisSystem, received: Tensor, departures: Tensor, options: ChannelOptions, present: Tensor) -> Any:
+def _gated(
+    system: RisSystem, received: Tensor, departures: Tensor, options: ChannelOptions, present: Tensor
+) -> ChannelEstimate:
     """Estimate, drop what is too weak, estimate what is left again, until nothing is dropped."""
     found = _once(system, received, departures, options, present)
     kept = found.present & (found.statistic >= options.gate)
@@ -158,11 +159,11 @@ def _gated(system: RisSystem, received: Tensor, departures: Tensor, options: Cha
         other = _gated(system, received[again], departures[again], options, kept[again])
         # The statistic of a dropped path stays what it was dropped for.
         statistic = torch.where(kept[again], other.statistic, found.statistic[again])
-        other = ChannelEstimate(**{**other.__dict__, "statistic": statistic})
+        other = replace(other, statistic=statistic)
         found = found.with_rows(again, other)
     valid, remaining = found.valid.clone(), found.present.clone()
     valid[hopeless], remaining[hopeless] = False, kept[hopeless]
-    return ChannelEstimate(**{**found.__dict__, "valid": valid, "present": remaining})
+    return replace(found, valid=valid, present=remaining)
 
 
 def _once(
@@ -175,13 +176,15 @@ def _once(
     departure = torch.cat((_line_of_sight(matrices, system, departures, present, options.aod), departures), dim=1)
     correction = noise if options.correct_noise else torch.zeros_like(noise)
     parts = separate(received, departure, present, slopes, correction)
-    match = _by_projection if options.matching == "projection" else _by_rank
-    arrival, delay = match(system, matrices, parts, present, correction, options.matching)
+    lists, entries = _candidates(system, matrices, present), u1 * u2 * b1 * b2 * n
+    if options.matching == "projection":
+        arrival, delay = _by_projection(system, lists, parts, present)
+    else:
+        arrival, delay = _by_rank(lists, parts, present, correction, entries, options.matching)
     start = torch.cat((arrival, departure, delay.unsqueeze(-1)), dim=-1)
     parameters, gains = refine(received, sizes, slopes, start, present, options.refine)
     delay = unwrapped(parameters[..., DELAY_MODE], present, system.window_m)
     parameters = torch.cat((parameters[..., :DELAY_MODE], delay.unsqueeze(-1)), dim=-1)
-    entries = u1 * u2 * b1 * b2 * n
     statistic = gains.abs().square() * entries / noise.clamp(min=torch.finfo(noise.dtype).tiny).unsqueeze(-1)
     finite = torch.isfinite(parameters).all(dim=(-1, -2)) & torch.isfinite(statistic).all(dim=-1)
     return ChannelEstimate(parameters, gains, noise, present, statistic, finite)
@@ -203,46 +206,54 @@ def _line_of_sight(
     return torch.stack(axes, dim=-1).unsqueeze(1)
 
 
-def _peaks(system: RisSystem, matrices: Covariances, present: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Any]:
-    """Covariances of the two axes of the UE, their MUSIC peaks, and delays with existence, unwrapped."""
+@dataclass(frozen=True)
+class _List:
+    """The MUSIC peaks of one axis, and the covariance and the slope that they come from."""
+
+    covariance: Tensor
+    peaks: Tensor
+    exists: Tensor
+    slope: float
+
+
+def _candidates(system: RisSystem, matrices: Covariances, present: Tensor) -> tuple[_List, _List, _List]:
+    """Delays, unwrapped, and cosines on both axes of the UE."""
     paths, sources = present.shape[-1], present.sum(dim=-1)
-    slopes = system.slopes
     axes = [axis_covariance(matrices.ue, system.ue_shape, axis) for axis in range(2)]
-    cosines = [music(axes[axis], slopes[UE_MODES[axis]], paths, sources) for axis in range(2)]
-    delays, exists = music(matrices.subcarriers, slopes[DELAY_MODE], paths, sources)
-    return axes, cosines, unwrapped(delays, exists, system.window_m), exists
+    modes = ((matrices.subcarriers, DELAY_MODE), *zip(axes, UE_MODES))
+    delay, first, second = (
+        _List(matrix, *music(matrix, system.slopes[mode], paths, sources), system.slopes[mode])
+        for matrix, mode in modes
+    )
+    return replace(delay, peaks=unwrapped(delay.peaks, delay.exists, system.window_m)), first, second
 
 
 def _by_projection(
-    system: RisSystem, matrices: Covariances, parts: Separation, present: Tensor, _: Tensor, __: str
+    system: RisSystem, lists: tuple[_List, _List, _List], parts: Separation, present: Tensor
 ) -> tuple[Tensor, Tensor]:
-    slopes = system.slopes
-    _, cosines, delays, exists = _peaks(system, matrices, present)
-    delay = matching.project_delays(parts.signatures, delays, exists, present, slopes[DELAY_MODE])
-    wave = mode_vector(delay, system.num_subcarriers, slopes[DELAY_MODE]).conj()
+    """Arrival cosines and delays of all paths by their own signatures."""
+    delays, first, second = lists
+    delay = matching.project_delays(parts.signatures, delays.peaks, delays.exists, present, delays.slope)
+    wave = mode_vector(delay, system.num_subcarriers, delays.slope).conj()
     focused = (parts.signatures @ wave.unsqueeze(-1)).squeeze(-1).unflatten(-1, system.ue_shape)
-    candidates, there = zip(*cosines)
-    arrival = matching.project_angles(focused, candidates, there, (slopes[UE_MODES[0]], slopes[UE_MODES[1]]))
+    arrival = matching.project_angles(
+        focused, (first.peaks, second.peaks), (first.exists, second.exists), (first.slope, second.slope)
+    )
     return arrival, delay
 
 
 def _by_rank(
-    system: RisSystem, matrices: Covariances, parts: Separation, present: Tensor, noise: Tensor, label: str
+    lists: tuple[_List, _List, _List], parts: Separation, present: Tensor, noise: Tensor, entries: int, label: str
 ) -> tuple[Tensor, Tensor]:
-    u1, u2, b1, b2, n = system.sizes
-    slopes, entries = system.slopes, u1 * u2 * b1 * b2 * n
-    axes, cosines, delays, exists = _peaks(system, matrices, present)
-    lists = [(matrices.subcarriers, delays, exists, slopes[DELAY_MODE])]
-    lists += [(axes[i], *cosines[i], slopes[UE_MODES[i]]) for i in range(2)]
-    energies = [
-        candidate_energy(matrix, x, there, slope, noise, entries // matrix.shape[-1])
-        for matrix, x, there, slope in lists
-    ]
+    """Arrival cosines and delays of all paths by rank of energy."""
     path_energy = torch.where(present, parts.energy, -torch.inf)
-    matched = [matching.by_energy(path_energy, energy, entry[1]) for energy, entry in zip(energies, lists)]
+    energies = [
+        candidate_energy(entry.covariance, entry.peaks, entry.exists, entry.slope, noise, entries) for entry in lists
+    ]
+    matched = [matching.by_energy(path_energy, energy, entry.peaks) for energy, entry in zip(energies, lists)]
     if label == "delay":
-        rank = matching.line_of_sight_rank(energies[0], delays)
-        labelled = [matching.by_delay(path_energy, energy, entry[1], rank) for energy, entry in zip(energies, lists)]
+        rank = matching.line_of_sight_rank(energies[0], lists[0].peaks)
+        labelled = [matching.by_delay(path_energy, energy, entry.peaks, rank) for energy, entry in zip(energies, lists)]
         # Without a line of sight the smallest delay is nobody's.
         matched = [torch.where(present[:, :1], one, other) for one, other in zip(labelled, matched)]
     return wrapped_cosine(torch.stack(matched[1:], dim=-1)), matched[0]
