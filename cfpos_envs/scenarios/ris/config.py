@@ -88,7 +88,7 @@ class RisConfig:
     exponent_los: float = 4.0
     exponent_ris: float = 2.0
     snr_db: float = 10.0
-    bias_ns: float | tuple[float, float] = 20.0
+    bias_ns: float | Sequence[float] = 20.0
     bias_step_ns: float = 5.0
     los_blocked: float = 0.0
     bs_positions_m: Sequence[Sequence[float]] = ((0.0, 0.0, 0.0), (20.0, 2.0, 1.0))
@@ -165,7 +165,9 @@ class RisConfig:
     @property
     def bias_range_ns(self) -> tuple[float, float]:
         """Lowest and highest clock bias of the first UE at the first base station."""
-        return self.bias_ns if isinstance(self.bias_ns, tuple) else (self.bias_ns, self.bias_ns)
+        if isinstance(self.bias_ns, Sequence):
+            return self.bias_ns[0], self.bias_ns[1]
+        return self.bias_ns, self.bias_ns
 
     @cached_property
     def radio(self) -> RisRadio:
