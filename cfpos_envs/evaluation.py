@@ -245,7 +245,10 @@ def _now(scenario: Scenario[Any]) -> float:
 
 
 def _area_centre(scenario: Scenario[Any], measurements: Any) -> Tensor:
-    """Both coordinates of the centre of the square area, metres."""
+    """The coordinates of the centre of the area, metres: what the scenario says, else the middle of its square."""
+    centre = getattr(scenario, "area_centre_m", None)
+    if centre is not None:
+        return torch.as_tensor(centre)
     known = (getattr(measurements, name, None) for name in ("radio", "model"))
     side_m = next((part.side_m for part in known if part is not None), getattr(scenario.config, "side_m", None))
     if side_m is None:

@@ -213,3 +213,15 @@ _TOA = "cfpos_envs.scenarios.toa.game:ToaScenario"
 register("toa-v0", _TOA, family="toa")
 register("tdoa-v0", _TOA, family="tdoa")
 register("rtt-v0", _TOA, family="rtt")
+
+# Small arrays, two UEs, clocks off by up to 12 m.
+register(
+    "ris-v0",
+    "cfpos_envs.scenarios.ris.game:RisScenario",
+    preset="small",
+    num_ues=2,
+    ue_box_m=1.5,
+    bias_ns=[0.0, 40.0],
+    phases="chirp",
+    sector_deg=8.0,
+)

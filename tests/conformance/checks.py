@@ -324,7 +324,7 @@ def check_global_randomness_is_unused(env_id: str) -> None:
 
 def check_train_and_test_share_no_site(env_id: str) -> None:
     train, test = make_scenario(env_id, split="train"), make_scenario(env_id, split="test")
-    known: set[tuple[float, float]] = set()
+    known: set[tuple[float, ...]] = set()
     for seed in range(2):
         known |= site_points(train, train.reset(Streams(seed, "train"), 16))
     assert len(known) > 3, "training has hardly any site"
@@ -341,11 +341,13 @@ def tensors_of(measurements: Any) -> dict[str, Tensor]:
     return {name: value for name, value in vars(measurements).items() if isinstance(value, Tensor)}
 
 
-def site_points(scenario: Any, state: Any) -> set[tuple[float, float]]:
-    """All access point positions of a batch."""
-    positions = getattr(scenario.measurements(state), "ap_positions_m", None)
-    positions = state.ap_positions_m if positions is None else positions
-    return {(x, y) for x, y in positions.reshape(-1, 2).tolist()}
+def site_points(scenario: Any, state: Any) -> set[tuple[float, ...]]:
+    """All access point positions of a batch; where the network always stands still, all places of its users."""
+    for holder in (scenario.measurements(state), state):
+        positions = getattr(holder, "ap_positions_m", None)
+        if positions is not None:
+            return {tuple(point) for point in positions.reshape(-1, 2).tolist()}
+    return {tuple(point) for point in scenario.truth(state)["true_position"].flatten(0, 1).tolist()}
 
 
 CHECKS: list[Callable[[str], None]] = [value for name, value in list(globals().items()) if name.startswith("check_")]
