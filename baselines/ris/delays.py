@@ -21,6 +21,8 @@ def unwrapped(
         Delays in [0, 2 window): those below the start of the longest arc without delays gain one window.
     """
     delays = torch.remainder(delays_m, window_m)
+    # A tiny negative delay is rounded up to the window itself.
+    delays = torch.where(delays < window_m, delays, 0.0)
     # An absent delay stands in the place of the first present one: it opens no gap.
     first = delays.gather(-1, present.int().argmax(dim=-1, keepdim=True))
     ordered = torch.where(present, delays, first).sort(dim=-1).values

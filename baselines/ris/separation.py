@@ -12,6 +12,9 @@ from torch import Tensor
 
 from cfpos_envs.physics.ris.modes import BS_MODES, mode_vector
 
+# Smallest noise that double precision can tell from none, relative to the whole power.
+_ROUNDING = 1e-15
+
 
 @dataclass(frozen=True)
 class Covariances:
@@ -51,6 +54,8 @@ def axis_covariance(
 def noise_variance(bs: Complex[Tensor, "T B B"], present: Int[Tensor, " T"], columns: int) -> Float[Tensor, " T"]:
     """Noise per entry: the mean of the B - L smallest eigenvalues of the covariance over the base station's array.
 
+    At least rounding noise, so that nothing divides by zero where there is none.
+
     Args:
         bs: S over ``columns`` columns.
         present: L of every trial, less than B.
@@ -58,7 +63,8 @@ def noise_variance(bs: Complex[Tensor, "T B B"], present: Int[Tensor, " T"], col
     """
     values = torch.linalg.eigvalsh(bs).flip(-1)
     below = torch.arange(values.shape[-1], device=bs.device) >= present.unsqueeze(-1)
-    return (values * below).sum(dim=-1).clamp(min=0.0) / (below.sum(dim=-1) * columns)
+    mean = (values * below).sum(dim=-1) / below.sum(dim=-1)
+    return torch.maximum(mean, _ROUNDING * values.sum(dim=-1)) / columns
 
 
 @dataclass(frozen=True)

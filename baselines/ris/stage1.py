@@ -185,7 +185,7 @@ def _once(
     parameters, gains = refine(received, sizes, slopes, start, present, options.refine)
     delay = unwrapped(parameters[..., DELAY_MODE], present, system.window_m)
     parameters = torch.cat((parameters[..., :DELAY_MODE], delay.unsqueeze(-1)), dim=-1)
-    statistic = gains.abs().square() * entries / noise.clamp(min=torch.finfo(noise.dtype).tiny).unsqueeze(-1)
+    statistic = gains.abs().square() * entries / noise.unsqueeze(-1)
     finite = torch.isfinite(parameters).all(dim=(-1, -2)) & torch.isfinite(statistic).all(dim=-1)
     return ChannelEstimate(parameters, gains, noise, present, statistic, finite)
 
