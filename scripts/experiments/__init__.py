@@ -23,6 +23,15 @@ EXPERIMENTS = {
     "toa-joint": "toa_joint",
     "toa-clocks": "toa_clocks",
     "toa-waveforms": "toa_waveforms",
+    "ris-snr": "ris_snr",
+    "ris-clock": "ris_clock",
+    "ris-slots": "ris_slots",
+    "ris-elements": "ris_elements",
+    "ris-surfaces": "ris_surfaces",
+    "ris-rician": "ris_rician",
+    "ris-los": "ris_los",
+    "ris-phases": "ris_phases",
+    "ris-cooperation": "ris_cooperation",
 }
 """Name on the command line -> module in this folder."""
 
