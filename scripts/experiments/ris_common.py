@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from baselines import make_policy
@@ -202,8 +203,21 @@ def draw_panel(
             )
     first = [row for row in rows if row["policy"] == policies[0]]
     axes.plot([row[x] for row in first], [row[bound] for row in first], ":", color="black", label="bound")
-    axes.set_yscale("log")
+    readable_log(axes)
     axes.grid(True, which="major", color="#E4E4E4")
+
+
+def readable_log(axes: Axes) -> None:
+    """Logarithmic vertical axis with plain numbers, as many as there is room for.
+
+    Args:
+        axes: with everything drawn.
+    """
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def rms(values: Tensor) -> float:

@@ -45,6 +45,7 @@ def test_presets_and_overrides() -> None:
         ue_positions_m=((10.0, 10.0, -10.0),), bias_ns=(-1, 2)
     )
     assert hash(small) == hash(dataclasses.replace(small))
+    assert RisConfig(los_blocked=True) == RisConfig(los_blocked=1.0)
 
 
 @pytest.mark.parametrize(
