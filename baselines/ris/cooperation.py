@@ -8,10 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.physics.ris.information import cooperative_information, covariance_bound
-
-# A difference that is measured exactly would have infinite weight.
-_SMALLEST_LINK_VARIANCE_M2 = 1e-12
+from cfpos_envs.physics.ris.information import covariance_bound
 
 
 @dataclass(frozen=True)
@@ -35,38 +32,47 @@ def fuse(
     link_offset_m: Float[Tensor, "B _links 3"] | None,
     link_covariance_m2: Float[Tensor, "B _links 3 3"] | None,
 ) -> Fused:
-    """Joint weighted least squares: (W_j + ties) p = sum_i W_ij p_ij + ties times differences.
+    """Joint weighted least squares over all pairs and links.
 
-    With Delta_j = p_0 - p_j measured and A_j the inverse of its covariance, A_j stands in the blocks of UE 0 and UE
-    j, its negative between them, and A_j Delta_j is added for UE 0 and taken from UE j.
+    The minimum of sum_ij |p_j - p_ij|^2_{W_ij} + sum_j |p_0 - p_j - Delta_j|^2_{S_j^-1}, found by elimination along the
+    links, which all end at UE 0: what UE j knows arrives there as information (1 + W_j S_j)^-1 W_j, and goes back
+    likewise. Nothing singular is inverted: exact links and UEs without a fix of their own are no exception.
 
     Args:
         position_m: p_ij of every pair.
         information: W_ij, without the pair's clock, 1/m^2.
         valid: pairs that count.
-        link_offset_m, link_covariance_m2: Delta_j and its covariance; None: UEs do not measure each other.
+        link_offset_m, link_covariance_m2: Delta_j = p_0 - p_j as measured, and its covariance S_j (zero is allowed);
+            None: UEs do not measure each other.
     """
     weights = torch.where(valid[..., None, None], information, 0.0)
     own = weights.sum(dim=2)
-    right = (weights @ torch.where(valid.unsqueeze(-1), position_m, 0.0).unsqueeze(-1)).sum(dim=2).squeeze(-1)
-    located = valid.any(dim=-1)
+    pull = (weights @ torch.where(valid.unsqueeze(-1), position_m, 0.0).unsqueeze(-1)).sum(dim=2)
     if link_offset_m is not None and link_covariance_m2 is not None:
-        eye = torch.eye(3, dtype=own.dtype, device=own.device)
-        link_covariance_m2 = link_covariance_m2.to(own.dtype) + _SMALLEST_LINK_VARIANCE_M2 * eye
-        pull = torch.linalg.solve(link_covariance_m2, link_offset_m.to(own.dtype).unsqueeze(-1)).squeeze(-1)
-        right = right + torch.cat((pull.sum(dim=1, keepdim=True), -pull), dim=1)
-        located = located.any(dim=-1, keepdim=True).expand_as(located)
-    else:
-        link_covariance_m2 = None
-    joint = cooperative_information(own, link_covariance_m2)
-    everything = covariance_bound(joint)
-    blocks = everything.unflatten(-1, (-1, 3)).unflatten(-3, (-1, 3))
-    covariance = blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, 1)
-    finite = torch.isfinite(covariance).all(dim=-1).all(dim=-1)
-    # What is not determined must not reach the others through infinity times zero.
-    safe = torch.where(torch.isfinite(everything), everything, 0.0)
-    position = (safe @ right.flatten(1).unsqueeze(-1)).squeeze(-1).unflatten(-1, (-1, 3))
-    return Fused(position, covariance, located & finite)
+        own, pull = _along_links(own, pull, link_offset_m.to(own.dtype).unsqueeze(-1), link_covariance_m2.to(own.dtype))
+    covariance = covariance_bound(own)
+    located = torch.isfinite(covariance).all(dim=-1).all(dim=-1)
+    finite = torch.where(located[..., None, None], covariance, 0.0)
+    return Fused((finite @ pull).squeeze(-1), covariance, located)
+
+
+def _along_links(own: Tensor, pull: Tensor, offset: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Information [B, J, 3, 3] of every UE and its product with the position, with what comes from the others."""
+    others, pulls = own[:, 1:], pull[:, 1:]
+    arriving, arriving_pull = _through(others, pulls + others @ offset, spread)
+    first = own[:, :1] + arriving.sum(dim=1, keepdim=True)
+    first_pull = pull[:, :1] + arriving_pull.sum(dim=1, keepdim=True)
+    # A UE is not told again what came from itself.
+    rest = first - arriving
+    back, back_pull = _through(rest, first_pull - arriving_pull - rest @ offset, spread)
+    return torch.cat((first, others + back), dim=1), torch.cat((first_pull, pulls + back_pull), dim=1)
+
+
+def _through(information: Tensor, pull: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Information W and W p after an error of covariance S: (1 + W S)^-1 times them."""
+    eye = torch.eye(3, dtype=spread.dtype, device=spread.device)
+    both = torch.linalg.solve_ex(eye + information @ spread, torch.cat((information, pull), dim=-1)).result
+    return (both[..., :3] + both[..., :3].mT) / 2, both[..., 3:]
 
 
 def average(

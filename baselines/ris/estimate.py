@@ -64,11 +64,12 @@ def pair_channels(measurements: RisMeasurements, links: Links, options: ChannelO
     received = measurements.received.flatten(0, 2)
     departures, system = links.departures, measurements.system
     size = max(1, _CHUNK_SAMPLES // received[0].numel()) if len(received) else 1
-    parts = [
-        estimate_channels(system, received[low : low + size], departures[low : low + size], options)
-        for low in range(0, max(len(received), 1), size)
-    ]
-    return ChannelEstimate.joined(parts)
+    found: ChannelEstimate = joined(
+        in_chunks(
+            len(received), lambda rows: estimate_channels(system, received[rows], departures[rows], options), size
+        )
+    )
+    return found
 
 
 def in_chunks(count: int, function: Callable[[slice], Any], size: int = _CHUNK_LINKS) -> list[Any]:

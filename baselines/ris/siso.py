@@ -144,6 +144,8 @@ def locate_siso(
         slope: radians per metre and subcarrier.
         window_m: c N / B.
     """
+    if not len(received):  # transforms of nothing are refused
+        return SisoFixes(links.bs_m, links.bs_m[:, 0], torch.zeros(0, dtype=torch.bool, device=received.device))
     samples = received.to(torch.complex128)
     size = samples.abs().amax(dim=(1, 2, 3))
     usable = torch.isfinite(size) & (size > 0)

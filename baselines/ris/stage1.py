@@ -90,12 +90,6 @@ class ChannelEstimate:
             changed[entry.name] = value
         return ChannelEstimate(**changed)
 
-    @staticmethod
-    def joined(parts: list[ChannelEstimate]) -> ChannelEstimate:
-        """Several one after another."""
-        names = [entry.name for entry in fields(ChannelEstimate)]
-        return ChannelEstimate(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
-
 
 def check_system(system: RisSystem, paths: int) -> None:
     """Refuse arrays that cannot tell ``paths`` paths apart.
