@@ -122,7 +122,7 @@ def test_samples_have_the_stated_variance() -> None:
     vectors = modes.steering(system.sizes, system.slopes, scene.parameters)
     rest = world.receive(config, scene, phases) - modes.synthesise(vectors, world.gains(config, scene, phases))
     expected = world.entry_noise_variance(config) + world.fading_variances(config, scene)[0, 0, 0].sum()
-    # 345 600 entries, nearly independent.
+    # 172 800 entries, nearly independent.
     assert float(rest.abs().square().mean()) == pytest.approx(float(expected), rel=2e-2)
 
 
