@@ -167,14 +167,14 @@ def _once(
     u1, u2, b1, b2, n = sizes
     matrices = covariances(received)
     noise = noise_variance(matrices.bs, present.sum(dim=-1), u1 * u2 * n)
-    departure = torch.cat((_line_of_sight(matrices, system, departures, present, options.aod), departures), dim=1)
+    departure = torch.cat((line_of_sight(matrices, system, departures, present, options.aod), departures), dim=1)
     correction = noise if options.correct_noise else torch.zeros_like(noise)
     parts = separate(received, departure, present, slopes, correction)
-    lists, entries = _candidates(system, matrices, present), u1 * u2 * b1 * b2 * n
+    lists, entries = candidates(system, matrices, present), u1 * u2 * b1 * b2 * n
     if options.matching == "projection":
-        arrival, delay = _by_projection(system, lists, parts, present)
+        arrival, delay = by_projection(system, lists, parts, present)
     else:
-        arrival, delay = _by_rank(lists, parts, present, correction, entries, options.matching)
+        arrival, delay = by_rank(lists, parts, present, correction, entries, options.matching)
     start = torch.cat((arrival, departure, delay.unsqueeze(-1)), dim=-1)
     parameters, gains = refine(received, sizes, slopes, start, present, options.refine)
     delay = unwrapped(parameters[..., DELAY_MODE], present, system.window_m)
@@ -184,9 +184,7 @@ def _once(
     return ChannelEstimate(parameters, gains, noise, present, statistic, finite)
 
 
-def _line_of_sight(
-    matrices: Covariances, system: RisSystem, departures: Tensor, present: Tensor, search: str
-) -> Tensor:
+def line_of_sight(matrices: Covariances, system: RisSystem, departures: Tensor, present: Tensor, search: str) -> Tensor:
     """Cosines [T, 1, 2] of the direct path at the base station."""
     slopes = (system.slopes[BS_MODES[0]], system.slopes[BS_MODES[1]])
     if search == "2d":
@@ -201,7 +199,7 @@ def _line_of_sight(
 
 
 @dataclass(frozen=True)
-class _List:
+class Candidates:
     """The MUSIC peaks of one axis, and the covariance and the slope that they come from."""
 
     covariance: Tensor
@@ -210,20 +208,20 @@ class _List:
     slope: float
 
 
-def _candidates(system: RisSystem, matrices: Covariances, present: Tensor) -> tuple[_List, _List, _List]:
+def candidates(system: RisSystem, matrices: Covariances, present: Tensor) -> tuple[Candidates, Candidates, Candidates]:
     """Delays, unwrapped, and cosines on both axes of the UE."""
     paths, sources = present.shape[-1], present.sum(dim=-1)
     axes = [axis_covariance(matrices.ue, system.ue_shape, axis) for axis in range(2)]
     modes = ((matrices.subcarriers, DELAY_MODE), *zip(axes, UE_MODES))
     delay, first, second = (
-        _List(matrix, *music(matrix, system.slopes[mode], paths, sources), system.slopes[mode])
+        Candidates(matrix, *music(matrix, system.slopes[mode], paths, sources), system.slopes[mode])
         for matrix, mode in modes
     )
     return replace(delay, peaks=unwrapped(delay.peaks, delay.exists, system.window_m)), first, second
 
 
-def _by_projection(
-    system: RisSystem, lists: tuple[_List, _List, _List], parts: Separation, present: Tensor
+def by_projection(
+    system: RisSystem, lists: tuple[Candidates, Candidates, Candidates], parts: Separation, present: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Arrival cosines and delays of all paths by their own signatures."""
     delays, first, second = lists
@@ -236,8 +234,13 @@ def _by_projection(
     return arrival, delay
 
 
-def _by_rank(
-    lists: tuple[_List, _List, _List], parts: Separation, present: Tensor, noise: Tensor, entries: int, label: str
+def by_rank(
+    lists: tuple[Candidates, Candidates, Candidates],
+    parts: Separation,
+    present: Tensor,
+    noise: Tensor,
+    entries: int,
+    label: str,
 ) -> tuple[Tensor, Tensor]:
     """Arrival cosines and delays of all paths by rank of energy."""
     path_energy = torch.where(present, parts.energy, -torch.inf)
