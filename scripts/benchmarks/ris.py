@@ -39,8 +39,8 @@ def run(options: Options) -> dict[str, Any]:
         rows += _policies(preset, options)
         stages += _stages(preset, options)
     remarks = [
-        "RIS: scenes of RisConfig(preset=...) with two surfaces; drawing them is not counted. Estimates per second of CPU",
-        "time, that is per thread that has a core for itself.",
+        "RIS: scenes of RisConfig(preset=...) with two surfaces; drawing them is not counted. Estimates per second of",
+        "CPU time, that is per thread that has a core for itself.",
     ]
     return {"tables": {"ris": rows, "ris stages": stages}, "remarks": remarks}
 
