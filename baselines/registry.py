@@ -35,6 +35,9 @@ _paths: dict[str, str] = {
     "ris-ls": "baselines.ris.policies:RisLs",
     "ris-aoa-toa": "baselines.ris.policies:RisAoaToa",
     "ris-siso": "baselines.ris.policies:RisSiso",
+    "ris-svd": "baselines.ris_phase:RisSvd",
+    "ris-chirp": "baselines.ris_phase:RisChirp",
+    "ris-random-phases": "baselines.ris_phase:RisRandomPhases",
 }
 
 

@@ -225,3 +225,4 @@ register(
     phases="chirp",
     sector_deg=8.0,
 )
+register("ris-phase-v0", "cfpos_envs.scenarios.ris_phase.game:RisPhaseScenario")

@@ -88,7 +88,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def episode_figure(scenario: Scenario[Any], state: TensorState, history: list[Tensor]) -> Figure:
-    """Picture of episode 0 of ``state``, as the scenario draws it; in the plane the first users are magnified beside it.
+    """Picture of episode 0 of ``state``, as the scenario draws it; in the plane the first users are magnified beside.
 
     Args:
         scenario: the game.

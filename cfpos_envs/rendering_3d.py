@@ -39,7 +39,7 @@ def draw_scene_3d(
         ris_m: [R, 3] metres.
         true_position_m: [J, 3] metres.
         estimates_m: joint estimates [J, 3], round by round, the start first; may be empty.
-        beams_m: outlines of beams, each a place [3] and points [P, 3] that it lights.
+        beams_m: beams, each a place [3] and points [P, 3] that it lights.
     """
     bs, ris, truth = _array(bs_m), _array(ris_m), _array(true_position_m)
     path = np.stack([_array(estimate) for estimate in estimates_m]) if len(estimates_m) else None
@@ -63,8 +63,8 @@ def _draw_plane(
 ) -> None:
     first, second = plane
     for index, (place, lit) in enumerate(beams):
-        outline = np.vstack((place, lit, place))
-        panel.fill(outline[:, first], outline[:, second], color=OKABE_ITO[5 - index % 2], alpha=0.15, zorder=1)
+        outline = _wedge(place[[first, second]], lit[:, [first, second]])
+        panel.fill(outline[:, 0], outline[:, 1], color=OKABE_ITO[5 - index % 2], alpha=0.2, zorder=1)
     panel.scatter(bs[:, first], bs[:, second], marker="s", s=60, color=_INK, zorder=4)
     panel.scatter(ris[:, first], ris[:, second], marker="D", s=50, color=_QUIET, edgecolor=_INK, zorder=4)
     for user, point in enumerate(truth):
@@ -84,6 +84,14 @@ def _draw_plane(
         ylabel=f"{names[second]} [m]",
         title="from above" if second == 1 else "from the side",
     )
+
+
+def _wedge(place: np.ndarray, lit: np.ndarray) -> np.ndarray:
+    """[3, 2] corners of the wedge from ``place`` [2] that holds the points ``lit`` [P, 2]."""
+    towards = lit - place
+    middle = towards.mean(axis=0)
+    aside = np.arctan2(middle[0] * towards[:, 1] - middle[1] * towards[:, 0], towards @ middle)
+    return np.stack((place, lit[aside.argmin()], lit[aside.argmax()]))
 
 
 def _draw_errors(panel: Axes, truth: np.ndarray, path: np.ndarray | None) -> None:

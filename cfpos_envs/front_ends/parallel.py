@@ -29,9 +29,10 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     All agents act in every round and leave together: in the last round every ``truncated`` flag is true and
     ``agents`` becomes empty. ``infos[agent]`` holds ``true_position`` [K, 2] and ``error_m`` [K] in metres,
     ``rmse_m``, ``peb_m`` [K] where the scenario has a bound, ``clock_error_m`` and ``ceb_m`` [K] where it has a clock
-    to find, ``valid`` [K] where it can say that its measurements do not determine a position, and after a step ``score``, the label-free quality of the joint estimate. The tables of
-    observation, action and reward are printed by ``describe()``. The attributes ``scenario``, ``config``, ``device``,
-    ``rounds``, ``entities`` and the three sizes are those of ``VectorEnv``.
+    to find, ``valid`` [K] where it can say that its measurements do not determine a position, and after a step
+    ``score``, the label-free quality of the joint estimate. The tables of observation, action and reward are printed by
+    ``describe()``. The attributes ``scenario``, ``config``, ``device``, ``rounds``, ``entities`` and the three sizes
+    are those of ``VectorEnv``.
 
     Args:
         scenario: the game.

@@ -36,7 +36,7 @@ def describe(config: RisGameConfig) -> str:
     lines += ["", f"Action of a UE: {3 + config.num_bs} entries in [-1, 1]."]
     if config.action == "correction":
         lines += [
-            f"  0-2  x, y, z: the estimate moves by up to the reach, {config.reach_m:g} m times {config.zoom:g} per round",
+            f"  0-2  x, y, z: moved by up to the reach, {config.reach_m:g} m, times {config.zoom:g} after every round",
             "  3-   clock bias of each base station, likewise, in metres",
         ]
     else:

@@ -169,7 +169,7 @@ def _coherence(view: View) -> Tensor:
 
 
 def _spectra(view: View) -> Tensor:
-    """Share of a path's energy in every bin of the DFT along one axis, pooled over the others; the estimate is bin 0."""
+    """Share of a path's energy in every DFT bin along one axis, pooled over the others; the estimate is bin 0."""
     found = [_bins(view.at_ue, axis, 3).flatten(2) for axis in (-3, -2, -1)]
     found += [_bins(view.at_bs, axis, 5).flatten(2) for axis in (-3, -2)]
     return torch.cat(found, dim=-1)

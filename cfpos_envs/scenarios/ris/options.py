@@ -23,11 +23,11 @@ class RisGameConfig(RisConfig):
     Attributes:
         rounds: episode length T.
         observation: ``correlations``: per path and axis the lag-one correlation of what was received, turned by the
-            present estimate; ``spectra``: per path and axis the power spectrum of it; ``tensor``: the samples themselves.
+            present estimate; ``spectra``: per path and axis the power spectrum; ``tensor``: the samples themselves.
         action: ``correction`` of the present estimate by at most the reach of the round, or the ``absolute`` point.
-        reward: ``explained``: share of the received energy that the estimate explains; ``paths``: mean over the paths
-            of the share of what arrives from each path's own direction of departure; ``gain``: increase of ``paths`` in
-            the round; ``error``: -log(error / m + 0.01) by the simulated truth (privileged, for studies).
+        reward: ``paths``: share of the received energy that the estimate explains, judged path by path so that weak
+            ones count; ``explained``: share of all of it; ``gain``: increase of ``paths`` in the round; ``error``:
+            -log(error / m + 0.01) by the simulated truth (privileged, for studies).
         area_m: half the side of the cube around the UEs' middle in which estimates stay.
         reach_m: largest correction of a coordinate, and of the clock, in the first round.
         zoom: factor of the reach from round to round, in (0, 1].
@@ -39,7 +39,7 @@ class RisGameConfig(RisConfig):
     rounds: int = 6
     observation: str = "correlations"
     action: str = "correction"
-    reward: str = "explained"
+    reward: str = "paths"
     area_m: float = 6.0
     reach_m: float = 5.0
     zoom: float = 0.4
