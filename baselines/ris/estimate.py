@@ -100,13 +100,14 @@ def answer(
     Args:
         measurements: where it came from.
         position_m, covariance_m2, valid: the fix.
-        farthest_m: longest distance of a UE from base station or surface.
+        farthest_m: longest distance of a UE from base station or surface; what is farther from all of them is no fix.
         bias: clock bias in metres and its variance; None: the method tells none.
     """
     window = measurements.system.window_m
     valid = valid & torch.isfinite(position_m).all(dim=-1) & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)
-    places = torch.cat((measurements.bs_positions_m, measurements.ris_positions_m), dim=1)
-    middle = places.double().mean(dim=1, keepdim=True).expand_as(position_m)
+    places = torch.cat((measurements.bs_positions_m, measurements.ris_positions_m), dim=1).double()
+    valid = valid & (torch.cdist(position_m.nan_to_num(), places).amin(dim=-1) <= farthest_m)
+    middle = places.mean(dim=1, keepdim=True).expand_as(position_m)
     nothing = torch.eye(3, dtype=position_m.dtype, device=position_m.device) * farthest_m**2
     blank = torch.zeros_like(position_m[..., 0])
     bias_m, variance = (blank, torch.full_like(blank, torch.inf)) if bias is None else bias

@@ -133,8 +133,8 @@ class RisEstimator(Estimator):
 
     def _fix(self, measurements: Any) -> RisEstimate:
         received = ris_measurements(measurements, self.name)
-        # The tensors of a game state are never changed in place, so the same object means the same measurements.
-        if self._last is None or self._last[0] is not received.received:
+        # The game scales its samples anew in every round: they are compared by value, which is cheap beside a fix.
+        if self._last is None or not _same(self._last[0], received.received):
             self._last = (received.received, self.locate(received))
         fix: Any = self._last[1]
         return fix
@@ -256,6 +256,10 @@ def _averaged(
     valid = valid & torch.isfinite(position).all(dim=-1)
     fused = average(*(value.unflatten(0, shape) for value in (position, covariance, valid)))
     return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, FARTHEST_M)
+
+
+def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return first is second or (first.device == second.device and torch.equal(first, second))
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:

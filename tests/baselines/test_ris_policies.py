@@ -105,7 +105,7 @@ def test_benchmarks_fall_behind_as_they_should() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_spoilt_blocks_are_not_valid_and_leave_the_others_alone(name: str) -> None:
-    drop = ris_drop(4, 11, **TINY)
+    drop = ris_drop(4, 11, snr_db=30.0, **TINY)
     m = drop.measurements
     assert m.siso is not None
     received, single = m.received.clone(), m.siso.received.clone()
@@ -187,3 +187,32 @@ def test_the_single_antenna_benchmark_says_what_it_lacks() -> None:
 def test_options_out_of_range_are_refused(name: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_policy(name, **options)
+
+
+def test_a_fix_lasts_as_long_as_what_was_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = ris_drop(2, 15, **TINY)
+    policy = make_policy("ris-wls")
+    asked: list[int] = []
+    original = type(policy)._locate
+
+    def watched(self: Any, measurements: RisMeasurements) -> Any:
+        asked.append(len(measurements.received))
+        return original(self, measurements)
+
+    monkeypatch.setattr(type(policy), "_locate", watched)
+    first = policy._fix(drop.measurements)
+    again = policy._fix(changed(drop.measurements, received=1.0 * drop.measurements.received))
+    assert torch.equal(first.position, again.position)
+    assert asked == [2]
+    policy._fix(changed(drop.measurements, received=2.0 * drop.measurements.received))
+    policy.reset()
+    policy._fix(drop.measurements)
+    assert asked == [2, 2, 2]
+
+
+def test_no_place_beyond_reach_is_an_answer() -> None:
+    drop = ris_drop(3, 16, **TINY)
+    lost = make_policy("ris-wls", farthest_m=5.0).locate(drop.measurements)
+    assert not lost.valid.any()
+    places = torch.cat((drop.measurements.bs_positions_m, drop.measurements.ris_positions_m), dim=1)
+    torch.testing.assert_close(lost.position[:, 0], places.mean(dim=1))
