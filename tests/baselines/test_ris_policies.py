@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines import make_policy
@@ -187,6 +189,29 @@ def test_the_single_antenna_benchmark_says_what_it_lacks() -> None:
 def test_options_out_of_range_are_refused(name: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_policy(name, **options)
+
+
+@given(
+    bs=st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    ue=st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    surfaces=st.integers(1, 4),
+    tones=st.integers(8, 24),
+    snr_db=st.sampled_from([-40.0, 0.0, 60.0]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=8, deadline=None)
+def test_whatever_the_arrays_are_answers_are_finite(
+    bs: tuple[int, int], ue: tuple[int, int], surfaces: int, tones: int, snr_db: float, seed: int
+) -> None:
+    if bs[0] * bs[1] <= surfaces + 1:
+        return
+    shapes = {"bs_shape": bs, "ue_shape": ue, "ris_shape": (8, 8), "num_slots": 25, "num_subcarriers": tones}
+    drop = ris_drop(2, seed, num_ris=surfaces, snr_db=snr_db, bandwidth_hz=3.1e6 * tones, phases="random", **shapes)
+    for name, options in (("ris-wls", {}), ("ris-wls", {"gate": 0.0}), ("ris-wls-paper", {}), ("ris-ls", {})):
+        found = make_policy(name, **options).locate(drop.measurements)
+        assert found.position.shape == (2, 1, 3)
+        for entry in (found.position, found.covariance, found.bias_m, found.bias_variance_m2):
+            assert torch.isfinite(entry).all()
 
 
 def test_a_fix_lasts_as_long_as_what_was_received(monkeypatch: pytest.MonkeyPatch) -> None:
