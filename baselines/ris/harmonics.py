@@ -18,7 +18,7 @@ from jaxtyping import Bool, Complex, Float, Inexact, Int
 from torch import Tensor
 
 # Safeguarded Newton steps: quadratic convergence from a grid step ends in rounding after five.
-NEWTON_STEPS = 8
+NEWTON_STEPS = 6
 
 
 def diagonal_sums(matrix: Inexact[Tensor, "*batch n n"]) -> Inexact[Tensor, "*batch lags"]:
