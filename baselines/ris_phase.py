@@ -10,15 +10,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from baselines.base import Policy
 from cfpos_envs.physics.ris.phases import svd_profile
-from cfpos_envs.scenarios.ris_phase.state import SectorMeasurements
+from cfpos_envs.scenarios.ris_phase.beams import GRID, chirp_phases, sector_grid
 
 
 class PhaseDesign(Policy):
-    """A design that plays the same profiles in every round of an episode.
+    """A design that every surface makes of its sector: of the first two entries of what it observes.
+
+    Profiles are written as if the base station stood at boresight: the game's actions are relative to a chirp, which
+    turns with the base station's direction as every other profile does.
 
     Raises:
         ValueError: when it acts in a game that is not played with raw phases, which alone can say any profile.
@@ -26,39 +30,43 @@ class PhaseDesign(Policy):
 
     families: ClassVar[tuple[str, ...]] = ("ris-phase",)
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
-        super().__init__(env, options)
-        self._last: tuple[Tensor, Tensor] | None = None
-
     @abstractmethod
-    def profiles(self, measurements: SectorMeasurements) -> Tensor:
-        """[B, R, n1, n2] phases in radians."""
+    def profiles(
+        self, azimuth_rad: Float[Tensor, "B R"], elevation_rad: Float[Tensor, "B R"]
+    ) -> Float[Tensor, "B R n1 n2"]:
+        """Phases in radians for sectors around these directions."""
 
     def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Every surface of the ``ParallelEnv`` plays its profile."""
-        chosen = self._actions()[0].cpu().numpy()
-        return dict(zip(observations, chosen))
+        stacked = torch.from_numpy(np.stack(list(observations.values())))
+        return dict(zip(observations, self.act_batch(stacked.unsqueeze(0))[0].cpu().numpy()))
 
-    def act_batch(self, observations: Tensor) -> Tensor:
+    def act_batch(self, observations: Float[Tensor, "B R obs"]) -> Float[Tensor, "B R act"]:
         """Every surface of the ``VectorEnv`` plays its profile."""
-        return self._actions()
+        self._require_raw()
+        azimuth, elevation = middle_directions(observations)
+        extra = self.profiles(azimuth, elevation) - self._chirp(azimuth, elevation)
+        return (torch.remainder(extra / math.pi + 1.0, 2.0) - 1.0).flatten(2).to(observations)
 
-    def reset(self) -> None:
-        """Forget the profiles of the last episode."""
-        self._last = None
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Elements of a surface."""
+        found: tuple[int, int] = self._required_env().config.scene.system.ris_shape
+        return found
 
-    def _actions(self) -> Tensor:
-        measurements = sector_measurements(self._required_env().measurements, self.name)
-        # The tensors of a game state are never changed in place, so the same object means the same episode.
-        if self._last is None or self._last[0] is not measurements.azimuth_rad:
-            self._last = (measurements.azimuth_rad, self._encoded(measurements))
-        return self._last[1]
+    @property
+    def half_width_rad(self) -> float:
+        """Of the sector in either angle."""
+        return float(self._required_env().config.sector_rad)
 
-    def _encoded(self, measurements: SectorMeasurements) -> Tensor:
-        if self._required_env().action_size != math.prod(measurements.ris_shape):
+    def _require_raw(self) -> None:
+        if self._required_env().config.action != "raw":
             raise ValueError(f"{self.name} sets every element by itself; make the environment with action='raw'")
-        extra = self.profiles(measurements).to(measurements.chirp_rad) - measurements.chirp_rad
-        return (torch.remainder(extra / math.pi + 1.0, 2.0) - 1.0).flatten(2)
+
+    def _chirp(self, azimuth: Tensor, elevation: Tensor) -> Tensor:
+        boresight = torch.zeros(*azimuth.shape, 2, dtype=azimuth.dtype, device=azimuth.device)
+        grid = sector_grid(azimuth, elevation, self.half_width_rad, boresight, GRID).flatten(2, 3)
+        return chirp_phases(grid.amin(dim=2), grid.amax(dim=2), self.shape)
 
 
 class RisSvd(PhaseDesign):
@@ -66,29 +74,38 @@ class RisSvd(PhaseDesign):
 
     name: ClassVar[str] = "ris-svd"
 
-    def profiles(self, measurements: SectorMeasurements) -> Tensor:
-        """One eigenproblem of the number of elements per surface and episode."""
-        m = measurements
-        known = torch.cat((m.incoming, m.azimuth_rad.unsqueeze(-1), m.elevation_rad.unsqueeze(-1)), dim=-1)
-        found = [
-            svd_profile(m.ris_shape, ((x, y),), azimuth, elevation, m.half_width_rad)
-            for x, y, azimuth, elevation in known.flatten(0, 1).tolist()
-        ]
-        return torch.stack(found).angle().reshape(*m.incoming.shape[:2], *m.ris_shape)
+    def __init__(self, env: Any = None, options: Any = None) -> None:
+        super().__init__(env, options)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def profiles(
+        self, azimuth_rad: Float[Tensor, "B R"], elevation_rad: Float[Tensor, "B R"]
+    ) -> Float[Tensor, "B R n1 n2"]:
+        """One eigenproblem of the number of elements per surface and sector; the last sectors are kept."""
+        sectors = torch.stack((azimuth_rad, elevation_rad), dim=-1)
+        if self._last is None or not torch.equal(self._last[0], sectors):
+            found = [
+                svd_profile(self.shape, ((0.0, 0.0),), azimuth, elevation, self.half_width_rad).angle()
+                for azimuth, elevation in sectors.flatten(0, 1).tolist()
+            ]
+            self._last = (sectors, torch.stack(found).to(sectors).reshape(*azimuth_rad.shape, *self.shape))
+        return self._last[1]
 
 
 class RisChirp(PhaseDesign):
-    """A chirp along both axes over the sector: action 0 of the game, with which every round can be played."""
+    """A chirp along both axes over the sector: action 0 of the game, with beams as with raw phases."""
 
     name: ClassVar[str] = "ris-chirp"
 
-    def profiles(self, measurements: SectorMeasurements) -> Tensor:
+    def profiles(
+        self, azimuth_rad: Float[Tensor, "B R"], elevation_rad: Float[Tensor, "B R"]
+    ) -> Float[Tensor, "B R n1 n2"]:
         """The design from which actions are counted."""
-        return measurements.chirp_rad
+        return self._chirp(azimuth_rad, elevation_rad)
 
-    def _encoded(self, measurements: SectorMeasurements) -> Tensor:
-        size = self._required_env().action_size
-        return torch.zeros(*measurements.incoming.shape[:2], size, device=measurements.incoming.device)
+    def act_batch(self, observations: Float[Tensor, "B R obs"]) -> Float[Tensor, "B R act"]:
+        """Zeros for every surface."""
+        return observations.new_zeros(*observations.shape[:-1], self._required_env().action_size)
 
 
 @dataclass(frozen=True)
@@ -112,19 +129,24 @@ class RisRandomPhases(PhaseDesign):
         super().__init__(env, options)
         self._generator = torch.Generator().manual_seed(self.options.seed)
 
-    def profiles(self, measurements: SectorMeasurements) -> Tensor:
-        """Drawn anew for every episode."""
-        return 2 * math.pi * torch.rand(measurements.chirp_rad.shape, generator=self._generator)
+    def profiles(
+        self, azimuth_rad: Float[Tensor, "B R"], elevation_rad: Float[Tensor, "B R"]
+    ) -> Float[Tensor, "B R n1 n2"]:
+        """Drawn anew in every round."""
+        drawn = torch.rand(*azimuth_rad.shape, *self.shape, generator=self._generator)
+        return 2 * math.pi * drawn.to(azimuth_rad)
 
 
-def sector_measurements(measurements: Any, policy: str) -> SectorMeasurements:
-    """The argument itself, refused unless it is a ``SectorMeasurements``.
+def middle_directions(
+    observations: Float[Tensor, "B R obs"],
+) -> tuple[Float[Tensor, "B R"], Float[Tensor, "B R"]]:
+    """Azimuth and elevation of the middle of every sector, radians.
 
-    Raises:
-        TypeError: measurements of another kind of scenario.
+    A surface cannot tell front from back: azimuths are taken to lie in [0, pi], which changes no cosine.
+
+    Args:
+        observations: whose first two entries are the middle's cosines to both axes of the surface.
     """
-    if not isinstance(measurements, SectorMeasurements):
-        raise TypeError(
-            f"{policy} needs the surfaces' sectors, got {type(measurements).__name__}; use it with a ris-phase game"
-        )
-    return measurements
+    first, second = observations[..., 0].double(), observations[..., 1].double()
+    elevation = torch.asin(second.clamp(-1.0, 1.0))
+    return torch.acos((first / elevation.cos().clamp(min=1e-9)).clamp(-1.0, 1.0)), elevation
