@@ -31,6 +31,8 @@ EXPERIMENTS = {
     "ris-rician": "ris_rician",
     "ris-los": "ris_los",
     "ris-phases": "ris_phases",
+    "ris-phase": "ris_phase",
+    "ris-learning": "ris_learning",
     "ris-cooperation": "ris_cooperation",
 }
 """Name on the command line -> module in this folder."""
