@@ -35,6 +35,8 @@ _LOOK = {
 # Trials drawn at a time, so that the received blocks of a point need not all be in memory.
 _CHUNK = 50
 _OUTLIER = 5.0
+_MOST_TICKS = 7
+_SMALLEST_SPAN = 4.0
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,10 @@ def figure(
     draw_panel(panels[1], rows, x, "clock_mm", "ceb_mm", policies)
     for axes, title in zip(panels, ("position", "clock bias times c")):
         axes.set(xlabel=xlabel, ylabel="RMSE [mm]", title=title, xscale="log" if log_x else "linear")
+        values = sorted({row[x] for row in rows})
+        if len(values) <= _MOST_TICKS:
+            axes.set_xticks(values, [f"{value:g}" for value in values])
+            axes.xaxis.set_minor_formatter(NullFormatter())
     panels[0].legend(fontsize=8)
     return drawn
 
@@ -215,6 +221,11 @@ def readable_log(axes: Axes) -> None:
     """
     axes.set_yscale("log")
     low, high = axes.get_ylim()
+    if high < _SMALLEST_SPAN * low:
+        # Scatter of a few per cent should not look like a trend.
+        middle = (low * high) ** 0.5
+        low, high = middle / _SMALLEST_SPAN**0.5, middle * _SMALLEST_SPAN**0.5
+        axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

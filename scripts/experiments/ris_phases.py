@@ -14,7 +14,7 @@ from baselines import make_policy
 from cfpos_envs.rendering import OKABE_ITO
 from cfpos_envs.scenarios.ris.world import array_gains
 from scripts.experiments.common import Effort, Outcome, progress
-from scripts.experiments.ris_common import Trials, draw_trials
+from scripts.experiments.ris_common import Trials, draw_trials, readable_log
 
 DESIGNS = ("svd", "chirp", "random")
 SECTORS_DEG = (5.0, 10.0, 20.0)
@@ -87,7 +87,7 @@ def _panels(rows: list[dict[str, Any]]) -> Figure:
         axes.set(xlabel="half-width of the sector [deg]", xticks=SECTORS_DEG)
         axes.set_title(title, fontsize=10)
         axes.grid(True, which="major", color="#E4E4E4")
-    panels[1].set_yscale("log")
-    panels[2].set_yscale("log")
+    readable_log(panels[1])
+    readable_log(panels[2])
     panels[0].legend(fontsize=8)
     return figure
