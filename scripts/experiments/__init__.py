@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "toa-joint": "toa_joint",
     "toa-clocks": "toa_clocks",
     "toa-waveforms": "toa_waveforms",
+    "trainers": "trainers",
     "ris-snr": "ris_snr",
     "ris-clock": "ris_clock",
     "ris-slots": "ris_slots",
