@@ -2,7 +2,7 @@
 
 ``python scripts/train.py env=dcp-rss agent=maddpg agent.lr_actor=3e-4 seed=3``
 ``python scripts/train.py --multirun seed=0,1,2 agent=maddpg,maddpg-model``
-``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run bit for bit.
+``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run (bit for bit, where its agent can).
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from cfpos_envs.rendering import cdf_figure, new_figure
 from scripts import reports
 from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
 from scripts.settings import check_counts, plain
+from scripts.sweeps import exclusive
 
 CONFIG_FILE = "config.yaml"
+RESULTS_FILE = "results.json"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
 _FIGURE_EPISODES = 50
 
@@ -40,13 +42,15 @@ def main(config: DictConfig) -> None:
         _refuse_used(folder)
         reports.write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
     print(f"writing to {folder}  (watch: tensorboard --logdir {folder})")
-    results = agent.train(
-        total_steps=config.total_steps,
-        log_dir=folder,
-        resume=config.resume,
-        figures=lambda step: figures(config, agent, step),
-        progress=True,
-    )
+    with exclusive(folder):
+        results = agent.train(
+            total_steps=config.total_steps,
+            log_dir=folder,
+            resume=config.resume,
+            figures=lambda step: figures(config, agent, step),
+            progress=True,
+        )
+        reports.write_json(folder / RESULTS_FILE, results)
     print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
     changed = [f"{key}={value}" for key, value in overrides_given().items() if key.startswith("env.")]
     command = ["python scripts/evaluate.py", f"env={config.env.id.removesuffix('-v0')}", *changed, f"policy=[{folder}]"]
