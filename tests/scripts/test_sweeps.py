@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +179,27 @@ def has_launcher(name: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", [name for name in LAUNCHERS if not has_launcher(name)])
+def test_a_launcher_that_is_missing_names_its_extra(name: str, refusal: Callable[..., str]) -> None:
+    wanted = f'error: hydra/launcher={name} is not installed; pip install "cfpos[{LAUNCHERS[name][1]}]"'
+    assert refusal("train", "--multirun", f"hydra/launcher={name}") == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                not has_launcher(name), reason=f'the optional extra is not installed: pip install "cfpos[{extra}]"'
+            ),
+        )
+        for name, (_, extra, _) in LAUNCHERS.items()
+    ],
+)
 def test_every_launcher_does_all_runs_but_the_impossible_one(name: str, tmp_path: Path) -> None:
     settings = [*SCENE, *TRAINER, "total_steps=16", "seed=0,1", "hydra.sweep.dir=sweep"]
-    if not has_launcher(name):
-        done = run("train", "--multirun", f"hydra/launcher={name}", *settings, folder=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.strip() == (
-            f'error: hydra/launcher={name} is not installed; pip install "cfpos[{LAUNCHERS[name][1]}]"'
-        )
-        return
     own = [f"hydra/launcher={name}", *LAUNCHERS[name][2]]
     # One of four runs has a learning rate that is refused.
     done = run("train", "--multirun", *own, *settings, "agent.lr_actor=1e-3,2", folder=tmp_path)
@@ -207,6 +219,7 @@ def ended_by_node_loss(folder: Path) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_launcher("ray"), reason='the optional extra is not installed: pip install "cfpos[ray]"')
 def test_a_sweep_outlives_a_node(tmp_path: Path) -> None:
     import subprocess
