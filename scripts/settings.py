@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -101,6 +102,32 @@ def schema(names: dict[str, str], config: Any) -> DictConfig:
     node = OmegaConf.structured(made)
     assert isinstance(node, DictConfig)
     return node
+
+
+def fitted(agent: str, values: Mapping[str, Any], env: Any, typed: Collection[str] = ()) -> dict[str, Any]:
+    """Settings of an agent for the game it gets: the named ones are for games with entities, others need other ones.
+
+    Where a game has no entities, whatever the preset ``entity`` sets gives way to what suits the game, but for fields
+    that were typed. A model critic stays one, with one network for all agents.
+
+    Args:
+        agent: registered name.
+        values: composed settings.
+        env: batched environment.
+        typed: fields that were set on the command line.
+
+    Returns:
+        The settings, unchanged where the game has entities or ``share`` is not ``entity`` or was typed.
+    """
+    chosen = dict(values)
+    if chosen.get("share") != "entity" or "share" in typed or getattr(env, "entities", None) is not None:
+        return chosen
+    known = config_class(agent)
+    suited = {**known.preset("default").to_dict(), **known.suited(env, {})}
+    chosen.update({name: suited[name] for name in known.presets.get("entity", {}) if name not in typed})
+    if values.get("critic") == "model":
+        chosen.update(critic="model", share="shared", lr_actor=values["lr_actor"])
+    return chosen
 
 
 def check_counts(config: DictConfig, *names: str) -> None:

@@ -18,7 +18,7 @@ from cfpos_envs import evaluate, make_env
 from cfpos_envs.rendering import cdf_figure, new_figure
 from scripts import reports
 from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from scripts.settings import check_counts, plain
+from scripts.settings import check_counts, fitted, plain
 from scripts.sweeps import exclusive
 
 CONFIG_FILE = "config.yaml"
@@ -35,7 +35,12 @@ def main(config: DictConfig) -> None:
         config = resumed_config(config)
     overrides = plain(config.env, "id")
     env = make_env(config.env.id, num_envs=config.agent.num_envs, seed=config.seed, device=config.device, **overrides)
-    agent = make_agent(config.agent.name, env, **plain(config.agent, "name"))
+    typed = [key.removeprefix("agent.") for key in overrides_given()]
+    # Into the config too, so that the saved one tells what was used and a resumed run takes the same.
+    settings = fitted(config.agent.name, plain(config.agent, "name"), env, typed)
+    for name in settings:
+        config.agent[name] = settings[name]
+    agent = make_agent(config.agent.name, env, **settings)
     # Whatever could be refused has been refused by now, so a wrong setting leaves no folder behind.
     reports.check_writable(folder)
     if config.resume is None:
