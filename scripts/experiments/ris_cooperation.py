@@ -28,7 +28,7 @@ def run(effort: Effort) -> Outcome:
     """RMSE over both UEs beside the bound of the same information; sectors of 10 degrees around their middle."""
     rows: list[dict[str, Any]] = []
     for snr_db in progress(effort.chosen(SNR_DB), "SNR"):
-        for link_m in (None, *LINKS_M):
+        for link_m in (None, *effort.chosen(LINKS_M)):
             rows += _rows(effort, snr_db, link_m)
     return Outcome(rows, _curves(rows), [trials_remark(effort), "Links measure all three coordinates of p_1 - p_2."])
 
