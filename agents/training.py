@@ -170,9 +170,7 @@ class Trainer:
 
     def _finish(self) -> dict[str, float]:
         self._checkpoint()
-        if self.best is None:
-            self._write(BEST, {"agent": self.agent.policy_state()})
-        else:
+        if self.best is not None:
             self.agent.load_policy(self.best)
         results = {"steps": float(self.steps)}
         if self._validation is not None:
@@ -180,6 +178,8 @@ class Trainer:
         if self._test is not None:
             results.update(self._test.play(self.agent).metres)
         self.log.hyper_parameters(self.config.to_dict(), results)
+        # Only now: a run that is killed while its last figures are computed can still be resumed to get them.
+        self._write(BEST, {"agent": self.agent.policy_state(), "finished": True})
         return results
 
     def _guard(self, result: Round) -> None:
@@ -223,7 +223,8 @@ class Trainer:
             raise ValueError(f"{path} holds a policy but no training state; resume from the run's {LAST}.")
         run = content["run"]
         total = int(run["total_steps"] if total_steps is None else total_steps)
-        if run["steps"] >= total:
+        only_figures_missing = total == run["total_steps"] and not _is_finished(path.parent / BEST)
+        if run["steps"] >= total and not only_figures_missing:
             raise ValueError(
                 f"the run in {path.parent} is finished ({run['steps']} of {total} environment steps); "
                 f"evaluate its {BEST} or raise total_steps."
@@ -272,6 +273,10 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+def _is_finished(best: Path) -> bool:
+    return best.is_file() and bool(read_checkpoint(best).get("finished", False))
 
 
 @contextlib.contextmanager

@@ -218,3 +218,15 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot write") as caught:
         agent_for("entity").save(blocked / "policy.pt")
     assert "choose a folder" in message(caught)
+
+
+def test_a_run_killed_before_its_last_figures_gets_them_on_resuming(tmp_path: Path) -> None:
+    results = agent_for("entity").train(TOTAL, log_dir=tmp_path, progress=False)
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    with pytest.raises(ValueError, match="is finished"):
+        agent_for("entity").train(resume=tmp_path, progress=False)
+    del best["finished"], best["format"]
+    write_checkpoint(tmp_path / "best.pt", best)
+    assert agent_for("entity").train(resume=tmp_path, progress=False) == results
+    with pytest.raises(ValueError, match="is finished"):
+        agent_for("entity").train(resume=tmp_path, progress=False)

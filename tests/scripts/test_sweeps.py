@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import multiprocessing
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -211,10 +212,11 @@ def test_every_launcher_does_all_runs_but_the_impossible_one(name: str, tmp_path
     assert told.stdout.splitlines()[2].split()[-2:] == ["2", "0"]
 
 
-def ended_by_node_loss(folder: Path) -> None:
-    """Wait until a run has begun to train."""
+def wait_for_runs(sweep: subprocess.Popen[str], folder: Path, count: int) -> None:
+    """Until so many runs have begun to train."""
     until = time.monotonic() + 240
-    while not list(folder.glob("sweep/*/last.pt")):
+    while len(list(folder.glob("*/last.pt"))) < count:
+        assert sweep.poll() is None, sweep.communicate()[1]
         assert time.monotonic() < until, "no run began"
         time.sleep(0.1)
 
@@ -222,15 +224,15 @@ def ended_by_node_loss(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not has_launcher("ray"), reason='the optional extra is not installed: pip install "cfpos[ray]"')
 def test_a_sweep_outlives_a_node(tmp_path: Path) -> None:
-    import subprocess
-
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
     try:
         settings = [*SCENE, *TRAINER, "agent.checkpoint_every=8", "total_steps=1600", "seed=0,1,2,3"]
-        own = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}", "hydra.sweep.dir=sweep"]
+        # Unless told otherwise the launcher asks for a size of the object store, which a running cluster refuses.
+        own = ["hydra/launcher=ray", "hydra.sweep.dir=sweep", "+hydra.launcher.ray.init.object_store_memory=null"]
+        own.append(f"hydra.launcher.ray.init.address={cluster.address}")
         started = subprocess.Popen(
             [*command("train", "--multirun", *own), *settings],
             cwd=tmp_path,
@@ -239,7 +241,7 @@ def test_a_sweep_outlives_a_node(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        ended_by_node_loss(tmp_path)
+        wait_for_runs(started, tmp_path / "sweep", 2)
         cluster.remove_node(second, allow_graceful=False)
         _, errors = started.communicate(timeout=540)
     finally:
