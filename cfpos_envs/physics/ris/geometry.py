@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -70,7 +71,8 @@ def trace_paths(
     Args:
         ue_m, bs_m, ris_m: positions.
     """
-    batch = torch.broadcast_shapes(ue_m.shape[:-1], bs_m.shape[:-1], ris_m.shape[:-2])
+    # torch's own would import its symbolic shapes, seconds of start-up.
+    batch = np.broadcast_shapes(ue_m.shape[:-1], bs_m.shape[:-1], ris_m.shape[:-2])
     bs = bs_m.unsqueeze(-2).expand(*batch, 1, 3)
     ris = ris_m.expand(*batch, *ris_m.shape[-2:])
     ue = ue_m.unsqueeze(-2).expand(*batch, 1, 3)
@@ -269,7 +271,7 @@ def azimuth_elevation(direction: Float[Tensor, "*batch 3"]) -> tuple[Float[Tenso
 
 
 def _coincident(ue_m: Tensor, bs_m: Tensor, ris_m: Tensor) -> Tensor:
-    batch = torch.broadcast_shapes(ue_m.shape[:-1], bs_m.shape[:-1], ris_m.shape[:-2])
+    batch = np.broadcast_shapes(ue_m.shape[:-1], bs_m.shape[:-1], ris_m.shape[:-2])
     places = torch.cat(
         (ue_m.unsqueeze(-2).expand(*batch, 1, 3), bs_m.unsqueeze(-2).expand(*batch, 1, 3), ris_m.expand(*batch, -1, 3)),
         dim=-2,
