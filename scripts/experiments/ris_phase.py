@@ -104,9 +104,9 @@ def _rows(sector: float, label: str, plays: list[list[dict[str, torch.Tensor]]])
 def _figure(rows: list[dict[str, Any]], sectors: Any) -> Figure:
     """Last rounds: mean gain with a line down to the 5 % quantile, and the bound's median with a line up to 95 %."""
     labels = list(dict.fromkeys(row["profiles"] for row in rows))
-    with new_figure(10.0, 4.4) as (figure, axes):
-        other = figure.add_subplot(1, 2, 2)
-        axes.set_subplotspec(figure.add_gridspec(1, 2)[0])
+    with new_figure(10.0, 4.4) as (figure, whole):
+        figure.delaxes(whole)
+        axes, other = figure.subplots(1, 2)
         for index, label in enumerate(labels):
             lines = [[row for row in rows if (row["profiles"], row["sector_deg"]) == (label, s)][-1] for s in sectors]
             places = np.arange(len(sectors)) + 0.12 * (index - (len(labels) - 1) / 2)
@@ -120,5 +120,5 @@ def _figure(rows: list[dict[str, Any]], sectors: Any) -> Figure:
             panel.set_xticks(range(len(sectors)), [f"±{sector:g}°" for sector in sectors])
             panel.set_xlabel("sector")
             panel.grid(True, axis="y")
-        axes.legend(loc="lower left", fontsize=8)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(labels))
     return figure
