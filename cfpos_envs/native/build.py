@@ -16,8 +16,13 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+from torch import Tensor
+
+LANES = 16
+"""Numbers of the widest vector, ``LANES`` of native/lanes.hpp."""
+
 _FOLDER = Path(__file__).parent
-_SOURCES = ("dcp.cpp",)
+_SOURCES = ("dcp.cpp", "channel.cpp")
 # Loops become vector instructions of this very processor. No -ffast-math: infinities and the order of sums that are
 # written down must stay; roundings and square roots need not report errors.
 _FLAGS = (
@@ -55,6 +60,11 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelUnavailableError(f"cannot build or load the kernels: {error}") from None
+
+
+def address(tensor: Tensor) -> ctypes.c_void_p:
+    """Where a contiguous tensor on the CPU lies; whoever passes it on has to hold the tensor meanwhile."""
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def cache_folder() -> Path:

@@ -20,7 +20,8 @@ from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.description import describe
-from cfpos_envs.scenarios.dcp.kernel import DcpKernel, kernel_for, takes
+from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
+from cfpos_envs.scenarios.dcp.kernel import DcpKernel, drop_kernel_for, kernel_for, takes
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
 from cfpos_envs.scenarios.dcp.rounds import play_round
 from cfpos_envs.scenarios.dcp.state import DcpState, at_consensus, direction_spectra, profiles
@@ -63,12 +64,14 @@ class DcpScenario(Scenario[DcpState]):
 
     def reset(self, streams: Streams, num_envs: int) -> DcpState:
         """Draw sites, drops, measurements and held-out APs; see ``Scenario.reset``."""
+        # What is asked for and cannot be had is an error before anything is drawn.
+        _ = self._kernel
         pool = self._pool_for(streams)
         count = self.config.settings.num_sites
         # Sites in turn from a random first one: every batch covers the pool evenly.
         first = torch.randint(count, (1,), generator=streams["drop"], device=self.device)
         site_ids = (first + torch.arange(num_envs, device=self.device)) % count
-        drop = draw_drop(self.config, pool, site_ids, streams)
+        drop = draw_drop(self.config, pool, site_ids, streams, self._drop_kernel)
         zeros = torch.zeros(num_envs, self.num_ues, device=self.device)
         placeholder = torch.zeros(num_envs, self.num_ues, 2, device=self.device)
         state = DcpState(
@@ -81,7 +84,7 @@ class DcpScenario(Scenario[DcpState]):
             shadowing_maps=pool.stack(site_ids, "shadowing_maps") if self.config.shadowing_known else None,
             sequence_covariance=drop.covariance,
             sequence_rss_dbm=drop.rss_dbm,
-            angular_power=angular_power(drop.covariance[:, 0]),
+            angular_power=torch.zeros(0),
             bearing_rad=torch.zeros(0),
             peak=torch.zeros(0),
             fused=self._draw_fused(streams, num_envs),
@@ -106,7 +109,11 @@ class DcpScenario(Scenario[DcpState]):
 
     def _hear(self, state: DcpState) -> DcpState:
         """Spectra and bearings of this round's sample covariances."""
-        power = angular_power(state.now(state.sequence_covariance))
+        covariance = state.now(state.sequence_covariance)
+        if self._drop_kernel is not None:
+            power, bearing, peak = self._drop_kernel.hear(covariance)
+            return state.replace(angular_power=power, bearing_rad=bearing, peak=peak)
+        power = angular_power(covariance)
         profile = angle_profile(power, direction_spectra(self.config, self.device))
         bearing, peak = profile_peak(profile)
         heard = state.replace(angular_power=power, bearing_rad=bearing, peak=peak)
@@ -122,15 +129,28 @@ class DcpScenario(Scenario[DcpState]):
         # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
         uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
         uses_aoa = self.config.start == "coarse" and self.config.stage != "rss"
-        predicted = pool.stack(state.site_ids, "candidate_rss_dbm")
         scale_db = self.config.coarse_rss_scale_db if uses_rss else None
+        best = self._best_candidates(state, pool, scale_db, uses_aoa)
+        start = torch.gather(pool.stack(state.site_ids, "candidates_m"), 1, best.unsqueeze(-1).expand(-1, -1, 2))
+        state = state.replace(consensus_m=start, start_m=start)
+        return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
+
+    def _best_candidates(self, state: DcpState, pool: SitePool, scale_db: float | None, uses_aoa: bool) -> Tensor:
+        """[B, K] index of the candidate that fits best."""
+        if self._drop_kernel is not None:
+            present, sites = torch.unique(state.site_ids, return_inverse=True)
+            candidates = [pool.table(present, name) for name in ("candidate_rss_dbm", "candidate_angle_rad")]
+            return self._drop_kernel.best_candidates(
+                state.rss_dbm, state.angular_power, state.fused, sites, *candidates, scale_db, uses_aoa
+            )
 
         def best_candidate(
             rss_dbm: Tensor, profile: Tensor | None, predicted_dbm: Tensor, angle_rad: Tensor, mask: Tensor | None
         ) -> Tensor:
             return coarse_joint_scores(rss_dbm, profile, predicted_dbm, angle_rad, scale_db, mask).argmax(dim=-1)
 
-        best = by_chunks(
+        predicted = pool.stack(state.site_ids, "candidate_rss_dbm")
+        return by_chunks(
             best_candidate,
             chunk_rows(predicted[0].numel(), self.device),
             state.rss_dbm,
@@ -139,9 +159,6 @@ class DcpScenario(Scenario[DcpState]):
             pool.stack(state.site_ids, "candidate_angle_rad"),
             state.fused if self.config.num_held_out else None,
         )
-        start = torch.gather(pool.stack(state.site_ids, "candidates_m"), 1, best.unsqueeze(-1).expand(-1, -1, 2))
-        state = state.replace(consensus_m=start, start_m=start)
-        return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
 
     def _after_neutral_rss(self, state: DcpState) -> DcpState:
         played = state
@@ -180,6 +197,10 @@ class DcpScenario(Scenario[DcpState]):
             "entity_valid": state.fused,
         }
         return Transition(nxt, played.rewards, torch.zeros_like(done), done, metrics)
+
+    @cached_property
+    def _drop_kernel(self) -> DropKernel | None:
+        return drop_kernel_for(self.config, self.device)
 
     @cached_property
     def _kernel(self) -> DcpKernel | None:

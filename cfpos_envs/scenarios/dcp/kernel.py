@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from cfpos_envs.native.build import KernelUnavailableError, library
+from cfpos_envs.native.build import KernelUnavailableError, address, library
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.drop_kernel import MOST_ANTENNAS, DropKernel
 from cfpos_envs.scenarios.dcp.observe import feature_table
 from cfpos_envs.scenarios.dcp.rewards import rss_law
 from cfpos_envs.scenarios.dcp.rounds import Round
-from cfpos_envs.scenarios.dcp.state import DcpState, direction_spectra, implied_distance_m
+from cfpos_envs.scenarios.dcp.state import DcpState, direction_spectra, implied_distance_m, spectra_by_beam
+
+Kernel = TypeVar("Kernel")
 
 # In the order of the enumerations in native/dcp_links.hpp.
 _ACTIONS = ("gain", "confidence", "confidence-correction")
@@ -23,7 +28,6 @@ _FUSIONS = ("mean", "line-search", "information")
 _SIMILARITIES = ("log", "robust", "cauchy")
 _LOCAL, _SHARED, _CREDIT = range(3)
 _LAW_TERMS = 4
-_LANES = 16
 
 
 class _Game(ctypes.Structure):
@@ -86,12 +90,23 @@ def kernel_for(config: DcpConfig, device: torch.device) -> DcpKernel | None:
     Raises:
         ValueError: ``kernel="native"`` is asked for where it cannot be had.
     """
+    return _made(DcpKernel, config, _refusal(config, device))
+
+
+def drop_kernel_for(config: DcpConfig, device: torch.device) -> DropKernel | None:
+    """The kernel that starts its episodes, or None where torch has to; the game decides what is an error."""
+    radio = config.radio
+    if device.type != "cpu" or not radio.num_antennas <= min(radio.snapshots, MOST_ANTENNAS):
+        return None
+    return _made(DropKernel, config, None)
+
+
+def _made(kernel: Callable[[DcpConfig], Kernel], config: DcpConfig, refusal: str | None) -> Kernel | None:
     if config.kernel == "torch":
         return None
-    refusal = _refusal(config, device)
     if refusal is None:
         try:
-            return DcpKernel(config)
+            return kernel(config)
         except KernelUnavailableError as error:
             refusal = str(error)
             if config.kernel == "auto":
@@ -176,9 +191,7 @@ class DcpKernel:
             ridge=fusion.RIDGE,
         )
         spectra = direction_spectra(config, torch.device("cpu")).contiguous()
-        width = (config.num_angles // _LANES + 1) * _LANES
-        by_beam = torch.nn.functional.pad(spectra.transpose(0, 1), (0, width - config.num_angles)).contiguous()
-        self._table_values = (torch.tensor([1.0 / scale for scale in scales]), spectra, by_beam)
+        self._table_values = (torch.tensor([1.0 / scale for scale in scales]), spectra, spectra_by_beam(spectra))
         self._tables = _Tables.to(*self._table_values)
 
     def __reduce__(self) -> tuple[type[DcpKernel], tuple[DcpConfig]]:
@@ -193,7 +206,7 @@ class DcpKernel:
             ctypes.byref(self._game),
             ctypes.byref(_State.to(*tensors)),
             ctypes.byref(self._tables),
-            ctypes.c_void_p(observations.data_ptr()),
+            address(observations),
             ctypes.c_int64(episodes),
             torch.get_num_threads(),
         )
@@ -216,7 +229,7 @@ class DcpKernel:
             ctypes.byref(self._game),
             ctypes.byref(_State.to(*tensors)),
             ctypes.byref(self._tables),
-            ctypes.c_void_p(actions.data_ptr()),
+            address(actions),
             ctypes.byref(_Result.to(*vars(played).values())),
             ctypes.c_int64(episodes),
             torch.get_num_threads(),
