@@ -16,10 +16,8 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
-
-LANES = 16
-"""Numbers of the widest vector, ``LANES`` of native/lanes.hpp."""
 
 _FOLDER = Path(__file__).parent
 _SOURCES = ("dcp.cpp", "channel.cpp")
@@ -36,6 +34,8 @@ _FLAGS = (
     "-shared",
     "-pthread",
 )
+# ``LANES`` of lanes.hpp.
+_LANES = 16
 _COMPILERS = ("g++", "clang++", "c++")
 _SECONDS = 300
 _PRIVATE = 0o700
@@ -65,6 +65,12 @@ def library() -> ctypes.CDLL:
 def address(tensor: Tensor) -> ctypes.c_void_p:
     """Where a contiguous tensor on the CPU lies; whoever passes it on has to hold the tensor meanwhile."""
     return ctypes.c_void_p(tensor.data_ptr())
+
+
+def padded_rows(values: Tensor) -> Tensor:
+    """[..., n] with zeros behind each row: at least one, and as many as fill whole vectors."""
+    size = values.shape[-1]
+    return torch.nn.functional.pad(values, (0, (size // _LANES + 1) * _LANES - size)).contiguous()
 
 
 def cache_folder() -> Path:

@@ -180,42 +180,46 @@ void find_profile(int size, int width, const float* power, const float* spectra_
     float square_sum = 0.0f;
     for (int beam = 0; beam < size; ++beam) square_sum += power[beam] * power[beam];
     const float per_length = 1.0f / most(std::sqrt(square_sum), 1e-12f);
-    for (int start = 0; start < width; start += LANES) {
-        float cosine[LANES] = {};
-        for (int beam = 0; beam < size; ++beam) {
-            const float share = power[beam] * per_length;
-            VECTORISED for (int lane = 0; lane < LANES; ++lane)
-                cosine[lane] += share * spectra_by_beam[beam * width + start + lane];
-        }
-        std::copy(cosine, cosine + LANES, profile + start);
+    std::fill(profile, profile + width, 0.0f);
+    for (int beam = 0; beam < size; ++beam) {
+        const float share = power[beam] * per_length, *row = spectra_by_beam + beam * width;
+        VECTORISED for (int i = 0; i < width; ++i) profile[i] += share * row[i];
     }
+}
+
+// Index of the first largest of n values, in rows with room for whole vectors.
+int first_largest(const float* values, int n) {
+    float largest = values[0];
+    _Pragma("omp simd reduction(max : largest)") for (int i = 0; i < n; ++i) largest = most(largest, values[i]);
+    return int(std::find(values, values + n, largest) - values);
 }
 
 // Mean power of the DFT beams, the cosine similarity with every direction's spectrum, and its refined maximum; see
 // ``angular_power``, ``angle_profile``, ``profile_peak``.
-// ``waves``: cos and sin of 2 pi n / L; ``spectra_by_beam`` [L, padded(A)]: unit spectra of all directions.
+// ``waves`` [L, 2, padded(L)]: cos and sin of 2 pi d beam / L; ``spectra_by_beam`` [L, padded(A)]: unit spectra of all directions.
 void hear(int size, int num_angles, const float* waves, const float* spectra_by_beam, const float* covariance,
           float* angular_power, float* bearing_rad, float* peak, int64_t first, int64_t last) {
     const int width = padded(num_angles), last_angle = num_angles - 1;
-    std::vector<float> diagonals(2 * size), profile(width);
+    const int beams = padded(size);
+    std::vector<float> diagonals(2 * size);
+    Rows rows(2, std::max(beams, width));
+    float *power = rows.take(), *profile = rows.take();
     for (int64_t link = first; link < last; ++link) {
         const float* matrix = covariance + 2 * link * size * size;
-        float* power = angular_power + link * size;
         // Sums along the diagonals, of which the beams are a Fourier transform.
         std::fill(diagonals.begin(), diagonals.end(), 0.0f);
         for (int j = 0; j < size; ++j)
             for (int n = 0; n < 2 * (size - j); ++n) diagonals[n] += matrix[2 * (j * size + j) + n];
-        for (int beam = 0; beam < size; ++beam) {
-            float total = diagonals[0];
-            // Row j, column j + d: conj of lag d; e^(+-j 2 pi beam d / L).
-            for (int d = 1; d < size; ++d) {
-                const int turn = beam * d % size;
-                total += 2.0f * (diagonals[2 * d] * waves[2 * turn] - diagonals[2 * d + 1] * waves[2 * turn + 1]);
-            }
-            power[beam] = total;
+        // Row j, column j + d holds the conjugate of lag d: power = D_0 + 2 Re sum_d D_d e^(j 2 pi beam d / L).
+        std::fill(power, power + beams, diagonals[0]);
+        for (int d = 1; d < size; ++d) {
+            const float re = 2.0f * diagonals[2 * d], im = 2.0f * diagonals[2 * d + 1];
+            const float *cosine = waves + 2 * d * beams, *sine = cosine + beams;
+            VECTORISED for (int beam = 0; beam < beams; ++beam) power[beam] += re * cosine[beam] - im * sine[beam];
         }
-        find_profile(size, width, power, spectra_by_beam, profile.data());
-        const int best = int(std::max_element(profile.begin(), profile.begin() + num_angles) - profile.begin());
+        std::copy(power, power + size, angular_power + link * size);
+        find_profile(size, width, power, spectra_by_beam, profile);
+        const int best = first_largest(profile, num_angles);
         const int inner = std::min(std::max(best, 1), last_angle - 1);
         const float left = profile[inner - 1], centre = profile[inner], right = profile[inner + 1];
         const float curvature = left - 2.0f * centre + right;
@@ -271,7 +275,7 @@ void find_starts(const Coarse& coarse, const float* spectra_by_beam, const float
                     scores[i] -= log_of(of_rss * of_aoa);
                 }
             }
-            best[episode * users + user] = std::max_element(scores, scores + points) - scores;
+            best[episode * users + user] = first_largest(scores, points);
         }
 }
 

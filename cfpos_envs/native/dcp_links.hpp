@@ -212,14 +212,14 @@ inline void read_spectra(const Links links, const State& state, int64_t episode,
 // takes less time than to fetch them from memory.
 inline void find_profiles(const Links links, const Tables& tables) {
     const int size = links.game.num_antennas, width = padded(links.game.num_angles);
-    for (int m = 0; m < links.count; ++m)
-        for (int first = 0; first < width; first += LANES) {
-            float cosine[LANES] = {};
-            for (int beam = 0; beam < size; ++beam)
-                VECTORISED for (int lane = 0; lane < LANES; ++lane)
-                    cosine[lane] += links.spectra[m * size + beam] * tables.spectra_by_beam[beam * width + first + lane];
-            std::copy(cosine, cosine + LANES, links.profiles + m * width + first);
+    for (int m = 0; m < links.count; ++m) {
+        float* profile = links.profiles + m * width;
+        std::fill(profile, profile + width, 0.0f);
+        for (int beam = 0; beam < size; ++beam) {
+            const float share = links.spectra[m * size + beam], *row = tables.spectra_by_beam + beam * width;
+            VECTORISED for (int i = 0; i < width; ++i) profile[i] += share * row[i];
         }
+    }
 }
 
 // Geometry and residuals at a point. A game whose action is of RSS alone is spared the angles.

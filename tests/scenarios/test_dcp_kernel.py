@@ -75,6 +75,37 @@ def test_the_kernel_gives_the_numbers_of_torch(options):
         state = theirs.state
 
 
+DROPS = {
+    "joint": {},
+    "centroid": {**GAIN, "stage": "rss"},
+    "bearings alone": {"stage": "aoa", "reward": "shared", "action": "gain", "similarity": "log"},
+    "moving users": {"mobility": 20.0, "round_s": 1.0},
+    "many antennas, odd grid": {"num_antennas": 9, "coarse_spacing_m": 7.0, "num_angles": 64},
+    "fewer snapshots than antennas": {"snapshots": 3},
+    "polar actions": {"action": "polar", "fusion": "mean", "reward": "shared", "kernel": "auto"},
+}
+
+
+@pytest.mark.parametrize("options", DROPS.values(), ids=DROPS)
+def test_episodes_begin_with_the_numbers_of_torch(options):
+    theirs, mine = (
+        DcpScenario(DcpConfig(**SMALL | {"kernel": name} | options | extra)).reset(Streams(3, "train"), 5)
+        for name, extra in (("torch", {"kernel": "torch"}), ("native", {}))
+    )
+    trace = torch.diagonal(theirs.sequence_covariance, dim1=-2, dim2=-1).real.sum(dim=-1)[..., None, None]
+    difference = (mine.sequence_covariance - theirs.sequence_covariance) / trace
+    assert difference.abs().max() < 2e-6
+    torch.testing.assert_close(mine.sequence_rss_dbm, theirs.sequence_rss_dbm, rtol=0, atol=1e-4)
+    torch.testing.assert_close(mine.peak, theirs.peak, rtol=0, atol=1e-5)
+    # Where the profile is flat its maximum is not sharp.
+    torch.testing.assert_close(mine.bearing_rad, theirs.bearing_rad, rtol=0, atol=2e-2)
+    torch.testing.assert_close(mine.start_m, theirs.start_m, rtol=0, atol=1e-2)
+    share = theirs.angular_power / theirs.angular_power.sum(dim=-1, keepdim=True)
+    torch.testing.assert_close(
+        mine.angular_power / theirs.angular_power.sum(-1, keepdim=True), share, rtol=0, atol=1e-5
+    )
+
+
 def test_a_neutral_access_point_earns_exactly_nothing():
     _, ours, state = both()
     actions = random_actions(ours, 4).clamp(-1, 1)

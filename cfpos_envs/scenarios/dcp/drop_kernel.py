@@ -7,11 +7,11 @@ import ctypes
 import torch
 from torch import Tensor
 
-from cfpos_envs.native.build import address, library
+from cfpos_envs.native.build import address, library, padded_rows
 from cfpos_envs.physics import channel
 from cfpos_envs.physics.innovations import COARSE_AOA_SCALE
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.state import direction_spectra, spectra_by_beam
+from cfpos_envs.scenarios.dcp.state import direction_spectra
 
 # Beyond these the temporaries of one vector of links fall out of the cache.
 MOST_ANTENNAS = 64
@@ -57,9 +57,11 @@ class DropKernel:
             spacing_wavelengths=radio.spacing_wavelengths,
             noise_over_power=radio.noise_power_w / (radio.tx_power_w * radio.num_pilots),
         )
-        turns = torch.arange(radio.num_antennas, dtype=torch.float64) * (2 * torch.pi / radio.num_antennas)
-        self._waves = torch.stack((turns.cos(), turns.sin()), dim=-1).to(torch.float32)
-        self._by_beam = spectra_by_beam(direction_spectra(config, torch.device("cpu")))
+        index = torch.arange(radio.num_antennas, dtype=torch.float64)
+        turns = torch.outer(index, index) * (2 * torch.pi / radio.num_antennas)
+        # [L, 2, L and zeros]
+        self._waves = padded_rows(torch.stack((turns.cos(), turns.sin()), dim=1).to(torch.float32))
+        self._by_beam = padded_rows(direction_spectra(config, torch.device("cpu")).transpose(0, 1))
 
     def __reduce__(self) -> tuple[type[DropKernel], tuple[DcpConfig]]:
         return DropKernel, (self._config,)

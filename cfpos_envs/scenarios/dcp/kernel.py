@@ -11,14 +11,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cfpos_envs.native.build import KernelUnavailableError, address, library
+from cfpos_envs.native.build import KernelUnavailableError, address, library, padded_rows
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import MOST_ANTENNAS, DropKernel
 from cfpos_envs.scenarios.dcp.observe import feature_table
 from cfpos_envs.scenarios.dcp.rewards import rss_law
 from cfpos_envs.scenarios.dcp.rounds import Round
-from cfpos_envs.scenarios.dcp.state import DcpState, direction_spectra, implied_distance_m, spectra_by_beam
+from cfpos_envs.scenarios.dcp.state import DcpState, direction_spectra, implied_distance_m
 
 Kernel = TypeVar("Kernel")
 
@@ -191,7 +191,11 @@ class DcpKernel:
             ridge=fusion.RIDGE,
         )
         spectra = direction_spectra(config, torch.device("cpu")).contiguous()
-        self._table_values = (torch.tensor([1.0 / scale for scale in scales]), spectra, spectra_by_beam(spectra))
+        self._table_values = (
+            torch.tensor([1.0 / scale for scale in scales]),
+            spectra,
+            padded_rows(spectra.transpose(0, 1)),
+        )
         self._tables = _Tables.to(*self._table_values)
 
     def __reduce__(self) -> tuple[type[DcpKernel], tuple[DcpConfig]]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cfpos_envs.lazy import lazy
 from cfpos_envs.measurements import RadioModel
-from cfpos_envs.native.build import LANES
 from cfpos_envs.physics import propagation
 from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile
 from cfpos_envs.physics.innovations import (
@@ -221,12 +220,6 @@ def direction_spectra(config: DcpConfig, device: torch.device) -> Tensor:
     return normalised_spectra(
         config.num_angles, radio.num_antennas, radio.spacing_wavelengths, radio.angular_spread_rad, device
     )
-
-
-def spectra_by_beam(spectra: Tensor) -> Tensor:
-    """[L, A and zeros] spectra [A, L] by beam, with room for whole vectors of directions as compiled code wants it."""
-    width = (len(spectra) // LANES + 1) * LANES
-    return torch.nn.functional.pad(spectra.transpose(0, 1), (0, width - len(spectra))).contiguous()
 
 
 def profiles(config: DcpConfig, state: DcpState) -> Tensor:
