@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("dcp.cpp", "channel.cpp")
+_SOURCES = ("dcp.cpp", "channel.cpp", "products.cpp")
 # Loops become vector instructions of this very processor. No -ffast-math: infinities and the order of sums that are
 # written down must stay; roundings and square roots need not report errors.
 _FLAGS = (
@@ -45,21 +45,30 @@ class KernelUnavailableError(RuntimeError):
     """The kernels cannot be built here; the message says why in one line."""
 
 
-@lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
-    """The compiled kernels, built if need be.
+    """The compiled kernels, built if need be; what failed once in a process is not tried again.
 
     Raises:
         KernelUnavailableError: no compiler, or it fails.
     """
-    compiler = _compiler()
+    found = _found()
+    if isinstance(found, KernelUnavailableError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=1)
+def _found() -> ctypes.CDLL | KernelUnavailableError:
     try:
+        compiler = _compiler()
         path = cache_folder() / f"kernels-{_key(compiler)}.so"
         if not path.is_file():
             _build(compiler, path)
         return ctypes.CDLL(str(path))
+    except KernelUnavailableError as error:
+        return error
     except OSError as error:
-        raise KernelUnavailableError(f"cannot build or load the kernels: {error}") from None
+        return KernelUnavailableError(f"cannot build or load the kernels: {error}")
 
 
 def address(tensor: Tensor) -> ctypes.c_void_p:

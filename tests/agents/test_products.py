@@ -63,3 +63,28 @@ def test_onednn_never_sees_a_second_operand_with_gaps(monkeypatch: pytest.Monkey
     assert torch.allclose(product(_normal(1, 256, 256), right), _normal(1, 256, 256) @ right, atol=1e-3)
     assert len(seen) == 1
     assert seen[0].is_contiguous() or seen[0].mT.is_contiguous()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("sizes", [(3, 64, 24, 256), (1, 50, 300, 70), (2, 1, 40, 500), (5, 13, 64, 65)])
+def test_what_follows_a_product_is_done_with_it(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, sizes: tuple[int, int, int, int]
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(products, "pays", lambda *_: False)
+    count, rows, inner, columns = sizes
+    right, bias, gate = _normal(1, count, inner, columns), _normal(2, count, rows, 1), _normal(3, count, rows, columns)
+    for left in (_normal(0, count, rows, inner), _normal(0, count, inner, rows).mT):
+        exact = (left.double() @ right.double()).float()
+        assert torch.allclose(products.products(left, right), exact, atol=1e-3)
+        assert torch.allclose(products.products(left, right, bias), exact + bias, atol=1e-3)
+        assert torch.allclose(products.products(left, right, bias, relu=True), (exact + bias).relu(), atol=1e-3)
+        assert torch.allclose(products.products(left, right, gate=gate.relu()), exact * (gate > 0), atol=1e-3)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    left, right = _normal(0, 2, 64, 64), _normal(1, 2, 64, 64)
+    left[1, 3] = torch.nan
+    made = products.products(left, right, torch.zeros(2, 64, 1), relu=True)
+    assert made[1, 3].isnan().all()
+    assert made[0].isfinite().all()

@@ -175,10 +175,10 @@ def no_compiler(monkeypatch, tmp_path):
     """A process that has not built anything yet, in which no compiler is found."""
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("CFPOS_CACHE", str(tmp_path))
-    for kept in (build.library, kernel._warn_once):
+    for kept in (build._found, kernel._warn_once):
         kept.cache_clear()
     yield
-    for kept in (build.library, kernel._warn_once):
+    for kept in (build._found, kernel._warn_once):
         kept.cache_clear()
 
 
@@ -201,7 +201,7 @@ def test_a_compiler_that_fails_is_reported_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("CFPOS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(build.KernelUnavailableError, match=r"c\+\+ fails: kernel.cpp:1: error: bad luck"):
-        build.library.__wrapped__()
+        raise build._found.__wrapped__()
     assert list((tmp_path / "cache").iterdir()) == []
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 

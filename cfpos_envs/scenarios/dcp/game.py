@@ -139,9 +139,9 @@ class DcpScenario(Scenario[DcpState]):
         """[B, K] index of the candidate that fits best."""
         if self._drop_kernel is not None:
             present, sites = torch.unique(state.site_ids, return_inverse=True)
-            candidates = [pool.table(present, name) for name in ("candidate_rss_dbm", "candidate_angle_rad")]
+            predicted, angle = (pool.table(present, name) for name in ("candidate_rss_dbm", "candidate_angle_rad"))
             return self._drop_kernel.best_candidates(
-                state.rss_dbm, state.angular_power, state.fused, sites, *candidates, scale_db, uses_aoa
+                state.rss_dbm, state.angular_power, state.fused, sites, predicted, angle, scale_db, uses_aoa
             )
 
         def best_candidate(
@@ -149,13 +149,13 @@ class DcpScenario(Scenario[DcpState]):
         ) -> Tensor:
             return coarse_joint_scores(rss_dbm, profile, predicted_dbm, angle_rad, scale_db, mask).argmax(dim=-1)
 
-        predicted = pool.stack(state.site_ids, "candidate_rss_dbm")
+        predicted_dbm = pool.stack(state.site_ids, "candidate_rss_dbm")
         return by_chunks(
             best_candidate,
-            chunk_rows(predicted[0].numel(), self.device),
+            chunk_rows(predicted_dbm[0].numel(), self.device),
             state.rss_dbm,
             profiles(self.config, state) if uses_aoa else None,
-            predicted,
+            predicted_dbm,
             pool.stack(state.site_ids, "candidate_angle_rad"),
             state.fused if self.config.num_held_out else None,
         )
