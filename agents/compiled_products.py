@@ -1,4 +1,4 @@
-"""The compiled products of many small matrices, for processors on which they are faster than torch's."""
+"""Compiled products of many small matrices, for processors on which they are faster than torch's, and clipping."""
 
 from __future__ import annotations
 
@@ -33,13 +33,29 @@ class _Product(ctypes.Structure):
     ]
 
 
+class _Clipped(ctypes.Structure):
+    """``Clipped`` of native/products.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "parts")),
+        *((name, ctypes.c_void_p) for name in ("gradients", "sizes")),
+        *((name, ctypes.c_float) for name in ("max_norm", "norm_floor")),
+        ("norms", ctypes.c_void_p),
+    ]
+
+
 @lru_cache(maxsize=1)
-def _multiply() -> ctypes._NamedFuncPointer | None:
+def _kernels() -> ctypes.CDLL | None:
     try:
-        kernels = library()
+        return library()
     except KernelUnavailableError:
         return None
-    return kernels.cfpos_multiply if kernels.cfpos_products_pay() else None
+
+
+@lru_cache(maxsize=1)
+def _multiply() -> ctypes._NamedFuncPointer | None:
+    kernels = _kernels()
+    return kernels.cfpos_multiply if kernels is not None and kernels.cfpos_products_pay() else None
 
 
 def pays(left: Tensor, right: Tensor) -> bool:
@@ -82,3 +98,35 @@ def multiply(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool, gate:
     )
     function(ctypes.byref(product), torch.get_num_threads())
     return out
+
+
+def clip(gradients: list[Tensor], max_norm: float, norm_floor: float) -> Tensor | None:
+    """Norms [count] of the gradients of ``count`` networks, which are scaled in place to at most ``max_norm``.
+
+    None where this has to be left to torch.
+
+    Args:
+        gradients: [count, ...] each.
+        max_norm: largest norm; 0 leaves the gradients as they are.
+        norm_floor: added to a norm before dividing by it.
+    """
+    kernels = _kernels()
+    if kernels is None or not all(
+        part.dtype is torch.float32 and part.device.type == "cpu" and part.is_contiguous() for part in gradients
+    ):
+        return None
+    count, parts = len(gradients[0]), len(gradients)
+    norms = torch.empty(count)
+    addresses = (ctypes.c_void_p * parts)(*(part.data_ptr() for part in gradients))
+    sizes = (ctypes.c_int64 * parts)(*(part.numel() // count for part in gradients))
+    task = _Clipped(
+        count,
+        parts,
+        ctypes.addressof(addresses),
+        ctypes.addressof(sizes),
+        max_norm,
+        norm_floor,
+        norms.data_ptr(),
+    )
+    kernels.cfpos_clip(ctypes.byref(task))
+    return norms

@@ -109,9 +109,45 @@ void multiply(const Product& product, int64_t begin, int64_t end) {
     }
 }
 
+// Gradients of ``count`` networks, part by part (weights and biases of every layer): [count, sizes[part]] each.
+struct Clipped {
+    int64_t count, parts;
+    float* const* gradients;
+    const int64_t* sizes;
+    float max_norm, norm_floor;  // max_norm = 0: nothing is scaled
+    float* norms;                // [count] before scaling
+};
+
+// Norm of every network's gradient, which is scaled to at most max_norm; those within it are not touched.
+void clip(const Clipped& task) {
+    constexpr int64_t some = 1024;
+    for (int64_t net = 0; net < task.count; ++net) {
+        double square_sum = 0.0;
+        for (int64_t part = 0; part < task.parts; ++part) {
+            const float* values = task.gradients[part] + net * task.sizes[part];
+            for (int64_t first = 0; first < task.sizes[part]; first += some) {
+                const int64_t last = std::min(first + some, task.sizes[part]);
+                float added = 0.0f;
+                VECTORISED_SUM(added) for (int64_t i = first; i < last; ++i) added += values[i] * values[i];
+                square_sum += added;
+            }
+        }
+        task.norms[net] = float(std::sqrt(square_sum));
+        const float scale = task.max_norm / (task.norms[net] + task.norm_floor);
+        // Written so that a norm that is not a number makes the gradients none either.
+        if (task.max_norm == 0.0f || scale >= 1.0f) continue;
+        for (int64_t part = 0; part < task.parts; ++part) {
+            float* values = task.gradients[part] + net * task.sizes[part];
+            VECTORISED for (int64_t i = 0; i < task.sizes[part]; ++i) values[i] *= scale;
+        }
+    }
+}
+
 }  // namespace cfpos
 
 extern "C" {
+
+void cfpos_clip(const cfpos::Clipped* task) { cfpos::clip(*task); }
 
 // Whether this processor has the registers that the blocks are made for.
 int cfpos_products_pay() {

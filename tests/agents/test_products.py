@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import products
+from agents import compiled_products, products
 from agents.products import product
 
 
@@ -88,3 +88,35 @@ def test_what_is_not_a_number_stays_so() -> None:
     made = products.products(left, right, torch.zeros(2, 64, 1), relu=True)
     assert made[1, 3].isnan().all()
     assert made[0].isfinite().all()
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 3.0])
+def test_clipping_scales_every_network_on_its_own(max_norm: float) -> None:
+    gradients = [_normal(seed, 3, *size) for seed, size in enumerate([(7, 300), (7, 1), (2, 7), (2, 1)])]
+    for part in gradients:
+        part[1] *= 0.01  # a network whose norm is small enough
+    flat = torch.cat([part.flatten(1) for part in gradients], 1)
+    expected = torch.linalg.vector_norm(flat, dim=1)
+    norms = compiled_products.clip(gradients, max_norm, 1e-6)
+    if norms is None:
+        pytest.skip("no compiler here: torch clips")
+    torch.testing.assert_close(norms, expected)
+    scale = (max_norm / (expected + 1e-6)).clamp(max=1.0) if max_norm else torch.ones(3)
+    assert max_norm == 0.0 or (scale[0] < 1.0 == scale[1])
+    torch.testing.assert_close(torch.cat([part.flatten(1) for part in gradients], 1), flat * scale[:, None])
+
+
+def test_a_gradient_that_is_not_a_number_is_not_hidden_by_clipping() -> None:
+    gradients = [_normal(0, 2, 4, 4), _normal(1, 2, 4, 1)]
+    gradients[0][1, 2, 2] = torch.nan
+    norms = compiled_products.clip(gradients, 1.0, 1e-6)
+    if norms is None:
+        pytest.skip("no compiler here: torch clips")
+    assert norms[1].isnan()
+    assert gradients[1][1].isnan().all()
+    assert gradients[1][0].isfinite().all()
+
+
+def test_other_gradients_are_left_to_torch() -> None:
+    assert compiled_products.clip([_normal(0, 2, 4, 4, dtype=torch.float64)], 1.0, 1e-6) is None
+    assert compiled_products.clip([_normal(0, 2, 4, 4).mT], 1.0, 1e-6) is None
