@@ -14,7 +14,7 @@ from cfpos_envs.native.build import KernelUnavailableError, library
 _MOST_INNER = 512
 _LEAST_MULTIPLICATIONS = 1 << 15
 # oneDNN is as fast over one large product.
-_MOST_ALONE = 1 << 23
+_MOST_ALONE = 1 << 20
 
 
 class _Product(ctypes.Structure):
