@@ -43,8 +43,16 @@ GAMES = {
 }
 
 
+def needs_kernel():
+    try:
+        build.library()
+    except build.KernelUnavailableError as error:
+        pytest.skip(f"nothing to compare with torch: {error}")
+
+
 def both(**options):
     """The game as torch and as the kernel play it, and a state of it."""
+    needs_kernel()
     torch_game, native_game = (DcpScenario(DcpConfig(**SMALL | options, kernel=name)) for name in ("torch", "native"))
     return torch_game, native_game, torch_game.reset(Streams(1, torch_game.config.split), 4)
 
@@ -88,6 +96,7 @@ DROPS = {
 
 @pytest.mark.parametrize("options", DROPS.values(), ids=DROPS)
 def test_episodes_begin_with_the_numbers_of_torch(options):
+    needs_kernel()
     theirs, mine = (
         DcpScenario(DcpConfig(**SMALL | {"kernel": name} | options | extra)).reset(Streams(3, "train"), 5)
         for name, extra in (("torch", {"kernel": "torch"}), ("native", {}))
@@ -122,6 +131,7 @@ def test_an_episode_does_not_depend_on_those_beside_it():
 
 
 def test_threads_share_the_episodes():
+    needs_kernel()
     game = DcpScenario(DcpConfig(**SMALL, kernel="native"))
     state = game.reset(Streams(0), 2000)
     actions = random_actions(game, 2000)
