@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.networks import BatchedMlp, GameShape, apart, in_one, relu_slopes
-from agents.products import product, products
+from agents.networks import BatchedMlp, GameShape, apart, in_one
+from agents.products import product, products, relu_slopes
 
 
 class Critic(nn.Module, ABC):

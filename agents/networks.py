@@ -85,14 +85,17 @@ class BatchedMlp(nn.Module):
     def trace(self, inputs: Float[Tensor, "count inputs N"]) -> list[Tensor]:
         """What every layer gives, the outputs last."""
         weight, bias = self.layers[0]
-        return self.finish(products(weight, inputs).add_(bias))
+        return self._behind(products(weight, inputs, bias, relu=len(self.layers) > 1))
 
     def finish(self, sums: Float[Tensor, "count hidden N"]) -> list[Tensor]:
         """``trace`` from the first layer's W x + b, which is overwritten."""
-        given = [sums]
-        for weight, bias in self.layers[1:]:
-            hidden = torch.relu_(given[-1])
-            given.append(products(weight, hidden).add_(bias))
+        return self._behind(torch.relu_(sums) if len(self.layers) > 1 else sums)
+
+    def _behind(self, first: Tensor) -> list[Tensor]:
+        given, last = [first], len(self.layers) - 1
+        for layer in range(1, last + 1):
+            weight, bias = self.layers[layer]
+            given.append(products(weight, given[-1], bias, relu=layer < last))
         return given
 
     def pull_back(
@@ -115,7 +118,7 @@ class BatchedMlp(nn.Module):
             if learn:
                 weight.grad = products(slopes, hidden.mT)
                 bias.grad = slopes.sum(-1, keepdim=True)
-            slopes = relu_slopes(products(weight.mT, slopes), hidden)
+            slopes = products(weight.mT, slopes, gate=hidden)
         if learn:
             self.layers[0][1].grad = slopes.sum(-1, keepdim=True)
         return slopes
@@ -127,11 +130,6 @@ class BatchedMlp(nn.Module):
         first = self.pull_back(trace, slopes, learn=True)
         self.layers[0][0].grad = products(first, inputs.mT)
         return first
-
-
-def relu_slopes(slopes: Tensor, outputs: Tensor) -> Tensor:
-    """``slopes`` (overwritten) where the ReLU that gave ``outputs`` lets them pass, 0 elsewhere."""
-    return torch.ops.aten.threshold_backward.grad_input(slopes, outputs, 0, grad_input=slopes)
 
 
 def in_one(vectors: Float[Tensor, "n size N"], size: int) -> Float[Tensor, "1 part columns"]:

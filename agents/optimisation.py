@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from agents.compiled_products import clip
 from agents.networks import BatchedMlp
 
 # Added to gradient norms before dividing by them; the same number as in torch.nn.utils.clip_grad_norm_.
@@ -51,6 +52,10 @@ class Trained:
         norms = []
         for net in self._nets:
             gradients = [parameter.grad for parameter in net if parameter.grad is not None]
+            compiled = clip(gradients, self.max_norm, _NORM_FLOOR)
+            if compiled is not None:
+                norms.append(compiled)
+                continue
             layers = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
             norm = torch.linalg.vector_norm(layers, dim=0)
             norms.append(norm)

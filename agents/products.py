@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from agents.compiled_products import multiply, pays
+
 # torch's BLAS (MKL) leaves half of an AVX-512 core that is not Intel's unused; oneDNN, which torch brings along, does
 # not, but costs some microseconds more per call. From this many multiplications on it has won them back.
 _WORTH_A_CALL = 1 << 20
@@ -26,12 +28,38 @@ def product(left: Float[Tensor, "M K"], right: Float[Tensor, "K N"]) -> Float[Te
     return torch.mm(left, right)
 
 
-def products(left: Float[Tensor, "count M K"], right: Float[Tensor, "count K N"]) -> Float[Tensor, "count M N"]:
-    """The matrix products left[c] right[c] for every c.
+def products(
+    left: Float[Tensor, "count M K"],
+    right: Float[Tensor, "count K N"],
+    bias: Float[Tensor, "count M 1"] | None = None,
+    relu: bool = False,
+    gate: Float[Tensor, "count M N"] | None = None,
+) -> Float[Tensor, "count M N"]:
+    """The matrix products left[c] right[c] for every c, and what follows them in a layer.
 
     Args:
         left, right: any strides, any device and type; float32 on a CPU is what is fast.
+        bias: added.
+        relu: negative numbers become 0.
+        gate: outputs of a ReLU; where they are 0 the product becomes 0, as the ReLU's derivative asks (without
+            ``bias`` and ``relu``).
     """
+    if pays(left, right):
+        return multiply(left, right, bias, relu, gate)
+    made = _products(left, right)
+    if bias is not None:
+        made = made.add_(bias)
+    if gate is not None:
+        return relu_slopes(made, gate)
+    return torch.relu_(made) if relu else made
+
+
+def relu_slopes(slopes: Tensor, outputs: Tensor) -> Tensor:
+    """``slopes`` (overwritten) where the ReLU that gave ``outputs`` lets them pass, 0 elsewhere."""
+    return torch.ops.aten.threshold_backward.grad_input(slopes, outputs, 0, grad_input=slopes)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
     count, rows, inner = left.shape
     if inner == 1:
         # The gradient of one output per network: BLAS takes many times longer over it than this.

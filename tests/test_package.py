@@ -43,8 +43,10 @@ def test_the_wheel_ships_the_environments_only(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert "cfpos_envs" in tops
     assert all(top == "cfpos_envs" or top.endswith(".dist-info") for top in tops)
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cfpos_envs").rglob("*.py")}
-    assert sources == {name for name in names if name.endswith(".py")}
+    kinds = (".py", ".cpp", ".hpp")
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cfpos_envs").rglob("*") if path.suffix in kinds}
+    assert any(source.endswith(".cpp") for source in sources)
+    assert sources == {name for name in names if name.endswith(kinds)}
 
 
 def test_the_wheel_works_in_another_environment(wheel: Path, tmp_path: Path) -> None:

@@ -139,13 +139,27 @@ def draw_white(
     size, device = num_antennas, generator.device
     if snapshots < size:
         return torch.randn(*shape, size, snapshots, dtype=torch.complex64, generator=generator, device=device)
+    below, square = draw_bartlett(generator, shape, size, snapshots)
     rows, columns = torch.tril_indices(size, size, offset=-1, device=device)
-    below = torch.randn(*shape, len(rows), dtype=torch.complex64, generator=generator, device=device)
-    degrees = (snapshots - torch.arange(size, device=device, dtype=torch.float32)).expand(*shape, size)
-    diagonal = torch._standard_gamma(degrees.contiguous(), generator=generator).sqrt()
-    white = torch.diag_embed(diagonal).to(torch.complex64)
+    white = torch.diag_embed(square.sqrt()).to(torch.complex64)
     white[..., rows, columns] = below
     return white
+
+
+def draw_bartlett(
+    generator: torch.Generator, shape: tuple[int, ...], num_antennas: int, snapshots: int
+) -> tuple[Complex[Tensor, "*batch N"], Float[Tensor, "*batch L"]]:
+    """Bartlett's triangular matrix: the entries below its diagonal, row by row, and the squares of the diagonal.
+
+    Args:
+        generator, shape, num_antennas: see ``draw_white``.
+        snapshots: T >= L.
+    """
+    size, device = num_antennas, generator.device
+    num_below = size * (size - 1) // 2
+    below = torch.randn(*shape, num_below, dtype=torch.complex64, generator=generator, device=device)
+    degrees = (snapshots - torch.arange(size, device=device, dtype=torch.float32)).expand(*shape, size)
+    return below, torch._standard_gamma(degrees.contiguous(), generator=generator)
 
 
 def sample_covariance_of(

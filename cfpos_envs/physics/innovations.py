@@ -24,6 +24,7 @@ BEARING_SCALE_RAD = 0.03
 BEARING_SCALE_ENDFIRE_RAD = 0.01
 RSS_SCALE_FLOOR_DB = 0.3
 STUDENT_NU = 4.0
+COARSE_AOA_SCALE = 0.03
 _LARGEST_DEGREE = 3
 
 
@@ -275,7 +276,7 @@ def coarse_joint_scores(
     angle_rad: Float[Tensor, "*batch M P"],
     rss_scale_db: float | None,
     mask: Bool[Tensor, "*batch M K"] | None = None,
-    aoa_scale: float = 0.03,
+    aoa_scale: float = COARSE_AOA_SCALE,
 ) -> Float[Tensor, "*batch K P"]:
     """Score of P candidate points: sum_m -log(1 + (dB difference / scale)^2) - log(1 + (1 - Xi^a_m) / 0.03).
 

@@ -38,5 +38,9 @@ class SitePool:
     def stack(self, indices: Tensor, name: str) -> Tensor:
         """Attribute ``name`` of the site of every episode, [B, ...]."""
         unique, inverse = torch.unique(indices, return_inverse=True)
-        values = [torch.as_tensor(getattr(self[int(i)], name), device=indices.device) for i in unique]
-        return torch.stack(values)[inverse]
+        return self.table(unique, name)[inverse]
+
+    def table(self, indices: Tensor, name: str) -> Tensor:
+        """Attribute ``name`` of some sites, [len(indices), ...]."""
+        values = [torch.as_tensor(getattr(self[i], name), device=indices.device) for i in indices.tolist()]
+        return torch.stack(values)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-EAGER, COMPILED = "eager", "compiled"
+TORCH, NATIVE = "torch", "native"
 Rows = list[dict[str, Any]]
 
 
@@ -29,7 +29,7 @@ class Options:
         quick: the parts shrink what they choose themselves too, see ``tiny``.
         yardsticks: name of a package -> Python executable that has it, for those not installed beside us.
         batches: numbers of episodes played at once.
-        modes: how our environments are executed; compiling takes minutes.
+        modes: what computes the rounds of our environments, their option ``kernel``.
         num_aps, num_ues, num_antennas: M, K, L of the scene.
     """
 
@@ -39,7 +39,7 @@ class Options:
     quick: bool = False
     yardsticks: Mapping[str, str] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 32, 256, 2048)
-    modes: tuple[str, ...] = (EAGER, COMPILED)
+    modes: tuple[str, ...] = (TORCH, NATIVE)
     num_aps: int = 36
     num_ues: int = 6
     num_antennas: int = 8
@@ -51,8 +51,8 @@ class Options:
                 raise ValueError(f"--{name.replace('_', '-')}={value} must be at least 1")
         if not self.batches:
             raise ValueError("--batches names no size; give at least one, e.g. --batches 1 32")
-        if not self.modes or not {EAGER, COMPILED}.issuperset(self.modes):
-            raise ValueError(f"--modes={','.join(self.modes)} must be one or both of {EAGER}, {COMPILED}")
+        if not self.modes or not {TORCH, NATIVE}.issuperset(self.modes):
+            raise ValueError(f"--modes={','.join(self.modes)} must be one or both of {TORCH}, {NATIVE}")
         if not 0.0 <= self.seconds < float("inf"):
             raise ValueError(f"--seconds={self.seconds} must be finite and not negative")
 
@@ -60,7 +60,7 @@ class Options:
     def tiny(cls) -> Options:
         """Seconds instead of minutes: shows that everything runs; its numbers mean nothing."""
         return cls(
-            repeats=1, seconds=0.0, quick=True, batches=(1, 3), modes=(EAGER,), num_aps=9, num_ues=2, num_antennas=4
+            repeats=1, seconds=0.0, quick=True, batches=(1, 3), modes=(TORCH,), num_aps=9, num_ues=2, num_antennas=4
         )
 
     @property

@@ -18,7 +18,8 @@ import torch
 
 from cfpos_envs import make_env
 from cfpos_envs.front_ends import ParallelEnv, VectorEnv
-from scripts.benchmarks.common import COMPILED, EAGER, Options, Played, Rows, episode_s
+from cfpos_envs.native.build import KernelUnavailableError, library
+from scripts.benchmarks.common import NATIVE, Options, Played, Rows, episode_s
 
 SEED = 0
 _GAIN = {"action": "gain", "reward": "local", "fusion": "line-search"}
@@ -50,33 +51,29 @@ def run(options: Options) -> dict[str, Any]:
     """Agent-steps per second of every game, front end, number of episodes and execution mode."""
     rows: Rows = []
     for game in GAMES[:2] if options.quick else GAMES:
-        for mode in modes(game, options):
+        for mode in modes(options):
             rows.append(_row(game, "parallel", 1, mode, options))
             rows += [_row(game, "vector", batch, mode, options) for batch in options.batches]
     remarks = ["agent-steps per CPU second; 'with resets' counts one reset per episode of all rounds."]
-    if COMPILED in options.modes and not any(row["mode"] == COMPILED for row in rows):
-        remarks.append("The environments have no option compile=True: eager execution alone.")
+    if NATIVE in options.modes and not any(row["mode"] == NATIVE for row in rows):
+        remarks.append("No compiled kernels here: torch alone.")
     return {"tables": {"environments": rows}, "remarks": remarks}
 
 
-def modes(game: Game, options: Options) -> tuple[str, ...]:
-    """Those of the wanted execution modes that the environment offers."""
-    if COMPILED not in options.modes:
-        return options.modes
+def modes(options: Options) -> tuple[str, ...]:
+    """Those of the wanted execution modes that this machine offers."""
     try:
-        make_env(game.env_id, num_envs=1, seed=SEED, **{**game.overrides, "compile": True})
-    except ValueError as error:
-        if "unknown override 'compile'" in str(error):
-            return (EAGER,)
-        raise
+        library()
+    except KernelUnavailableError:
+        return tuple(mode for mode in options.modes if mode != NATIVE)
     return options.modes
 
 
-def make(game: Game, options: Options, batch: int | None, mode: str = EAGER, **overrides: Any) -> Any:
-    """The game in the scene of ``options``; ``batch=None`` gives PettingZoo's interface."""
+def make(game: Game, options: Options, batch: int | None, mode: str | None = None, **overrides: Any) -> Any:
+    """The game in the scene of ``options``; ``batch=None`` gives PettingZoo's interface, ``mode=None`` its default."""
     chosen = {**options.scene, **game.overrides, **overrides}
-    if mode == COMPILED:
-        chosen["compile"] = True
+    if mode is not None:
+        chosen["kernel"] = mode
     return make_env(game.env_id, num_envs=batch, seed=SEED, **chosen)
 
 
@@ -98,8 +95,8 @@ def _row(game: Game, front_end: str, batch: int, mode: str, options: Options) ->
     print(f"  {game.label}, {front_end}, B={batch}, {mode}", file=sys.stderr, flush=True)
     env = make(game, options, None if front_end == "parallel" else batch, mode)
     actions = actions_for(env)
-    # The first episode draws the sites and, where something is compiled, compiles: on the wall clock, because a
-    # compiler runs in other processes.
+    # The first episode draws the sites and builds the kernel if nobody did before: on the wall clock, because a
+    # compiler runs in another process.
     began = time.perf_counter()
     play(env, actions, Played())
     first_s = time.perf_counter() - began

@@ -114,7 +114,7 @@ def _costs(options: Options) -> Rows:
     return rows
 
 
-def round_s(game: Game, batch: int, options: Options, mode: str = "eager") -> float:
+def round_s(game: Game, batch: int, options: Options, mode: str | None = None) -> float:
     """CPU seconds of one round from the same state over and over."""
     env = make(game, options, batch, mode, num_sites=_SITES)
     env.reset()

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
+from itertools import product
 from typing import Any
 
 from scripts.benchmarks.common import Options, Played, Rows
-from scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, actions_for, make, play
+from scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, actions_for, make, modes, play
 
 _GAME = "cfpos_envs.scenarios.dcp.game"
 _REWARDS = "cfpos_envs.scenarios.dcp.rewards"
+_ROUNDS = "cfpos_envs.scenarios.dcp.rounds"
+COMPILED = "whole round, compiled"
 # phase -> "module:attribute" or "module:Class.attribute" of the functions that do it
 PHASES: dict[str, tuple[str, ...]] = {
     "measure": (f"{_GAME}:draw_drop",),
@@ -26,8 +29,9 @@ PHASES: dict[str, tuple[str, ...]] = {
     "reset, rest": (f"{_GAME}:DcpScenario.reset",),
     "observe": (f"{_GAME}:DcpScenario.observe",),
     "similarity": (f"{_REWARDS}:Judge.__init__", f"{_REWARDS}:Judge.similarity"),
-    "reward, rest": (f"{_GAME}:DcpScenario._reward",),
-    "fuse": (f"{_GAME}:DcpScenario._fuse",),
+    "reward, rest": (f"{_ROUNDS}:_Play.reward",),
+    "fuse": (f"{_ROUNDS}:_Play.fuse",),
+    COMPILED: ("cfpos_envs.scenarios.dcp.kernel:DcpKernel.step",),
     "step, rest": (f"{_GAME}:DcpScenario.step",),
 }
 FRONT_END = "front end"
@@ -38,8 +42,8 @@ def run(options: Options) -> dict[str, Any]:
     sizes = sorted({options.batches[0], options.batches[-2:][0]})
     rows: Rows = []
     for game in (RSS, LOCAL_LOG) if options.quick else GAMES:
-        for batch in sizes:
-            env = make(game, options, batch)
+        for batch, mode in product(sizes, modes(options)):
+            env = make(game, options, batch, mode)
             actions = actions_for(env)
             play(env, actions, Played())
             spent = best(partial(play, env, actions, Played()), PHASES, options)
@@ -48,11 +52,14 @@ def run(options: Options) -> dict[str, Any]:
                 {
                     "environment": game.label,
                     "B": batch,
+                    "mode": mode,
                     "phase": phase,
                     "ms/episode": 1e3 * seconds / batch,
                     "share": seconds / whole,
                 }
                 for phase, seconds in spent.items()
+                # A compiled round has no parts that could be timed from outside.
+                if seconds > 0
             ]
     remarks = ["One reset and all its rounds through the batched front end; milliseconds divided by B."]
     return {"tables": {"phases": rows}, "remarks": remarks}

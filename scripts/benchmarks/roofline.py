@@ -158,7 +158,7 @@ def run(options: Options) -> dict[str, Any]:
         counted.append({"environment": game.label, **_work_row(work), "bytes": moved, **_intensity(work, moved)})
         least = limits(work, moved, rates)
         batch = 2 if options.quick else _BATCH
-        for mode in modes(game, options):
+        for mode in modes(options):
             print(f"  {game.label}, B={batch}, {mode}", file=sys.stderr, flush=True)
             seconds = round_s(game, batch, options, mode) / batch
             compared.append(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import products
+from agents import compiled_products, products
 from agents.products import product
 
 
@@ -63,3 +63,60 @@ def test_onednn_never_sees_a_second_operand_with_gaps(monkeypatch: pytest.Monkey
     assert torch.allclose(product(_normal(1, 256, 256), right), _normal(1, 256, 256) @ right, atol=1e-3)
     assert len(seen) == 1
     assert seen[0].is_contiguous() or seen[0].mT.is_contiguous()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("sizes", [(3, 64, 24, 256), (1, 50, 300, 70), (2, 1, 40, 500), (5, 13, 64, 65)])
+def test_what_follows_a_product_is_done_with_it(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, sizes: tuple[int, int, int, int]
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(products, "pays", lambda *_: False)
+    count, rows, inner, columns = sizes
+    right, bias, gate = _normal(1, count, inner, columns), _normal(2, count, rows, 1), _normal(3, count, rows, columns)
+    for left in (_normal(0, count, rows, inner), _normal(0, count, inner, rows).mT):
+        exact = (left.double() @ right.double()).float()
+        assert torch.allclose(products.products(left, right), exact, atol=1e-3)
+        assert torch.allclose(products.products(left, right, bias), exact + bias, atol=1e-3)
+        assert torch.allclose(products.products(left, right, bias, relu=True), (exact + bias).relu(), atol=1e-3)
+        assert torch.allclose(products.products(left, right, gate=gate.relu()), exact * (gate > 0), atol=1e-3)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    left, right = _normal(0, 2, 64, 64), _normal(1, 2, 64, 64)
+    left[1, 3] = torch.nan
+    made = products.products(left, right, torch.zeros(2, 64, 1), relu=True)
+    assert made[1, 3].isnan().all()
+    assert made[0].isfinite().all()
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 3.0])
+def test_clipping_scales_every_network_on_its_own(max_norm: float) -> None:
+    gradients = [_normal(seed, 3, *size) for seed, size in enumerate([(7, 300), (7, 1), (2, 7), (2, 1)])]
+    for part in gradients:
+        part[1] *= 0.01  # a network whose norm is small enough
+    flat = torch.cat([part.flatten(1) for part in gradients], 1)
+    expected = torch.linalg.vector_norm(flat, dim=1)
+    norms = compiled_products.clip(gradients, max_norm, 1e-6)
+    if norms is None:
+        pytest.skip("no compiler here: torch clips")
+    torch.testing.assert_close(norms, expected)
+    scale = (max_norm / (expected + 1e-6)).clamp(max=1.0) if max_norm else torch.ones(3)
+    assert max_norm == 0.0 or (scale[0] < 1.0 == scale[1])
+    torch.testing.assert_close(torch.cat([part.flatten(1) for part in gradients], 1), flat * scale[:, None])
+
+
+def test_a_gradient_that_is_not_a_number_is_not_hidden_by_clipping() -> None:
+    gradients = [_normal(0, 2, 4, 4), _normal(1, 2, 4, 1)]
+    gradients[0][1, 2, 2] = torch.nan
+    norms = compiled_products.clip(gradients, 1.0, 1e-6)
+    if norms is None:
+        pytest.skip("no compiler here: torch clips")
+    assert norms[1].isnan()
+    assert gradients[1][1].isnan().all()
+    assert gradients[1][0].isfinite().all()
+
+
+def test_other_gradients_are_left_to_torch() -> None:
+    assert compiled_products.clip([_normal(0, 2, 4, 4, dtype=torch.float64)], 1.0, 1e-6) is None
+    assert compiled_products.clip([_normal(0, 2, 4, 4).mT], 1.0, 1e-6) is None

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from cfpos_envs.scenarios.dcp import fusion, rewards
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.game import DcpScenario
 from cfpos_envs.scenarios.dcp.observe import feature_table
-from cfpos_envs.scenarios.dcp.state import at_consensus
+from cfpos_envs.scenarios.dcp.state import at_consensus, profiles
 from cfpos_envs.streams import Streams
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 3}
@@ -151,7 +149,7 @@ def loop_similarity(kind, scenario, state, points):
     links = link_geometry(
         state.ap_positions_m, state.ap_orientation_rad, state.height_diff_m, points, 100.0, scenario.radio.wrap
     )
-    predicted = predicted_rss_dbm(scenario.radio, links)
+    predicted, profile = predicted_rss_dbm(scenario.radio, links), profiles(scenario.config, state)
     for b in range(len(points)):
         distances = []
         for k in range(scenario.num_ues):
@@ -160,11 +158,11 @@ def loop_similarity(kind, scenario, state, points):
         for k in range(scenario.num_ues):
             e = (state.rss_dbm[b, :, k] - predicted[b, :, k]).tolist()
             angles = links.angle_rad[b, :, k]
-            grid = (angles.abs() / math.pi * (state.profile.shape[-1] - 1)).tolist()
+            grid = (angles.abs() / math.pi * (profile.shape[-1] - 1)).tolist()
             cosine = []
             for m, place in enumerate(grid):
-                low = min(int(place), state.profile.shape[-1] - 2)
-                left, right = state.profile[b, m, k, low].item(), state.profile[b, m, k, low + 1].item()
+                low = min(int(place), profile.shape[-1] - 2)
+                left, right = profile[b, m, k, low].item(), profile[b, m, k, low + 1].item()
                 cosine.append(left + (place - low) * (right - left))
             eta = (state.bearing_rad[b, :, k] - angles.abs()).tolist()
             count = len(e)
@@ -411,48 +409,3 @@ def test_a_known_radio_map_helps_under_shadowing():
 def test_aoa_game_starts_from_a_power_fix():
     scenario, state = fresh(**{**GAIN, "start": "stage-1"}, stage="aoa", num_aps=16, batch=20, site="clean")
     assert scenario.truth(state)["error_m"].median() < 2.0
-
-
-# Compilation -------------------------------------------------------------------------------------------------------
-
-
-_COMPILED = """
-import torch
-from cfpos_envs import make_env
-
-steps = []
-for compile in (False, True):
-    options = dict(num_aps=9, num_ues=2, num_antennas=4, num_sites=3, compile=compile)
-    env = make_env("dcp-rss-v0", num_envs=4, seed=0, **options)
-    env.reset()
-    steps.append(env.step(torch.zeros(4, 9, env.action_size)))
-eager, compiled = steps
-torch.testing.assert_close(compiled.rewards, eager.rewards, rtol=1e-4, atol=1e-4)
-torch.testing.assert_close(compiled.observations, eager.observations, rtol=1e-4, atol=1e-4)
-from torch._dynamo.utils import counters
-print("graphs:", counters["stats"]["unique_graphs"])
-"""
-
-
-def test_compiled_rounds_give_the_same_numbers():
-    # In a process of its own: a compiler does not look through the type checks that the tests put into every function.
-    ran = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", _COMPILED], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == "graphs: 1"
-
-
-def test_without_a_compiler_it_goes_on_and_says_so(monkeypatch):
-    def broken(*_, **__):
-        def fail(*_):
-            raise torch._dynamo.exc.TorchDynamoException("no working C++ compiler\nmore")
-
-        return fail
-
-    rewards._compiled_part.cache_clear()
-    monkeypatch.setattr(torch, "compile", broken)
-    scenario, state = fresh(**{**GAIN, "stage": "rss", "compile": True})
-    with pytest.warns(UserWarning, match=r"compile=True does not work here \(no working C\+\+ compiler\)"):
-        ours = scenario.step(state, idle(scenario, 5))
-    eager, _ = fresh(**{**GAIN, "stage": "rss"})
-    assert torch.equal(ours.reward, eager.step(state, idle(scenario, 5)).reward)
-    rewards._compiled_part.cache_clear()

@@ -76,7 +76,7 @@ def test_phases_add_up_to_the_whole(measured: Content) -> None:
     assert len(sizes) > 1
     for size in sizes:
         shares = {row["phase"]: row["share"] for row in rows if (row["environment"], row["B"]) == size}
-        assert set(shares) == {*phases.PHASES, phases.FRONT_END}
+        assert set(shares) == {*phases.PHASES, phases.FRONT_END} - {phases.COMPILED}
         assert sum(shares.values()) == pytest.approx(1.0)
         # An empty phase would be a function that the game does not call any more.
         assert min(shares.values()) > 0.0, shares
@@ -211,7 +211,7 @@ def test_an_episode_counts_reset_and_steps_apart(monkeypatch: pytest.MonkeyPatch
 
 def test_ratios_take_the_best_size_and_the_most_agents() -> None:
     def ours(batch: int, speed: float) -> dict[str, Any]:
-        size = {"environment": "dcp-rss-v0", "front end": "vector", "B": batch, "mode": "eager"}
+        size = {"environment": "dcp-rss-v0", "front end": "vector", "B": batch, "mode": "torch"}
         return {**size, "agent-steps/s": speed, "with resets": speed / 2}
 
     def theirs(agents: int, worlds: int, speed: float | None) -> dict[str, Any]:
@@ -236,8 +236,8 @@ def test_changes_compare_the_best_mode_and_mark_what_is_new(tmp_path: Path, monk
         table = [{**dict(zip(names, row)), "front end": "vector"} for row in rows]
         return {"parts": {"environments": {"tables": {"environments": table}}}, "ratios": []}
 
-    before = content(("a", 1, "eager", 100.0))
-    after = content(("a", 1, "eager", 300.0), ("a", 1, "compiled", 800.0), ("b", 1, "eager", 5.0))
+    before = content(("a", 1, "torch", 100.0))
+    after = content(("a", 1, "torch", 300.0), ("a", 1, "native", 800.0), ("b", 1, "torch", 5.0))
     rows = changes.changes("environments", before, after)
     assert [(row["environment"], row["after"], row["times"]) for row in rows] == [("a", 800.0, 8.0), ("b", 5.0, None)]
     with pytest.raises(ValueError, match="'nothing' is not compared; choose one of environments"):
@@ -246,7 +246,7 @@ def test_changes_compare_the_best_mode_and_mark_what_is_new(tmp_path: Path, monk
         (tmp_path / f"{name}.json").write_text(json.dumps(values))
     monkeypatch.setattr(docs_blocks, "RESULTS", tmp_path)
     assert "| a | vector | 1 | 100 | 800 | 8.00 |" in docs_blocks.benchmark_change("environments")
-    assert "| b | 1 | eager | 5.00 | vector |" in docs_blocks.benchmark("benchmark environments")
+    assert "| b | 1 | torch | 5.00 | vector |" in docs_blocks.benchmark("benchmark environments")
     with pytest.raises(ValueError, match=r"no table 'nothing'; it has environments, ratios"):
         docs_blocks.benchmark("benchmark nothing")
 
@@ -269,7 +269,7 @@ def test_options_survive_the_way_to_another_process() -> None:
         ({"num_aps": -1}, "--num-aps=-1"),
         ({"batches": (32, 0)}, "--batches=0"),
         ({"batches": ()}, "--batches names no size"),
-        ({"modes": ("eager", "fast")}, "--modes=eager,fast must be one or both of eager, compiled"),
+        ({"modes": ("torch", "fast")}, "--modes=torch,fast must be one or both of torch, native"),
         ({"modes": ()}, "--modes= must be"),
         ({"seconds": math.nan}, "--seconds=nan must be finite"),
     ],

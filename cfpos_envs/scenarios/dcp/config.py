@@ -124,6 +124,7 @@ SIMILARITIES = ("paper", "log", "robust", "cauchy")
 FUSIONS = ("mean", "line-search", "information")
 STARTS = ("centroid", "coarse", "stage-1")
 SPLITS = ("train", "test")
+KERNELS = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ class DcpConfig:
         round_s: time between rounds, for mobility.
         num_angles: resolution of the angle profile.
         ue_height_m: height of the UEs, used with the AP heights of a site file.
-        compile: pass the evaluation of many hypothesised points (the costly part of ``reward=local``) through
-            ``torch.compile``. Needs a C++ compiler and some seconds at the first step; values agree to rounding.
+        kernel: what computes rounds on a CPU: ``torch``, or ``native``, compiled code several times as fast that a C++
+            compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding.
     """
 
     stage: str = "joint"
@@ -210,7 +211,7 @@ class DcpConfig:
     array_offset_deg: float | None = None
     num_sites: int | None = None
     ue_height_m: float = 1.5
-    compile: bool = False
+    kernel: str = "auto"
 
     def __post_init__(self) -> None:
         _validate_game(self)
@@ -350,10 +351,9 @@ def _validate_game(c: DcpConfig) -> None:
         ("similarity", SIMILARITIES),
         ("fusion", FUSIONS),
         ("start", STARTS),
+        ("kernel", KERNELS),
     ):
         _one_of(name, getattr(c, name), allowed)
-    if not isinstance(c.compile, bool):
-        raise ValueError(f"compile={c.compile!r} is not a switch; use true or false")
     _whole(c, "num_ues", "num_pilots", "rounds", "stage_one_rounds", "num_angles")
     _at_least(c, 1, "num_ues", "rounds", "num_pilots", "stage_one_rounds")
     _at_least(c, 19, "num_angles")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -11,17 +11,20 @@ from torch import Tensor
 
 from cfpos_envs.measurements import RadioMeasurements
 from cfpos_envs.physics import geometry
-from cfpos_envs.physics.arrays import angle_profile, angular_power, normalised_spectra, profile_peak
+from cfpos_envs.physics.arrays import angle_profile, angular_power, profile_peak
 from cfpos_envs.physics.bounds import drop_fisher, measurement_statistics, position_error_bound
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.rendering import draw_episode
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
-from cfpos_envs.scenarios.dcp import fusion, rewards
+from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.description import describe
+from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
+from cfpos_envs.scenarios.dcp.kernel import DcpKernel, drop_kernel_for, kernel_for, takes
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus
+from cfpos_envs.scenarios.dcp.rounds import play_round
+from cfpos_envs.scenarios.dcp.state import DcpState, at_consensus, direction_spectra, profiles
 from cfpos_envs.scenarios.dcp.world import draw_drop, draw_site
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams
@@ -55,25 +58,20 @@ class DcpScenario(Scenario[DcpState]):
         self.observation_size = self.num_ues * entities.observation_size
         self.action_size = self.num_ues * entities.action_size
         self.differentiable = config.fusion != "line-search"
-        self._table = normalised_spectra(
-            config.num_angles,
-            self.radio.num_antennas,
-            self.radio.spacing_wavelengths,
-            self.radio.angular_spread_rad,
-            self.device,
-        )
         self._pool: SitePool | None = None
 
     # Episode start -------------------------------------------------------------------------------------------------
 
     def reset(self, streams: Streams, num_envs: int) -> DcpState:
         """Draw sites, drops, measurements and held-out APs; see ``Scenario.reset``."""
+        # What is asked for and cannot be had is an error before anything is drawn.
+        _ = self._kernel
         pool = self._pool_for(streams)
         count = self.config.settings.num_sites
         # Sites in turn from a random first one: every batch covers the pool evenly.
         first = torch.randint(count, (1,), generator=streams["drop"], device=self.device)
         site_ids = (first + torch.arange(num_envs, device=self.device)) % count
-        drop = draw_drop(self.config, pool, site_ids, streams)
+        drop = draw_drop(self.config, pool, site_ids, streams, self._drop_kernel)
         zeros = torch.zeros(num_envs, self.num_ues, device=self.device)
         placeholder = torch.zeros(num_envs, self.num_ues, 2, device=self.device)
         state = DcpState(
@@ -86,8 +84,7 @@ class DcpScenario(Scenario[DcpState]):
             shadowing_maps=pool.stack(site_ids, "shadowing_maps") if self.config.shadowing_known else None,
             sequence_covariance=drop.covariance,
             sequence_rss_dbm=drop.rss_dbm,
-            angular_power=angular_power(drop.covariance[:, 0]),
-            profile=torch.zeros(0),
+            angular_power=torch.zeros(0),
             bearing_rad=torch.zeros(0),
             peak=torch.zeros(0),
             fused=self._draw_fused(streams, num_envs),
@@ -111,11 +108,17 @@ class DcpScenario(Scenario[DcpState]):
         return order >= self.config.num_held_out
 
     def _hear(self, state: DcpState) -> DcpState:
-        """Spectra, angle profiles and bearings of this round's sample covariances."""
-        power = angular_power(state.now(state.sequence_covariance))
-        profile = angle_profile(power, self._table)
+        """Spectra and bearings of this round's sample covariances."""
+        covariance = state.now(state.sequence_covariance)
+        if self._drop_kernel is not None:
+            power, bearing, peak = self._drop_kernel.hear(covariance)
+            return state.replace(angular_power=power, bearing_rad=bearing, peak=peak)
+        power = angular_power(covariance)
+        profile = angle_profile(power, direction_spectra(self.config, self.device))
         bearing, peak = profile_peak(profile)
-        return state.replace(angular_power=power, profile=profile, bearing_rad=bearing, peak=peak)
+        heard = state.replace(angular_power=power, bearing_rad=bearing, peak=peak)
+        heard.once("profiles", lambda: profile)
+        return heard
 
     def _start(self, state: DcpState, pool: SitePool) -> DcpState:
         if self.config.start == "centroid":
@@ -126,145 +129,82 @@ class DcpScenario(Scenario[DcpState]):
         # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
         uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
         uses_aoa = self.config.start == "coarse" and self.config.stage != "rss"
-        predicted = pool.stack(state.site_ids, "candidate_rss_dbm")
         scale_db = self.config.coarse_rss_scale_db if uses_rss else None
+        best = self._best_candidates(state, pool, scale_db, uses_aoa)
+        start = torch.gather(pool.stack(state.site_ids, "candidates_m"), 1, best.unsqueeze(-1).expand(-1, -1, 2))
+        state = state.replace(consensus_m=start, start_m=start)
+        return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
+
+    def _best_candidates(self, state: DcpState, pool: SitePool, scale_db: float | None, uses_aoa: bool) -> Tensor:
+        """[B, K] index of the candidate that fits best."""
+        if self._drop_kernel is not None:
+            present, sites = torch.unique(state.site_ids, return_inverse=True)
+            predicted, angle = (pool.table(present, name) for name in ("candidate_rss_dbm", "candidate_angle_rad"))
+            return self._drop_kernel.best_candidates(
+                state.rss_dbm, state.angular_power, state.fused, sites, predicted, angle, scale_db, uses_aoa
+            )
 
         def best_candidate(
             rss_dbm: Tensor, profile: Tensor | None, predicted_dbm: Tensor, angle_rad: Tensor, mask: Tensor | None
         ) -> Tensor:
             return coarse_joint_scores(rss_dbm, profile, predicted_dbm, angle_rad, scale_db, mask).argmax(dim=-1)
 
-        best = by_chunks(
+        predicted_dbm = pool.stack(state.site_ids, "candidate_rss_dbm")
+        return by_chunks(
             best_candidate,
-            chunk_rows(predicted[0].numel(), self.device),
+            chunk_rows(predicted_dbm[0].numel(), self.device),
             state.rss_dbm,
-            state.profile if uses_aoa else None,
-            predicted,
+            profiles(self.config, state) if uses_aoa else None,
+            predicted_dbm,
             pool.stack(state.site_ids, "candidate_angle_rad"),
             state.fused if self.config.num_held_out else None,
         )
-        start = torch.gather(pool.stack(state.site_ids, "candidates_m"), 1, best.unsqueeze(-1).expand(-1, -1, 2))
-        state = state.replace(consensus_m=start, start_m=start)
-        return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
 
     def _after_neutral_rss(self, state: DcpState) -> DcpState:
-        rss_game = DcpScenario(_rss_stage(self.config), self.device)
         played = state
-        idle = torch.zeros(len(state.round), self.num_aps, rss_game.action_size, device=self.device)
+        idle = torch.zeros(len(state.round), self.num_aps, self._rss_game.action_size, device=self.device)
         for _ in range(STAGE_ONE_ROUNDS):
-            played = rss_game.step(played.replace(round=state.round), idle).state
+            played = self._rss_game.step(played.replace(round=state.round), idle).state
         return state.replace(consensus_m=played.consensus_m, start_m=played.consensus_m)
+
+    @cached_property
+    def _rss_game(self) -> DcpScenario:
+        return DcpScenario(_rss_stage(self.config), self.device)
 
     # Rounds --------------------------------------------------------------------------------------------------------
 
     def observe(self, state: DcpState) -> Tensor:
         """[B, M, K * F] in [-1, 1]; see ``describe()`` for the entries."""
+        if self._kernel is not None and takes(state):
+            return self._kernel.observe(state)
         return observe(self.config, self.radio, state).flatten(2)
 
     def step(self, state: DcpState, actions: Tensor) -> Transition[DcpState]:
         """Decode the actions, fuse the reports, reward by similarity; see ``Scenario.step``."""
-        config, radio = self.config, self.radio
-        actions = actions.clamp(-1.0, 1.0).unflatten(2, (self.num_ues, -1))
-        at = at_consensus(config, state)
-        judge = rewards.Judge(config, radio, state, at)
-        proposal = fusion.propose(config, radio, state, at, actions)
-        vectors = proposal.vectors(at.links.unit)
-        fused = self._fuse(state, at, judge, proposal, vectors)
-        fused_m = self._area(state.consensus_m + fused.step)
-        rewards_mk, metrics = self._reward(state, judge, vectors, fused, fused_m)
-        nxt = state.replace(
-            consensus_m=fused_m, spread_m=fusion.report_spread_m(vectors, state.fused), round=state.round + 1
-        )
+        if self._kernel is not None and takes(state, actions):
+            played = self._kernel.step(state, actions)
+        else:
+            played = play_round(self.config, self.radio, state, actions)
+        nxt = state.replace(consensus_m=played.consensus_m, spread_m=played.spread_m, round=state.round + 1)
         if state.sequence_rss_dbm.shape[1] > 1:
             nxt = self._hear(nxt)
         done = nxt.round >= self.rounds
-        metrics["entity_rewards"] = rewards_mk
-        metrics["entity_valid"] = state.fused
-        return Transition(nxt, rewards_mk.sum(dim=-1), torch.zeros_like(done), done, metrics)
+        metrics = {
+            "objective": played.objective,
+            "similarity": played.similarity,
+            "score": played.score,
+            "entity_rewards": played.entity_rewards,
+            "entity_valid": state.fused,
+        }
+        return Transition(nxt, played.rewards, torch.zeros_like(done), done, metrics)
 
-    def _fuse(
-        self, state: DcpState, at: Innovations, judge: rewards.Judge, proposal: fusion.Proposal, vectors: Tensor
-    ) -> fusion.Fused:
-        config = self.config
-        neutral = fusion.neutral_proposal(config, self.radio, state, at) if config.credits_counterfactual else None
-        if config.fusion == "information":
-            step, without = fusion.information_fusion(config, at.links.unit, proposal, neutral, state.fused)
-            return fusion.Fused(step, without)
-        moves = None if neutral is None else neutral.vectors(at.links.unit)
-        step, without = fusion.mean_fusion(vectors, moves, state.fused)
-        if config.fusion == "mean":
-            return fusion.Fused(step, without)
-        return self._line_search(state, judge, vectors, step, without)
+    @cached_property
+    def _drop_kernel(self) -> DropKernel | None:
+        return drop_kernel_for(self.config, self.device)
 
-    def _line_search(
-        self, state: DcpState, judge: rewards.Judge, vectors: Tensor, step: Tensor, without: Tensor | None
-    ) -> fusion.Fused:
-        config = self.config
-        gains = torch.tensor(fusion.LINE_SEARCH_GAINS, device=self.device)
-        points = self._area(state.consensus_m.unsqueeze(1) + gains.view(1, -1, 1, 1) * step.unsqueeze(1))
-        # All APs judge the local reward as they judge the search: one pass over all points serves both.
-        serves_reward = config.reward == "local" and config.similarity != "paper" and not vectors.requires_grad
-        if serves_reward:
-            points = torch.cat((points, self._reports(state, vectors)), dim=1)
-        kind = "log" if config.similarity == "paper" else config.similarity
-        (values,) = judge.similarity(points, state.fused_shares if config.num_held_out else None, kind)
-        searched = values[:, : len(gains)]
-        highest, best = searched.max(dim=1)
-        kappa = gains[best].unsqueeze(-1)
-        return fusion.Fused(
-            step=kappa * step,
-            without=None if without is None else kappa.unsqueeze(1) * without,
-            at_fused=highest if serves_reward else None,
-            local=values[:, len(gains) :] - values[:, :1] if serves_reward else None,
-        )
-
-    def _reports(self, state: DcpState, vectors: Tensor) -> Tensor:
-        """[B, M, K, 2] where each AP says that the users are."""
-        return self._area(state.consensus_m.unsqueeze(1) + vectors)
-
-    def _reward(
-        self, state: DcpState, judge: rewards.Judge, vectors: Tensor, fused: fusion.Fused, fused_m: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rewards [B, M, K] and the label-free metrics of the round."""
-        config, reward, kind = self.config, self.config.reward, self.config.similarity
-        judges = state.judge_shares if config.num_held_out else None
-        # The scale of robust moves with the estimate, so that scores of different estimates could not be compared;
-        # cauchy has fixed scales and takes its place. That of paper is normalised over the users.
-        kinds = {"robust": ("robust", "cauchy"), "paper": ("paper", "log")}.get(kind, (kind,))
-        gradient = None
-        if config.credits_counterfactual or fused_m.requires_grad:
-            values, gradient = judge.with_gradient(fused_m, judges, *kinds)
-        elif fused.at_fused is not None and len(kinds) == 1:
-            values = (fused.at_fused,)
-        else:
-            values = tuple(value[:, 0] for value in judge.similarity(fused_m.unsqueeze(1), judges, *kinds))
-        after = values[0]
-        metrics = {"objective": after, "similarity": after.mean(dim=-1), "score": values[-1].mean(dim=-1)}
-        if gradient is not None and fused_m.requires_grad:
-            # The value as it is and its slope: all that first-order ascent of the objective asks for.
-            metrics["objective"] = after + ((fused_m - fused_m.detach()) * gradient).sum(dim=-1)
-        with torch.no_grad():
-            if reward == "local":
-                return self._local_reward(state, judge, vectors, fused, judges), metrics
-            if reward in ("shared", "held-out-shared"):
-                (before,) = judge.similarity(state.consensus_m.unsqueeze(1), judges, kind)
-                return (after - before[:, 0]).unsqueeze(1).expand(-1, self.num_aps, -1), metrics
-            assert fused.without is not None
-            assert gradient is not None
-            return rewards.counterfactual_credit(gradient, fused.step, fused.without), metrics
-
-    def _local_reward(
-        self, state: DcpState, judge: rewards.Judge, vectors: Tensor, fused: fusion.Fused, judges: Tensor | None
-    ) -> Tensor:
-        """[B, M, K] what each AP's own report is worth; beside the consensus unless the paper's own reward is asked."""
-        if fused.local is not None:
-            return fused.local
-        reports, kind = self._reports(state, vectors), self.config.similarity
-        if kind == "paper":
-            return judge.similarity(reports, judges, kind)[0]
-        # The consensus rides along as one point more.
-        (values,) = judge.similarity(torch.cat((reports, state.consensus_m.unsqueeze(1)), dim=1), judges, kind)
-        return values[:, :-1] - values[:, -1:]
+    @cached_property
+    def _kernel(self) -> DcpKernel | None:
+        return kernel_for(self.config, self.device)
 
     def _area(self, points_m: Tensor) -> Tensor:
         return geometry.into_area(points_m, self.radio.side_m, self.radio.wrap)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from cfpos_envs.measurements import RadioModel
@@ -24,15 +22,12 @@ from cfpos_envs.physics.links import Links
 from cfpos_envs.physics.propagation import sample_maps
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.fusion import stage_terms
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, profiles
 
 CAUCHY_SCALE_DB = 0.5
 # Link evaluations at a time: temporaries of this many floats stay in a core's cache; on other devices memory bounds it.
 _CACHE_LINKS = 1 << 16
-# A compiled pass keeps its temporaries in registers, and starting it costs as much as some thousand links.
-_COMPILED_LINKS = 1 << 18
 _MEMORY_LINKS = 1 << 26
-_FEW_POINTS = 8
 
 # psi = -f' of the similarities that are sums over APs of a function f of the scaled residual.
 _INFLUENCE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -49,7 +44,7 @@ class Evidence:
 
     Attributes:
         rss_dbm, bearing_rad, nominal_rad: measurements, and the nominal scale of the bearings.
-        profile_start: where each link's angle profile begins in the flattened profiles of the state.
+        profile_start: where each link's angle profile begins in the flattened profiles.
         ap_x_m, ap_y_m, height_square_m2, axis_x, axis_y [B, 1, 1, M], shadowing_maps [B, M, G, G]: the site.
         rss_scale_db [B, K, 1, 1], bearing_scale_rad: scales of the residuals, for ``robust``.
         use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count this round; None: their stage lasts for ever.
@@ -71,13 +66,14 @@ class Evidence:
     use_tangential: Tensor | None = None
 
     @classmethod
-    def of(cls, state: DcpState, uses_aoa: bool) -> Evidence:
-        """What follows from the measurements and the site alone."""
+    def of(cls, state: DcpState, angle_profiles: Tensor | None) -> Evidence:
+        """What follows from the measurements and the site alone; ``angle_profiles`` None for RSS alone."""
+        uses_aoa = angle_profiles is not None
         return cls(
             rss_dbm=_aps_last(state.rss_dbm),
             bearing_rad=_aps_last(state.bearing_rad) if uses_aoa else None,
             nominal_rad=_aps_last(nominal_bearing_scale(state.bearing_rad)) if uses_aoa else None,
-            profile_start=_aps_last(_profile_starts(state.profile)) if uses_aoa else None,
+            profile_start=None if angle_profiles is None else _aps_last(_profile_starts(angle_profiles)),
             ap_x_m=_of_aps(state.ap_positions_m[..., 0]),
             ap_y_m=_of_aps(state.ap_positions_m[..., 1]),
             height_square_m2=_of_aps(state.height_diff_m.square()),
@@ -107,13 +103,14 @@ class Judge:
 
     def __init__(self, config: DcpConfig, radio: RadioModel, state: DcpState, scales: Innovations) -> None:
         self._radio, self._law = radio, rss_law(config, radio)
-        self._profiles, self._num_angles = state.profile.reshape(-1), state.profile.shape[-1]
         use_radial, use_tangential = stage_terms(config, state)
-        self._compiles = config.compile
         self._uses_rss, self._uses_aoa = config.stage != "aoa", config.stage != "rss"
+        angle_profiles = profiles(config, state) if self._uses_aoa else None
+        self._profiles = None if angle_profiles is None else angle_profiles.reshape(-1)
+        self._num_angles = config.num_angles
         is_robust = config.similarity == "robust"
         self._evidence = dataclasses.replace(
-            state.once(f"evidence {self._uses_aoa}", lambda: Evidence.of(state, self._uses_aoa)),
+            state.once(f"evidence {self._uses_aoa}", lambda: Evidence.of(state, angle_profiles)),
             rss_scale_db=_aps_last(scales.rss_scale_db) if is_robust and self._uses_rss else None,
             bearing_scale_rad=_aps_last(scales.bearing_scale_rad) if is_robust and self._uses_aoa else None,
             use_radial=use_radial if isinstance(use_radial, Tensor) else None,
@@ -132,22 +129,16 @@ class Judge:
             For every kind [B, R, K], differentiable in the points.
         """
         points = points_m.transpose(1, 2)
-        batch, part = len(points_m), self._part
+        batch = len(points_m)
         links_each = points_m.shape[1] * points_m.shape[2] * self._evidence.ap_x_m.shape[-1]
-        # Compiled once for whole chunks of many points; what is small or left over is not worth it.
-        compiles = self._compiles and points_m.shape[1] > _FEW_POINTS and not points_m.requires_grad
-        limit = _COMPILED_LINKS if compiles else _CACHE_LINKS
-        size = max(1, (limit if points_m.device.type == "cpu" else _MEMORY_LINKS) // links_each)
-        if compiles and size >= batch:
-            part = partial(_compiled_part(), self)
+        size = max(1, (_CACHE_LINKS if points_m.device.type == "cpu" else _MEMORY_LINKS) // links_each)
         if size >= batch:
-            return tuple(value.transpose(1, 2) for value in part(self._evidence, points, shares, kinds))
+            return tuple(value.transpose(1, 2) for value in self._part(self._evidence, points, shares, kinds))
         parts = []
         for first in range(0, batch, size):
             rows = slice(first, first + size)
             chosen = None if shares is None else shares[rows]
-            part = partial(_compiled_part(), self) if compiles and first + size <= batch else self._part
-            parts.append(part(self._evidence.rows(rows), points[rows], chosen, kinds))
+            parts.append(self._part(self._evidence.rows(rows), points[rows], chosen, kinds))
         return tuple(torch.cat(values).transpose(1, 2) for values in zip(*parts, strict=True))
 
     def with_gradient(
@@ -278,25 +269,8 @@ class Judge:
 
     def _cosine(self, evidence: Evidence, links: Links) -> Tensor:
         assert evidence.profile_start is not None
+        assert self._profiles is not None
         return read_profile_rows(self._profiles, self._num_angles, evidence.profile_start, links.folded_rad)
-
-
-@lru_cache(maxsize=1)
-def _compiled_part() -> Callable[..., tuple[Tensor, ...]]:
-    compiled, works = torch.compile(Judge._part, dynamic=False), True
-
-    def part(*arguments: Any) -> tuple[Tensor, ...]:
-        nonlocal works
-        if works:
-            try:
-                return compiled(*arguments)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                works = False
-                reason = str(error).strip().splitlines()[0]
-                warnings.warn(f"compile=True does not work here ({reason}); going on without", stacklevel=2)
-        return Judge._part(*arguments)
-
-    return part
 
 
 @lru_cache(maxsize=64)

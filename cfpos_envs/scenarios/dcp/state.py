@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from cfpos_envs.lazy import lazy
 from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import propagation
-from cfpos_envs.physics.arrays import read_profile
+from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile
 from cfpos_envs.physics.innovations import (
     RSS_SCALE_FLOOR_DB,
     bearing_residuals,
@@ -39,7 +40,7 @@ _MOVING = frozenset(("consensus_m", "start_m", "spread_m", "round"))
 
 @dataclass
 class DcpState(TensorState):
-    """B episodes, M APs, K UEs, L antennas, A profile angles, T measurement rounds (1 if static).
+    """B episodes, M APs, K UEs, L antennas, T measurement rounds (1 if static).
 
     Attributes:
         true_position_m [B, T, K, 2]: hidden; used by ``truth`` alone.
@@ -48,8 +49,7 @@ class DcpState(TensorState):
         ap_positions_m [B, M, 2], ap_orientation_rad [B, M], height_diff_m [B, M]: known site.
         shadowing_maps [B, M, G, G] or None: known radio map.
         sequence_covariance [B, T, M, K, L, L], sequence_rss_dbm [B, T, M, K]: measurements of all rounds.
-        angular_power [B, M, K, L], profile [B, M, K, A], bearing_rad [B, M, K] in [0, pi], peak [B, M, K]: this
-            round's.
+        angular_power [B, M, K, L], bearing_rad [B, M, K] in [0, pi], peak [B, M, K]: this round's.
         fused [B, M, K]: true for APs that take part in fusion and broadcasts; the others judge.
         consensus_m [B, K, 2], start_m [B, K, 2]: joint estimate, now and at the start.
         spread_m [B, K]: root mean square distance of the last reports from their mean.
@@ -66,7 +66,6 @@ class DcpState(TensorState):
     sequence_covariance: Tensor
     sequence_rss_dbm: Tensor
     angular_power: Tensor
-    profile: Tensor
     bearing_rad: Tensor
     peak: Tensor
     fused: Tensor
@@ -128,7 +127,7 @@ class Innovations:
     """
 
     def __init__(self, state: DcpState, points_m: Tensor, config: DcpConfig) -> None:
-        self._state, self._points_m = state, points_m
+        self._state, self._points_m, self._config = state, points_m, config
         self._radio, self._num_held_out = config.radio, config.num_held_out
 
     @lazy
@@ -144,8 +143,7 @@ class Innovations:
     @lazy
     def implied_m(self) -> Tensor:
         """Horizontal distance that the RSS implies; it does not depend on the point."""
-        state = self._state
-        return state.once("implied_m", lambda: distance_from_rss(self._radio, state.rss_dbm, state.height_diff_m))
+        return implied_distance_m(self._state, self._radio)
 
     @lazy
     def _bearings(self) -> tuple[Tensor, Tensor]:
@@ -164,7 +162,7 @@ class Innovations:
     @lazy
     def cosine(self) -> Tensor:
         """Cosine similarity of measured and expected spectrum: a term of Xi^a, eq. (8)."""
-        return read_profile(self._state.profile, self.links.folded_rad)
+        return read_profile(profiles(self._config, self._state), self.links.folded_rad)
 
     @lazy
     def slope_db_per_m(self) -> Tensor:
@@ -213,6 +211,26 @@ class Innovations:
     def _median(self, values: Tensor) -> Tensor:
         mask = self._state.fused.transpose(1, 2) if self._num_held_out else None
         return masked_median(values.transpose(1, 2), mask, values.shape[1] - self._num_held_out).unsqueeze(1)
+
+
+@lru_cache(maxsize=16)
+def direction_spectra(config: DcpConfig, device: torch.device) -> Tensor:
+    """[A, L] normalised spectrum of every direction: the table behind angle profiles."""
+    radio = config.radio
+    return normalised_spectra(
+        config.num_angles, radio.num_antennas, radio.spacing_wavelengths, radio.angular_spread_rad, device
+    )
+
+
+def profiles(config: DcpConfig, state: DcpState) -> Tensor:
+    """[B, M, K, A] cosine similarity of this round's spectra with every direction's."""
+    power = state.angular_power
+    return state.once("profiles", lambda: angle_profile(power, direction_spectra(config, power.device).to(power)))
+
+
+def implied_distance_m(state: DcpState, radio: RadioModel) -> Tensor:
+    """[B, M, K] horizontal distance that the RSS of this round implies."""
+    return state.once("implied_m", lambda: distance_from_rss(radio, state.rss_dbm, state.height_diff_m))
 
 
 def links_to(state: DcpState, points_m: Tensor, radio: RadioModel) -> Links:

@@ -13,8 +13,9 @@ from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import channel, geometry, propagation
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.innovations import predicted_rss_dbm
-from cfpos_envs.physics.links import Links, link_geometry
+from cfpos_envs.physics.links import link_geometry
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
+from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams
 
@@ -129,8 +130,10 @@ class Drop:
     rss_dbm: Tensor
 
 
-def draw_drop(config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Streams) -> Drop:
-    """Positions, path angles, fading and noise of a batch of episodes.
+def draw_drop(
+    config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Streams, kernel: DropKernel | None = None
+) -> Drop:
+    """Positions, path angles, fading and noise of a batch of episodes; with a kernel the costly part is compiled.
 
     Positions and blocked links come from the stream ``drop``, path angles and sample covariances from ``fading``.
     """
@@ -162,8 +165,14 @@ def draw_drop(config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Stre
     )
     gain_db = gain_db + _shadowing_db(pool, site_ids, positions.flatten(1, 2), settings)
     gain_db = gain_db - settings.nlos_loss_db * is_blocked.repeat(1, 1, times)
-    covariance = _sample_covariance(config, links, detour.repeat(1, 1, times), gain_db, streams)
-    rss = channel.watts_to_dbm(channel.rss_w(covariance, config.radio.tx_power_w, config.radio.num_pilots))
+    angle_rad = links.angle_rad + detour.repeat(1, 1, times)
+    if kernel is None:
+        covariance = _sample_covariance(config, angle_rad, gain_db, streams)
+        rss_w = channel.rss_w(covariance, config.radio.tx_power_w, config.radio.num_pilots)
+    else:
+        covariance, trace = kernel.sample(streams["fading"], angle_rad, gain_db)
+        rss_w = config.radio.tx_power_w * config.radio.num_pilots * trace
+    rss = channel.watts_to_dbm(rss_w)
     rss = rss + pool.stack(site_ids, "rss_bias_db").unsqueeze(-1)
 
     def by_round(values: Tensor) -> Tensor:
@@ -219,11 +228,9 @@ def _shadowing_db(pool: SitePool, site_ids: Tensor, points_m: Tensor, settings: 
     return shadowing
 
 
-def _sample_covariance(
-    config: DcpConfig, links: Links, detour_rad: Tensor, gain_db: Tensor, streams: Streams
-) -> Tensor:
+def _sample_covariance(config: DcpConfig, angle_rad: Tensor, gain_db: Tensor, streams: Streams) -> Tensor:
     radio, fading = config.radio, streams["fading"]
-    angles = channel.path_angles(fading, links.angle_rad + detour_rad, radio.num_paths, radio.angular_spread_rad)
+    angles = channel.path_angles(fading, angle_rad, radio.num_paths, radio.angular_spread_rad)
     white = channel.draw_white(fading, gain_db.shape, radio.num_antennas, radio.snapshots)
     per_row = gain_db[0].numel() * radio.num_antennas**2
     return by_chunks(partial(_coloured, radio), chunk_rows(per_row, gain_db.device), angles, gain_db, white)
