@@ -47,6 +47,8 @@ _WHOLE = frozenset(
 )
 # One small network for every (agent, entity) pair, credit per pair, no bootstrapping: as MADDPG's preset of that name.
 _ENTITY: dict[str, Any] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
+# A round of 16 episodes of the default game has 3456 pairs: as many samples per round as MADDPG learns from.
+_ENTITY_OFF_POLICY = {**_ENTITY, "batch_size": 4096, "updates_per_step": 3, "buffer_size": 400_000}
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class SacSettings(_OffPolicySettings):
 
     title: ClassVar[str] = "SB3 SAC"
     optional: ClassVar[tuple[str, ...]] = ("threads", "ent_coef")
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
 
     ent_coef: float | None = None
 
@@ -186,7 +188,7 @@ class Td3Settings(_OffPolicySettings):
     """
 
     title: ClassVar[str] = "SB3 TD3"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
 
     noise: float = 0.1
     policy_delay: int = 2
