@@ -223,9 +223,11 @@ def wait_for_runs(sweep: subprocess.Popen[str], folder: Path, count: int) -> Non
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has_launcher("ray"), reason='the optional extra is not installed: pip install "cfpos[ray]"')
-def test_a_sweep_outlives_a_node(tmp_path: Path) -> None:
+def test_a_sweep_outlives_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.cluster_utils import Cluster
 
+    # Workers of the lowest priority would starve beside whatever else this machine computes.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
     try:
