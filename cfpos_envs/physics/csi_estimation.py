@@ -1,4 +1,4 @@
-"""CSI estimation from received pilots: least squares and linear MMSE, (4) of An et al., and its long-term covariance."""
+"""CSI estimation from received pilots: least squares, linear MMSE ((4) of An et al.) and its long-term covariance."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def csi_features(
     check_features(features)
     if features == "stabilised":
         mean = stabilise_phase(normalise_gain(csi), stabilise).mean(dim=-3)
-        # All T A N entries have unit energy together, so the root mean square of one is (T A N)^-1/2.
-        scale = math.sqrt(csi.shape[-3] * csi.shape[-2] * csi.shape[-1] / 2) / PEAK_FACTOR
+        # All T A N entries have unit energy together, so a real part has the root mean square (2 T A N)^-1/2.
+        scale = math.sqrt(2 * csi.shape[-3] * csi.shape[-2] * csi.shape[-1]) / PEAK_FACTOR
         return (torch.view_as_real(mean).flatten(-3) * scale).clamp(-1.0, 1.0)
     if features == "amplitude":
         return angle_delay_amplitude(csi, array_shape)
@@ -126,7 +126,7 @@ def covariance_features(csi: Complex[Tensor, "*batch T A N"]) -> Float[Tensor, "
     pairs = torch.view_as_real(covariance[..., upper[0], upper[1]]).flatten(-2)
     # Summed over antennas and slots, the products at one lag are a row of the autocorrelation, by FFT without wrapping.
     spectrum = torch.view_as_real(torch.fft.fft(csi, n=2 * subcarriers, dim=-1)).square().sum(dim=(-1, -3, -4))
-    lags = torch.fft.ifft(spectrum, dim=-1)[..., 1:subcarriers]
+    lags = torch.fft.ifft(spectrum.to(csi.dtype), dim=-1)[..., 1:subcarriers]
     return torch.cat((diagonal, pairs, torch.view_as_real(lags).flatten(-2)), dim=-1) / power
 
 
