@@ -53,7 +53,7 @@ def csi_features(
         csi: estimated CSI; its scale does not matter (the gain (7) is told apart).
         features: ``stabilised``: (15) averaged over the slots, scaled so that ``PEAK_FACTOR`` times the root mean
             square is 1 and clipped; ``amplitude``: ``angle_delay_amplitude``; ``cov``: ``covariance_features``;
-            ``acf``: ``autocorrelation_features``.
+            ``acf``: ``autocorrelation_features``; the last three of ``slot_average``.
         array_shape: (rows, columns).
         stabilise: of ``stabilised`` only, see ``physics.csi.reference_phase``.
 
@@ -66,11 +66,27 @@ def csi_features(
         # All T A N entries have unit energy together, so a real part has the root mean square (2 T A N)^-1/2.
         scale = math.sqrt(2 * csi.shape[-3] * csi.shape[-2] * csi.shape[-1]) / PEAK_FACTOR
         return (torch.view_as_real(mean).flatten(-3) * scale).clamp(-1.0, 1.0)
+    mean = slot_average(csi)
     if features == "amplitude":
-        return angle_delay_amplitude(csi, array_shape)
+        return angle_delay_amplitude(mean, array_shape)
     if features == "cov":
-        return covariance_features(csi)
-    return autocorrelation_features(csi, array_shape)
+        return covariance_features(mean)
+    return autocorrelation_features(mean, array_shape)
+
+
+def slot_average(csi: Complex[Tensor, "*batch T A N"]) -> Complex[Tensor, "*batch 1 A N"]:
+    """Mean over the slots after every slot's phase was turned to that of the first: sum_t h_t exp(-j angle<h_1, h_t>).
+
+    Oscillator phases go, what is constant adds up: noise falls by 10 log10 T dB before anything is squared.
+
+    Args:
+        csi: of one BS.
+    """
+    if csi.shape[-3] == 1:
+        return csi
+    inner = (csi * csi[..., :1, :, :].conj()).sum(dim=(-2, -1), keepdim=True)
+    turn = torch.polar(torch.ones_like(inner.real), -inner.angle())
+    return (csi * turn).mean(dim=-3, keepdim=True)
 
 
 def adcpm(csi: Complex[Tensor, "*batch T A N"], array_shape: tuple[int, int]) -> Float[Tensor, "*batch A N"]:
