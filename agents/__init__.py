@@ -5,51 +5,51 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agents.config import MaddpgConfig, default_overrides, unknown_name
+from agents.base import Agent
+from agents.checkpoints import read_checkpoint
+from agents.config import MaddpgConfig
 from agents.environments import as_vector_env
 from agents.maddpg import Maddpg
+from agents.registry import agent_class, config_class, list_agents, register_agent
 
-__all__ = ["Maddpg", "MaddpgConfig", "list_agents", "load_agent", "make_agent"]
-
-_AGENTS = {"maddpg": Maddpg}
-
-
-def list_agents() -> list[str]:
-    """The names that ``make_agent`` knows."""
-    return sorted(_AGENTS)
+__all__ = ["Agent", "Maddpg", "MaddpgConfig", "list_agents", "load_agent", "make_agent", "register_agent"]
 
 
-def make_agent(name: str, env: Any, *, preset: str | None = None, **overrides: Any) -> Maddpg:
+def make_agent(name: str, env: Any, *, preset: str | None = None, **overrides: Any) -> Any:
     """An untrained agent for an environment.
 
     Args:
         name: one of ``list_agents()``.
         env: an id (a batched environment of ``num_envs`` episodes is made), one of our front ends, or a PettingZoo
             parallel environment with Box actions.
-        preset: a named setting of ``MaddpgConfig``; None: the one that suits the environment.
-        overrides: fields of ``MaddpgConfig``.
+        preset: a named setting of the agent's config class; None: the one that suits the environment.
+        overrides: fields of the agent's config class.
+
+    Returns:
+        An ``Agent``.
 
     Raises:
-        ValueError: unknown name, preset or setting (the nearest are listed), or settings the environment cannot serve.
+        ValueError: unknown name, preset or setting (the nearest are listed), settings the environment cannot serve,
+            or an optional package that is not installed.
     """
-    if name not in _AGENTS:
-        raise ValueError(unknown_name("agent", name, _AGENTS))
+    settings = config_class(name)
     if preset is not None:
-        config = MaddpgConfig.preset(preset, **overrides)
-        agent = _AGENTS[name](env, config)
+        config = settings.preset(preset, **overrides)
     else:
-        base = MaddpgConfig.build(overrides)
+        base = settings.build(overrides)
         env = as_vector_env(env, base.num_envs, base.seed, base.device)
-        agent = _AGENTS[name](env, MaddpgConfig.build({**default_overrides(env, overrides.get("critic")), **overrides}))
+        config = settings.build({**settings.suited(env, overrides), **overrides})
+    agent = agent_class(name)(env, config)
     agent.check_trainable()
     return agent
 
 
-def load_agent(path: str | Path, env: Any) -> Maddpg:
-    """The trained agent in a file or in a run's folder (its best policy), for ``env``.
+def load_agent(path: str | Path, env: Any) -> Any:
+    """The trained agent in a file or in a run's folder (its best policy), for ``env``; the file tells which agent.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged file, or policies of another game or of other sizes.
+        ValueError: damaged file, policies of another game or of other sizes, or an optional package that is missing.
     """
-    return Maddpg.load(path, env)
+    state = read_checkpoint(path)["agent"]
+    return agent_class(str(state["name"])).from_state(state, env)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from agents.settings import Settings, check_choice, check_switch, checked_number, checked_widths, unknown_name
+
+__all__ = ["PRESETS", "MaddpgConfig", "default_overrides", "unknown_name"]
 
 SHARES = ("separate", "shared", "entity")
 CRITICS = ("concatenated", "permutation-invariant", "own", "model")
@@ -46,150 +48,8 @@ _WHOLE = frozenset(
     ("num_envs", "batch_size", "buffer_size", "update_every", "updates_per_step", "warmup_steps", "policy_delay")
     + ("evaluations", "validation_envs", "test_envs", "checkpoint_every", "threads", "seed")
 )
+_OPTIONAL = ("lr_final_factor", "threads")
 _FLAGS = ("reward_normalisation", "twin_critics", "observation_normalisation")
-
-
-@dataclass(frozen=True)
-class MaddpgConfig:
-    """Everything that can be set on MADDPG (Lowe et al. 2017), with the switches of TD3 (Fujimoto et al. 2018).
-
-    Steps are environment steps: ``num_envs`` of them pass in every round that the parallel episodes play.
-
-    Attributes:
-        num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
-        share: ``separate`` one actor per agent; ``shared`` one for all agents; ``entity`` one small network for every
-            (agent, UE) pair of environments that have entities.
-        critic: ``concatenated`` Q_i(all observations, all actions); ``permutation-invariant`` the same through a mean
-            of embeddings (DeepSets); ``own`` Q(o_i, a_i), per entity if ``share=entity``; ``model`` none: the
-            environment's differentiable objective itself is ascended (analytic critic, needs such an environment).
-        actor_hidden, critic_hidden: widths of the hidden layers.
-        lr_actor, lr_critic: Adam's learning rates.
-        lr_final_factor: both rates fall by this factor along a cosine over the run; None: 0.1 for the model critic,
-            1 (constant) for learned ones.
-        gamma: discount; 0 switches bootstrapping and target networks off.
-        tau: share of the online network that enters the target network at each policy update.
-        batch_size: joint transitions per update; with ``share=entity critic=own`` (agent, UE) samples per update.
-        buffer_size: joint transitions kept.
-        update_every: rounds between two bursts of updates.
-        updates_per_step: updates in one burst.
-        warmup_steps: environment steps with uniformly random actions before the first update.
-        noise: ``gaussian`` (white) or ``ou`` (Ornstein-Uhlenbeck, correlated over an episode).
-        noise_start, noise_end: standard deviation of exploration at the start and at the end of its decay.
-        noise_fraction: part of the run over which it falls linearly.
-        ou_theta: pull of the Ornstein-Uhlenbeck process towards zero per round.
-        reward_clip: rewards are clipped to +- this before storage; 0: never.
-        reward_normalisation: rewards of a round are divided by the mean of their absolute values over the batch.
-        saturation_penalty: weight of the mean squared pre-tanh output in the actor's loss.
-        grad_clip: largest gradient norm of one network; 0: none.
-        twin_critics, target_smoothing, target_smoothing_clip, policy_delay: TD3: minimum of two critics; standard
-            deviation and clip of the target policy's noise (0: off); critic updates per policy update.
-        observation_normalisation: running mean and standard deviation of every observation entry.
-        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
-        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
-        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
-        checkpoint_every: environment steps between two checkpoints.
-        seed: of weights, exploration, replay and the agent's environments.
-        device: torch device of networks and buffer.
-        threads: torch threads during training; None leaves torch's setting.
-
-    Raises:
-        ValueError: a value outside its range, named with the range.
-    """
-
-    num_envs: int = 16
-    share: str = "separate"
-    critic: str = "concatenated"
-    actor_hidden: tuple[int, ...] = (64, 64)
-    critic_hidden: tuple[int, ...] = (64, 64)
-    lr_actor: float = 1e-3
-    lr_critic: float = 2e-3
-    lr_final_factor: float | None = None
-    gamma: float = 0.95
-    tau: float = 0.01
-    batch_size: int = 1024
-    buffer_size: int = 100_000
-    update_every: int = 1
-    updates_per_step: int = 3
-    warmup_steps: int = 1000
-    noise: str = "gaussian"
-    noise_start: float = 0.3
-    noise_end: float = 0.1
-    noise_fraction: float = 1.0
-    ou_theta: float = 0.15
-    reward_clip: float = 0.0
-    reward_normalisation: bool = False
-    saturation_penalty: float = 1e-3
-    grad_clip: float = 1.0
-    twin_critics: bool = False
-    target_smoothing: float = 0.0
-    target_smoothing_clip: float = 0.5
-    policy_delay: int = 1
-    observation_normalisation: bool = False
-    evaluations: int = 20
-    validation_envs: int = 64
-    test_envs: int = 32
-    checkpoint_every: int = 20_000
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("share", SHARES), ("critic", CRITICS), ("noise", NOISES)):
-            _check_choice(name, getattr(self, name), allowed)
-        for name in ("actor_hidden", "critic_hidden"):
-            object.__setattr__(self, name, _widths(name, getattr(self, name)))
-        for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} is not a switch; use true or false.")
-        for name in sorted(_WHOLE | set(_RANGES)):
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
-        if self.batch_size > self.buffer_size and not self.samples_rows and self.critic != "model":
-            raise ValueError(
-                f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size}; raise buffer_size."
-            )
-
-    @property
-    def samples_rows(self) -> bool:
-        """Whether updates draw single (agent, UE) samples instead of joint transitions."""
-        return self.share == "entity" and self.critic == "own"
-
-    @property
-    def final_lr_factor(self) -> float:
-        """The factor that learning rates have reached at the end of a run."""
-        if self.lr_final_factor is not None:
-            return self.lr_final_factor
-        return 0.1 if self.critic == "model" else 1.0
-
-    @classmethod
-    def preset(cls, preset: str, **overrides: Any) -> MaddpgConfig:
-        """A named setting, with changes on top.
-
-        Args:
-            preset: ``default``, ``entity``, ``model``, ``paper`` or ``simple-spread``; see ``PRESETS``.
-            overrides: fields of this class.
-
-        Raises:
-            ValueError: unknown preset or field, with the nearest names.
-        """
-        if preset not in PRESETS:
-            raise ValueError(unknown_name("preset", preset, PRESETS))
-        return cls.build({**PRESETS[preset], **overrides})
-
-    @classmethod
-    def build(cls, fields: dict[str, Any]) -> MaddpgConfig:
-        """A config from a dict; an unknown name is refused with its nearest matches."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in fields:
-            if name not in names:
-                raise ValueError(unknown_name("MADDPG setting", name, names))
-        plain: dict[str, Any] = {}
-        for name, value in fields.items():
-            plain[name] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        return cls(**plain)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain numbers, strings and lists, for checkpoints and logs."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -243,9 +103,130 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-
 # The same actors ascending the environment's own objective: no critic, no noise, no memory.
 PRESETS["model"] = {**PRESETS["entity"], "critic": "model", "lr_actor": 2e-3}
+
+
+@dataclass(frozen=True)
+class MaddpgConfig(Settings):
+    """Everything that can be set on MADDPG (Lowe et al. 2017), with the switches of TD3 (Fujimoto et al. 2018).
+
+    Steps are environment steps: ``num_envs`` of them pass in every round that the parallel episodes play.
+
+    Attributes:
+        num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
+        share: ``separate`` one actor per agent; ``shared`` one for all agents; ``entity`` one small network for every
+            (agent, UE) pair of environments that have entities.
+        critic: ``concatenated`` Q_i(all observations, all actions); ``permutation-invariant`` the same through a mean
+            of embeddings (DeepSets); ``own`` Q(o_i, a_i), per entity if ``share=entity``; ``model`` none: the
+            environment's differentiable objective itself is ascended (analytic critic, needs such an environment).
+        actor_hidden, critic_hidden: widths of the hidden layers.
+        lr_actor, lr_critic: Adam's learning rates.
+        lr_final_factor: both rates fall by this factor along a cosine over the run; None: 0.1 for the model critic,
+            1 (constant) for learned ones.
+        gamma: discount; 0 switches bootstrapping and target networks off.
+        tau: share of the online network that enters the target network at each policy update.
+        batch_size: joint transitions per update; with ``share=entity critic=own`` (agent, UE) samples per update.
+        buffer_size: joint transitions kept.
+        update_every: rounds between two bursts of updates.
+        updates_per_step: updates in one burst.
+        warmup_steps: environment steps with uniformly random actions before the first update.
+        noise: ``gaussian`` (white) or ``ou`` (Ornstein-Uhlenbeck, correlated over an episode).
+        noise_start, noise_end: standard deviation of exploration at the start and at the end of its decay.
+        noise_fraction: part of the run over which it falls linearly.
+        ou_theta: pull of the Ornstein-Uhlenbeck process towards zero per round.
+        reward_clip: rewards are clipped to +- this before storage; 0: never.
+        reward_normalisation: rewards of a round are divided by the mean of their absolute values over the batch.
+        saturation_penalty: weight of the mean squared pre-tanh output in the actor's loss.
+        grad_clip: largest gradient norm of one network; 0: none.
+        twin_critics, target_smoothing, target_smoothing_clip, policy_delay: TD3: minimum of two critics; standard
+            deviation and clip of the target policy's noise (0: off); critic updates per policy update.
+        observation_normalisation: running mean and standard deviation of every observation entry.
+        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
+        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
+        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
+        checkpoint_every: environment steps between two checkpoints.
+        seed: of weights, exploration, replay and the agent's environments.
+        device: torch device of networks and buffer.
+        threads: torch threads during training; None leaves torch's setting.
+
+    Raises:
+        ValueError: a value outside its range, named with the range.
+    """
+
+    title: ClassVar[str] = "MADDPG"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+
+    num_envs: int = 16
+    share: str = "separate"
+    critic: str = "concatenated"
+    actor_hidden: tuple[int, ...] = (64, 64)
+    critic_hidden: tuple[int, ...] = (64, 64)
+    lr_actor: float = 1e-3
+    lr_critic: float = 2e-3
+    lr_final_factor: float | None = None
+    gamma: float = 0.95
+    tau: float = 0.01
+    batch_size: int = 1024
+    buffer_size: int = 100_000
+    update_every: int = 1
+    updates_per_step: int = 3
+    warmup_steps: int = 1000
+    noise: str = "gaussian"
+    noise_start: float = 0.3
+    noise_end: float = 0.1
+    noise_fraction: float = 1.0
+    ou_theta: float = 0.15
+    reward_clip: float = 0.0
+    reward_normalisation: bool = False
+    saturation_penalty: float = 1e-3
+    grad_clip: float = 1.0
+    twin_critics: bool = False
+    target_smoothing: float = 0.0
+    target_smoothing_clip: float = 0.5
+    policy_delay: int = 1
+    observation_normalisation: bool = False
+    evaluations: int = 20
+    validation_envs: int = 64
+    test_envs: int = 32
+    checkpoint_every: int = 20_000
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("share", SHARES), ("critic", CRITICS), ("noise", NOISES)):
+            check_choice(name, getattr(self, name), allowed)
+        for name in ("actor_hidden", "critic_hidden"):
+            object.__setattr__(self, name, checked_widths(name, getattr(self, name)))
+        for name in _FLAGS:
+            check_switch(name, getattr(self, name))
+        for name in sorted(_WHOLE | set(_RANGES)):
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                low, high = _RANGES.get(name, (-math.inf, math.inf))
+                object.__setattr__(self, name, checked_number(name, value, low, high, name in _WHOLE))
+        if self.batch_size > self.buffer_size and not self.samples_rows and self.critic != "model":
+            raise ValueError(
+                f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size}; raise buffer_size."
+            )
+
+    @property
+    def samples_rows(self) -> bool:
+        """Whether updates draw single (agent, UE) samples instead of joint transitions."""
+        return self.share == "entity" and self.critic == "own"
+
+    @property
+    def final_lr_factor(self) -> float:
+        """The factor that learning rates have reached at the end of a run."""
+        if self.lr_final_factor is not None:
+            return self.lr_final_factor
+        return 0.1 if self.critic == "model" else 1.0
+
+    @classmethod
+    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The preset that suits an environment, see ``default_overrides``."""
+        return default_overrides(env, overrides.get("critic"))
 
 
 def default_overrides(env: Any, critic: str | None = None) -> dict[str, Any]:
@@ -258,34 +239,3 @@ def default_overrides(env: Any, critic: str | None = None) -> dict[str, Any]:
     if getattr(env, "entities", None) is None:
         return dict(PRESETS["default"])
     return dict(PRESETS["model" if critic == "model" else "entity"])
-
-
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """One line for an unknown name: what is wrong, what is near, what is allowed."""
-    names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}."
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}.")
-
-
-def _widths(name: str, value: Any) -> tuple[int, ...]:
-    widths = (value,) if isinstance(value, int) else tuple(value)
-    if any(not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(f"{name}={value!r} must be whole numbers of units >= 1, e.g. [64, 64].")
-    return widths
-
-
-def _number(name: str, value: Any) -> int | float | None:
-    if value is None and name in ("lr_final_factor", "threads"):
-        return None
-    low, high = _RANGES.get(name, (-math.inf, math.inf))
-    kind = int if name in _WHOLE else (int, float)
-    described = "a whole number" if name in _WHOLE else "a number"
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be {described} in [{low:g}, {high:g}].")
-    return int(value) if name in _WHOLE else float(value)

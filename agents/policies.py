@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.checkpoints import read_checkpoint, write_checkpoint
+from agents.base import Agent
 from agents.config import MaddpgConfig
 from agents.environments import as_vector_env, game_shape, game_signature
 from agents.exploration import Normaliser
@@ -20,11 +19,11 @@ from agents.learner import CriticLearner, ModelLearner
 from agents.networks import GameShape
 from cfpos_envs.streams import derive_seed
 
-PoliciesT = TypeVar("PoliciesT", bound="MaddpgPolicies")
 
-
-class MaddpgPolicies:
+class MaddpgPolicies(Agent):
     """Deterministic policies for all agents of a game, used with each agent's observation alone.
+
+    A shared actor also serves another number of agents, an entity actor another number of entities.
 
     Args:
         env: id, VectorEnv, ParallelEnv of ours, or any PettingZoo parallel environment with Box actions.
@@ -41,6 +40,7 @@ class MaddpgPolicies:
     """
 
     name = "maddpg"
+    config_class = MaddpgConfig
 
     def __init__(self, env: Any, config: MaddpgConfig) -> None:
         self.config = config
@@ -82,28 +82,6 @@ class MaddpgPolicies:
         stacked = np.stack([np.asarray(observations.get(name, empty), dtype=np.float32) for name in names])
         chosen = self.act_batch(torch.as_tensor(stacked)[None])[0].cpu().numpy()
         return {name: action for name, action in zip(names, chosen, strict=True) if name in observations}
-
-    def reset(self) -> None:
-        """A new episode begins; the policies keep no memory of the last one."""
-
-    def save(self, path: str | Path) -> None:
-        """Write the policies (not the training state) to a file, whole or not at all."""
-        write_checkpoint(path, {"agent": self.policy_state()})
-
-    @classmethod
-    def load(cls: type[PoliciesT], path: str | Path, env: Any) -> PoliciesT:
-        """The policies of a file or of a run's folder (its best), for ``env``.
-
-        A shared actor also serves another number of agents, an entity actor another number of entities.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: damaged file, or the policies of another game or of other sizes.
-        """
-        state = read_checkpoint(path)["agent"]
-        agent = cls(env, MaddpgConfig.build(state["config"]))
-        agent.load_policy(state)
-        return agent
 
     def policy_state(self) -> dict[str, Any]:
         """What ``save`` writes: a copy of the policies and of what they belong to."""

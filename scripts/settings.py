@@ -1,7 +1,7 @@
 """What the commands can be told. Every default stands in a dataclass; this module shows those dataclasses to Hydra.
 
 ``conf/*.yaml`` only composes: ``schema/<id>`` in the group ``env`` is the config dataclass of that environment (plus
-its ``id``), ``schema/maddpg-<preset>`` in the group ``agent`` that of the trainer (plus its ``name``). Mistyped keys
+its ``id``), ``schema/<agent>-<preset>`` in the group ``agent`` that of the trainer (plus its ``name``). Mistyped keys
 therefore fail.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from agents.config import PRESETS, MaddpgConfig
+from agents.registry import config_class, list_agents
 from cfpos_envs import list_envs, make_scenario
 
 
@@ -78,9 +78,10 @@ def register_schemas() -> None:
     store.store(name="evaluate_settings", node=EvaluateSettings)
     for env_id in list_envs():
         store.store(group="env/schema", name=env_id, node=schema({"id": env_id}, make_scenario(env_id).config))
-    for preset in PRESETS:
-        node = schema({"name": "maddpg"}, MaddpgConfig.preset(preset))
-        store.store(group="agent/schema", name=f"maddpg-{preset}", node=node)
+    for agent in list_agents():
+        for preset in config_class(agent).presets:
+            node = schema({"name": agent}, config_class(agent).preset(preset))
+            store.store(group="agent/schema", name=f"{agent}-{preset}", node=node)
 
 
 def schema(names: dict[str, str], config: Any) -> DictConfig:

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from agents.config import MaddpgConfig
+from agents import list_agents
+from agents.registry import config_class
 from cfpos_envs import list_envs, make_scenario
 from scripts.cli import CONF
 from scripts.settings import EvaluateSettings, TrainSettings, check_counts, plain, register_schemas, schema
@@ -20,7 +21,6 @@ from scripts.settings import EvaluateSettings, TrainSettings, check_counts, plai
 register_schemas()
 # Other tests of this process may have registered their toy.
 ENV_IDS = [name for name in list_envs() if not name.startswith("toy")]
-AGENT_PRESETS = {"maddpg": "entity", "maddpg-model": "model", "maddpg-paper": "paper", "maddpg-plain": "default"}
 GIVEN_BY_THE_RUN = ("seed", "device", "threads")
 
 
@@ -53,15 +53,25 @@ def test_environment_settings_are_those_of_the_dataclass(command: str, env_id: s
 @pytest.mark.parametrize("name", group("agent"))
 def test_agent_settings_are_those_of_the_dataclass(name: str) -> None:
     config = composed("train", f"agent={name}", "seed=5", "threads=2")
-    assert config.agent.name == "maddpg"
+    agent = config.agent.name
     assert (config.agent.seed, config.agent.threads, config.agent.device) == (5, 2, "cpu")
-    wanted = as_plain(MaddpgConfig.preset(AGENT_PRESETS[name]))
+    # The file names its schema, AGENT-PRESET.
+    (schema_name,) = [
+        entry["schema@_here_"]
+        for entry in yaml.safe_load((CONF / "agent" / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
+        if isinstance(entry, dict)
+    ]
+    wanted = as_plain(config_class(agent).preset(schema_name.removeprefix(f"{agent}-")))
     left_out = set(GIVEN_BY_THE_RUN)
     found = plain(config.agent, "name")
     assert {key: value for key, value in found.items() if key not in left_out} == {
         key: value for key, value in wanted.items() if key not in left_out
     }
-    assert MaddpgConfig.build(found).to_dict() == found
+    assert config_class(agent).build(found).to_dict() == found
+
+
+def test_every_agent_has_a_composition() -> None:
+    assert {composed("train", f"agent={name}").agent.name for name in group("agent")} == set(list_agents())
 
 
 @pytest.mark.parametrize(("command", "settings"), [("train", TrainSettings), ("evaluate", EvaluateSettings)])

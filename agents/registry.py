@@ -1,0 +1,88 @@
+"""The names of the agents: name -> class and settings, imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from agents.base import Agent
+from agents.settings import Settings, unknown_name
+
+_OURS = ("agents", "baselines", "cfpos_envs")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    class_path: str
+    config_path: str
+    extra: str | None
+
+
+_entries: dict[str, _Entry] = {}
+
+
+def register_agent(name: str, class_path: str, config_path: str, extra: str | None = None) -> None:
+    """Give an agent a name: for ``make_agent``, for checkpoints and, through its settings, for the command line.
+
+    Args:
+        name: new name, equal to ``name`` of the class.
+        class_path: ``"package.module:ClassName"`` of an ``agents.base.Agent``; imported at the first use.
+        config_path: likewise of its ``agents.settings.Settings``. Its module must import without optional packages:
+            the command line shows all settings whether or not these are installed.
+        extra: optional dependencies of ours that the class needs, as in ``pip install "cfpos[EXTRA]"``.
+
+    Raises:
+        ValueError: the name is taken by something else, or a path is not of the form ``module:Class``.
+    """
+    entry = _Entry(class_path, config_path, extra)
+    for path in (class_path, config_path):
+        module, _, found = path.partition(":")
+        if not module or not found:
+            raise ValueError(f"{path!r} is no path to a class; it must look like 'package.module:ClassName'.")
+    if _entries.get(name, entry) != entry:
+        raise ValueError(f"agent name {name!r} is taken by {_entries[name].class_path}; choose another name.")
+    _entries[name] = entry
+
+
+def list_agents() -> list[str]:
+    """The names that ``make_agent`` knows, sorted."""
+    return sorted(_entries)
+
+
+def agent_class(name: str) -> type[Agent]:
+    """The class behind a name.
+
+    Raises:
+        ValueError: unknown name (the nearest are listed), or packages are missing (the extra is named).
+    """
+    entry = _entry(name)
+    try:
+        found: type[Agent] = _imported(entry.class_path)
+    except ModuleNotFoundError as error:
+        if entry.extra is None or (error.name or "").split(".")[0] in _OURS:
+            raise
+        raise ValueError(
+            f'agent {name} needs the package {error.name}, which is not installed; pip install "cfpos[{entry.extra}]".'
+        ) from None
+    return found
+
+
+def config_class(name: str) -> type[Settings]:
+    """The settings of an agent; ValueError for an unknown name (the nearest are listed)."""
+    found: type[Settings] = _imported(_entry(name).config_path)
+    return found
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _entries:
+        raise ValueError(unknown_name("agent", name, _entries))
+    return _entries[name]
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+register_agent("maddpg", "agents.maddpg:Maddpg", "agents.config:MaddpgConfig")

@@ -1,0 +1,1 @@
+"""Positioning with reconfigurable intelligent surfaces: signal tensor, geometry, information, channel, designs."""

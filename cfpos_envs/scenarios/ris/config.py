@@ -1,0 +1,217 @@
+"""Options of a network with surfaces, every default once: the radio's in ``RisRadio``, the scene's in ``RisConfig``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from cfpos_envs.physics.ris.channel import Propagation
+from cfpos_envs.physics.ris.geometry import check_geometry, euler_rotation
+from cfpos_envs.ris_measurements import RisSystem
+from cfpos_envs.scenarios.ris.validation import as_point, as_points, as_shape, number, one_of, whole
+
+DESIGNS = ("svd", "balanced", "chirp", "random")
+
+
+@dataclass(frozen=True)
+class RisRadio:
+    """The part of the radio that the presets differ in.
+
+    Attributes:
+        bs_shape, ue_shape, ris_shape: elements along both axes of the arrays.
+        num_subcarriers: N.
+        bandwidth_hz: B.
+        num_slots: pilots G.
+    """
+
+    bs_shape: tuple[int, int] = (8, 8)
+    ue_shape: tuple[int, int] = (6, 6)
+    ris_shape: tuple[int, int] = (20, 20)
+    num_subcarriers: int = 64
+    bandwidth_hz: float = 200e6
+    num_slots: int = 64
+
+
+PRESETS: dict[str, RisRadio] = {
+    "default": RisRadio(),
+    "small": RisRadio((6, 6), (5, 5), (16, 16), 32, 100e6, 36),
+}
+
+
+@dataclass(frozen=True)
+class RisConfig:
+    """A scene with surfaces. A radio field left at None is taken from the preset; see ``RisRadio``.
+
+    Attributes:
+        preset: ``default``, or ``small``, about a fifth of the samples.
+        split: ``train`` or ``test``: never the same places, channels or noise.
+        num_ris: surfaces R >= 1.
+        num_ues: UEs J.
+        num_bs: base stations I.
+        carrier_hz: fc.
+        power_w: transmit power P of a slot.
+        kappa_bs_db, kappa_ris_db: Rician factor of base station to UE and of surface to UE; -inf is not allowed.
+        exponent_los, exponent_ris: path loss exponents of base station to UE, and of both hops over a surface.
+        snr_db: received power per antenna over the noise, P h^2 / sigma^2, with h^2 of the *unchanged* preset:
+            changing anything else leaves the noise as it is.
+        bias_ns: clock bias of a UE, or a pair (low, high) from which every episode draws it uniformly.
+        bias_step_ns: every further UE's clock, and every further base station's, is this much later.
+        los_blocked: chance in [0, 1] that the line of sight of a pair is blocked.
+        bs_positions_m, ris_positions_m, ue_positions_m: as many points as there may be; the first ones are used.
+        ue_box_m: half the side of the cube around its place in which every episode draws a UE; 0: fixed.
+        euler_deg: orientation (alpha, beta, gamma) of the UEs.
+        phases: design of the surfaces' profiles: ``svd``, ``balanced`` (several base stations), ``chirp`` (wide
+            sectors), ``random``.
+        sector_deg: half-width in azimuth and elevation of the sector that a design serves, around the UEs' middle.
+        link_std_m: standard deviation per axis of the differences that UEs measure to the first one; None: they do not.
+        bs_shape, ue_shape, ris_shape, num_subcarriers, bandwidth_hz, num_slots: instead of the preset's.
+
+    Raises:
+        ValueError: for a value outside its range or a geometry for which the model does not hold.
+    """
+
+    preset: str = "default"
+    split: str = "train"
+    num_ris: int = 2
+    num_ues: int = 1
+    num_bs: int = 1
+    carrier_hz: float = 28e9
+    power_w: float = 1.0
+    kappa_bs_db: float = 10 * math.log10(20.0)
+    kappa_ris_db: float = 10 * math.log10(20.0)
+    exponent_los: float = 4.0
+    exponent_ris: float = 2.0
+    snr_db: float = 10.0
+    bias_ns: float | tuple[float, float] = 20.0
+    bias_step_ns: float = 5.0
+    los_blocked: float = 0.0
+    bs_positions_m: Sequence[Sequence[float]] = ((0.0, 0.0, 0.0), (20.0, 2.0, 1.0))
+    ris_positions_m: Sequence[Sequence[float]] = (
+        (5.0, 18.0, -3.0),
+        (15.0, -4.0, 3.0),
+        (18.0, 16.0, -4.0),
+        (2.0, -3.0, -5.0),
+    )
+    ue_positions_m: Sequence[Sequence[float]] = ((10.0, 10.0, -10.0), (12.0, 8.0, -9.0))
+    ue_box_m: float = 0.0
+    euler_deg: Sequence[float] = (45.0, 0.0, -15.0)
+    phases: str = "svd"
+    sector_deg: float = 5.0
+    link_std_m: float | None = None
+    bs_shape: Sequence[int] | None = None
+    ue_shape: Sequence[int] | None = None
+    ris_shape: Sequence[int] | None = None
+    num_subcarriers: int | None = None
+    bandwidth_hz: float | None = None
+    num_slots: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("preset", self.preset, tuple(PRESETS))
+        one_of("split", self.split, ("train", "test"))
+        one_of("phases", self.phases, DESIGNS)
+        self._convert()
+        for name, points in _PLACES.items():
+            whole(name, getattr(self, name), 1)
+            available = len(getattr(self, points))
+            if getattr(self, name) > available:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}, but {points} has only {available} points; give it more"
+                )
+        number("kappa_bs_db", self.kappa_bs_db, -100.0, 200.0)
+        number("kappa_ris_db", self.kappa_ris_db, -100.0, 200.0)
+        number("exponent_los", self.exponent_los, 0.0, 10.0)
+        number("exponent_ris", self.exponent_ris, 0.0, 10.0)
+        number("snr_db", self.snr_db, -200.0, 300.0)
+        number("los_blocked", self.los_blocked, 0.0, 1.0)
+        number("bias_step_ns", self.bias_step_ns, -1e6, 1e6)
+        number("ue_box_m", self.ue_box_m, 0.0, 1e4)
+        number("sector_deg", self.sector_deg, 0.0, 90.0)
+        if self.link_std_m is not None:
+            number("link_std_m", self.link_std_m, 1e-9, 1e6)
+        low_ns, high_ns = self.bias_range_ns
+        if low_ns > high_ns:
+            raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high) with low <= high")
+        _ = self.system
+        self._check_places()
+
+    def _convert(self) -> None:
+        """Lists, as files and command lines give them, become tuples, so that the config can be hashed."""
+        for name in _PLACES.values():
+            object.__setattr__(self, name, as_points(name, getattr(self, name)))
+        object.__setattr__(self, "euler_deg", as_point("euler_deg", self.euler_deg))
+        for name in ("bs_shape", "ue_shape", "ris_shape"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_shape(name, getattr(self, name)))
+        if isinstance(self.bias_ns, Sequence):
+            if isinstance(self.bias_ns, str) or len(self.bias_ns) != 2:
+                raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high)")
+            object.__setattr__(self, "bias_ns", tuple(self.bias_ns))
+        for value in self.bias_range_ns:
+            number("bias_ns", value, -1e6, 1e6)
+
+    @property
+    def bias_limits_ns(self) -> tuple[float, float]:
+        """Lowest and highest clock bias that any pair of UE and base station may have."""
+        low, high = self.bias_range_ns
+        last = self.bias_step_ns * (self.num_ues + self.num_bs - 2)
+        return low + min(last, 0.0), high + max(last, 0.0)
+
+    @property
+    def bias_range_ns(self) -> tuple[float, float]:
+        """Lowest and highest clock bias of the first UE at the first base station."""
+        return self.bias_ns if isinstance(self.bias_ns, tuple) else (self.bias_ns, self.bias_ns)
+
+    @cached_property
+    def radio(self) -> RisRadio:
+        """The preset with this config's own radio fields put over it."""
+        names = [entry.name for entry in dataclasses.fields(RisRadio)]
+        changes: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(PRESETS[self.preset], **changes)
+
+    @cached_property
+    def system(self) -> RisSystem:
+        """The constants that everybody knows."""
+        return RisSystem(carrier_hz=self.carrier_hz, power_w=self.power_w, **dataclasses.asdict(self.radio))
+
+    @property
+    def propagation(self) -> Propagation:
+        """How power decays and scatters."""
+        kappas = (10 ** (value / 10) for value in (self.kappa_bs_db, self.kappa_ris_db))
+        return Propagation(self.system.wavelength_m, self.exponent_los, self.exponent_ris, *kappas)
+
+    def places_m(self, name: str) -> torch.Tensor:
+        """The points in use, float64: ``bs`` [I, 3], ``ris`` [R, 3] or ``ue`` [J, 3] (before a box displaces them)."""
+        counts = {"bs": self.num_bs, "ris": self.num_ris, "ue": self.num_ues}
+        return torch.tensor(getattr(self, f"{name}_positions_m")[: counts[name]], dtype=torch.float64)
+
+    @property
+    def rotation(self) -> torch.Tensor:
+        """[3, 3] orientation of the UEs."""
+        alpha, beta, gamma = torch.deg2rad(torch.tensor(self.euler_deg, dtype=torch.float64))
+        return euler_rotation(alpha, beta, gamma)
+
+    @property
+    def aim_m(self) -> torch.Tensor:
+        """[3] what the designs of the surfaces aim at: the middle of the UEs' places."""
+        return self.places_m("ue").mean(dim=0)
+
+    def _check_places(self) -> None:
+        ue, bs, ris = self.places_m("ue"), self.places_m("bs"), self.places_m("ris")
+        pairs = (self.num_ues, self.num_bs)
+        check_geometry(
+            ue.unsqueeze(1).expand(*pairs, 3),
+            bs.expand(*pairs, 3),
+            ris.expand(*pairs, *ris.shape),
+            self.rotation.expand(*pairs, 3, 3),
+            self.system.window_m,
+        )
+
+
+_PLACES = {"num_ris": "ris_positions_m", "num_ues": "ue_positions_m", "num_bs": "bs_positions_m"}
+"""Count -> the field with the points."""
