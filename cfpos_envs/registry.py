@@ -213,3 +213,7 @@ _TOA = "cfpos_envs.scenarios.toa.game:ToaScenario"
 register("toa-v0", _TOA, family="toa")
 register("tdoa-v0", _TOA, family="tdoa")
 register("rtt-v0", _TOA, family="rtt")
+
+_ECC = "cfpos_envs.scenarios.ecc.game:EccScenario"
+register("ecc-urban-v0", _ECC, site="urban")
+register("ecc-urban-small-v0", _ECC, site="urban-small")

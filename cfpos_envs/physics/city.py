@@ -153,17 +153,14 @@ def count_crossings(
         city: the buildings.
         start_m, end_m: ends of the lines.
     """
-    enter: Tensor | None = None
-    leave: Tensor | None = None
+    enter, leave = torch.zeros_like(start_m[:, :1]), torch.ones_like(start_m[:, :1])
     for axis in range(3):
         begin = start_m[:, axis, None]
         step = end_m[:, axis, None] - begin
-        # A line parallel to a slab is in it all the way or never; a tiny slope gives +-huge and keeps the sign right.
+        # A line parallel to a slab is in it all the way or never: a tiny slope tells which.
         inverse = 1.0 / torch.where(step.abs() < 1e-6, torch.full_like(step, 1e-6), step)
         one = (city.box_min_m[:, axis] + _TOUCH_M - begin) * inverse
         other = (city.box_max_m[:, axis] - _TOUCH_M - begin) * inverse
-        near, far = torch.minimum(one, other), torch.maximum(one, other)
-        enter = near if enter is None else torch.maximum(enter, near)
-        leave = far if leave is None else torch.minimum(leave, far)
-    assert enter is not None and leave is not None
-    return ((leave.clamp(max=1.0) > enter.clamp(min=0.0)) & (leave > enter)).sum(dim=-1)
+        enter = torch.maximum(enter, torch.minimum(one, other))
+        leave = torch.minimum(leave, torch.maximum(one, other))
+    return (leave > enter).sum(dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Users:
     index: Tensor
 
 
+@runtime_checkable
 class CsiSource(Protocol):
     """A scene with base stations in which users can be put and heard.
 
