@@ -37,27 +37,27 @@ class Surfaces:
         permittivity: relative, real.
     """
 
-    normal: Float[Tensor, "S 3"]
-    offset: Float[Tensor, " S"]
-    low_m: Float[Tensor, "S 3"]
-    high_m: Float[Tensor, "S 3"]
-    permittivity: Float[Tensor, " S"]
+    normal: Float[Tensor, "*S 3"]
+    offset: Float[Tensor, "*S"]
+    low_m: Float[Tensor, "*S 3"]
+    high_m: Float[Tensor, "*S 3"]
+    permittivity: Float[Tensor, "*S"]
 
     def take(self, index: Int[Tensor, "*shape"]) -> Surfaces:
         """The surfaces of an index tensor, in its shape."""
         return Surfaces(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
-    def mirror(self, points_m: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Mirror images of points: p - 2 (n . p - c) n."""
+    def mirror(self, points_m: Float[Tensor, "*points 3"]) -> Float[Tensor, "*shape 3"]:
+        """Mirror images p - 2 (n . p - c) n of points, whose batch shape is broadcast with that of the surfaces."""
         return points_m - 2 * self.height(points_m).unsqueeze(-1) * self.normal
 
-    def height(self, points_m: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
-        """Signed distance of points, positive on the outside."""
+    def height(self, points_m: Float[Tensor, "*points 3"]) -> Float[Tensor, "*shape"]:
+        """Signed distance of points, positive on the outside; broadcast as in ``mirror``."""
         return (points_m * self.normal).sum(dim=-1) - self.offset
 
     def hit(
-        self, image_m: Float[Tensor, "*#batch 3"], target_m: Float[Tensor, "*#batch 3"]
-    ) -> tuple[Float[Tensor, "*batch 3"], Bool[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        self, image_m: Float[Tensor, "*images 3"], target_m: Float[Tensor, "*targets 3"]
+    ) -> tuple[Float[Tensor, "*shape 3"], Bool[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Where the line from an image source behind each surface to a target in front of it passes the surface.
 
         Returns:
