@@ -86,3 +86,5 @@ def _imported(path: str) -> Any:
 
 
 register_agent("maddpg", "agents.maddpg:Maddpg", "agents.config:MaddpgConfig")
+register_agent("ecc", "agents.ecc.agent:Ecc", "agents.ecc.config:EccConfig")
+register_agent("ecc-fast", "agents.ecc.agent:EccFast", "agents.ecc.config:EccFastConfig")

@@ -1,24 +1,24 @@
-"""Settings of the ECC agents: one frozen dataclass, validated on construction, the single source of every default."""
+"""Settings of the ECC agents: frozen dataclasses, validated on construction, the single source of every default."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from agents.config import unknown_name
 from agents.ecc.quantiser import LEAST_BITS, MOST_BITS, MOST_GAIN_BITS, check_bits
 from agents.ecc.supervised import PRECISIONS, FitConfig
+from agents.settings import Settings, check_choice, check_switch, checked_number, checked_widths
 from cfpos_envs.physics.csi import STABILISE
 from cfpos_envs.physics.csi_features import FEATURES
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "features": FEATURES,
     "stabilise": STABILISE,
-    "encoder": ("mlp", "segnet"),
-    "fusion": ("mlp", "cma"),
+    "encoder": ("segnet", "mlp"),
+    "fusion": ("cma", "mlp"),
     "tokens": ("per-subcarrier", "flat"),
     "loss": ("wmse", "distance"),
     "strategy": ("scratch", "local-split", "local-joint", "raw"),
@@ -35,19 +35,35 @@ _RANGES: dict[str, tuple[float, float]] = {
     "fusion_hidden": (1, math.inf),
     "fusion_depth": (0, math.inf),
     "heads": (1, math.inf),
-    "beta": (0, math.inf),
+    "beta": (1e-6, math.inf),
     "local_samples": (1, math.inf),
     "pool": (2, math.inf),
     "validation": (1, math.inf),
     "threads": (1, math.inf),
 }
 _WHOLE = frozenset(_RANGES) - {"beta"} | {"seed"}
-_FLAGS = ("mask", "literal")
+
+# The sizes of the source, for a GPU: 380 epochs of 3 000 snapshots in Stage I, 210 in Stage II at the very least.
+_PAPER: dict[str, Any] = {
+    "slots": 0,
+    "channels": (32, 64, 128, 128),
+    "latent_width": 32,
+    "bits": 10,
+    "gain_bits": 32,
+    "fusion_size": 128,
+    "fusion_hidden": 256,
+    "local_samples": 1_140_000,
+    "pool": 630_000,
+    "samples": 10_000_000,
+    "bs_dropout": 0.0,
+    "batch_size": 512,
+    "compile": True,
+}
 
 
 @dataclass(frozen=True)
-class EccConfig:
-    """Everything that can be set on ``ecc`` and ``ecc-fast`` (An et al.; numbers in brackets are its equations).
+class EccConfig(Settings):
+    """Everything that can be set on ``ecc`` (An et al.; numbers in brackets are its equations).
 
     Attributes:
         num_envs: parallel episodes where the environment is built by the agent.
@@ -55,11 +71,11 @@ class EccConfig:
             (angle-delay), ``cov`` (spatial covariance and frequency autocorrelation), ``acf`` (antenna-lag by
             frequency-lag autocorrelation).
         stabilise: of ``stabilised``: a reference phase ``per-entry`` (slot and subcarrier, (11)) or one ``per-slot``.
-        slots: of ``stabilised``: the T slots are averaged in groups to this many; 0: all T are kept.
-        encoder: ``mlp`` (private two-layer network) or ``segnet`` (2-D Res-SegNet) per BS.
+        slots: of ``stabilised``: 1 averages the T slots, 0 keeps them all, k averages them in k groups.
+        encoder: ``segnet`` (2-D Res-SegNet) or ``mlp`` (private two-layer network) per BS.
         encoder_hidden: width of the ``mlp`` encoder.
         channels: of the stages of ``segnet``; every stage halves the time-antenna rows.
-        latent_width: d_z, latent numbers per subcarrier.
+        latent_width: d_z, latent numbers per token.
         bits: Q per latent number; 0: no quantiser (an upper reference, nothing can be sent).
         gain_bits: B_g of the gain; a flag of one bit for "no path" always goes with it.
         fusion: ``cma`` (channel-masked attention and LSTM) or ``mlp`` at the CU.
@@ -78,8 +94,19 @@ class EccConfig:
         pool: snapshots made (or taken from a data set) for training.
         validation: further snapshots for the learning curve.
         samples: snapshots seen in Stage II, with repetition, where the caller of ``train`` says nothing else.
-        batch_size, lr, lr_final_factor, warmup, weight_decay, averaging, grad_clip, bs_dropout, precision, compile,
-            evaluations, checkpoint_every: as in ``FitConfig``.
+        batch_size: snapshots per step, over all processes.
+        lr: highest learning rate of AdamW.
+        lr_final_factor: it falls by this factor along a cosine.
+        warmup: part of the run over which it rises from 0.
+        weight_decay: of AdamW.
+        averaging: weight of the past in the averaged weights that are evaluated and kept; 0: none.
+        grad_clip: largest gradient norm; 0: none.
+        bs_dropout: probability in training that a BS's message is lost.
+        precision: ``float32``; ``bfloat16``: mixed precision; ``auto``: that where the processor has instructions
+            for it.
+        compile: run the step through ``torch.compile``.
+        evaluations: how often, evenly spread, the validation error is measured.
+        checkpoint_every: steps between two checkpoints.
         seed: of weights, pool, data order.
         device: torch device.
         threads: torch threads during training; None leaves torch's setting.
@@ -88,19 +115,27 @@ class EccConfig:
         ValueError: a value outside its range, named with the range.
     """
 
+    title: ClassVar[str] = "ECC"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        "small": {},
+        "urban": {"pool": 200_000, "samples": 1_000_000, "local_samples": 50_000},
+        "paper": _PAPER,
+    }
+
     num_envs: int = 256
-    features: str = "acf"
+    features: str = "stabilised"
     stabilise: str = "per-entry"
     slots: int = 1
-    encoder: str = "mlp"
+    encoder: str = "segnet"
     encoder_hidden: int = 256
     channels: tuple[int, ...] = (16, 32, 32)
     latent_width: int = 4
     bits: int = 4
     gain_bits: int = 8
-    fusion: str = "mlp"
+    fusion: str = "cma"
     fusion_size: int = 64
-    fusion_hidden: int = 512
+    fusion_hidden: int = 128
     fusion_depth: int = 2
     heads: int = 4
     mask: bool = True
@@ -108,13 +143,13 @@ class EccConfig:
     literal: bool = False
     tokens: str = "per-subcarrier"
     loss: str = "wmse"
-    strategy: str = "scratch"
+    strategy: str = "local-joint"
     local_samples: int = 20_000
-    pool: int = 100_000
+    pool: int = 50_000
     validation: int = 2_000
-    samples: int = 500_000
+    samples: int = 150_000
     batch_size: int = FitConfig.batch_size
-    lr: float = FitConfig.lr
+    lr: float = 1e-3
     lr_final_factor: float = FitConfig.lr_final_factor
     warmup: float = FitConfig.warmup
     weight_decay: float = FitConfig.weight_decay
@@ -122,7 +157,7 @@ class EccConfig:
     grad_clip: float = FitConfig.grad_clip
     bs_dropout: float = 0.03
     precision: str = FitConfig.precision
-    compile: bool = False
+    compile: bool = FitConfig.compile
     evaluations: int = FitConfig.evaluations
     checkpoint_every: int = FitConfig.checkpoint_every
     seed: int = 0
@@ -131,17 +166,20 @@ class EccConfig:
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(unknown_name(name, str(getattr(self, name)), allowed))
-        for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r} is not a switch; use true or false.")
+            check_choice(name, getattr(self, name), allowed)
+        for name in ("mask", "literal", "compile"):
+            check_switch(name, getattr(self, name))
         for name in sorted(_WHOLE | set(_RANGES)):
-            _check_number(name, getattr(self, name))
+            value = getattr(self, name)
+            if value is not None or name != "threads":
+                low, high = _RANGES.get(name, (-math.inf, math.inf))
+                object.__setattr__(self, name, checked_number(name, value, low, high, name in _WHOLE))
         if self.bits != 0:
             check_bits("bits", self.bits, LEAST_BITS, MOST_BITS)
         check_bits("gain_bits", self.gain_bits, 0, MOST_GAIN_BITS)
-        object.__setattr__(self, "channels", _channels(self.channels))
+        object.__setattr__(self, "channels", checked_widths("channels", self.channels))
+        if not self.channels:
+            raise ValueError("channels=[] must name at least one stage, e.g. [16, 32].")
         if self.fusion == "cma" and self.fusion_size % self.heads:
             raise ValueError(f"fusion_size={self.fusion_size} must be a multiple of heads={self.heads}.")
         if self.strategy.startswith("local") and self.encoder != "segnet":
@@ -158,83 +196,22 @@ class EccConfig:
         names = {entry.name for entry in dataclasses.fields(FitConfig)} - {"samples"}
         return FitConfig(samples=samples, **{name: getattr(self, name) for name in names})
 
-    @classmethod
-    def build(cls, fields: dict[str, Any]) -> EccConfig:
-        """A config from a dict; an unknown name is refused with its nearest matches."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in fields:
-            if name not in names:
-                raise ValueError(unknown_name("ECC setting", name, names))
-        plain: dict[str, Any] = {}
-        for name, value in fields.items():
-            plain[name] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        return cls(**plain)
 
-    @classmethod
-    def preset(cls, preset: str, **overrides: Any) -> EccConfig:
-        """A named setting (``PRESETS``), with changes on top.
+@dataclass(frozen=True)
+class EccFastConfig(EccConfig):
+    """Everything that can be set on ``ecc-fast``: the attributes of ``EccConfig`` with other defaults."""
 
-        Raises:
-            ValueError: unknown preset or field, with the nearest names.
-        """
-        if preset not in PRESETS:
-            raise ValueError(unknown_name("preset", preset, PRESETS))
-        return cls.build({**PRESETS[preset], **overrides})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        "small": {},
+        "urban": {"pool": 400_000, "samples": 8_000_000, "fusion_hidden": 768},
+    }
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain numbers, strings and lists, for checkpoints and logs."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
-
-
-_FAST: dict[str, Any] = {}
-_FULL: dict[str, Any] = {
-    "encoder": "segnet",
-    "fusion": "cma",
-    "features": "stabilised",
-    "fusion_hidden": 128,
-    "strategy": "local-joint",
-    "lr": 1e-3,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    # CPU minutes.
-    "ecc-fast-small": {**_FAST},
-    "ecc-small": {**_FULL, "pool": 50_000, "samples": 150_000},
-    # CPU, tens of minutes.
-    "ecc-fast-urban": {**_FAST, "pool": 400_000, "samples": 8_000_000, "encoder_hidden": 384, "fusion_hidden": 768},
-    "ecc-urban": {**_FULL, "pool": 200_000, "samples": 1_000_000, "local_samples": 50_000},
-    # The sizes of the paper; for a GPU.
-    "ecc-paper": {
-        **_FULL,
-        "slots": 0,
-        "channels": (32, 64, 128, 128),
-        "latent_width": 32,
-        "bits": 10,
-        "gain_bits": 32,
-        "fusion_size": 128,
-        "fusion_hidden": 256,
-        "local_samples": 1_140_000,
-        "pool": 630_000,
-        "samples": 10_000_000,
-        "bs_dropout": 0.0,
-        "batch_size": 512,
-        "compile": True,
-    },
-}
-"""Name -> fields. ``ecc-paper`` sees what the source's runs saw: 380 epochs of 3 000 snapshots in Stage I."""
-
-
-def _channels(value: Any) -> tuple[int, ...]:
-    widths = (value,) if isinstance(value, int) else tuple(value)
-    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(f"channels={value!r} must be whole numbers >= 1, e.g. [16, 32].")
-    return widths
-
-
-def _check_number(name: str, value: Any) -> None:
-    if value is None and name == "threads":
-        return
-    low, high = _RANGES.get(name, (-math.inf, math.inf))
-    kind = int if name in _WHOLE else (int, float)
-    described = "a whole number" if name in _WHOLE else "a number"
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be {described} in [{low:g}, {high:g}].")
+    features: str = "acf"
+    encoder: str = "mlp"
+    fusion: str = "mlp"
+    fusion_hidden: int = 512
+    strategy: str = "scratch"
+    pool: int = 100_000
+    samples: int = 1_500_000
+    lr: float = FitConfig.lr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from agents.ecc.config import EccConfig
@@ -51,9 +51,8 @@ def feature_images(
 ) -> Float[Tensor, "*batch C H W"]:
     """What the encoder of a BS sees.
 
-    ``stabilised`` is (7)-(15) with subcarriers as columns and slots x antennas as rows, in units of the root mean
-    square of an entry; the other features are those of ``physics.csi_features``, ``acf`` with frequency lags as
-    columns.
+    ``stabilised`` is (7)-(15) with subcarriers as columns and slots x antennas as rows, averaged over all slots by
+    ``csi_features`` or, with ``slots`` other than 1, in groups. ``acf`` has frequency lags as columns.
 
     Args:
         csi: estimated CSI.
@@ -61,13 +60,27 @@ def feature_images(
         system: sizes.
     """
     shape = input_shape(config, system)
-    if config.features == "stabilised":
+    if config.features == "stabilised" and config.slots != 1:
         stable = stabilise_phase(normalise_gain(csi), config.stabilise)
         groups = shape.rows // system.num_antennas
         averaged = stable.unflatten(-3, (groups, -1)).mean(dim=-3).flatten(-3, -2)
+        # In units of the root mean square of an entry, as half-precision numbers like it.
         scale = (2 * csi.shape[-3] * csi.shape[-2] * csi.shape[-1]) ** 0.5
         return torch.view_as_real(averaged).movedim(-1, -3) * scale
-    flat = csi_features(csi, config.features, system.array_shape)
+    return as_images(csi_features(csi, config.features, system.array_shape, config.stabilise), config, system)
+
+
+def as_images(flat: Float[Tensor, "*batch F"], config: EccConfig, system: CsiSystem) -> Float[Tensor, "*batch C H W"]:
+    """The numbers of ``physics.csi_features`` (as environments show them too) as an image.
+
+    Args:
+        flat: in their order.
+        config: which features.
+        system: sizes.
+    """
+    shape = input_shape(config, system)
+    if config.features == "stabilised":
+        return flat.unflatten(-1, (shape.rows, shape.columns, shape.channels)).movedim(-1, -3)
     if config.features == "acf":
         return flat.unflatten(-1, (shape.columns, shape.channels, shape.rows)).movedim(-3, -1)
     return flat.unflatten(-1, (shape.channels, shape.rows, shape.columns))
@@ -93,9 +106,15 @@ def snapshots(measurements: CsiMeasurements, config: EccConfig, system: CsiSyste
                 f"the measurements have {name}={getattr(there, name)}, the network was made for "
                 f"{getattr(system, name)}; mask a silent BS with valid=False, or train on this system."
             )
-    csi = measurements.csi.flatten(0, 1)
+    return batch_of(measurements.csi.flatten(0, 1), measurements.valid.flatten(0, 1), config, system)
+
+
+def batch_of(
+    csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], config: EccConfig, system: CsiSystem
+) -> Batch:
+    """Features and gains of snapshots whose positions are unknown; see ``snapshots``."""
     gain = side_gain(csi)
-    valid = measurements.valid.flatten(0, 1) & torch.isfinite(gain) & (gain > 0)
+    valid = valid & torch.isfinite(gain) & (gain > 0)
     clean = torch.where(valid[..., None, None, None], csi, torch.zeros_like(csi))
     features = feature_images(clean, config, system)
     log_gain = system.standardise_log_gain(torch.where(valid, gain, torch.zeros_like(gain)), valid)
@@ -122,14 +141,14 @@ def pool_of(parts: Iterable[tuple[CsiMeasurements, Tensor]], config: EccConfig, 
         torch.empty(count, 3),
     )
     filled = 0
-    for measurements, position_m in parts:
-        batch = snapshots(measurements, config, system)
+    for csi, valid, position_m in parts:
+        batch = batch_of(csi, valid, config, system)
         taken = min(len(batch), count - filled)
         part = slice(filled, filled + taken)
         pool.features[part] = batch.features[:taken].half()
         pool.log_gain[part] = batch.log_gain[:taken]
         pool.valid[part] = batch.valid[:taken]
-        pool.position_m[part] = position_m.flatten(0, -2)[:taken]
+        pool.position_m[part] = position_m[:taken]
         filled += taken
         if filled == count:
             return pool

@@ -21,8 +21,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from agents.config import unknown_name
 from agents.ecc.data import Batch, Pool
+from agents.settings import check_choice, checked_number
 from cfpos_envs.streams import derive_seed
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -84,13 +84,12 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch_size", "checkpoint_every"):
-            _check(name, getattr(self, name), 1, math.inf, whole=True)
-        _check("evaluations", self.evaluations, 0, math.inf, whole=True)
+            checked_number(name, getattr(self, name), 1, whole=True)
+        checked_number("evaluations", self.evaluations, 0, whole=True)
         for name in ("lr", "lr_final_factor", "warmup", "weight_decay", "averaging", "bs_dropout"):
-            _check(name, getattr(self, name), 0, 1)
-        _check("grad_clip", self.grad_clip, 0, math.inf)
-        if self.precision not in PRECISIONS:
-            raise ValueError(unknown_name("precision", self.precision, PRECISIONS))
+            checked_number(name, getattr(self, name), 0, 1)
+        checked_number("grad_clip", self.grad_clip, 0)
+        check_choice("precision", self.precision, PRECISIONS)
 
     @property
     def steps(self) -> int:
@@ -416,9 +415,3 @@ def process_group() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
-
-
-def _check(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
-    kind = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be {'a whole number' if whole else 'a number'} in [{low}, {high}].")
