@@ -217,3 +217,4 @@ register("rtt-v0", _TOA, family="rtt")
 _ECC = "cfpos_envs.scenarios.ecc.game:EccScenario"
 register("ecc-urban-v0", _ECC, site="urban")
 register("ecc-urban-small-v0", _ECC, site="urban-small")
+register("ecc-raytraced-v0", _ECC, source="raytraced", num_paths=32)

@@ -1,0 +1,80 @@
+"""Trace a data set of channels in a city model: ``python scripts/make_dataset.py --out data/munich``.
+
+Interrupted runs go on where they stopped; a larger --train or --test enlarges a set. Needs the extra ``[raytracing]``
+and LLVM 19 (docs/raytracing.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cfpos_envs.raytracing.generate import generate, summary
+from cfpos_envs.raytracing.recipe import PLACES, Recipe
+from cfpos_envs.raytracing.requirements import RayTracingUnavailableError
+
+_HELP = {
+    "scene": f"city model: {', '.join(PLACES)}",
+    "centre_m": "x y of the middle of the area, metres",
+    "size_m": "width and depth of the area, metres",
+    "height_m": "lowest and highest user above ground, metres",
+    "indoor": "users may be below roofs",
+    "clearance_m": "distance kept to surfaces below, metres",
+    "num_bss": "base stations",
+    "mast_m": "antenna above its roof, metres",
+    "carrier_hz": "carrier frequency",
+    "max_depth": "interactions per path, at most 10",
+    "rays": "rays per base station",
+    "refraction": "paths through walls",
+    "diffraction": "paths over edges",
+    "max_paths": "strongest paths kept per link",
+    "dynamic_range_db": "weaker paths are left out",
+    "batch": "users traced at a time (memory)",
+    "shard_users": "users per file",
+    "seed": "of users and rays",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--train", type=int, default=18_000, help="training users")
+    parser.add_argument("--test", type=int, default=2_000, help="held-out users")
+    parser.add_argument("--check", action="store_true", help="trace nothing, only tell what is there")
+    for entry in dataclasses.fields(Recipe):
+        flag, default = f"--{entry.name.replace('_', '-')}", entry.default
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=_HELP[entry.name])
+        elif entry.name in ("centre_m", "size_m", "height_m"):
+            parser.add_argument(flag, type=float, nargs=2, default=default, help=_HELP[entry.name])
+        else:
+            parser.add_argument(flag, type=type(default), default=default, help=_HELP[entry.name])
+    return parser
+
+
+def _bar(missing: list[tuple[str, int]]) -> Iterable[tuple[str, int]]:
+    return tqdm(missing, unit="shard", desc="tracing", disable=not missing)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the data set; 1 and one line on stderr if that cannot be."""
+    chosen = vars(_parser().parse_args(arguments))
+    folder, only_check = chosen.pop("out"), chosen.pop("check")
+    users = {"train": chosen.pop("train"), "test": chosen.pop("test")}
+    try:
+        if not only_check:
+            generate(Recipe(**chosen), folder, users, progress=_bar)
+        print(summary(folder))
+    except (ValueError, RayTracingUnavailableError) as error:
+        print(f"make_dataset: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
