@@ -11,6 +11,8 @@ from agents.ecc.encoders import SegNetEncoders
 from agents.ecc.network import EccNetwork
 
 _EPSILON = 1e-8
+# Keeps the gradient of a magnitude finite at zero.
+_TINY = 1e-24
 
 
 class Autoencoders(nn.Module):
@@ -68,7 +70,7 @@ def cosine_loss(
     products = (truth * reconstruction).sum(dim=(-3, -2, -1))
     if truth.shape[-3] == 2:
         crossed = (truth.flip(-3) * reconstruction).diff(dim=-3).sum(dim=(-3, -2, -1))
-        magnitude = (products.square() + crossed.square() + _EPSILON**2).sqrt()
+        magnitude = (products.square() + crossed.square() + _TINY).sqrt()
     else:
         magnitude = products.abs()
     norms = truth.flatten(-3).norm(dim=-1) * reconstruction.flatten(-3).norm(dim=-1)

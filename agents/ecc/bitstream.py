@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from torch import Tensor
 
 _BYTE = 8
@@ -62,7 +62,7 @@ class Messages:
     data: UInt8[Tensor, "*batch L bytes"]
     received: Bool[Tensor, "*batch L"]
 
-    def counted_bits(self) -> Int[Tensor, "*batch L"]:
+    def counted_bits(self) -> Integer[Tensor, "*batch L"]:
         """Bits that crossed the fronthaul, 0 from a BS that sent nothing."""
         bits = self.data.shape[-1] * _BYTE - padding_bits(self.layout)
         return self.received.to(torch.int64) * bits
@@ -79,7 +79,7 @@ def padding_bits(layout: Layout) -> int:
     return layout.message_bytes * _BYTE - layout.message_bits
 
 
-def pack_bits(bits: Int[Tensor, "*batch count"]) -> UInt8[Tensor, "*batch bytes"]:
+def pack_bits(bits: Integer[Tensor, "*batch count"]) -> UInt8[Tensor, "*batch bytes"]:
     """Bytes of bits, most significant first, the last one filled up with zeros.
 
     Args:
@@ -92,13 +92,13 @@ def pack_bits(bits: Int[Tensor, "*batch count"]) -> UInt8[Tensor, "*batch bytes"
     return (grouped * weights).sum(dim=-1, dtype=torch.uint8)
 
 
-def unpack_bits(data: UInt8[Tensor, "*batch bytes"], count: int) -> Int[Tensor, "*batch count"]:
+def unpack_bits(data: UInt8[Tensor, "*batch bytes"], count: int) -> Integer[Tensor, "*batch count"]:
     """The first ``count`` bits of packed bytes."""
     shifts = torch.arange(_BYTE - 1, -1, -1, dtype=torch.uint8, device=data.device)
     return ((data[..., None] >> shifts) & 1).flatten(-2)[..., :count]
 
 
-def codes_to_bits(codes: Int[Tensor, "*batch count"], width: int) -> Int[Tensor, "*batch bits"]:
+def codes_to_bits(codes: Integer[Tensor, "*batch count"], width: int) -> Integer[Tensor, "*batch bits"]:
     """Every code as ``width`` bits, one after another.
 
     Args:
@@ -109,7 +109,7 @@ def codes_to_bits(codes: Int[Tensor, "*batch count"], width: int) -> Int[Tensor,
     return ((codes[..., None] >> shifts) & 1).to(torch.uint8).flatten(-2)
 
 
-def bits_to_codes(bits: Int[Tensor, "*batch bits"], width: int) -> Int[Tensor, "*batch count"]:
+def bits_to_codes(bits: Integer[Tensor, "*batch bits"], width: int) -> Integer[Tensor, "*batch count"]:
     """The inverse of ``codes_to_bits``."""
     if width == 0:
         return bits.new_zeros((*bits.shape[:-1], 1), dtype=torch.int64)
@@ -119,8 +119,8 @@ def bits_to_codes(bits: Int[Tensor, "*batch bits"], width: int) -> Int[Tensor, "
 
 def pack_messages(
     layout: Layout,
-    codes: Int[Tensor, "*batch L D"],
-    gain_codes: Int[Tensor, "*batch L"],
+    codes: Integer[Tensor, "*batch L D"],
+    gain_codes: Integer[Tensor, "*batch L"],
     has_path: Bool[Tensor, "*batch L"],
     received: Bool[Tensor, "*batch L"] | None = None,
 ) -> Messages:
@@ -152,7 +152,7 @@ def pack_messages(
 
 def unpack_messages(
     messages: Messages,
-) -> tuple[Int[Tensor, "*batch L D"], Int[Tensor, "*batch L"], Bool[Tensor, "*batch L"]]:
+) -> tuple[Integer[Tensor, "*batch L D"], Integer[Tensor, "*batch L"], Bool[Tensor, "*batch L"]]:
     """Latent codes, gain codes and path flags.
 
     Raises:

@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fusion": ("cma", "mlp"),
     "tokens": ("per-subcarrier", "flat"),
     "loss": ("wmse", "distance"),
-    "strategy": ("scratch", "local-split", "local-joint", "raw"),
+    "strategy": ("scratch", "local-split", "local-joint", "raw", "scalar"),
     "precision": PRECISIONS,
 }
 
@@ -89,7 +89,7 @@ class EccConfig(Settings):
         tokens: of the attention: ``per-subcarrier`` or ``flat`` (one of width N_sc d per BS, (24) as printed).
         loss: ``wmse`` (34) or ``distance``: the same weights over the distances instead of their squares.
         strategy: ``scratch``; ``local-joint``: Stage I, then everything; ``local-split``: Stage I, then the CU alone;
-            ``raw``: lossless CSI at the CU, no encoder.
+            ``raw``: lossless CSI at the CU, no encoder; ``scalar``: no encoder, the CSI quantised number by number.
         local_samples: snapshots that Stage I sees.
         pool: snapshots made (or taken from a data set) for training.
         validation: further snapshots for the learning curve.
@@ -191,6 +191,11 @@ class EccConfig(Settings):
         """Q, or None where the CU gets unquantised numbers."""
         return None if self.bits == 0 or self.strategy == "raw" else self.bits
 
+    @property
+    def encodes(self) -> bool:
+        """Whether base stations have a network; else they send (quantised or not) the features themselves."""
+        return self.strategy not in ("raw", "scalar")
+
     def fit_config(self, samples: int) -> FitConfig:
         """The settings of a training loop over ``samples`` snapshots."""
         names = {entry.name for entry in dataclasses.fields(FitConfig)} - {"samples"}
@@ -204,13 +209,14 @@ class EccFastConfig(EccConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
         "small": {},
-        "urban": {"pool": 400_000, "samples": 8_000_000, "fusion_hidden": 768},
+        "urban": {"pool": 250_000, "samples": 4_000_000, "fusion_hidden": 768},
     }
 
     features: str = "acf"
     encoder: str = "mlp"
     fusion: str = "mlp"
     fusion_hidden: int = 512
+    loss: str = "distance"
     strategy: str = "scratch"
     pool: int = 100_000
     samples: int = 1_500_000

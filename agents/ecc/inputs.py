@@ -41,7 +41,7 @@ def input_shape(config: EccConfig, system: CsiSystem) -> InputShape:
 def network_shape(config: EccConfig, system: CsiSystem) -> NetworkShape:
     """Everything that the scene decides about the network."""
     inputs = input_shape(config, system)
-    images = config.encoder == "segnet" or config.strategy == "raw"
+    images = config.encoder == "segnet" or not config.encodes
     tokens = inputs.columns if images else system.num_subcarriers
     return NetworkShape(system.num_bs, inputs, tokens, system.centre_m, system.scale_m)
 

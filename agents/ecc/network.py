@@ -58,7 +58,7 @@ class EccNetwork(nn.Module):
         self.register_buffer("centre_m", torch.tensor(shape.centre_m))
         self.register_buffer("feature_scale", torch.ones(shape.num_bs))
         self.encoder = _encoder(config, shape, generator)
-        width = shape.inputs.channels * shape.inputs.rows if config.strategy == "raw" else config.latent_width
+        width = config.latent_width if config.encodes else shape.inputs.channels * shape.inputs.rows
         self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits)
         self.quantiser = LatentQuantiser(shape.num_bs, config.quantiser_bits)
         self.fusion = _fusion(config, shape, width, generator)
@@ -165,7 +165,7 @@ def weighted_loss(
 
 
 def _encoder(config: EccConfig, shape: NetworkShape, generator: torch.Generator) -> nn.Module:
-    if config.strategy == "raw":
+    if not config.encodes:
         return RawTokens()
     if config.encoder == "segnet":
         if shape.inputs.rows == 1:

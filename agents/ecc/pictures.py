@@ -69,9 +69,7 @@ def _pair(values: list[np.ndarray], rows: str, columns: str, limits: tuple[float
     colours = "twilight" if limits == (-np.pi, np.pi) else "viridis"
     figure, panels = plt.subplots(1, 2, figsize=(7, 3), layout="constrained", sharey=True)
     for axes, image, title in zip(panels, values, ("original", "reconstruction"), strict=True):
-        drawn = axes.imshow(
-            image, aspect="auto", vmin=low, vmax=high, cmap="twilight" if limits == (-np.pi, np.pi) else "viridis"
-        )
+        drawn = axes.imshow(image, aspect="auto", vmin=low, vmax=high, cmap=colours)
         axes.set(title=title, xlabel=columns)
     panels[0].set_ylabel(rows)
     figure.colorbar(drawn, ax=panels)

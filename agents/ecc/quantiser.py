@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ LEAST_BITS, MOST_BITS = 1, 16
 MOST_GAIN_BITS = 32
 
 
-def check_bits(name: str, bits: int, least: int, most: int) -> None:
+def check_bits(name: str, bits: Any, least: int, most: int) -> None:
     """Refuse a number of bits that no code here can have.
 
     Raises:
@@ -62,7 +62,7 @@ def gaussian_distortion(bits: int, step: float) -> float:
     return float(2 * np.sum(second_moment - 2 * level * (density_low - density_high) + level**2 * share))
 
 
-def midrise_codes(values: Float[Tensor, "*batch"], step: float, bits: int) -> Int[Tensor, "*batch"]:
+def midrise_codes(values: Float[Tensor, "*batch"], step: float, bits: int) -> Integer[Tensor, "*batch"]:
     """Codes 0 ... 2^Q - 1 of the cells of equation (19): floor(y / Delta) + 2^(Q-1), clipped to the outermost cells.
 
     Args:
@@ -75,7 +75,7 @@ def midrise_codes(values: Float[Tensor, "*batch"], step: float, bits: int) -> In
     return (torch.floor(values / step).clamp(-half, half - 1) + half).to(torch.int32)
 
 
-def midrise_levels(codes: Int[Tensor, "*batch"], step: float, bits: int) -> Float[Tensor, "*batch"]:
+def midrise_levels(codes: Integer[Tensor, "*batch"], step: float, bits: int) -> Float[Tensor, "*batch"]:
     """The level (k + 1/2) Delta of every code, k = code - 2^(Q-1): the other half of equation (19).
 
     Args:
@@ -149,7 +149,7 @@ class LatentQuantiser(nn.Module):
         """Latents over the running RMS of their BS."""
         return latents.float() * torch.rsqrt(self.mean_square + 1e-12)[:, None, None]
 
-    def codes(self, latents: Float[Tensor, "L B D"]) -> Int[Tensor, "L B D"]:
+    def codes(self, latents: Float[Tensor, "L B D"]) -> Integer[Tensor, "L B D"]:
         """The codes that go into the bitstream.
 
         Raises:
@@ -159,7 +159,7 @@ class LatentQuantiser(nn.Module):
             raise ValueError("latents that are not quantised have no bitstream; set bits to a number in [1, 16].")
         return midrise_codes(self.normalise(latents), self.step, self.bits)
 
-    def levels(self, codes: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    def levels(self, codes: Integer[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """What the CU makes of codes."""
         assert self.bits is not None
         return midrise_levels(codes, self.step, self.bits)
@@ -180,7 +180,7 @@ GAIN_RANGE = 4.0
 """Standardised log gains beyond +- this many deviations are sent as this."""
 
 
-def gain_codes(log_gain: Float[Tensor, "*batch"], bits: int) -> Int[Tensor, "*batch"]:
+def gain_codes(log_gain: Float[Tensor, "*batch"], bits: int) -> Integer[Tensor, "*batch"]:
     """Codes 0 ... 2^B_g - 1 of a uniform quantiser over +- ``GAIN_RANGE``.
 
     Args:
@@ -192,6 +192,6 @@ def gain_codes(log_gain: Float[Tensor, "*batch"], bits: int) -> Int[Tensor, "*ba
     return torch.floor(position).clamp(0, cells - 1).to(torch.int64)
 
 
-def gain_levels(codes: Int[Tensor, "*batch"], bits: int) -> Float[Tensor, "*batch"]:
+def gain_levels(codes: Integer[Tensor, "*batch"], bits: int) -> Float[Tensor, "*batch"]:
     """The middles of the cells of ``gain_codes``; no gradient flows into a measurement."""
     return ((codes.double() + 0.5) * (2 * GAIN_RANGE / 2**bits) - GAIN_RANGE).float()

@@ -343,7 +343,7 @@ class Fit:
     def _step_module(self) -> nn.Module:
         module: nn.Module = _LossOf(self.model, self.low_precision)
         if self.processes > 1:
-            module = nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+            module = nn.parallel.DistributedDataParallel(module)
         return torch.compile(module) if self.config.compile else module
 
 
