@@ -22,7 +22,7 @@ BLOCKAGE_DB = 20.0
 """Loss of one building in the way: two outer walls of brick and what is inside."""
 _MOST_CROSSINGS = 5
 _SHORTEST_M = 0.5
-_PROBES = 192
+_PROBES = 128
 _FIRST_BOUNCES = 20
 
 

@@ -229,7 +229,7 @@ def test_stacking_and_its_inverse() -> None:
 
 
 def test_unknown_stabilisation_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="per-entrie.*did you mean per-entry"):
+    with pytest.raises(ValueError, match=r"per-entrie.*did you mean per-entry"):
         chain.encoder_input(complex_normal(1, 8, TONES), "per-entrie")
 
 

@@ -119,5 +119,5 @@ def test_averaging_slots_lowers_the_noise_tenfold() -> None:
 
 
 def test_unknown_features_are_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="acff.*did you mean acf"):
+    with pytest.raises(ValueError, match=r"acff.*did you mean acf"):
         features.csi_features(noise(1, 8, N), "acff", SHAPE)

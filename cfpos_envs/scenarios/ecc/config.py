@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -47,9 +48,9 @@ class CsiSite:
     source: str = "embedded"
     dataset: str = ""
     scene_seed: int = 0
-    size_m: tuple[float, float, float] = (220.0, 300.0, 30.0)
-    blocks: tuple[int, int] = (4, 5)
-    building_height_m: tuple[float, float] = (10.0, 28.0)
+    size_m: tuple[float, ...] = (220.0, 300.0, 30.0)
+    blocks: tuple[int, ...] = (4, 5)
+    building_height_m: tuple[float, ...] = (10.0, 28.0)
     num_bs: int = 6
     bs_height_m: float = 25.0
     num_scatterers: int = 8
@@ -112,7 +113,8 @@ class EccConfig:
         fusion: ``mean`` of the BSs' reports, or ``confidence``: each BS reports a fourth number, its weight.
         confidence_scale: lambda in the weight exp(lambda a).
         reward: ``error``: minus the distance of the fused report from the truth (privileged: supervised learning
-            seen as a game), or ``consistency``: agreement of the reports with each other and with the gains.
+            seen as a game), or ``consistency``: label-free agreement of the reports with each other
+            and with what was measured.
         fronthaul_bits_max: most bits that a policy may send per BS, user and snapshot; None: no limit.
         lost_bs: number of BSs, others in every episode, that send nothing.
         mobility: ``static``; ``spiral``: three turns of 6 m radius from the ground to the top; ``waypoint``: straight
@@ -138,9 +140,9 @@ class EccConfig:
     source: str | None = None
     dataset: str | None = None
     scene_seed: int | None = None
-    size_m: tuple[float, float, float] | None = None
-    blocks: tuple[int, int] | None = None
-    building_height_m: tuple[float, float] | None = None
+    size_m: Sequence[float] | None = None
+    blocks: Sequence[int] | None = None
+    building_height_m: Sequence[float] | None = None
     num_bs: int | None = None
     bs_height_m: float | None = None
     num_scatterers: int | None = None

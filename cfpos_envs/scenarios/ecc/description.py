@@ -11,8 +11,8 @@ from cfpos_envs.scenarios.ecc.observe import Part
 
 _REWARDS = {
     "error": "minus the distance of the fused report from the truth / {scale:g} m (privileged)",
-    "consistency": "agreement of the reports with the fused one and of its line-of-sight gains with the measured ones, "
-    "in [0, 1]; label-free",
+    "consistency": "agreement of the reports with the fused one, and of gains and CSI of a line of sight from there "
+    "with the measured ones, in [0, 1]; label-free",
 }
 _FUSIONS = {
     "mean": "mean over the base stations whose link has a path",

@@ -31,11 +31,12 @@ class EmbeddedCity:
     def __init__(self, settings: CsiSite, device: torch.device | str = "cpu") -> None:
         # Drawn on the CPU, so that every device sees the same streets.
         streams = Streams(settings.scene_seed, "scene")
+        wide, deep, high = settings.size_m
         city = draw_city(
             streams["city"],
-            settings.size_m,
-            settings.blocks,
-            settings.building_height_m,
+            (wide, deep, high),
+            (settings.blocks[0], settings.blocks[1]),
+            (settings.building_height_m[0], settings.building_height_m[1]),
             settings.num_bs,
             settings.bs_height_m,
             settings.num_scatterers,
@@ -48,7 +49,7 @@ class EmbeddedCity:
         self.city, self._surfaces, self._mirrors = (_moved(part, device) for part in (city, surfaces, mirrors))
         self.name = f"city {settings.scene_seed}"
         self.area_min_m = (0.0, 0.0, 0.0)
-        self.area_max_m = settings.size_m
+        self.area_max_m = (wide, deep, high)
         self.bs_positions_m: Tensor = self.city.bs_position_m
         self.bs_orientation_rad: Tensor = self.city.bs_orientation_rad
         self.box_min_m: Tensor = self.city.box_min_m

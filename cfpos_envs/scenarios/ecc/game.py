@@ -102,7 +102,7 @@ class EccScenario(Scenario[EccState]):
         actions = actions.clamp(-1.0, 1.0).unflatten(2, (self.num_ues, -1))  # [B, L, J, 3 or 4]
         reports = self.system.denormalise_position(actions[..., :POSITION_SIZE])
         fused = self._area((self._weights(state, actions).unsqueeze(-1) * reports).sum(dim=1))
-        score = rewards.consistency(self.system, state, self._bs_positions_m, reports, fused)
+        score = rewards.consistency(self.system, state, self._bs_positions_m, self._bs_orientation_rad, reports, fused)
         objective = rewards.error_reward(self.system, state, fused) if self.privileged_reward else score
         shares = objective.detach().unsqueeze(1).expand(-1, self.num_bs, -1)
         nxt = state.replace(
@@ -138,14 +138,22 @@ class EccScenario(Scenario[EccState]):
         return float(self.system.lossless_bits * self.num_ues * self.config.snapshots)
 
     def counted_bits(self, policy: Any) -> float:
-        """Bits that a BS really sends per episode: what ``policy.fronthaul_bits`` (a number or a method without
-        arguments) says of one user and snapshot, or lossless CSI.
+        """Bits that a BS really sends per episode.
+
+        What ``policy.fronthaul_bits`` (a number, or a method without arguments) says of one user and snapshot; without
+        it the float32 numbers of the reports where ``policy.decentralised`` says that every BS acts on what it alone
+        sees, and lossless CSI where the policy sees all of it at once.
 
         Raises:
             ValueError: more than ``fronthaul_bits_max``.
         """
         told = getattr(policy, "fronthaul_bits", None)
-        bits = float(self.system.lossless_bits if told is None else told() if callable(told) else told)
+        if told is None:
+            decentralised = getattr(policy, "decentralised", False)
+            reports = FLOAT_BITS * self._entities.action_size * self.rounds / self.config.snapshots
+            bits = float(reports if decentralised else self.system.lossless_bits)
+        else:
+            bits = float(told() if callable(told) else told)
         self._check_budget(bits, str(getattr(policy, "name", type(policy).__name__)))
         return bits * self.num_ues * self.config.snapshots
 
