@@ -16,6 +16,7 @@ from cfpos_envs.scenarios.ecc.sources import CsiSource, Users
 from cfpos_envs.streams import Streams
 
 CALIBRATION_USERS = 1024
+GAIN_USERS = 512
 CHUNK_SNAPSHOTS = 256
 """Snapshots made at once; larger ones leave the caches."""
 _LEAST_STD = 1e-3
@@ -62,7 +63,7 @@ class CsiWorld:
             channels = self._channel(self.source.paths(users, still), None)[:, 0, :, 0]
             covariance = long_term_covariance(channels)
             self._filter = lmmse_filter(covariance, self._pilots, settings.noise_power_w).unsqueeze(-4)
-        mean, std = self._log_gain(streams, self.source.draw_users(streams["drop"], CALIBRATION_USERS, "calibrate"))
+        mean, std = self._log_gain(streams, self.source.draw_users(streams["drop"], GAIN_USERS, "calibrate"))
         self.system = CsiSystem(
             carrier_hz=settings.carrier_hz,
             subcarrier_spacing_hz=settings.kept_spacing_hz,
@@ -145,7 +146,7 @@ def make_source(settings: CsiSite, device: torch.device | str) -> CsiSource:
         from cfpos_envs.scenarios.ecc.embedded import EmbeddedCity
 
         return EmbeddedCity(settings, device)
-    from cfpos_envs.scenarios.ecc.raytraced import RaytracedSource
+    from cfpos_envs.raytracing.source import RaytracedSource
 
     return RaytracedSource(settings, device)
 
