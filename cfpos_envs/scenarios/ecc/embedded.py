@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from cfpos_envs.physics.csi import CsiPaths
 from cfpos_envs.scenarios.ecc.config import CsiSite
 from cfpos_envs.scenarios.ecc.sources import Users
 from cfpos_envs.streams import Streams
+
+_Part = TypeVar("_Part")
 
 TRACE_CHUNK = 256
 """Users traced at once: what they need fits into a cache."""
@@ -46,7 +49,11 @@ class EmbeddedCity:
         surfaces = surfaces_of(city)
         count = settings.num_reflections
         mirrors = choose_mirrors(streams["mirrors"], city, surfaces, count, count, self._wavelength_m)
-        self.city, self._surfaces, self._mirrors = (_moved(part, device) for part in (city, surfaces, mirrors))
+        self.city, self._surfaces, self._mirrors = (
+            _moved(city, device),
+            _moved(surfaces, device),
+            _moved(mirrors, device),
+        )
         self.name = f"city {settings.scene_seed}"
         self.area_min_m = (0.0, 0.0, 0.0)
         self.area_max_m = (wide, deep, high)
@@ -80,5 +87,6 @@ class EmbeddedCity:
         return line_of_sight(self.city, points_m)
 
 
-def _moved(part: object, device: torch.device | str) -> object:
+def _moved(part: _Part, device: torch.device | str) -> _Part:
+    """A dataclass of tensors on another device."""
     return type(part)(**{name: value.to(device) for name, value in vars(part).items()})
