@@ -108,8 +108,11 @@ class Ecc(Agent):
         """
         return Training(self, total_steps, log_dir, resume, figures, callback, progress).run()
 
-    def locate(self, measurements: CsiMeasurements) -> PositionEstimate:
+    def locate(self, measurements: Any) -> PositionEstimate:
         """Positions [B, J, 3] of all users by way of the bits; invalid where no BS hears the user.
+
+        Args:
+            measurements: ``CsiMeasurements``.
 
         Raises:
             ValueError: measurements of another kind of network.

@@ -209,7 +209,7 @@ class EccFastConfig(EccConfig):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
         "small": {},
-        "urban": {"pool": 250_000, "samples": 4_000_000, "fusion_hidden": 768},
+        "urban": {"pool": 160_000, "samples": 2_560_000, "fusion_hidden": 768},
     }
 
     features: str = "acf"

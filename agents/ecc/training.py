@@ -115,6 +115,7 @@ class Training:
         config = self.config.fit_config(self.config.local_samples)
         result = fit(model, self.pool, config, hooks=hooks, resume=self.fit_state, progress=self.progress)
         self.agent.network.encoder.load_state_dict(result.model.encoder.state_dict())
+        self.agent.network.encoder.requires_grad_(self.config.strategy != "local-split")
         return result
 
     def _joint(self) -> FitResult:
