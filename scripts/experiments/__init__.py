@@ -23,6 +23,12 @@ EXPERIMENTS = {
     "toa-joint": "toa_joint",
     "toa-clocks": "toa_clocks",
     "toa-waveforms": "toa_waveforms",
+    "ecc-game": "ecc_game",
+    "ecc-rate": "ecc_rate",
+    "ecc-robust": "ecc_robust",
+    "ecc-strategies": "ecc_strategies",
+    "ecc-cost": "ecc_cost",
+    "ecc-munich": "ecc_munich",
 }
 """Name on the command line -> module in this folder."""
 
