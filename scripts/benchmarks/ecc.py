@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from cfpos_envs.physics.csi_features import csi_features
@@ -36,6 +37,6 @@ def _row(site: str, slots: int, options: Options) -> dict[str, Any]:
     made_s = cpu_s(lambda: list(draw_snapshots(config, batch, SEED, chunk=batch)), options)
     row: dict[str, Any] = {"site": site, "T": slots, "B": batch, "samples/s": batch / made_s}
     for features in ("stabilised", "cov", "acf"):
-        seen_s = cpu_s(lambda name=features: csi_features(chunk.csi, name, shape), options)
+        seen_s = cpu_s(partial(csi_features, chunk.csi, features, shape), options)
         row[f"with {features}"] = batch / (made_s + seen_s)
     return row

@@ -126,6 +126,7 @@ def test_with_no_station_at_all_everything_is_still_finite_and_said() -> None:
     env.game_state = state.replace(
         sequence_valid=torch.zeros_like(state.sequence_valid),
         sequence_csi=torch.zeros_like(state.sequence_csi),
+        sequence_mean_csi=torch.zeros_like(state.sequence_mean_csi),
         sequence_features=torch.zeros_like(state.sequence_features),
         sequence_gain=torch.zeros_like(state.sequence_gain),
     )

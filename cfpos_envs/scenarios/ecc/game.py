@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cfpos_envs.csi_measurements import CsiMeasurements
 from cfpos_envs.physics.csi import side_gain
-from cfpos_envs.physics.csi_features import csi_features
+from cfpos_envs.physics.csi_features import csi_features, slot_average
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.ecc import rewards
 from cfpos_envs.scenarios.ecc.config import EccConfig
@@ -72,10 +72,14 @@ class EccScenario(Scenario[EccState]):
 
         valid = by_episode(taken.valid) & heard[:, None, None]
         csi = by_episode(taken.csi) * valid[..., None, None, None]
-        features = csi_features(csi, config.features, self.system.array_shape, config.stabilise)
+        mean = slot_average(csi)
+        # Second-order features are made of the average anyway.
+        seen = csi if config.features == "stabilised" else mean
+        features = csi_features(seen, config.features, self.system.array_shape, config.stabilise)
         return EccState(
             true_position_m=by_episode(drawn.position_m.unsqueeze(1) + displacement),
             sequence_csi=csi,
+            sequence_mean_csi=mean.squeeze(-3),
             sequence_valid=valid,
             sequence_features=features,
             sequence_gain=side_gain(csi),

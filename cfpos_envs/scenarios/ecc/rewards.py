@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cfpos_envs.csi_measurements import SPEED_OF_LIGHT_M_S, CsiSystem
 from cfpos_envs.physics.csi import subcarrier_offsets_hz, to_array_frame, upa_response
-from cfpos_envs.physics.csi_features import slot_average
 from cfpos_envs.physics.similarity import masked_mean
 from cfpos_envs.scenarios.ecc.state import EccState
 
@@ -62,8 +61,7 @@ def consistency(
     expected_db = 10 * math.log10(entries) + 20 * torch.log10(system.wavelength_m / (4 * math.pi) / distance)
     measured_db = 20 * torch.log10(state.now(state.sequence_gain).clamp(min=1e-30))
     fit = 1.0 / (1.0 + ((measured_db - expected_db) / GAIN_SCALE_DB).square())
-    csi = slot_average(state.now(state.sequence_csi)).squeeze(-3)
-    explained = signature_share(system, csi, way, bs_orientation_rad)
+    explained = signature_share(system, state.now(state.sequence_mean_csi), way, bs_orientation_rad)
     terms = {"reports": agree, "gains": fit, "signatures": explained}
     total = torch.stack([WEIGHTS[name] * values for name, values in terms.items()]).sum(dim=0)
     return masked_mean(total, valid)

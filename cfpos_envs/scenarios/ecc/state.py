@@ -17,6 +17,7 @@ class EccState(TensorState):
     Attributes:
         true_position_m [B, S, J, 3]: hidden; used by ``truth`` and the privileged reward alone.
         sequence_csi complex64 [B, S, J, L, T, A, N]: estimated CSI.
+        sequence_mean_csi [B, S, J, L, A, N]: its slots turned to one phase and averaged.
         sequence_valid [B, S, J, L]: links with a path whose BS sends.
         sequence_features [B, S, J, L, F]: what the BSs see of it.
         sequence_gain [B, S, J, L]: (7).
@@ -29,6 +30,7 @@ class EccState(TensorState):
 
     true_position_m: Tensor
     sequence_csi: Tensor
+    sequence_mean_csi: Tensor
     sequence_valid: Tensor
     sequence_features: Tensor
     sequence_gain: Tensor
