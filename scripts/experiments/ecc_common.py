@@ -27,7 +27,7 @@ from cfpos_envs.streams import derive_seed
 from scripts.experiments.common import Effort
 
 ENV_ID = "ecc-urban-small-v0"
-SAMPLES, POOL, TEST = 256_000, 60_000, 4_000
+SAMPLES, POOL, TEST = 128_000, 40_000, 4_000
 _QUICK = {"samples": 1024, "pool": 300, "batch_size": 64, "encoder_hidden": 16, "fusion_hidden": 16, "channels": (4,)}
 _QUICK_TEST = 60
 _CALIBRATION_SAMPLES = 4096
