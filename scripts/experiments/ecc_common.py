@@ -27,7 +27,8 @@ from cfpos_envs.streams import derive_seed
 from scripts.experiments.common import Effort
 
 ENV_ID = "ecc-urban-small-v0"
-SAMPLES, POOL, TEST = 128_000, 40_000, 4_000
+# Snapshots that a network sees, is drawn from and tested on, where the command says nothing else (--steps, --episodes).
+SAMPLES, POOL, TEST = 102_400, 30_000, 4_000
 _QUICK = {"samples": 1024, "pool": 300, "batch_size": 64, "encoder_hidden": 16, "fusion_hidden": 16, "channels": (4,)}
 _QUICK_TEST = 60
 _CALIBRATION_SAMPLES = 4096
@@ -72,7 +73,8 @@ def trained(config: EccConfig, effort: Effort) -> EccNetwork:
 
 def test_pool(config: EccConfig, effort: Effort, **env: Any) -> Pool:
     """Unseen places and noise, the same for every network; ``env`` changes the scene."""
-    return snapshots(config, "test", _QUICK_TEST if effort.is_quick else TEST, **env)
+    count = TEST if effort.episodes == Effort.episodes else effort.episodes
+    return snapshots(config, "test", _QUICK_TEST if effort.is_quick else count, **env)
 
 
 def with_settings(network: EccNetwork, **settings: Any) -> EccNetwork:
@@ -113,11 +115,11 @@ def _snapshots(
 
 
 def _sized(kind: type[EccConfig], effort: Effort, settings: Mapping[str, Any]) -> EccConfig:
-    samples = SAMPLES if effort.train_steps == Effort.train_steps else effort.train_steps
-    sizes = {"samples": samples, "pool": POOL, "evaluations": 0, "threads": 1}
+    sizes = {"samples": SAMPLES, "pool": POOL, "evaluations": 0, "threads": 1}
     if effort.is_quick:
         return kind.build({**sizes, **settings, **_QUICK, "local_samples": 256})
-    return kind.build({**sizes, **settings})
+    asked = {} if effort.train_steps == Effort.train_steps else {"samples": effort.train_steps}
+    return kind.build({**sizes, **settings, **asked})
 
 
 def _kept(config: EccConfig, effort: Effort) -> Path | None:

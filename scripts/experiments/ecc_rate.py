@@ -13,8 +13,8 @@ from scripts.experiments import ecc_common as ecc
 from scripts.experiments.common import Effort, Outcome, progress
 
 # (d_z, Q); D = 24 d_z numbers of Q bits.
-POINTS = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4), (8, 4), (16, 4), (32, 4), (32, 6), (32, 8), (32, 10))
-SCALAR_BITS = (1, 2, 4, 8)
+POINTS = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4), (8, 4), (16, 4), (32, 4), (32, 10))
+SCALAR_BITS = (1, 2, 4)
 
 
 def run(effort: Effort) -> Outcome:
