@@ -102,12 +102,13 @@ def run(plan: Plan, folder: Path, seed: int, workers: int, trained: bool) -> lis
             bar.update()
     after = time.perf_counter()
     env = make_env(ENV_ID, num_envs=1, seed=0, split="test", **plan.env)
+    env.reset()
     policies = {AGENT: load_agent(weights(f"{AGENT}-small") if trained else folder / AGENT, env)}
     policies |= {name: make_policy(name, env, weights=str(folder / f"{name}.pt")) for name in plan.learned}
     policies |= {name: make_policy(name, env) for name in plan.others}
     found = evaluate_many(env, list(policies.values()), plan.episodes, EVALUATION_SEED)
     results = [dataclasses.replace(result, policy=name) for name, result in zip(policies, found, strict=True)]
-    lossless = float(env.scenario.system.lossless_bits)
+    lossless = float(env.measurements.system.lossless_bits)
     print(f"\n{ENV_ID}: {plan.episodes} unseen users; errors in metres; bits per base station and user, as counted")
     print(reports.table([_line(result, lossless) for result in results]))
     print(f"\ntraining {after - began:.0f} s, evaluation {time.perf_counter() - after:.0f} s")

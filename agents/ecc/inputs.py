@@ -121,11 +121,11 @@ def batch_of(
     return Batch(features, log_gain, valid, csi.real.new_zeros((csi.shape[0], 3)))
 
 
-def pool_of(parts: Iterable[tuple[CsiMeasurements, Tensor]], config: EccConfig, system: CsiSystem, count: int) -> Pool:
-    """A pool of the first ``count`` snapshots of several batches of measurements with known positions.
+def pool_of(parts: Iterable[tuple[Tensor, Tensor, Tensor]], config: EccConfig, system: CsiSystem, count: int) -> Pool:
+    """A pool of the first ``count`` snapshots of several parts.
 
     Args:
-        parts: measurements and the positions [B, J, 3] of their users, metres.
+        parts: CSI [S, L, T, A, N], valid links [S, L] and positions [S, 3] in metres.
         config, system: as in ``snapshots``.
         count: at least 1.
 

@@ -46,7 +46,9 @@ def mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
 
 def linear(size_in: int, size_out: int, generator: torch.Generator) -> nn.Linear:
     """``nn.Linear`` whose initial weights come from ``generator``."""
-    return initialised(nn.utils.skip_init(nn.Linear, size_in, size_out), generator)
+    made: nn.Linear = nn.utils.skip_init(nn.Linear, size_in, size_out)
+    initialised(made, generator)
+    return made
 
 
 def initialised(module: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -128,6 +128,11 @@ class EccNetwork(nn.Module):
         """Scaled features, BS first, as the encoders take them."""
         return features.transpose(0, 1) / self.feature_scale[:, None, None, None, None]
 
+    def encoder_multiply_adds(self) -> int:
+        """Multiply-adds of one BS for one snapshot."""
+        assert isinstance(self.encoder, (MlpEncoder, SegNetEncoders, RawTokens))
+        return self.encoder.multiply_adds()
+
     def encoder_parameters(self) -> int:
         """Parameters at one BS."""
         return sum(parameter.numel() for parameter in self.encoder.parameters()) // self.shape.num_bs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -340,7 +341,7 @@ class Fit:
     def _due(self, times: int) -> bool:
         return times > 0 and (self.step * times) // self.config.steps > ((self.step - 1) * times) // self.config.steps
 
-    def _step_module(self) -> nn.Module:
+    def _step_module(self) -> Callable[[Batch], Tensor]:
         module: nn.Module = _LossOf(self.model, self.low_precision)
         if self.processes > 1:
             module = nn.parallel.DistributedDataParallel(module)
@@ -408,6 +409,20 @@ def uses_bfloat16(config: FitConfig) -> bool:
         return torch.cuda.is_bf16_supported()
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported is not None and supported())
+
+
+def join_process_group(device: str) -> None:
+    """Join the processes that torchrun started, if it did; every process makes the same pool and trains on its part.
+
+    Args:
+        device: ``cpu`` (gloo) or ``cuda`` (NCCL, one GPU per process).
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        return
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
 
 
 def process_group() -> tuple[int, int]:

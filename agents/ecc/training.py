@@ -19,7 +19,7 @@ from agents.ecc import pictures
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.data import Pool
 from agents.ecc.inputs import pool_of
-from agents.ecc.supervised import FitResult, Hooks, errors_m, fit, process_group
+from agents.ecc.supervised import FitResult, Hooks, errors_m, fit, join_process_group, process_group
 from agents.memory import keep_freed_memory
 from agents.metrics import RunLog
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
@@ -74,6 +74,7 @@ class Training:
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Ecc.train``."""
         keep_freed_memory()
+        join_process_group(self.config.device)
         rank, _ = process_group()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_threads(self.config.threads))

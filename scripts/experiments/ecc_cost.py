@@ -61,7 +61,7 @@ def run(effort: Effort) -> Outcome:
                 "bs_encoder_ms": 1e3 * cpu_seconds(at_bs, seconds) / stations,
                 "cu_ms": 1e3 * cpu_seconds(at_cu, seconds) / BATCH,
                 "cu_one_user_ms": 1e3 * cpu_seconds(alone, seconds),
-                "bs_multiply_adds": network.encoder.multiply_adds(),
+                "bs_multiply_adds": network.encoder_multiply_adds(),
                 "bs_parameters": network.encoder_parameters(),
                 "cu_parameters": network.fusion_parameters(),
                 "message_bits": network.layout.message_bits,
