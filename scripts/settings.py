@@ -18,7 +18,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from agents.registry import config_class, list_agents
-from cfpos_envs import list_envs, make_scenario
+from cfpos_envs import list_envs
+from cfpos_envs.registry import make_config
 
 
 @dataclass
@@ -77,7 +78,7 @@ def register_schemas() -> None:
     store.store(name="train_settings", node=TrainSettings)
     store.store(name="evaluate_settings", node=EvaluateSettings)
     for env_id in list_envs():
-        store.store(group="env/schema", name=env_id, node=schema({"id": env_id}, make_scenario(env_id).config))
+        store.store(group="env/schema", name=env_id, node=schema({"id": env_id}, make_config(env_id)))
     for agent in list_agents():
         for preset in config_class(agent).presets:
             node = schema({"name": agent}, config_class(agent).preset(preset))

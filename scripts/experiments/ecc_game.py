@@ -65,7 +65,8 @@ def _steps(effort: Effort) -> int:
 
 def _train(effort: Effort, seed: int, env: dict[str, Any], agent: dict[str, Any]) -> Maddpg:
     count = effort.num_envs if effort.is_quick else NUM_ENVS
-    checked = {"evaluations": 1 if effort.is_quick else EVALUATIONS, "validation_envs": count, "test_envs": count}
+    checked: dict[str, Any] = {"validation_envs": count, "test_envs": count}
+    checked["evaluations"] = 1 if effort.is_quick else EVALUATIONS
     made = make_agent("maddpg", make_env(ENV_ID, num_envs=count, seed=seed, **env), seed=seed, **checked, **agent)
     made.train(total_steps=_steps(effort), progress=False)
     return made
