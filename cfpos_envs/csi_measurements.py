@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-SPEED_OF_LIGHT_M_S = 299_792_458.0
+from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
+
 _BITS_PER_COMPLEX64 = 64
 
 

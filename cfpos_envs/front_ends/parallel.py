@@ -189,7 +189,9 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     def _infos(self, score: float | None) -> Infos:
         truth = self.vector.truth()
         info: dict[str, Any] = {key: _to_numpy(truth[key][0]) for key in _TRUTH_KEYS if key in truth}
-        info["rmse_m"] = float(info["rmse_m"])
+        for name in ("rmse_m", "fronthaul_bits"):
+            if name in info:
+                info[name] = float(info[name])
         if score is not None:
             info["score"] = score
         return {name: dict(info) for name in self.possible_agents}

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cfpos_envs.physics.city import GROUND_PERMITTIVITY, City, count_crossings, draw_points
 from cfpos_envs.physics.csi import CsiPaths
+from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
 
-SPEED_OF_LIGHT_M_S = 299_792_458.0
 BLOCKAGE_DB = 20.0
 """Loss of one building in the way: two outer walls of brick and what is inside."""
 _MOST_CROSSINGS = 5

@@ -11,7 +11,7 @@ import torch
 from cfpos_envs.csi_measurements import CsiSystem
 from cfpos_envs.physics.csi import side_gain
 from cfpos_envs.scenarios.ecc import mobility
-from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.config import SITE_PRESETS, EccConfig
 from cfpos_envs.scenarios.ecc.embedded import EmbeddedCity
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots, make_pool
 from cfpos_envs.scenarios.ecc.sources import Users
@@ -38,6 +38,14 @@ def test_training_and_test_see_the_same_streets_at_other_places() -> None:
     other = EmbeddedCity(dataclasses.replace(CONFIG.settings, scene_seed=1))
     assert not torch.equal(train.bs_positions_m, other.bs_positions_m)
     assert not torch.isclose(still(50)[0].position_m, still(50, split="test")[0].position_m).any(dim=-1).any()
+
+
+@pytest.mark.parametrize("site", SITE_PRESETS)
+def test_every_station_sees_some_of_its_users_and_not_all(site: str) -> None:
+    source = EmbeddedCity(SITE_PRESETS[site])
+    points = source.draw_users(Streams(1)["drop"], 1000, "train").position_m
+    seen = source.line_of_sight(points).float().mean(dim=0)
+    assert ((seen > 0.25) & (seen < 0.75)).all(), seen
 
 
 def test_csi_is_a_function_of_the_place() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from cfpos_envs.physics.channel import thermal_noise_w
+from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.ecc.validation import validate_game, validate_site, validate_site_name
 
 SNR_REFERENCE_M = 100.0
@@ -86,8 +88,8 @@ class CsiSite:
         """sigma^2 on one subcarrier."""
         if self.snr_db is None:
             return thermal_noise_w(self.subcarrier_spacing_hz, self.noise_figure_db)
-        wavelength_m = 299_792_458.0 / self.carrier_hz
-        gain = (wavelength_m / (4 * 3.141592653589793 * SNR_REFERENCE_M)) ** 2
+        wavelength_m = SPEED_OF_LIGHT_M_S / self.carrier_hz
+        gain = (wavelength_m / (4 * math.pi * SNR_REFERENCE_M)) ** 2
         return self.pilot_power_w * gain / 10 ** (self.snr_db / 10)
 
 
