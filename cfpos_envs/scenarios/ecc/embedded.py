@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics.city import draw_city, draw_points, inside_buildings
-from cfpos_envs.physics.city_paths import SPEED_OF_LIGHT_M_S, choose_mirrors, line_of_sight, surfaces_of, trace
+from cfpos_envs.physics.city_paths import choose_mirrors, line_of_sight, surfaces_of, trace
 from cfpos_envs.physics.csi import CsiPaths
+from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.ecc.config import CsiSite
 from cfpos_envs.scenarios.ecc.sources import Users
 from cfpos_envs.streams import Streams
