@@ -53,7 +53,8 @@ def run(effort: Effort) -> Outcome:
         draw_cdf(axes, {label: np.concatenate([r.errors for r in results]) for label, results in groups.items()})
     steps = _steps(effort)
     remark = (
-        f"{ENV_ID}, {shrunk['num_slots']} slots; {effort.seeds} seeds, {steps} environment steps each; every base station acts on its own CSI alone "
+        f"{ENV_ID}, {shrunk['num_slots']} slots; {effort.seeds} seeds, {steps} environment steps each; "
+        "every base station acts on its own CSI alone "
         "and sends its reports of two rounds. 'No labels': trained by the consistency reward, which needs clocks that "
         "agree."
     )
