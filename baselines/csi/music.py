@@ -18,6 +18,7 @@ from cfpos_envs.physics.csi import rotation_matrix, upa_response
 _REFINEMENTS = 3
 _DIRECTION_NUMBERS = 3
 _LEAST_RANGE_M = 1.0
+_PULL, _TINY = 1e-6, 1e-12
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,13 @@ def _angles(places_m: Tensor, directions: Tensor, point_m: Tensor) -> tuple[Tens
 
 def _closest(places_m: Tensor, directions: Tensor, weight: Tensor, centre_m: Tensor) -> Tensor:
     """The weighted least-squares point, pulled a little towards the middle where the lines say nothing."""
-    across = torch.eye(3, device=places_m.device) - directions.unsqueeze(-1) * directions.unsqueeze(-2)
-    parts = weight[..., None, None] * across
-    total = weight.sum(dim=1)[:, None, None] + 1e-12
-    matrix = parts.sum(dim=1) + 1e-4 * total * torch.eye(3, device=places_m.device)
-    right = (parts @ places_m.unsqueeze(-1)).sum(dim=1) + 1e-4 * total * centre_m[:, None]
-    return torch.linalg.solve(matrix, right).squeeze(-1)
+    # In double precision: one line alone leaves a matrix that only the pull makes invertible.
+    directions, weight, eye = directions.double(), weight.double(), torch.eye(3, device=places_m.device).double()
+    parts = weight[..., None, None] * (eye - directions.unsqueeze(-1) * directions.unsqueeze(-2))
+    pull = _PULL * weight.sum(dim=1)[:, None, None] + _TINY
+    matrix = parts.sum(dim=1) + pull * eye
+    right = (parts @ places_m.double().unsqueeze(-1)).sum(dim=1) + pull * centre_m.double()[:, None]
+    return torch.linalg.solve(matrix, right).squeeze(-1).to(places_m)
 
 
 def _nearest_to_two(places_m: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """A ray-traced city: ECC at several payloads, features, strategies and amounts of data, beside its baselines.
 
 Needs a data set in the folder ``munich`` beside the results, made by ``scripts/make_dataset.py`` (quick mode takes the
-small one that comes with the package). Runs that were finished are kept and taken from there.
+small one that comes with the package). Rows that are finished are kept in the folder ``agents`` and taken from there;
+Ctrl-C ends the run early and writes those.
 """
 
 from __future__ import annotations
@@ -98,16 +99,22 @@ def run(effort: Effort) -> Outcome:
     measured: dict[str, Any] = {}
     last = 2 if effort.is_quick else None
     todo = list(itertools.islice(cases(), last))
-    first_group = [case for case in todo if case.group in ("ECC", "features")]
-    for case in first_group:
-        runs[case.label] = case.group, _trained(case, effort, plain, dataset, measured)
-    for name in itertools.islice(BASELINES, last):
-        runs[name] = "baseline", _baseline(name, effort, plain, dataset)
-    for case in todo[len(first_group) :]:
-        runs[case.label] = case.group, _trained(case, effort, plain, dataset, measured)
+    first = [case for case in todo if case.group in ("ECC", "features")]
+    remarks = _remarks(plain)
+    try:
+        for case in first:
+            runs[case.label] = case.group, _trained(case, effort, plain, dataset, measured)
+        for name in itertools.islice(BASELINES, last):
+            runs[name] = "baseline", _baseline(name, effort, plain, dataset)
+        for case in todo[len(first) :]:
+            runs[case.label] = case.group, _trained(case, effort, plain, dataset, measured)
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        remarks.append(f"Stopped early: {len(runs)} of {len(todo) + len(BASELINES)} rows.")
     ordered = dict(sorted(runs.items(), key=lambda item: item[1][0] == "baseline"))
     rows = [_row(group, label, trained, lit) for label, (group, trained) in ordered.items()]
-    return Outcome(rows, _figure(ordered, lit), _remarks(plain))
+    return Outcome(rows, _figure(ordered, lit), remarks)
 
 
 def _dataset(effort: Effort) -> str:

@@ -12,11 +12,25 @@ from cfpos_envs import evaluate, make_env
 from cfpos_envs.measurements import PositionEstimate
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4}
-ENV_IDS = {"dcp": "dcp-jar-v0", "toa": "toa-v0", "tdoa": "tdoa-v0", "rtt": "rtt-v0"}
+ENV_IDS = {
+    "dcp": "dcp-jar-v0",
+    "toa": "toa-v0",
+    "tdoa": "tdoa-v0",
+    "rtt": "rtt-v0",
+    "csi": "ecc-urban-small-v0",
+}
+# Games with other names for their sizes.
+SMALL_BY_FAMILY: dict[str, dict[str, Any]] = {"csi": {"num_ues": 2, "num_slots": 2, "estimator": "ls"}}
 # Policies that need to be told more than others.
 NEEDS: dict[str, dict[str, Any]] = {
     "toa-oracle": {"reveal_los": True},
     "joint-cp": {"measurement": "waveform", "num_subcarriers": 64},
+}
+# What learns is given little to learn from.
+_BRIEF = {"train_samples": 64, "train_steps": 2, "batch_size": 32}
+OPTIONS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("transformer", "adcpm", "mfcnet", "csi-scalar-q"), _BRIEF),
+    "csi-knn": {"references": 64},
 }
 
 
@@ -36,14 +50,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def overrides(policy_name: str, family: str) -> dict[str, Any]:
-    return {**SMALL, **(NEEDS.get(policy_name, {}) if family != "dcp" else {})}
+    return {**SMALL_BY_FAMILY.get(family, SMALL), **(NEEDS.get(policy_name, {}) if family != "dcp" else {})}
+
+
+def dimensions(env: Any) -> int:
+    """Coordinates of a position."""
+    return 3 if env.scenario.family == "csi" else 2
+
+
+def largest_error_m(env: Any) -> float:
+    """From one corner of the area to the other."""
+    if env.scenario.family == "csi":
+        low, high = np.array(env.scenario.system.area_min_m), np.array(env.scenario.system.area_max_m)
+        return float(np.linalg.norm(high - low))
+    known = env.measurements.radio if env.scenario.family == "dcp" else env.measurements.model
+    return float(known.side_m * 2**0.5)
 
 
 def fresh(policy_name: str, family: str) -> tuple[Any, Any]:
     from baselines import make_policy
 
     env = make_env(ENV_IDS[family], seed=3, **overrides(policy_name, family))
-    return env, make_policy(policy_name, env)
+    return env, make_policy(policy_name, env, **OPTIONS.get(policy_name, {}))
 
 
 def played(env: Any, policy: Any) -> list[np.ndarray]:
@@ -75,13 +103,14 @@ def test_locates_every_user_or_says_that_it_cannot(policy_name: str, family: str
     venv = make_env(ENV_IDS[family], num_envs=3, seed=4, **overrides(policy_name, family))
     venv.reset()
     first, second = policy.locate(venv.measurements), policy.locate(venv.measurements)
-    assert first.position.shape == (3, SMALL["num_ues"], 2)
+    size = dimensions(venv)
+    assert first.position.shape == (3, SMALL["num_ues"], size)
     assert first.valid.shape == (3, SMALL["num_ues"])
     assert first.valid.dtype == torch.bool
     assert torch.isfinite(first.position).all()
     assert torch.equal(first.position, second.position)
     if first.covariance is not None:
-        assert first.covariance.shape == (3, SMALL["num_ues"], 2, 2)
+        assert first.covariance.shape == (3, SMALL["num_ues"], size, size)
         assert (torch.linalg.eigvalsh(first.covariance[first.valid]) >= 0).all()
 
 
@@ -92,14 +121,13 @@ def test_can_be_evaluated(policy_name: str, family: str) -> None:
     assert result.errors.shape == (4, SMALL["num_ues"])
     assert np.isfinite(result.errors).all()
     env.reset()
-    known = env.measurements.radio if family == "dcp" else env.measurements.model
-    assert result.errors.max() <= known.side_m * np.sqrt(2)
+    assert result.errors.max() <= largest_error_m(env)
 
 
 def test_is_refused_by_a_game_it_cannot_play(policy_name: str, other_family: str) -> None:
     from baselines import make_policy
 
-    env = make_env(ENV_IDS[other_family], seed=3, **SMALL)
+    env = make_env(ENV_IDS[other_family], seed=3, **SMALL_BY_FAMILY.get(other_family, SMALL))
     with pytest.raises(
         ValueError, match=f"{policy_name}.* this environment makes {other_family}; choose one of"
     ) as got:
