@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.policies import MaddpgPolicies
+from agents.base import Agent
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class FixedDrops:
         self.batches = math.ceil(episodes / env.num_envs)
         self._starts: dict[int, Any] = {}
 
-    def play(self, agent: MaddpgPolicies) -> Assessment:
+    def play(self, agent: Agent) -> Assessment:
         """Play all episodes without noise.
 
         Returns:

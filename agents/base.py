@@ -27,6 +27,7 @@ class Agent(ABC):
     Attributes:
         name: under which it is registered; checkpoints carry it.
         config_class: its settings.
+        remedy: what to change when numbers become infinite.
         env: the batched environment it trains on.
         config: its settings' values.
         steps_trained: environment steps behind the present policies.
@@ -34,6 +35,7 @@ class Agent(ABC):
 
     name: ClassVar[str]
     config_class: ClassVar[type[Settings]]
+    remedy: ClassVar[str] = "lower the learning rate"
     env: Any
     config: Any
     steps_trained: int = 0

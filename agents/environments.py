@@ -70,3 +70,15 @@ def game_signature(env: Any) -> dict[str, str]:
     kind = type(env.scenario).__name__ if hasattr(env, "scenario") else getattr(env, "env_id", type(env).__name__)
     fields = {name: str(getattr(config, name)) for name in _GAME_FIELDS if hasattr(config, name)}
     return {"game": kind, **fields}
+
+
+def check_signature(env: Any, trained_on: dict[str, str]) -> None:
+    """ValueError if policies with the signature ``trained_on`` belong to another game than ``env``."""
+    here = game_signature(env)
+    wrong = [name for name in here if name in trained_on and here[name] != trained_on[name]]
+    if wrong:
+        name = wrong[0]
+        raise ValueError(
+            f"the checkpoint is of another environment ({name} {trained_on[name]}, here {here[name]}); "
+            "load it with the environment it was trained on."
+        )

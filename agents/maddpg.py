@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.config import MaddpgConfig
 from agents.policies import MaddpgPolicies
+from agents.rollout import CriticRollout, ModelRollout
 from agents.training import Trainer
 
 __all__ = ["Maddpg", "MaddpgConfig"]
@@ -48,4 +49,5 @@ class Maddpg(MaddpgPolicies):
             FloatingPointError: a loss, gradient or reward is NaN or infinite; names the last good checkpoint.
         """
         self.check_trainable()
-        return Trainer(self, total_steps, log_dir, resume, figures, callback, progress).run()
+        rollout = ModelRollout(self) if self.config.critic == "model" else CriticRollout(self)
+        return Trainer(self, rollout, total_steps, log_dir, resume, figures, callback, progress).run()

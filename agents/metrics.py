@@ -64,14 +64,14 @@ class RunLog:
                 self._values["score/train"].append(metrics["score"].mean())
             self._episode = []
 
-    def write(self, steps: int, **extra: float) -> None:
+    def write(self, steps: int, extra: dict[str, float]) -> None:
         """Write the means since the last call at ``steps``, with ``explore/noise`` and the like as extra."""
         now = time.perf_counter()
         values = {name: float(torch.stack(entries).mean()) for name, entries in self._values.items()}
         values["speed/env_steps_per_s"] = (steps - self._steps) / max(now - self._since, 1e-9)
         self._values.clear()
         self._since, self._steps = now, steps
-        self.scalars(steps, {**values, **{name.replace("__", "/"): value for name, value in extra.items()}})
+        self.scalars(steps, {**values, **extra})
 
     def scalars(self, steps: int, values: dict[str, float]) -> None:
         """Write numbers by name."""

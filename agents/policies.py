@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents.base import Agent
 from agents.config import MaddpgConfig
-from agents.environments import as_vector_env, game_shape, game_signature
+from agents.environments import as_vector_env, check_signature, game_shape, game_signature
 from agents.exploration import Normaliser
 from agents.learner import CriticLearner, ModelLearner
 from agents.networks import GameShape
@@ -43,6 +43,7 @@ class MaddpgPolicies(Agent):
     name = "maddpg"
     decentralised = True
     config_class = MaddpgConfig
+    remedy = "lower lr_actor and lr_critic or set grad_clip and reward_clip"
 
     def __init__(self, env: Any, config: MaddpgConfig) -> None:
         self.config = config
@@ -118,14 +119,7 @@ class MaddpgPolicies(Agent):
         return Normaliser(shapes[self.config.share], self.config.device)
 
     def _check_fits(self, state: dict[str, Any]) -> None:
-        here, there = game_signature(self.env), state["signature"]
-        wrong = [name for name in here if name in there and here[name] != there[name]]
-        if wrong:
-            name = wrong[0]
-            raise ValueError(
-                f"the checkpoint is of another environment ({name} {there[name]}, here {here[name]}); "
-                "load it with the environment it was trained on."
-            )
+        check_signature(self.env, state["signature"])
         share, trained = self.config.share, GameShape(**state["shape"])
         fits = {
             "separate": _sizes(trained) == _sizes(self.shape) and trained.agents == self.shape.agents,

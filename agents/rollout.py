@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,27 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.exploration import ActionNoise
-from agents.learner import CriticLearner, ModelLearner
+from agents.learner import CriticLearner, ModelLearner, set_learning_rates
 from agents.policies import MaddpgPolicies
 from agents.replay import Batch, Replay
+from agents.schedules import cosine_factor, noise_scale
+from agents.training import Round
 from cfpos_envs.streams import derive_seed
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round gave.
-
-    Attributes:
-        rewards: [B, n] as the environment paid them.
-        metrics: the environment's label-free tensors.
-        scalars: means to log.
-        done: whether the episodes are over.
-    """
-
-    rewards: Tensor
-    metrics: dict[str, Tensor]
-    scalars: dict[str, Tensor]
-    done: bool
 
 
 class CriticRollout:
@@ -61,16 +45,12 @@ class CriticRollout:
         self.ended: Tensor | None = None
         self.rounds = 0
 
-    def play(self, steps: int, noise_scale: float) -> Round:
-        """One round of all parallel episodes, and the updates that are due.
-
-        Args:
-            steps: environment steps before this round.
-            noise_scale: standard deviation of the exploration noise.
-        """
+    def play(self, steps: int, fraction: float) -> list[Round]:
+        """One round of all parallel episodes, and the updates that are due; see ``agents.training.Rollout``."""
         agent, config, env = self.agent, self.agent.config, self.agent.env
+        noise, rate = _scheduled(agent, fraction)
         observations = self._begin() if self.observations is None else self.observations
-        actions = self._explore(observations, steps, noise_scale)
+        actions = self._explore(observations, steps, noise)
         step = env.step(actions)
         self._remember(observations, actions, step)
         self.observations = step.observations.to(config.device)
@@ -85,7 +65,7 @@ class CriticRollout:
         if enough and self.rounds % config.update_every == 0:
             for _ in range(config.updates_per_step):
                 scalars.update(self.learner.update(self._sample(agent)))
-        return Round(step.rewards, step.metrics, scalars, done)
+        return [Round(step.rewards, step.metrics, scalars, done, {"explore/noise": noise, "rate/actor": rate})]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
@@ -177,10 +157,11 @@ class ModelRollout:
         self.agent, self.learner = agent, agent.learner
         self.running = False
 
-    def play(self, steps: int, noise_scale: float) -> Round:
-        """One round and one gradient step; there is no exploration, so both arguments are unused."""
-        del steps, noise_scale
+    def play(self, steps: int, fraction: float) -> list[Round]:
+        """One round and one gradient step, without exploration; see ``agents.training.Rollout``."""
+        del steps
         agent, env = self.agent, self.agent.env
+        noise, rate = _scheduled(agent, fraction)
         observations = env.observe() if self.running else env.reset()
         if agent.normaliser is not None:
             agent.normaliser.update(observations)
@@ -189,7 +170,8 @@ class ModelRollout:
         done = bool((transition.terminated | transition.truncated).all())
         self.running = not done
         metrics = {name: value.detach() for name, value in transition.metrics.items()}
-        return Round(transition.reward.detach(), metrics, scalars, done)
+        logged = {"explore/noise": noise, "rate/actor": rate}
+        return [Round(transition.reward.detach(), metrics, scalars, done, logged)]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
@@ -211,6 +193,15 @@ def scale_rewards(
         counted = rewards if valid is None else rewards[valid]
         rewards = rewards / counted.abs().mean().clamp_min(1e-8)
     return rewards.clamp(-clip, clip) if clip > 0 else rewards
+
+
+def _scheduled(agent: MaddpgPolicies, fraction: float) -> tuple[float, float]:
+    """Sets the learning rates for a part of the run; the noise and the actors' rate then."""
+    config = agent.config
+    factor = cosine_factor(fraction, config.final_lr_factor)
+    set_learning_rates(agent.learner, factor)
+    noise = noise_scale(fraction, config.noise_start, config.noise_end, config.noise_fraction)
+    return noise, config.lr_actor * factor
 
 
 def _generator(seed: int, name: str, device: str) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The training loop: rounds, evaluations, checkpoints, and how a run stops and goes on."""
+"""The training loop of all agents: rounds, evaluations, checkpoints, and how a run stops and goes on."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import contextlib
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tqdm import tqdm
 
 from agents.assessment import Assessment, FixedDrops, is_as_good
+from agents.base import Agent
 from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
 from agents.environments import sibling
-from agents.learner import set_learning_rates
 from agents.metrics import RunLog
-from agents.policies import MaddpgPolicies
-from agents.rollout import CriticRollout, ModelRollout, Round
 from cfpos_envs.streams import derive_seed
 
 _LOG_POINTS = 500
@@ -27,12 +26,60 @@ _LOG_POINTS = 500
 _FREE_SETTINGS = frozenset({"checkpoint_every", "threads", "device"})
 
 
+@dataclass(frozen=True)
+class Round:
+    """What one round of all parallel episodes gave.
+
+    Attributes:
+        rewards: [B, n] as the environment paid them.
+        metrics: the environment's label-free tensors.
+        scalars: what to log as means over rounds; must be finite.
+        done: whether the episodes are over.
+        logged: what to log as it is at present.
+    """
+
+    rewards: torch.Tensor
+    metrics: dict[str, torch.Tensor]
+    scalars: dict[str, torch.Tensor]
+    done: bool
+    logged: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Rollout(Protocol):
+    """How one kind of agent plays and learns; everything that its next rounds depend on lives here."""
+
+    def play(self, steps: int, fraction: float) -> Sequence[Round]:
+        """Play one or more rounds and do the updates that are due.
+
+        Args:
+            steps: environment steps before.
+            fraction: part of the run that is done, in [0, 1).
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on: tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+
+
 class Trainer:
-    """One run of ``Maddpg.train``; the arguments are those of that method."""
+    """One run of an agent: plays a rollout to the end, evaluates, keeps the best policy, writes and resumes.
+
+    The settings ``evaluations``, ``validation_envs``, ``test_envs``, ``checkpoint_every``, ``seed``, ``threads`` of the
+    agent's config are read here.
+
+    Args:
+        agent: whose policies are trained.
+        rollout: how they are.
+        total_steps, log_dir, resume, figures, callback, progress: see ``Agent.train``.
+    """
 
     def __init__(
         self,
-        agent: MaddpgPolicies,
+        agent: Agent,
+        rollout: Rollout,
         total_steps: int | None,
         log_dir: str | Path | None,
         resume: str | Path | None,
@@ -42,7 +89,7 @@ class Trainer:
     ) -> None:
         self.agent, self.config = agent, agent.config
         self.figures, self.callback, self.progress = figures, callback, progress
-        self.rollout = ModelRollout(agent) if self.config.critic == "model" else CriticRollout(agent)
+        self.rollout = rollout
         self.steps = 0
         self.best: dict[str, Any] | None = None
         self.best_score = -math.inf
@@ -58,7 +105,7 @@ class Trainer:
         self._interrupted = False
 
     def run(self) -> dict[str, float]:
-        """Train to the end; see ``Maddpg.train``."""
+        """Train to the end; see ``Agent.train``."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(_threads(self.config.threads))
             stack.enter_context(self._polite_interrupt())
@@ -79,16 +126,14 @@ class Trainer:
 
     def _advance(self) -> None:
         before, fraction = self.steps, min(self.steps / self.total_steps, 1.0)
-        noise = noise_scale(fraction, self.config.noise_start, self.config.noise_end, self.config.noise_fraction)
-        factor = cosine_factor(fraction, self.config.final_lr_factor)
-        set_learning_rates(self.agent.learner, factor)
-        result = self.rollout.play(before, noise)
-        self._guard(result)
-        self.steps = before + self.agent.env.num_envs
+        rounds = self.rollout.play(before, fraction)
+        for result in rounds:
+            self._guard(result)
+            self.log.add_round(result.rewards, result.metrics, result.scalars, result.done)
+        self.steps = before + len(rounds) * self.agent.env.num_envs
         self.agent.steps_trained = self.steps
-        self.log.add_round(result.rewards, result.metrics, result.scalars, result.done)
         if self._due(before, self.total_steps / _LOG_POINTS):
-            self.log.write(self.steps, explore__noise=noise, rate__actor=self.config.lr_actor * factor)
+            self.log.write(self.steps, rounds[-1].logged)
         if self.config.evaluations and self._due(before, self.total_steps / self.config.evaluations):
             self._evaluate()
         if self._due(before, self.config.checkpoint_every) or self._interrupted:
@@ -144,15 +189,11 @@ class Trainer:
 
     def _not_finite(self, what: str) -> str:
         place = f"last good checkpoint: {self.log_dir / LAST}" if self.log_dir else "no checkpoint (log_dir=None)"
-        return (
-            f"{what} became NaN or infinite after environment step {self.steps}; {place}; "
-            "lower lr_actor and lr_critic or set grad_clip and reward_clip."
-        )
+        return f"{what} became NaN or infinite after environment step {self.steps}; {place}; {self.agent.remedy}."
 
     def _checkpoint(self) -> None:
         run = {
             "rollout": self.rollout.state_dict(),
-            "normaliser": self.agent.normaliser.state_dict() if self.agent.normaliser else None,
             "steps": self.steps,
             "total_steps": self.total_steps,
             "best": self.best,
@@ -229,16 +270,6 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
-
-
-def noise_scale(fraction: float, start: float, end: float, over: float) -> float:
-    """Linear fall from ``start`` to ``end`` while ``fraction`` of the run goes from 0 to ``over``, then constant."""
-    return end if over == 0 else start + (end - start) * min(fraction / over, 1.0)
-
-
-def cosine_factor(fraction: float, final: float) -> float:
-    """Learning-rate factor: 1 at the start, ``final`` at the end, half a cosine in between."""
-    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
 @contextlib.contextmanager

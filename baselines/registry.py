@@ -35,6 +35,14 @@ _paths: dict[str, str] = {
     "mfcnet": "baselines.csi.networks:MfcNet",
     "csi-knn": "baselines.csi.knn:CsiKnn",
     "csi-scalar-q": "baselines.csi.networks:CsiScalarQ",
+    "ris-wls": "baselines.ris.policies:RisWls",
+    "ris-wls-paper": "baselines.ris.policies:RisWlsPaper",
+    "ris-ls": "baselines.ris.policies:RisLs",
+    "ris-aoa-toa": "baselines.ris.policies:RisAoaToa",
+    "ris-siso": "baselines.ris.policies:RisSiso",
+    "ris-svd": "baselines.ris_phase:RisSvd",
+    "ris-chirp": "baselines.ris_phase:RisChirp",
+    "ris-random-phases": "baselines.ris_phase:RisRandomPhases",
 }
 # Names that mean another class where the environment is of another family: (name, family) -> class.
 _family_paths: dict[tuple[str, str], str] = {

@@ -249,10 +249,10 @@ def _now(scenario: Scenario[Any]) -> float:
 
 
 def _area_centre(scenario: Scenario[Any], measurements: Any) -> Tensor:
-    """Coordinates of the centre of the area, metres; one number where all are equal."""
-    told = getattr(scenario, "area_centre_m", None)
-    if isinstance(told, Tensor):
-        return told
+    """The coordinates of the centre of the area, metres: what the scenario says, else the middle of its square."""
+    centre = getattr(scenario, "area_centre_m", None)
+    if centre is not None:
+        return torch.as_tensor(centre)
     known = (getattr(measurements, name, None) for name in ("radio", "model"))
     side_m = next((part.side_m for part in known if part is not None), getattr(scenario.config, "side_m", None))
     if side_m is None:

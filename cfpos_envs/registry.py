@@ -234,3 +234,16 @@ _ECC = "cfpos_envs.scenarios.ecc.game:EccScenario"
 register("ecc-urban-v0", _ECC, site="urban")
 register("ecc-urban-small-v0", _ECC, site="urban-small")
 register("ecc-raytraced-v0", _ECC, source="raytraced", num_paths=32)
+
+# Small arrays, two UEs, clocks off by up to 12 m.
+register(
+    "ris-v0",
+    "cfpos_envs.scenarios.ris.game:RisScenario",
+    preset="small",
+    num_ues=2,
+    ue_box_m=1.5,
+    bias_ns=[0.0, 40.0],
+    phases="chirp",
+    sector_deg=8.0,
+)
+register("ris-phase-v0", "cfpos_envs.scenarios.ris_phase.game:RisPhaseScenario")

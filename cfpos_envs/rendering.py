@@ -88,19 +88,26 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def episode_figure(scenario: Scenario[Any], state: TensorState, history: list[Tensor]) -> Figure:
-    """Picture of episode 0 of ``state``, as the scenario draws it, with the first users magnified beside it.
+    """Picture of episode 0 of ``state``, as the scenario draws it; in the plane the first users are magnified beside.
 
     A scenario with a method ``figure(state, history)`` makes the whole picture itself.
 
     Args:
         scenario: the game.
         state: its present state.
-        history: joint estimates [K, 2] so far, the start first.
+        history: joint estimates [K, 2] or [K, 3] so far, the start first.
     """
     own = getattr(scenario, "figure", None)
     if own is not None:
         return own(state, history)
     truth = _array(scenario.truth(state)["true_position"][0])[:_MAGNIFIED]
+    if truth.shape[-1] == 3:
+        with new_figure(13.0, 5.0) as (figure, axes):
+            # The panels have fixed places: computing a layout takes longer than drawing them.
+            figure.set_layout_engine("none")
+            axes.set_position((0.05, 0.12, 0.93, 0.86))
+            scenario.draw(axes, state, history)
+        return figure
     columns = (len(truth) + 1) // 2
     width_in = 7.2 + 2.6 * columns
     with new_figure(width_in, 6.4) as (figure, axes):
@@ -205,7 +212,7 @@ def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bound_rmse: float | N
     if bound_rmse is not None:
         axes.axvline(bound_rmse, color=_QUIET, linewidth=1, linestyle=(0, (1, 1)), label="bound (RMSE)")
     axes.set(xscale="log", ylim=(0, 1), xlabel="position error [m]", ylabel="share of users")
-    _plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis)
     axes.grid(True)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
@@ -255,7 +262,7 @@ def draw_convergence(
         axes.axhline(bound_rmse, color=_QUIET, linewidth=1, linestyle=(0, (1, 1)), label="bound (RMSE)")
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log_scale else "linear")
     if log_scale:
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.yaxis)
     axes.grid(True)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
@@ -377,7 +384,7 @@ def _rmse(estimate: np.ndarray, truth: np.ndarray, period: float | None) -> floa
     return float(np.sqrt((gap**2).sum(-1).mean()))
 
 
-def _plain_numbers(axis: Axis) -> None:
+def plain_numbers(axis: Axis) -> None:
     """Write 0.2 on a logarithmic axis instead of 2 x 10^-1."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 from cfpos_envs.physics.ris.geometry import SMALLEST_DISTANCE_M, smallest_distance_m
@@ -129,29 +129,30 @@ class RisMeasurements:
 
     Attributes:
         system: the known radio.
-        bs_positions_m, ris_positions_m: where base stations and surfaces are.
-        rotation: known orientation of the UEs: columns are their axes in the global frame.
-        phases: unit-modulus profile of every surface, element (i, k) of ``ris_shape`` at i n_2 + k.
-        received: channel estimates after the pilots are removed, see ``physics.ris.channel``; may hold NaN, which
-            estimators answer with ``valid = False``.
-        link_offset_m: measured p_0 - p_j of UE j = 1..J-1; None where UEs do not measure each other.
-        link_covariance_m2: covariance of its errors.
-        site_ids: one integer per episode; equal integers mean the same places.
+        bs_positions_m [B, I, 3], ris_positions_m [B, R, 3]: where base stations and surfaces are.
+        rotation [B, J, 3, 3]: known orientation of the UEs: columns are their axes in the global frame.
+        phases [B, R, NR]: unit-modulus profile of every surface, element (i, k) of ``ris_shape`` at i n_2 + k.
+        received [B, J, I, U1, U2, B1, B2, N]: channel estimates after the pilots are removed, see
+            ``physics.ris.channel``; may hold NaN, which estimators answer with ``valid = False``.
+        link_offset_m [B, J-1, 3]: measured p_0 - p_j of UE j = 1..J-1; None where UEs do not measure each other.
+        link_covariance_m2 [B, J-1, 3, 3]: covariance of its errors.
+        site_ids [B]: equal integers mean the same places.
         siso: the single-antenna measurement beside it; None where it was not made.
 
     Raises:
         ValueError: wrong shapes, non-finite or coincident positions, phases that are not unit modulus.
     """
 
+    # Shapes are checked below, with messages that say what to do.
     system: RisSystem
-    bs_positions_m: Float[Tensor, "B I 3"]
-    ris_positions_m: Float[Tensor, "B R 3"]
-    rotation: Float[Tensor, "B J 3 3"]
-    phases: Complex[Tensor, "B R NR"]
-    received: Complex[Tensor, "B J I U1 U2 B1 B2 N"]
-    link_offset_m: Float[Tensor, "B _links 3"] | None
-    link_covariance_m2: Float[Tensor, "B _links 3 3"] | None
-    site_ids: torch.Tensor
+    bs_positions_m: Tensor
+    ris_positions_m: Tensor
+    rotation: Tensor
+    phases: Tensor
+    received: Tensor
+    link_offset_m: Tensor | None
+    link_covariance_m2: Tensor | None
+    site_ids: Tensor
     siso: SisoMeasurements | None = None
 
     def __post_init__(self) -> None:

@@ -162,7 +162,9 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _fields(config_class: Any) -> str:
-    meanings = _attribute_docs(config_class)
+    meanings: dict[str, str] = {}
+    for parent in reversed(config_class.__mro__):
+        meanings.update(_attribute_docs(parent))
     rows = [
         {
             "name": f"`{entry.name}`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -20,6 +21,14 @@ DOCS_BLOCKS = {
     for page in sorted((ROOT / "docs").rglob("*.md"))
     for index, block in enumerate(_PYTHON.findall(page.read_text(encoding="utf-8")))
 }
+# Examples with a library that is no dependency of ours say so in front: package, and how to get it.
+_NEEDS = re.compile(r"^<!-- needs: (\w+); (.*?) -->\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NEEDED = {
+    block: (package, remedy)
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for package, remedy, block in _NEEDS.findall(page.read_text(encoding="utf-8"))
+}
+TRAINERS = {name: block for name, block in DOCS_BLOCKS.items() if name.startswith("trainers/")}
 POLICIES = ROOT / "docs" / "policies"
 COMMANDS = re.findall(r"^<!-- tested with: (.*?) -->\n```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
@@ -43,8 +52,19 @@ def test_python_block_runs(block: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", DOCS_BLOCKS.values(), ids=list(DOCS_BLOCKS))
 def test_python_block_of_the_documentation_runs(block: str, tmp_path: Path) -> None:
-    done = run([sys.executable, "-c", block], tmp_path)
+    package, remedy = NEEDED.get(block, ("torch", ""))
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"the optional package {package} is not installed: {remedy}")
+    # A file, because workers in processes of their own import it.
+    (tmp_path / "example.py").write_text(block)
+    done = run([sys.executable, "example.py"], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_trainers_are_shown_in_few_lines_each() -> None:
+    assert {name.split("/")[1].split("-")[0] for name in TRAINERS} >= {"sb3", "torchrl", "agilerl"}
+    for name, block in TRAINERS.items():
+        assert len([line for line in block.splitlines() if line.strip()]) <= 40, name
 
 
 def test_no_python_block_escapes_for_its_spelling() -> None:

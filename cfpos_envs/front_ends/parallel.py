@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Observations = dict[str, np.ndarray]
 Infos = dict[str, dict[str, Any]]
 
-_TRUTH_KEYS = ("true_position", "error_m", "rmse_m", "peb_m", "valid", "fronthaul_bits")
+_TRUTH_KEYS = ("true_position", "error_m", "rmse_m", "peb_m", "valid", "clock_error_m", "ceb_m", "fronthaul_bits")
 
 
 class ParallelEnv(pettingzoo.ParallelEnv):
@@ -28,11 +28,11 @@ class ParallelEnv(pettingzoo.ParallelEnv):
 
     All agents act in every round and leave together: in the last round every ``truncated`` flag is true and
     ``agents`` becomes empty. ``infos[agent]`` holds ``true_position`` [K, D] and ``error_m`` [K] in metres,
-    ``rmse_m``, ``peb_m`` [K] where the scenario has a bound, ``valid`` [K] where it can say that its measurements do
-    not determine a position, ``fronthaul_bits`` sent per agent so far where it counts them, and after a step
-    ``score``, the label-free quality of the joint estimate. The tables of observation, action and reward are printed
-    by ``describe()``. The attributes ``scenario``, ``config``, ``device``,
-    ``rounds``, ``entities`` and the three sizes are those of ``VectorEnv``.
+    ``rmse_m``, ``peb_m`` [K] where the scenario has a bound, ``clock_error_m`` and ``ceb_m`` [K] where it has a clock
+    to find, ``valid`` [K] where it can say that its measurements do not determine a position, ``fronthaul_bits`` sent
+    per agent so far where it counts them, and after a step ``score``, the label-free quality of the joint estimate. The
+    tables of observation, action and reward are printed by ``describe()``. The attributes ``scenario``, ``config``,
+    ``device``, ``rounds``, ``entities`` and the three sizes are those of ``VectorEnv``.
 
     Args:
         scenario: the game.

@@ -29,6 +29,17 @@ EXPERIMENTS = {
     "ecc-strategies": "ecc_strategies",
     "ecc-cost": "ecc_cost",
     "ecc-munich": "ecc_munich",
+    "ris-snr": "ris_snr",
+    "ris-clock": "ris_clock",
+    "ris-slots": "ris_slots",
+    "ris-elements": "ris_elements",
+    "ris-surfaces": "ris_surfaces",
+    "ris-rician": "ris_rician",
+    "ris-los": "ris_los",
+    "ris-phases": "ris_phases",
+    "ris-phase": "ris_phase",
+    "ris-learning": "ris_learning",
+    "ris-cooperation": "ris_cooperation",
 }
 """Name on the command line -> module in this folder."""
 

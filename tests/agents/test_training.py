@@ -15,7 +15,7 @@ from agents import MaddpgConfig, make_agent
 from agents.assessment import is_as_good
 from agents.maddpg import Maddpg
 from agents.metrics import SCALARS
-from agents.training import cosine_factor, noise_scale
+from agents.schedules import cosine_factor, noise_scale
 from tests.agents import probes
 from tests.agents.interrupted_run import SETTINGS
 from tests.agents.probes import probe_env

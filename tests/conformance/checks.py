@@ -332,7 +332,7 @@ def check_train_and_test_share_no_site(env_id: str) -> None:
         assert len(stood) > 64, "training has hardly any drop"
         assert not stood & user_points(test, [test.reset(Streams(seed, "test"), 64) for seed in range(2)])
         return
-    known: set[tuple[float, float]] = set()
+    known: set[tuple[float, ...]] = set()
     for seed in range(2):
         known |= site_points(train, train.reset(Streams(seed, "train"), 16))
     assert len(known) > 3, "training has hardly any site"
@@ -349,11 +349,13 @@ def tensors_of(measurements: Any) -> dict[str, Tensor]:
     return {name: value for name, value in vars(measurements).items() if isinstance(value, Tensor)}
 
 
-def site_points(scenario: Any, state: Any) -> set[tuple[float, float]]:
-    """All access point positions of a batch."""
-    positions = getattr(scenario.measurements(state), "ap_positions_m", None)
-    positions = state.ap_positions_m if positions is None else positions
-    return {(x, y) for x, y in positions.reshape(-1, 2).tolist()}
+def site_points(scenario: Any, state: Any) -> set[tuple[float, ...]]:
+    """All access point positions of a batch; where the network always stands still, all places of its users."""
+    for holder in (scenario.measurements(state), state):
+        positions = getattr(holder, "ap_positions_m", None)
+        if positions is not None:
+            return {tuple(point) for point in positions.reshape(-1, 2).tolist()}
+    return {tuple(point) for point in scenario.truth(state)["true_position"].flatten(0, 1).tolist()}
 
 
 def user_points(scenario: Any, states: list[Any]) -> set[tuple[float, ...]]:

@@ -52,6 +52,8 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "csi": ("samples/s", "with stabilised", "with cov", "with acf"),
         "locating": ("us/user", "policy alone us/user", "fingerprint 0.5 m over it"),
         "bounds": ("CPU s per million",),
+        "ris": ("ms/estimate", "estimates/s"),
+        "ris stages": ("ms/estimate", "share"),
         "rates": ("giga/s",),
         "work": ("flops", "logs", "exps", "bytes"),
         "roofline": ("measured us/round", "times fused", "times eager"),

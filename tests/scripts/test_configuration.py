@@ -30,8 +30,11 @@ def composed(name: str, *overrides: str) -> DictConfig:
 
 
 def as_plain(config: Any) -> dict[str, Any]:
-    values = dataclasses.asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {name: _listed(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def group(name: str) -> list[str]:

@@ -90,3 +90,15 @@ def test_a_sweep_makes_one_run_per_value(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     runs = sorted((tmp_path / "outputs" / "multirun").glob("*/*/config.yaml"))
     assert [OmegaConf.load(path).seed for path in runs] == [0, 1]
+
+
+def test_agents_of_another_library_take_the_same_way(tmp_path: Path) -> None:
+    small = ["agent=sb3-td3", "agent.evaluations=1", "agent.validation_envs=4", "agent.test_envs=4", "agent.num_envs=4"]
+    done = run("train", *SCENE, *small, "total_steps=24", "hydra.run.dir=run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"config.yaml", "best.pt", "last.pt"} < files_below(tmp_path / "run")
+    again = run("train", "resume=run", "total_steps=48", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert steps_in(tmp_path / "run" / "last.pt") == 48
+    report = run("evaluate", *SCENE, "policy=[run/best.pt]", "episodes=2", "hydra.run.dir=report", folder=tmp_path)
+    assert report.returncode == 0, report.stderr

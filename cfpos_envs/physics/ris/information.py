@@ -149,7 +149,7 @@ def without_clock(information: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*b
 
 
 def clock_variance(
-    information: Float[Tensor, "*batch 4 4"], position_covariance_m2: Float[Tensor, "*batch 3 3"]
+    information: Float[Tensor, "*batch 4 4"], position_covariance_m2: Float[Tensor, "*#batch 3 3"]
 ) -> Float[Tensor, "*batch"]:
     """Bound of the clock bias' variance, m^2: 1 / M_bb + M_bp C_p M_pb / M_bb^2.
 

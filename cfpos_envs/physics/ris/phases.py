@@ -22,7 +22,7 @@ from cfpos_envs.physics.ris.modes import mode_vector
 
 SECTOR_POINTS = 21
 """Directions along each angle of a sector."""
-_BALANCED_STARTS, _BALANCED_STEPS = 5, 300
+_BALANCED_STARTS, _BALANCED_STEPS = 5, 200
 
 Cosines = tuple[float, float]
 
@@ -40,9 +40,9 @@ def element_response(cosines: Float[Tensor, "*batch 2"], shape: tuple[int, int])
 
 
 def cascade(
-    outgoing: Float[Tensor, "*batch 2"], incoming: Float[Tensor, "*#batch 2"], shape: tuple[int, int]
+    outgoing: Float[Tensor, "*#batch 2"], incoming: Float[Tensor, "*#batch 2"], shape: tuple[int, int]
 ) -> Complex[Tensor, "*batch NR"]:
-    """Both hops in one vector, v = a(outgoing) * conj(a(incoming)); the profile phi = v sends everything into that direction.
+    """Both hops in one vector, v = a(outgoing) * conj(a(incoming)); the profile phi = v sends all power there.
 
     Args:
         outgoing, incoming: cosines at the surface, see ``geometry.ris_cosines``.
@@ -54,7 +54,7 @@ def cascade(
 
 def array_gain(
     phases: Complex[Tensor, "*#batch NR"],
-    outgoing: Float[Tensor, "*batch 2"],
+    outgoing: Float[Tensor, "*#batch 2"],
     incoming: Float[Tensor, "*#batch 2"],
     shape: tuple[int, int],
 ) -> Complex[Tensor, "*batch"]:
@@ -110,8 +110,9 @@ def balanced_profile(
 ) -> Complex[Tensor, " NR"]:
     """Serves all base stations alike: maximises sum_i log(mean over the sector of |v_i^H phi|^2).
 
-    Fixed point phi <- exp(j arg(sum_i S_i phi / (phi^H S_i phi))), S_i = sum v v^H of base station i, from several
-    random starts; the start whose worst base station fares best wins. The same on the plain sum would serve one alone.
+    Fixed point phi <- exp(j arg(phi + N_R / I sum_i S_i phi / (phi^H S_i phi))), S_i = sum v v^H of base station i,
+    from the singular vector and several random starts; of all that is passed, the profile whose worst base station
+    fares best. The same on the plain sum would end with one base station alone.
     Computed once per set of arguments.
 
     Args:
@@ -173,14 +174,19 @@ def _balanced_profile(
     shape: tuple[int, int], incoming: tuple[Cosines, ...], azimuth: float, elevation: float, half_width: float
 ) -> Tensor:
     grams = torch.stack(_sector_grams(shape, incoming, azimuth, elevation, half_width))
-    starts = random_profiles(torch.Generator().manual_seed(0), _BALANCED_STARTS, math.prod(shape))
-    phi = starts.mT
+    size, stations = math.prod(shape), len(incoming)
+    starts = random_profiles(torch.Generator().manual_seed(0), _BALANCED_STARTS, size).mT
+    phi = torch.cat((_svd_profile(shape, incoming, azimuth, elevation, half_width).unsqueeze(-1), starts), dim=-1)
+    best, best_worst = phi, torch.zeros(phi.shape[-1], dtype=torch.float64)
     for _ in range(_BALANCED_STEPS):
         pulled = grams @ phi
-        power = (phi.conj() * pulled).sum(dim=-2, keepdim=True).real
-        phi = unit_modulus((pulled / power).sum(dim=0))
-    worst = (phi.conj() * (grams @ phi)).sum(dim=-2).real.amin(dim=0)
-    return phi[:, int(worst.argmax())]
+        power = (phi.conj() * pulled).sum(dim=-2, keepdim=True).real.clamp(min=torch.finfo(torch.float64).tiny)
+        worst = power.amin(dim=0).squeeze(0)
+        best = torch.where(worst > best_worst, phi, best)
+        best_worst = torch.maximum(worst, best_worst)
+        # The pull alone may jump between the base stations for ever; half of it does not.
+        phi = unit_modulus(phi + (pulled / power).sum(dim=0) * (size / stations))
+    return best[:, int(best_worst.argmax())]
 
 
 def _sector_grams(

@@ -51,9 +51,8 @@ def draw_siso_samples(
     delays = mode_vector(delay_m, num_subcarriers, delay_slope)
     scattered = complex_normal(generator, *batch, num_subcarriers) * fading_variance[..., :1].sqrt()
     direct = delays[..., 0, :] * gains[..., :1] + scattered
-    reflected = (array_gain(phases, outgoing.unsqueeze(-2), incoming.unsqueeze(-2), shape) * gains[..., 1:]).unsqueeze(
-        -1
-    )
+    seen_gain = array_gain(phases, outgoing.unsqueeze(-2), incoming.unsqueeze(-2), shape)
+    reflected = (seen_gain * gains[..., 1:]).unsqueeze(-1)
     reflected = reflected * delays[..., 1:, :]
     per_element = complex_normal(generator, *batch, elements, num_subcarriers)
     seen = phases.to(per_element.dtype) @ per_element

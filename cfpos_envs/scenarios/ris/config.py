@@ -62,7 +62,7 @@ class RisConfig:
             changing anything else leaves the noise as it is.
         bias_ns: clock bias of a UE, or a pair (low, high) from which every episode draws it uniformly.
         bias_step_ns: every further UE's clock, and every further base station's, is this much later.
-        los_blocked: chance in [0, 1] that the line of sight of a pair is blocked.
+        los_blocked: chance in [0, 1] that the line of sight of a pair is blocked; true is 1.
         bs_positions_m, ris_positions_m, ue_positions_m: as many points as there may be; the first ones are used.
         ue_box_m: half the side of the cube around its place in which every episode draws a UE; 0: fixed.
         euler_deg: orientation (alpha, beta, gamma) of the UEs.
@@ -88,7 +88,7 @@ class RisConfig:
     exponent_los: float = 4.0
     exponent_ris: float = 2.0
     snr_db: float = 10.0
-    bias_ns: float | tuple[float, float] = 20.0
+    bias_ns: float | Sequence[float] = 20.0
     bias_step_ns: float = 5.0
     los_blocked: float = 0.0
     bs_positions_m: Sequence[Sequence[float]] = ((0.0, 0.0, 0.0), (20.0, 2.0, 1.0))
@@ -144,6 +144,8 @@ class RisConfig:
         """Lists, as files and command lines give them, become tuples, so that the config can be hashed."""
         for name in _PLACES.values():
             object.__setattr__(self, name, as_points(name, getattr(self, name)))
+        if isinstance(self.los_blocked, bool):
+            object.__setattr__(self, "los_blocked", float(self.los_blocked))
         object.__setattr__(self, "euler_deg", as_point("euler_deg", self.euler_deg))
         for name in ("bs_shape", "ue_shape", "ris_shape"):
             if getattr(self, name) is not None:
@@ -165,7 +167,9 @@ class RisConfig:
     @property
     def bias_range_ns(self) -> tuple[float, float]:
         """Lowest and highest clock bias of the first UE at the first base station."""
-        return self.bias_ns if isinstance(self.bias_ns, tuple) else (self.bias_ns, self.bias_ns)
+        if isinstance(self.bias_ns, Sequence):
+            return self.bias_ns[0], self.bias_ns[1]
+        return self.bias_ns, self.bias_ns
 
     @cached_property
     def radio(self) -> RisRadio:

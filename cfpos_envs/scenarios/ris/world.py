@@ -66,7 +66,7 @@ class Scene(TensorState):
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each pair: UE [B, J, I, 3], base station [B, J, I, 3], surfaces [B, J, I, R, 3], rotation [B, J, I, 3, 3]."""
+        """Of each pair: UE, base station [B, J, I, 3], surfaces [B, J, I, R, 3] and rotation [B, J, I, 3, 3]."""
         batch = self.bias_m.shape
         return (
             self.ue_m.unsqueeze(2).expand(*batch, 3),
@@ -120,7 +120,7 @@ def draw_scene(config: RisConfig, streams: Streams, batch: int) -> Scene:
         siso_phases=torch.empty(0),
         siso_received=torch.empty(0),
     )
-    fading_std = _fading_variances(config, scene).sqrt().to(torch.float32)
+    fading_std = fading_variances(config, scene).sqrt().to(torch.float32)
     noise_std = entry_noise_variance(config) ** 0.5
     # In place: these are the large tensors of an episode.
     scene.white.mul_(fading_std[..., :1, None, None, None, None])
@@ -206,7 +206,7 @@ def pair_information(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
         config, scene, phases: see ``receive``.
     """
     system = config.system
-    noise = entry_noise_variance(config) + _fading_variances(config, scene).sum(dim=-1)
+    noise = entry_noise_variance(config) + fading_variances(config, scene).sum(dim=-1)
     found = information.fisher(system.sizes, system.slopes, scene.parameters, gains(config, scene, phases), noise)
     effective = information.effective_information(found, information.num_path_unknowns(config.num_ris + 1))
     return information.position_information(effective, position_jacobian(*scene.pairs))
@@ -280,8 +280,8 @@ def _reference_power_w(preset: str) -> float:
     return config.power_w * float(found.abs().square().sum())
 
 
-def _fading_variances(config: RisConfig, scene: Scene) -> Tensor:
-    """[B, J, I, L] per entry of a block; nothing scatters along a blocked line of sight."""
+def fading_variances(config: RisConfig, scene: Scene) -> Tensor:
+    """[B, J, I, L] fading per entry of a block; nothing scatters along a blocked line of sight."""
     found = channel.fading_variances(scene.paths, config.propagation, config.system.num_ris_elements)
     return torch.cat((found[..., :1] * ~scene.blocked.unsqueeze(-1), found[..., 1:]), dim=-1)
 

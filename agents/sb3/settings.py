@@ -1,0 +1,197 @@
+"""Settings of the Stable-Baselines3 agents; importing this module needs no SB3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agents.settings import Settings, check_choice, check_switch, checked_number, checked_widths
+
+# name -> (lowest, highest) allowed value, both included
+_RANGES: dict[str, tuple[float, float]] = {
+    "num_envs": (1, math.inf),
+    "learning_rate": (0, 1),
+    "lr_final_factor": (0, 1),
+    "gamma": (0, 1),
+    "batch_size": (2, math.inf),
+    "reward_clip": (0, math.inf),
+    "n_steps": (1, math.inf),
+    "n_epochs": (1, math.inf),
+    "gae_lambda": (0, 1),
+    "clip_range": (0, math.inf),
+    "ent_coef": (0, math.inf),
+    "vf_coef": (0, math.inf),
+    "max_grad_norm": (0, math.inf),
+    "log_std_init": (-20, 2),
+    "buffer_size": (1, math.inf),
+    "warmup_steps": (0, math.inf),
+    "tau": (0, 1),
+    "update_every": (1, math.inf),
+    "updates_per_step": (1, math.inf),
+    "noise": (0, math.inf),
+    "policy_delay": (1, math.inf),
+    "target_smoothing": (0, math.inf),
+    "target_smoothing_clip": (0, math.inf),
+    "evaluations": (0, math.inf),
+    "validation_envs": (0, math.inf),
+    "test_envs": (0, math.inf),
+    "checkpoint_every": (1, math.inf),
+    "seed": (-math.inf, math.inf),
+    "threads": (1, math.inf),
+}
+_WHOLE = frozenset(
+    ("num_envs", "batch_size", "n_steps", "n_epochs", "buffer_size", "warmup_steps", "update_every", "policy_delay")
+    + ("updates_per_step", "evaluations", "validation_envs", "test_envs", "checkpoint_every", "seed", "threads")
+)
+# One small network for every (agent, entity) pair, credit per pair, no bootstrapping: as MADDPG's preset of that name.
+_ENTITY: dict[str, Any] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
+
+
+@dataclass(frozen=True)
+class Sb3Settings(Settings):
+    """What PPO, SAC and TD3 have in common. One policy is shared by all agents.
+
+    Attributes:
+        num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
+        share: ``agent`` one row of experience per agent; ``entity`` one per (agent, UE) pair, with its own reward.
+        agent_id: append a one-hot code of the agent to its observation (the number of agents is then fixed).
+        hidden: widths of the hidden layers of policy and critics.
+        learning_rate: Adam's learning rate.
+        lr_final_factor: it falls by this factor along a cosine over the run.
+        gamma: discount.
+        reward_normalisation: rewards of a round are divided by the mean of their absolute values over the batch.
+        reward_clip: rewards are clipped to +- this; 0: never.
+        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
+        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
+        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
+        checkpoint_every: environment steps between two checkpoints.
+        seed: of weights, exploration, replay and the agent's environments.
+        device: torch device of networks.
+        threads: torch threads during training; None leaves torch's setting.
+
+    Raises:
+        ValueError: a value outside its range, named with the range.
+    """
+
+    title: ClassVar[str] = "SB3"
+    optional: ClassVar[tuple[str, ...]] = ("threads",)
+
+    num_envs: int = 16
+    share: str = "agent"
+    agent_id: bool = False
+    hidden: tuple[int, ...] = (64, 64)
+    learning_rate: float = 1e-3
+    lr_final_factor: float = 1.0
+    gamma: float = 0.95
+    reward_normalisation: bool = True
+    reward_clip: float = 5.0
+    evaluations: int = 20
+    validation_envs: int = 64
+    test_envs: int = 32
+    checkpoint_every: int = 20_000
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("share", self.share, ("agent", "entity"))
+        for name in ("agent_id", "reward_normalisation"):
+            check_switch(name, getattr(self, name))
+        object.__setattr__(self, "hidden", checked_widths("hidden", self.hidden))
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name, None)
+            if value is not None or (hasattr(self, name) and name not in self.optional):
+                object.__setattr__(self, name, checked_number(name, value, low, high, name in _WHOLE))
+
+    @classmethod
+    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The preset ``entity`` where the environment has entities, ``default`` elsewhere."""
+        return cls.presets["default" if getattr(env, "entities", None) is None else "entity"]
+
+
+@dataclass(frozen=True)
+class PpoSettings(Sb3Settings):
+    """Proximal policy optimisation (Schulman et al. 2017).
+
+    Attributes:
+        n_steps: rounds played between two updates.
+        batch_size: rows in one gradient step.
+        n_epochs: passes over the rows of one update.
+        gae_lambda: trade of bias for variance in the advantages.
+        clip_range: largest change of the policy's probability ratio that is still rewarded.
+        ent_coef: weight of the entropy.
+        vf_coef: weight of the value's error.
+        max_grad_norm: largest gradient norm.
+        log_std_init: logarithm of the initial standard deviation of exploration.
+    """
+
+    title: ClassVar[str] = "SB3 PPO"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+
+    n_steps: int = 12
+    batch_size: int = 1024
+    n_epochs: int = 4
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    ent_coef: float = 0.0
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    log_std_init: float = -1.0
+
+
+@dataclass(frozen=True)
+class _OffPolicySettings(Sb3Settings):
+    batch_size: int = 1024
+    buffer_size: int = 200_000
+    warmup_steps: int = 500
+    tau: float = 0.01
+    update_every: int = 1
+    updates_per_step: int = 1
+
+
+@dataclass(frozen=True)
+class SacSettings(_OffPolicySettings):
+    """Soft actor-critic (Haarnoja et al. 2018).
+
+    Attributes:
+        batch_size: rows in one gradient step.
+        buffer_size: rows kept.
+        warmup_steps: environment steps with uniformly random actions before the first update.
+        tau: share of the online critics that enters the target critics at each update.
+        update_every: rounds between two bursts of updates.
+        updates_per_step: updates in one burst.
+        ent_coef: weight of the entropy; None: learned, so that its mean is minus the number of action entries.
+    """
+
+    title: ClassVar[str] = "SB3 SAC"
+    optional: ClassVar[tuple[str, ...]] = ("threads", "ent_coef")
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+
+    ent_coef: float | None = None
+
+
+@dataclass(frozen=True)
+class Td3Settings(_OffPolicySettings):
+    """Twin delayed deterministic policy gradient (Fujimoto et al. 2018).
+
+    Attributes:
+        batch_size: rows in one gradient step.
+        buffer_size: rows kept.
+        warmup_steps: environment steps with uniformly random actions before the first update.
+        tau: share of the online networks that enters the target networks at each policy update.
+        update_every: rounds between two bursts of updates.
+        updates_per_step: updates in one burst.
+        noise: standard deviation of the Gaussian exploration noise.
+        policy_delay: critic updates per policy update.
+        target_smoothing, target_smoothing_clip: standard deviation and clip of the target policy's noise.
+    """
+
+    title: ClassVar[str] = "SB3 TD3"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+
+    noise: float = 0.1
+    policy_delay: int = 2
+    target_smoothing: float = 0.2
+    target_smoothing_clip: float = 0.5

@@ -1,0 +1,267 @@
+"""The registered estimators of this family: options, the way from measurements to an answer, their part in a game."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from baselines.base import Estimator, require_positive
+from baselines.ris import aoa_toa, ls
+from baselines.ris.cooperation import average, fuse
+from baselines.ris.estimate import (
+    RisEstimate,
+    answer,
+    in_chunks,
+    joined,
+    pair_channels,
+    pair_links,
+    ris_measurements,
+    select,
+)
+from baselines.ris.siso import SisoFixes, locate_siso
+from baselines.ris.stage1 import ChannelOptions
+from baselines.ris.stage2 import SOLVERS, PairFixes, channel_quality, locate_pairs, path_fixes
+from cfpos_envs.physics.ris.information import clock_variance, without_clock
+from cfpos_envs.ris_measurements import RisMeasurements
+
+LABELS = ("energy", "delay")
+CHANNELS = {"full": ChannelOptions(), "paper": ChannelOptions("1d", "energy", True, refine=0, gate=0.0)}
+FARTHEST_M = 60.0
+# The single-antenna search holds a table of all directions and delays per link.
+_CHUNK_SISO = 8
+
+
+@dataclass(frozen=True)
+class RisWlsOptions(ChannelOptions):
+    """Options of ``ris-wls``; the rest as in ``ChannelOptions``.
+
+    Attributes:
+        solver: of stage 2: ``search`` over the bias, ``linear`` reweighted solves, ``exip`` on all parameters together.
+        farthest_m: longest distance of a UE from base station or surface.
+    """
+
+    solver: str = "search"
+    farthest_m: float = FARTHEST_M
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("solver", self.solver, SOLVERS)
+        require_positive("farthest_m", self.farthest_m)
+
+
+@dataclass(frozen=True)
+class RisWlsPaperOptions:
+    """Options of ``ris-wls-paper``.
+
+    Attributes:
+        label: rank paths by ``energy``, or take the smallest ``delay`` for the line of sight.
+        correct_noise: take the noise's share out of the energies first.
+        solver, farthest_m: as in ``RisWlsOptions``.
+    """
+
+    label: str = "energy"
+    correct_noise: bool = True
+    solver: str = "search"
+    farthest_m: float = FARTHEST_M
+
+    def __post_init__(self) -> None:
+        _one_of("label", self.label, LABELS)
+        _ = self.channel
+        _one_of("solver", self.solver, SOLVERS)
+        require_positive("farthest_m", self.farthest_m)
+
+    @property
+    def channel(self) -> ChannelOptions:
+        """Stage 1 as the source has it."""
+        return ChannelOptions("1d", self.label, self.correct_noise, refine=0, gate=0.0)
+
+
+@dataclass(frozen=True)
+class RisLsOptions:
+    """Options of ``ris-ls``.
+
+    Attributes:
+        form: ``nls`` on the cosines, or the point nearest to the ``lines`` of sight.
+        channel: stage 1 of ``ris-wls`` (``full``) or of ``ris-wls-paper`` (``paper``).
+    """
+
+    form: str = "nls"
+    channel: str = "full"
+
+    def __post_init__(self) -> None:
+        _one_of("form", self.form, ls.FORMS)
+        _one_of("channel", self.channel, tuple(CHANNELS))
+
+
+@dataclass(frozen=True)
+class RisAoaToaOptions:
+    """Options of ``ris-aoa-toa``.
+
+    Attributes:
+        channel: as in ``RisLsOptions``.
+    """
+
+    channel: str = "full"
+
+    def __post_init__(self) -> None:
+        _one_of("channel", self.channel, tuple(CHANNELS))
+
+
+class RisEstimator(Estimator):
+    """A one-shot estimator that reads ``RisMeasurements``."""
+
+    families: ClassVar[tuple[str, ...]] = ("ris",)
+
+    def locate(self, measurements: Any) -> RisEstimate:
+        """Positions [B, J, 3] in metres and clock biases [B, J], their covariances, validity.
+
+        A UE whose samples hold NaN or nothing but zeros, or of whose paths fewer than two are strong enough, is not
+        ``valid``; its position is finite and means nothing.
+
+        Raises:
+            TypeError: measurements of another kind of scenario.
+            ValueError: arrays too small for the number of paths.
+        """
+        return self._locate(ris_measurements(measurements, self.name))
+
+    @abstractmethod
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        """``locate`` on measurements of the right kind."""
+
+    def _fix(self, measurements: Any) -> RisEstimate:
+        received = ris_measurements(measurements, self.name)
+        # The game scales its samples anew in every round: they are compared by value, which is cheap beside a fix.
+        if self._last is None or not _same(self._last[0], received.received):
+            self._last = (received.received, self.locate(received))
+        fix: Any = self._last[1]
+        return fix
+
+
+class RisWls(RisEstimator):
+    """Channel parameters at the bound (2-D departure, projection matching, likelihood steps), then weighted fusion."""
+
+    name = "ris-wls"
+    options_class = RisWlsOptions
+    options: RisWlsOptions
+
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        return _weighted(measurements, self.options, self.options.solver, self.options.farthest_m)
+
+
+class RisWlsPaper(RisEstimator):
+    """The published pipeline: departure per axis, MUSIC, matching by rank of energy, then weighted fusion."""
+
+    name = "ris-wls-paper"
+    options_class = RisWlsPaperOptions
+    options: RisWlsPaperOptions
+
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        return _weighted(measurements, self.options.channel, self.options.solver, self.options.farthest_m)
+
+
+class RisLs(RisEstimator):
+    """Benchmark: least squares on arrival angles with equal weights; no delays, no clock."""
+
+    name = "ris-ls"
+    options_class = RisLsOptions
+    options: RisLsOptions
+
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        system, links = measurements.system, pair_links(measurements)
+        channels = pair_channels(measurements, links, CHANNELS[self.options.channel])
+        position = ls.nearest_to_lines(links, channels.parameters[..., :2], channels.present)
+        if self.options.form == "nls":
+            position = ls.fit_cosines(links, channels.parameters[..., :2], channels.present, position)
+        covariance = channel_quality(system, channels).covariance
+        spread = ls.spread(links, position, covariance, channels.noise, channels.present)
+        return _averaged(measurements, position, spread, channels.valid)
+
+
+class RisAoaToa(RisEstimator):
+    """Benchmark: direction and delay of the strongest path, with the clock taken to be right."""
+
+    name = "ris-aoa-toa"
+    options_class = RisAoaToaOptions
+    options: RisAoaToaOptions
+
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        system, links = measurements.system, pair_links(measurements)
+        channels = pair_channels(measurements, links, CHANNELS[self.options.channel])
+        fixes = path_fixes(links, channels, channel_quality(system, channels))
+        position, covariance = aoa_toa.along_strongest_path(channels, fixes, system.window_m)
+        return _averaged(measurements, position, covariance, channels.valid)
+
+
+class RisSiso(RisEstimator):
+    """Benchmark: one antenna at either end, departure at one surface and two delays."""
+
+    name = "ris-siso"
+
+    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
+        siso, system = measurements.siso, measurements.system
+        if siso is None:
+            raise ValueError("ris-siso needs measurements.siso (one antenna, profiles in pairs); fill it, see its page")
+        links = pair_links(measurements)
+        received = siso.received.flatten(0, 2)
+        pairs = received.shape[0] // max(len(siso.phases), 1)
+        phases = siso.phases.repeat_interleave(pairs, dim=0)
+        last = (system.ris_shape, system.slopes[4], system.window_m)
+        found: SisoFixes = joined(
+            in_chunks(
+                len(received),
+                lambda rows: locate_siso(select(links, rows), phases[rows], received[rows], *last),
+                size=_CHUNK_SISO,
+            )
+        )
+        shape = measurements.received.shape[:3]
+        unknown = torch.eye(3, dtype=torch.float64, device=received.device).expand(len(received), 3, 3) * FARTHEST_M**2
+        estimate = _averaged(measurements, found.position_m, unknown, found.valid)
+        bias = found.bias_m.unflatten(0, shape)[..., 0]
+        return replace(estimate, bias_m=torch.where(estimate.valid, bias, 0.0))
+
+
+def _weighted(measurements: RisMeasurements, channel: ChannelOptions, solver: str, farthest_m: float) -> RisEstimate:
+    links = pair_links(measurements)
+    channels = pair_channels(measurements, links, channel)
+    pairs: PairFixes = joined(
+        in_chunks(
+            len(channels.valid),
+            lambda rows: locate_pairs(
+                measurements.system, select(links, rows), select(channels, rows), solver, farthest_m
+            ),
+        )
+    )
+    shape = measurements.received.shape[:3]
+    position, information = pairs.position_m.unflatten(0, shape), pairs.information.unflatten(0, shape)
+    valid = pairs.valid.unflatten(0, shape)
+    fused = fuse(
+        position, without_clock(information), valid, measurements.link_offset_m, measurements.link_covariance_m2
+    )
+    # The first base station's clock, moved along with the position that the others and the other UEs have changed.
+    first = information[:, :, 0]
+    moved = fused.position_m - position[:, :, 0]
+    bias = pairs.bias_m.unflatten(0, shape)[:, :, 0] - (first[..., 3, :3] * moved).sum(dim=-1) / first[..., 3, 3]
+    known = valid[:, :, 0] & fused.valid
+    variance = torch.where(known, clock_variance(first, fused.covariance_m2), torch.inf)
+    return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, farthest_m, (bias, variance))
+
+
+def _averaged(
+    measurements: RisMeasurements, position: torch.Tensor, covariance: torch.Tensor, valid: torch.Tensor
+) -> RisEstimate:
+    shape = measurements.received.shape[:3]
+    valid = valid & torch.isfinite(position).all(dim=-1)
+    fused = average(*(value.unflatten(0, shape) for value in (position, covariance, valid)))
+    return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, FARTHEST_M)
+
+
+def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return first is second or (first.device == second.device and torch.equal(first, second))
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; choose {', '.join(map(repr, allowed))}")

@@ -1,0 +1,98 @@
+"""Stage 1, refinement: Gauss-Newton on the likelihood of the whole block, all parameters of all paths together.
+
+A search per axis leaves out what the other axes know: its standard deviation exceeds the bound by sqrt(1 + 1/(M rho)),
+M elements, rho the path's SNR per entry. A few of these steps take the factor away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from baselines.ris.gains import least_squares_gains
+from cfpos_envs.physics.ris.information import fisher
+from cfpos_envs.physics.ris.modes import correlate_derivatives, steering
+
+_PARAMETERS = 5
+
+
+def free_parameters(paths: int, device: torch.device | None = None) -> Tensor:
+    """Where the n = 5 + 3R unknowns stand in flattened [L, 5] parameters: all of path 0, no departure of the others."""
+    others = [_PARAMETERS * path + mode for path in range(1, paths) for mode in (0, 1, 4)]
+    return torch.tensor([0, 1, 2, 3, 4, *others], device=device)
+
+
+def masked_information(
+    sizes: Sequence[int],
+    slopes: Sequence[float],
+    parameters: Float[Tensor, "T L 5"],
+    gains: Complex[Tensor, "T L"],
+    present: Bool[Tensor, "T L"],
+) -> Float[Tensor, "T m m"]:
+    """Fisher information of the n + 2L unknowns for noise variance 1; identity for those of absent paths.
+
+    The information of a subset of the paths is the block of these paths, so nothing else has to change.
+    """
+    one = torch.ones(parameters.shape[:-2], dtype=parameters.dtype, device=parameters.device)
+    full = fisher(sizes, slopes, parameters, gains, one)
+    known = unknowns_present(present)
+    full = torch.where(known.unsqueeze(-1) & known.unsqueeze(-2), full, 0.0)
+    return full + torch.diag_embed((~known).to(full.dtype))
+
+
+def unknowns_present(present: Bool[Tensor, "T L"]) -> Bool[Tensor, "T m"]:
+    """Which of the n + 2L unknowns belong to present paths."""
+    free = free_parameters(present.shape[-1], present.device) // _PARAMETERS
+    return torch.cat((present[..., free], present, present), dim=-1)
+
+
+def scaled_inverse(information: Float[Tensor, "*batch m m"]) -> Float[Tensor, "*batch m m"]:
+    """Inverse of a positive definite matrix whose units differ by many orders: scaled to unit diagonal first."""
+    scale = information.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(information.dtype).tiny).rsqrt()
+    both = scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    return torch.linalg.inv_ex(information * both).inverse * both
+
+
+def refine(
+    received: Complex[Tensor, "T U1 U2 B1 B2 N"],
+    sizes: Sequence[int],
+    slopes: Sequence[float],
+    parameters: Float[Tensor, "T L 5"],
+    present: Bool[Tensor, "T L"],
+    steps: int,
+) -> tuple[Float[Tensor, "T L 5"], Complex[Tensor, "T L"]]:
+    """Parameters after ``steps`` Gauss-Newton steps, and the gains that belong to them.
+
+    Args:
+        received: Y.
+        sizes, slopes: of the five modes.
+        parameters: start; departures of paths 1..R are known and stay.
+        present: which paths there are; the others are left alone with zero gain.
+        steps: 0 solves for the gains only. A step is at most half a resolution cell in every parameter.
+    """
+    free = free_parameters(parameters.shape[-2], parameters.device)
+    cell = torch.tensor([torch.pi / abs(w) / n for n, w in zip(sizes, slopes)], dtype=parameters.dtype)
+    limit = cell.to(parameters.device)[free % _PARAMETERS]
+    for step in range(steps + 1):
+        vectors = steering(sizes, slopes, parameters)
+        matched, matched_slopes = correlate_derivatives(received, vectors, slopes)
+        matched, matched_slopes = matched.to(torch.complex128), matched_slopes.to(torch.complex128)
+        gains = least_squares_gains(vectors, matched, present)
+        if step == steps:
+            break
+        information = masked_information(sizes, slopes, parameters, gains, present)
+        linear = torch.cat((gains.real, gains.imag), dim=-1).unsqueeze(-1)
+        n = len(free)
+        uphill = 2.0 * (gains.conj().unsqueeze(-1) * matched_slopes).real.flatten(-2)[..., free]
+        uphill = uphill - (information[..., :n, n:] @ linear).squeeze(-1)
+        # The gains are solved for already: their part of the right side is zero.
+        moved = (scaled_inverse(information)[..., :n, :n] @ uphill.unsqueeze(-1)).squeeze(-1)
+        moved = torch.where(torch.isfinite(moved), moved, 0.0).clamp(min=-limit, max=limit)
+        flat = parameters.flatten(-2).clone()
+        flat[..., free] += moved * present[..., free // _PARAMETERS]
+        parameters = flat.unflatten(-1, (-1, _PARAMETERS))
+        parameters = torch.cat((parameters[..., :4].clamp(-1.0, 1.0), parameters[..., 4:]), dim=-1)
+    return parameters, gains

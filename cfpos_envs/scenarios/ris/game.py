@@ -1,0 +1,195 @@
+"""The localisation game: every UE looks for the position and the clock that explain what it received."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.rendering_3d import draw_scene_3d
+from cfpos_envs.ris_measurements import RisMeasurements
+from cfpos_envs.scenarios.base import Scenario, Transition
+from cfpos_envs.scenarios.ris import rewards
+from cfpos_envs.scenarios.ris.description import describe
+from cfpos_envs.scenarios.ris.observe import observe, part_sizes
+from cfpos_envs.scenarios.ris.options import RisGameConfig
+from cfpos_envs.scenarios.ris.state import RisState, as_measurements, best_bias_m, draw_state, pair_parameters
+from cfpos_envs.streams import Streams
+
+FLOAT_BITS = 32
+
+
+class RisScenario(Scenario[RisState]):
+    """3-D positioning with a clock bias by base stations and reflecting surfaces; the agents are the UEs.
+
+    Args:
+        config: validated options.
+        device: where the tensors live.
+    """
+
+    config_class = RisGameConfig
+    family = "ris"
+    differentiable = True
+
+    def __init__(self, config: RisGameConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.agents = tuple(f"ue_{j}" for j in range(config.num_ues))
+        self.rounds = config.rounds
+        self.observation_size = sum(part_sizes(config).values())
+        self.action_size = 3 + config.num_bs
+
+    def reset(self, streams: Streams, num_envs: int) -> RisState:
+        """Draw places, clocks, channels and noise; see ``Scenario.reset``."""
+        return draw_state(self.config, streams, num_envs)
+
+    # Rounds --------------------------------------------------------------------------------------------------------
+
+    def observe(self, state: RisState) -> Tensor:
+        """[B, J, observation_size] in [-1, 1]; see ``describe()`` for the entries."""
+        return observe(self.config, state)
+
+    def step(self, state: RisState, actions: Tensor) -> Transition[RisState]:
+        """Move the estimates, reward by what they explain; see ``Scenario.step``."""
+        actions = actions.clamp(-1.0, 1.0)
+        position, bias = self._moved(state, actions)
+        nxt = state.replace(position_m=position, bias_m=bias, round=state.round + 1)
+        done = nxt.round >= self.rounds
+        explained = self._explained(state, position, bias)
+        quality = self._quality(state, position, bias, explained)
+        reward = quality.detach()
+        if self.config.reward == "gain":
+            reward = reward - self._before(state)
+        # Late corrections are small and change little: per metre of reach they count as much as early ones.
+        weight = (self.config.reach_m / self.config.reach_in(state.round)).unsqueeze(1)
+        metrics = {"objective": weight * quality, "score": explained.detach().mean(dim=1)}
+        return Transition(nxt, reward, torch.zeros_like(done), done, metrics)
+
+    def _moved(self, state: RisState, actions: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        if config.action == "absolute":
+            low, high = config.clock_m
+            aim = config.aim_m.to(actions)
+            return aim + config.area_m * actions[..., :3], low + (high - low) * (actions[..., 3:] + 1) / 2
+        step = config.reach_in(state.round)[:, None, None] * actions
+        return self._inside(state.position_m + step[..., :3], state.bias_m + step[..., 3:])
+
+    def _inside(self, position_m: Tensor, bias_m: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        low, high = config.clock_m
+        aim = config.aim_m.to(position_m)
+        return aim + (position_m - aim).clamp(-config.area_m, config.area_m), bias_m.clamp(low, high)
+
+    def _explained(self, state: RisState, position_m: Tensor, bias_m: Tensor) -> Tensor:
+        """[B, J] share of the received energy that hypotheses explain, mean over the base stations."""
+        system, parameters = self.config.system, pair_parameters(state, position_m, bias_m)
+        return rewards.explained_share(system.sizes, system.slopes, state.received, parameters).mean(dim=-1)
+
+    def _quality(self, state: RisState, position_m: Tensor, bias_m: Tensor, explained: Tensor) -> Tensor:
+        """[B, J] what the configured reward measures, differentiable."""
+        if self.config.reward == "explained":
+            return explained
+        if self.config.reward == "error":
+            return rewards.log_error(position_m, state.true_position_m)
+        system, parameters = self.config.system, pair_parameters(state, position_m, bias_m)
+        return rewards.path_shares(system.sizes, system.slopes, state.received, parameters).mean(dim=(-2, -1))
+
+    @torch.no_grad()
+    def _before(self, state: RisState) -> Tensor:
+        """[B, J] the same at the present estimate."""
+        explained = self._explained(state, state.position_m, state.bias_m)
+        return self._quality(state, state.position_m, state.bias_m, explained)
+
+    # Reading a state -----------------------------------------------------------------------------------------------
+
+    def global_state(self, state: RisState) -> Tensor:
+        """[B, state_size]: estimates in the area and in the clock's range, and the round, scaled into [-1, 1]."""
+        config = self.config
+        low, high = config.clock_m
+        parts = [
+            ((state.position_m - config.aim_m.to(state.position_m)) / config.area_m).flatten(1),
+            (2 * (state.bias_m - low) / (high - low) - 1).flatten(1),
+            (state.round.to(torch.float32) / self.rounds).unsqueeze(1),
+        ]
+        return torch.cat(parts, dim=1).clamp(-1.0, 1.0)
+
+    @property
+    def state_size(self) -> int:
+        """(3 + I) J + 1."""
+        return self.config.num_ues * self.action_size + 1
+
+    def estimate(self, state: RisState) -> Tensor:
+        """[B, J, 3] metres."""
+        return state.position_m
+
+    @property
+    def area_centre_m(self) -> Tensor:
+        """[3] middle of the area: what counts where a policy has no answer."""
+        return self.config.aim_m.to(torch.float32)
+
+    def with_estimate(self, state: RisState, positions: Tensor) -> RisState:
+        """The state with the estimates at ``positions`` [B, J, 3] and the clocks that explain most there."""
+        position, bias = self._inside(positions.to(state.position_m), state.bias_m)
+        found = best_bias_m(state, self.config.system, position, *self.config.clock_m)
+        return state.replace(position_m=position, bias_m=found.to(bias))
+
+    def truth(self, state: RisState) -> dict[str, Tensor]:
+        """True positions, errors of position and clock, their bounds; for infos and evaluation only.
+
+        ``clock_error_m`` [B, J] is the root mean square over the base stations. Bounds are at most ``area_m``: no worse
+        than knowing nothing but the area.
+        """
+        error = torch.linalg.vector_norm(state.position_m - state.true_position_m, dim=-1).to(torch.float32)
+        clock = (state.bias_m - state.true_bias_m).square().mean(dim=-1).sqrt().to(torch.float32)
+        return {
+            "true_position": state.true_position_m.to(torch.float32),
+            "error_m": error,
+            "rmse_m": error.square().mean(dim=-1).sqrt(),
+            "peb_m": state.peb_m.clamp(max=self.config.area_m),
+            "clock_error_m": clock,
+            "ceb_m": state.ceb_m.square().mean(dim=-1).sqrt().clamp(max=self.config.area_m),
+            "valid": state.valid,
+        }
+
+    def measurements(self, state: RisState) -> RisMeasurements:
+        """What the UEs received and what the network tells them."""
+        return as_measurements(self.config, state)
+
+    def encode_estimate(self, state: RisState, positions: Tensor) -> Tensor:
+        """Actions by which every UE reports ``positions`` [B, J, 3] and the clock that explains most there.
+
+        A correction reaches no farther than the round allows; the rounds that follow do the rest.
+        """
+        target, config = self.with_estimate(state, positions), self.config
+        if config.action == "absolute":
+            low, high = config.clock_m
+            aim = config.aim_m.to(target.position_m)
+            chosen = ((target.position_m - aim) / config.area_m, 2 * (target.bias_m - low) / (high - low) - 1)
+            return torch.cat(chosen, dim=-1).clamp(-1.0, 1.0)
+        reach = config.reach_in(state.round)[:, None, None]
+        moves = (target.position_m - state.position_m, target.bias_m - state.bias_m)
+        return (torch.cat(moves, dim=-1) / reach).clamp(-1.0, 1.0)
+
+    def describe(self) -> str:
+        """Tables of observation, action and reward, made from the code."""
+        return describe(self.config)
+
+    def fronthaul_bits(self) -> float:
+        """Bits that the network tells per episode as 32-bit numbers: places of base stations and surfaces, profiles.
+
+        Nothing is reported back: every UE finds its own position.
+        """
+        config = self.config
+        places = 3 * (config.num_bs + config.num_ris)
+        return float(FLOAT_BITS * (places + config.num_ris * config.system.num_ris_elements))
+
+    def draw(self, axes: Any, state: RisState, history: list[Tensor]) -> None:
+        """Episode 0 from above and from the side: base stations, surfaces, true and estimated positions by round."""
+        draw_scene_3d(
+            axes,
+            bs_m=state.bs_m[0],
+            ris_m=state.ris_m[0],
+            true_position_m=state.true_position_m[0],
+            estimates_m=history,
+        )

@@ -1,0 +1,95 @@
+"""How well a hypothesised position and clock explain what was received, without any label; differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.physics.ris.modes import BS_MODES, UE_MODES, correlate, focus_delay, steering
+
+# Relative to a path's own energy: paths that coincide are fitted as one.
+_RIDGE = 1e-5
+_NEAREST_M = 0.01
+
+
+def explained_share(sizes: Sequence[int], slopes: Sequence[float], received: Tensor, parameters: Tensor) -> Tensor:
+    """Share of the received energy in the span of the hypothesised paths, in [0, 1]: their gains are fitted.
+
+    y^H V (V^H V)^-1 V^H y / |y|^2 with the paths' steering vectors as columns of V: what least squares over the gains
+    leaves is the rest. Minus the log of that rest is the log-likelihood of white noise of unknown power, concentrated
+    in gains and power.
+
+    Args:
+        sizes, slopes: of the five axes, see ``physics.ris.modes``.
+        received: [..., U1, U2, B1, B2, N] y.
+        parameters: [..., L, 5] of the paths.
+
+    Returns:
+        [...].
+    """
+    vectors = steering(sizes, slopes, parameters)
+    size = received.shape[-5:].numel()
+    matched = correlate(received, vectors).unsqueeze(-1)
+    gram = torch.ones_like(matched @ matched.mH)
+    for vector in vectors:
+        gram = gram * (vector.conj() @ vector.mT)
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    fitted = torch.linalg.solve(gram + _RIDGE * size * eye, matched)
+    energy = received.abs().square().sum(dim=(-5, -4, -3, -2, -1))
+    return ((matched.conj() * fitted).real.sum(dim=(-2, -1)) / energy).clamp(0.0, 1.0)
+
+
+def path_shares(sizes: Sequence[int], slopes: Sequence[float], received: Tensor, parameters: Tensor) -> Tensor:
+    """Share of what arrives from every path's direction of departure that the path explains, in [0, 1].
+
+    The base station's array separates the paths: what it sends towards a surface is judged by that surface's path,
+    what is orthogonal to all surfaces by the line of sight. So a weak path counts as much as a strong one.
+
+    Args:
+        sizes, slopes, received, parameters: see ``explained_share``.
+
+    Returns:
+        [..., L].
+    """
+    vectors = steering(sizes, slopes, parameters)
+    ue, bs = ((vectors[a].unsqueeze(-1) * vectors[b].unsqueeze(-2)).flatten(-2) for a, b in (UE_MODES, BS_MODES))
+    known = bs[..., 1:, :].mT
+    away = orthogonal_part(known, bs[..., :1, :].mT)
+    # Filters towards every path's departure: orthogonal to all surfaces for the line of sight.
+    filters = torch.cat((away, known), dim=-1)
+    filters = filters / torch.linalg.vector_norm(filters, dim=-2, keepdim=True).clamp(min=1e-6)
+    at_delay = focus_delay(received, vectors[4])
+    matched = torch.einsum("...lub,...bl,...lu->...l", at_delay, filters.conj(), ue.conj())
+    block = received.flatten(-5, -4).flatten(-3, -2).detach()
+    beams = torch.einsum("...ubn,...br->...run", block, known.conj() / known.shape[-2] ** 0.5)
+    towards = beams.abs().square().sum(dim=(-2, -1))
+    rest = block.abs().square().sum(dim=(-3, -2, -1)) - _energy_in_span(block, known)
+    energy = torch.cat((rest.unsqueeze(-1), towards), dim=-1).clamp(min=1e-12)
+    norm = ue.shape[-1] * vectors[4].shape[-1]
+    return (matched.abs().square() / (energy * norm)).clamp(0.0, 1.0)
+
+
+def orthogonal_part(columns: Tensor, vectors: Tensor) -> Tensor:
+    """What of ``vectors`` [..., n, k] lies outside the span of ``columns`` [..., n, r]."""
+    return vectors - columns @ _coordinates(columns, vectors)
+
+
+def log_error(position_m: Tensor, true_position_m: Tensor) -> Tensor:
+    """-log(error / m + 0.01) [B, J] of positions [B, J, 3]; privileged."""
+    error = torch.linalg.vector_norm(position_m - true_position_m.to(position_m), dim=-1)
+    return -torch.log(error + _NEAREST_M)
+
+
+def _coordinates(columns: Tensor, vectors: Tensor) -> Tensor:
+    gram = columns.mH @ columns
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram + _RIDGE * columns.shape[-2] * eye, columns.mH @ vectors)
+
+
+def _energy_in_span(block: Tensor, columns: Tensor) -> Tensor:
+    """Energy [...] of a block [..., U, B, N] in the span of columns [..., B, r] of the base station's side."""
+    flat = block.movedim(-2, -3).flatten(-2)
+    inside = columns @ _coordinates(columns, flat)
+    return (inside.conj() * flat).real.sum(dim=(-2, -1))

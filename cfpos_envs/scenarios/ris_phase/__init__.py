@@ -1,0 +1,1 @@
+"""The game of the surfaces: profiles for users of whom only a sector is known."""

@@ -1,0 +1,103 @@
+"""Options of the surfaces' game; the radio is that of a ``RisConfig``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cfpos_envs.scenarios.ris.config import RisConfig
+from cfpos_envs.scenarios.ris.validation import number, one_of, whole
+
+ACTIONS = ("beam", "raw")
+FEEDBACKS = ("none", "energy", "position")
+REWARDS = ("energy", "bound", "error")
+
+
+@dataclass(frozen=True)
+class RisPhaseConfig:
+    """Surfaces that choose their profiles before the pilots are sent.
+
+    Attributes:
+        split: ``train`` or ``test``: never the same places or noise.
+        action: ``beam``: direction and width along both axes of a generalised chirp; ``raw``: the phase of every
+            element, relative to the chirp over the sector.
+        feedback: what the network tells after each round: ``none``; ``energy`` of the path over the surface; also the
+            ``position`` that it then has found.
+        reward: ``energy``: what is told of the surface's path, in 10 dB; ``bound``: -log(PEB / m) of the profiles that
+            were played (privileged); ``error``: -log(error / m + 0.001) of an efficient estimator (privileged).
+        rounds: pilots are sent T times; the user stays.
+        sector_deg: half-width of the sector, in azimuth and elevation, in which every surface knows the users to be.
+        num_ris, num_ues: surfaces R and users J that they serve with one profile.
+        preset, snr_db, ris_shape: of the radio; see ``RisConfig``.
+        ris_positions_m: where the surfaces are if a user is in the middle of all sectors; they are displaced, not the
+            sectors, so that no surface can guess from its sector where in it the user is.
+        ue_position_m: middle of the first user's places.
+        ue_box_m: half the side of the cube in which the first user is drawn.
+        euler_deg: orientation of the users; the default faces up, so that no surface is ever behind them.
+        site_deg: half-width of the directions that the middle of a sector may have.
+        site_share: distances to the surfaces vary by up to this share.
+        report_db: told energies are believed with this standard deviation: distances are not known.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+
+    split: str = "train"
+    action: str = "beam"
+    feedback: str = "energy"
+    reward: str = "energy"
+    rounds: int = 4
+    sector_deg: float = 10.0
+    num_ris: int = 2
+    num_ues: int = 1
+    preset: str = "small"
+    snr_db: float = 10.0
+    ris_shape: Sequence[int] | None = None
+    ris_positions_m: Sequence[Sequence[float]] = ((5.0, 18.0, -3.0), (15.0, -10.0, 3.0))
+    ue_position_m: Sequence[float] = (10.0, 10.0, -10.0)
+    ue_box_m: float = 2.0
+    euler_deg: Sequence[float] = (45.0, 0.0, 0.0)
+    site_deg: float = 3.0
+    site_share: float = 0.1
+    report_db: float = 1.5
+
+    def __post_init__(self) -> None:
+        one_of("action", self.action, ACTIONS)
+        one_of("feedback", self.feedback, FEEDBACKS)
+        one_of("reward", self.reward, REWARDS)
+        whole("rounds", self.rounds, 1)
+        whole("num_ues", self.num_ues, 1)
+        number("sector_deg", self.sector_deg, 0.1, 30.0)
+        number("ue_box_m", self.ue_box_m, 0.0, 1e3)
+        number("site_deg", self.site_deg, 0.0, 30.0)
+        number("site_share", self.site_share, 0.0, 0.9)
+        number("report_db", self.report_db, 1e-3, 100.0)
+        scene = self.scene
+        object.__setattr__(self, "ris_positions_m", scene.ris_positions_m)
+        object.__setattr__(self, "ue_position_m", scene.ue_positions_m[0])
+        object.__setattr__(self, "ris_shape", scene.ris_shape)
+        object.__setattr__(self, "euler_deg", scene.euler_deg)
+        if min(scene.system.ris_shape) < 2:
+            raise ValueError(f"ris_shape={self.ris_shape} has no beams; give at least 2 elements along each axis")
+
+    @cached_property
+    def scene(self) -> RisConfig:
+        """Radio and places as the physics takes them; refuses what does not fit."""
+        return RisConfig(
+            preset=self.preset,
+            split=self.split,
+            num_ris=self.num_ris,
+            snr_db=self.snr_db,
+            ris_shape=self.ris_shape,
+            ris_positions_m=self.ris_positions_m,
+            ue_positions_m=(self.ue_position_m,),
+            ue_box_m=self.ue_box_m,
+            euler_deg=self.euler_deg,
+        )
+
+    @property
+    def sector_rad(self) -> float:
+        """Half-width of the sector."""
+        return math.radians(self.sector_deg)
