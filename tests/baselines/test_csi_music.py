@@ -23,7 +23,7 @@ def unit(y: float, z: float) -> torch.Tensor:
     return torch.tensor([math.sqrt(1 - y * y - z * z), y, z])
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(radius=st.floats(0.0, 0.9), turn=st.floats(0.0, 2 * math.pi))
 def test_the_direction_of_one_wave_is_found(radius: float, turn: float) -> None:
     truth = unit(radius * math.cos(turn), radius * math.sin(turn))
@@ -68,7 +68,7 @@ def lines(point: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 PLACES = torch.tensor([[[0.0, 0.0, 9.0], [40.0, 0.0, 8.0], [20.0, 40.0, 7.0], [40.0, 40.0, 9.0]]])
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(point=st.tuples(st.floats(2, 38), st.floats(2, 38), st.floats(0, 6)))
 def test_lines_through_one_point_meet_there(point: tuple[float, float, float]) -> None:
     truth = torch.tensor([point])

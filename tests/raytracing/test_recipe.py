@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.raytracing.recipe import PLACES, Recipe
@@ -52,6 +52,7 @@ def test_all_settings_are_tried_above() -> None:
     assert tried == {entry.name for entry in dataclasses.fields(Recipe)}
 
 
+@settings(deadline=None)
 @given(scene=st.sampled_from(sorted(PLACES)), seed=st.integers(0, 9), mast=st.integers(0, 5), depth=st.integers(0, 10))
 def test_survives_json_and_kinds_of_numbers(scene: str, seed: int, mast: int, depth: int) -> None:
     recipe = Recipe(scene=scene, seed=seed, mast_m=mast, max_depth=depth)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.raytracing.recipe import Recipe
@@ -26,6 +26,7 @@ def random_paths(users: int, bss: int, width: int, seed: int, max_paths: int = 9
     return Paths.from_padded({**fields, "delay_s": amplitude, "amplitude": amplitude}, valid, max_paths, range_db)
 
 
+@settings(deadline=None)
 @given(users=st.integers(1, 5), bss=st.integers(1, 3), width=st.integers(1, 6), seed=st.integers(0, 999))
 def test_links_are_sorted_and_found_again(users: int, bss: int, width: int, seed: int) -> None:
     paths = random_paths(users, bss, width, seed)
