@@ -16,7 +16,7 @@ from cfpos_envs.rendering import draw_cdf, new_figure
 from scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 
 ENV_ID = "ecc-urban-small-v0"
-STEPS, NUM_ENVS, EVALUATIONS = 100_000, 128, 8
+STEPS_FACTOR, NUM_ENVS, EVALUATIONS = 5, 128, 8
 AGENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "MADDPG, model critic": ({}, {"critic": "model"}),
     "MADDPG": ({}, {}),
@@ -62,7 +62,7 @@ def run(effort: Effort) -> Outcome:
 
 
 def _steps(effort: Effort) -> int:
-    return effort.train_steps if effort.is_quick else STEPS
+    return effort.train_steps if effort.is_quick else STEPS_FACTOR * effort.train_steps
 
 
 def _train(effort: Effort, seed: int, env: dict[str, Any], agent: dict[str, Any]) -> Maddpg:
