@@ -29,7 +29,8 @@ class TrainSettings:
     Attributes:
         env, agent: groups; see ``conf/env`` and ``conf/agent``.
         seed: of environment, weights, exploration and replay.
-        total_steps: environment steps to train for (all parallel episodes together).
+        total_steps: environment steps to train for (all parallel episodes together); None: the agent's ``samples``
+            where it is trained on labelled snapshots, else 30 000.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: torch threads; small networks run fastest on one.
         resume: folder of an earlier run that goes on exactly where it stopped.
@@ -39,7 +40,7 @@ class TrainSettings:
     env: Any = MISSING
     agent: Any = MISSING
     seed: int = 0
-    total_steps: int = 30_000
+    total_steps: int | None = None
     device: str = "cpu"
     threads: int = 1
     resume: str | None = None
@@ -111,7 +112,7 @@ def check_counts(config: DictConfig, *names: str) -> None:
         ValueError: names the first wrong one.
     """
     for name in names:
-        if config[name] < 1:
+        if config[name] is not None and config[name] < 1:
             raise ValueError(f"{name}={config[name]} must be at least 1")
 
 

@@ -21,12 +21,15 @@ from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
 from scripts.settings import check_counts, plain
 
 CONFIG_FILE = "config.yaml"
+DEFAULT_STEPS = 30_000
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
 _FIGURE_EPISODES = 50
 
 
 def main(config: DictConfig) -> None:
     """Train from the start, or go on with ``config.resume``."""
+    if config.total_steps is None:
+        config.total_steps = config.agent.get("samples", DEFAULT_STEPS)
     check_counts(config, "total_steps", "threads")
     folder = output_folder()
     if config.resume is not None:
