@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +61,12 @@ def agent_class(name: str) -> type[Agent]:
     try:
         found: type[Agent] = _imported(entry.class_path)
     except ModuleNotFoundError as error:
-        if entry.extra is None or (error.name or "").split(".")[0] in _OURS:
+        package = (error.name or "").split(".")[0]
+        # A package that is there but lacks a module is another release, not a missing one.
+        if entry.extra is None or package in _OURS or importlib.util.find_spec(package) is not None:
             raise
         raise ValueError(
-            f'agent {name} needs the package {error.name}, which is not installed; pip install "cfpos[{entry.extra}]".'
+            f'agent {name} needs the package {package}, which is not installed; pip install "cfpos[{entry.extra}]".'
         ) from None
     return found
 
@@ -91,3 +94,4 @@ register_agent("ecc-fast", "agents.ecc.agent:EccFast", "agents.ecc.config:EccFas
 register_agent("sb3-ppo", "agents.sb3.agent:Sb3Ppo", "agents.sb3.settings:PpoSettings")
 register_agent("sb3-sac", "agents.sb3.agent:Sb3Sac", "agents.sb3.settings:SacSettings")
 register_agent("sb3-td3", "agents.sb3.agent:Sb3Td3", "agents.sb3.settings:Td3Settings")
+register_agent("rllib-ppo", "agents.rllib.agent:RllibPpo", "agents.rllib.settings:RllibPpoSettings", extra="ray")

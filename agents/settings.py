@@ -122,3 +122,24 @@ def checked_number(name: str, value: Any, low: float = -math.inf, high: float = 
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise ValueError(f"{name}={value!r} must be {described} in [{low:g}, {high:g}].")
     return int(value) if whole else float(value)
+
+
+def check_numbers(
+    config: Settings, ranges: Mapping[str, tuple[float, float]], whole: Collection[str], optional: Collection[str]
+) -> None:
+    """Replace every number of a frozen config by its checked value.
+
+    Args:
+        config: may lack some of the names.
+        ranges: name -> lowest and highest allowed value, both included.
+        whole: names of which only integers are allowed.
+        optional: names that may be None.
+
+    Raises:
+        ValueError: no number, or out of range.
+    """
+    for name in ranges:
+        value = getattr(config, name, None)
+        if hasattr(config, name) and not (value is None and name in optional):
+            low, high = ranges[name]
+            object.__setattr__(config, name, checked_number(name, value, low, high, name in whole))

@@ -36,6 +36,7 @@ class Round:
         scalars: what to log as means over rounds; must be finite.
         done: whether the episodes are over.
         logged: what to log as it is at present.
+        env_steps: environment steps that it stands for; None: one per parallel episode.
     """
 
     rewards: torch.Tensor
@@ -43,6 +44,7 @@ class Round:
     scalars: dict[str, torch.Tensor]
     done: bool
     logged: dict[str, float] = field(default_factory=dict)
+    env_steps: int | None = None
 
 
 @runtime_checkable
@@ -130,7 +132,7 @@ class Trainer:
         for result in rounds:
             self._guard(result)
             self.log.add_round(result.rewards, result.metrics, result.scalars, result.done)
-        self.steps = before + len(rounds) * self.agent.env.num_envs
+        self.steps = before + sum(result.env_steps or self.agent.env.num_envs for result in rounds)
         self.agent.steps_trained = self.steps
         if self._due(before, self.total_steps / _LOG_POINTS):
             self.log.write(self.steps, rounds[-1].logged)

@@ -13,15 +13,19 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scripts import sweeps
 from scripts.settings import register_schemas
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 USER_ERROR = 2
-INTERRUPTED = 130
+LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
+"""Hydra's launchers that are no dependency of ours -> the extra that installs them."""
+INTERRUPTED = sweeps.INTERRUPTED
 
 
 class UsageError(ValueError):
@@ -65,7 +69,10 @@ def user_errors(debug: bool) -> Iterator[None]:
 
 
 def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
-    """Compose ``conf/<config_name>.yaml`` with the command line and run ``task`` on it, once or per ``--multirun`` job.
+    """Compose ``conf/<config_name>.yaml`` with the command line and run ``task`` on it.
+
+    With ``--multirun`` every run gets a process of its own (``scripts.sweeps``), whatever launcher starts it; runs that
+    fail are reported at the end, with exit code 1, and the others go on.
 
     Args:
         task: gets the composed config.
@@ -75,14 +82,51 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach user_errors() instead of Hydra's own printing
 
     def job(config: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            with user_errors(debug):
+                _run_of_sweep(config_name)
+            return
         folder = output_folder()
         with _empty_folder_removed(folder), user_errors(debug):
             task(config)
 
     register_schemas()
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
-    with user_errors(debug), _explained(config_name):
+    sweeps.SweepReport.folder = None
+    with user_errors(debug), _explained(config_name), _sweep_reported(debug):
         main()
+
+
+def _run_of_sweep(config_name: str) -> None:
+    hydra_config = HydraConfig.get()
+    cwd = Path(hydra_config.runtime.cwd)
+    # A worker elsewhere may have been started in another folder than the command.
+    folder = cwd / str(hydra_config.sweep.dir) / str(hydra_config.sweep.subdir)
+    quiet = not str(hydra_config.launcher["_target_"]).endswith(".BasicLauncher")
+    sweeps.run_apart(ROOT / "scripts" / f"{config_name}.py", list(hydra_config.overrides.task), folder, cwd, quiet)
+
+
+@contextmanager
+def _sweep_reported(debug: bool) -> Iterator[None]:
+    """Says which runs of a sweep have not finished, whether or not the launcher survived."""
+    died: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        # Before a sweep and in a single run errors have their own explanation.
+        if debug or sweeps.SweepReport.folder is None or isinstance(error, HydraException):
+            raise
+        died = error
+    if sweeps.SweepReport.folder is None:
+        return
+    missing = sweeps.unfinished(sweeps.SweepReport.folder)
+    if died is not None:
+        print(f"error: the launcher gave up ({type(died).__name__}: {one_line(died)})", file=sys.stderr)
+    if missing or died is not None:
+        print("\n".join(["unfinished:", *(f"  {line}" for line in missing)]), file=sys.stderr)
+        again = f"hydra.sweep.dir={sweeps.SweepReport.folder}"
+        print(f"the same command with {again} does what is missing", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def output_folder() -> Path:
@@ -117,6 +161,9 @@ def _explained(config_name: str) -> Iterator[None]:
         group, _, option = str(error.missing_cfg_file or "").rpartition("/")
         if not group or error.options is None:
             raise
+        if group == "hydra/launcher" and option in LAUNCHERS:
+            extra = LAUNCHERS[option]
+            raise UsageError(f'{group}={option} is not installed; pip install "cfpos[{extra}]"') from error
         choices = [name for name in error.options if name != "schema"]
         raise UsageError(f"{group}={option} is unknown: {suggest(option, choices)}") from error
     except ConfigCompositionException as error:

@@ -2,11 +2,12 @@
 
 ``python scripts/train.py env=dcp-rss agent=maddpg agent.lr_actor=3e-4 seed=3``
 ``python scripts/train.py --multirun seed=0,1,2 agent=maddpg,maddpg-model``
-``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run bit for bit.
+``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run (bit for bit, where its agent can).
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from cfpos_envs.rendering import cdf_figure, new_figure
 from scripts import reports
 from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
 from scripts.settings import check_counts, plain
+from scripts.sweeps import exclusive
 
 CONFIG_FILE = "config.yaml"
 DEFAULT_STEPS = 30_000
+RESULTS_FILE = "results.json"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
 _FIGURE_EPISODES = 50
 
@@ -37,19 +40,25 @@ def main(config: DictConfig) -> None:
     overrides = plain(config.env, "id")
     env = make_env(config.env.id, num_envs=config.agent.num_envs, seed=config.seed, device=config.device, **overrides)
     agent = make_agent(config.agent.name, env, **plain(config.agent, "name"))
+    if int(os.environ.get("RANK", "0")) > 0:
+        # torchrun's first process alone writes; the others share its work.
+        agent.train(total_steps=config.total_steps, resume=config.resume, progress=False)
+        return
     # Whatever could be refused has been refused by now, so a wrong setting leaves no folder behind.
     reports.check_writable(folder)
     if config.resume is None:
         _refuse_used(folder)
         reports.write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
     print(f"writing to {folder}  (watch: tensorboard --logdir {folder})")
-    results = agent.train(
-        total_steps=config.total_steps,
-        log_dir=folder,
-        resume=config.resume,
-        figures=lambda step: figures(config, agent, step),
-        progress=True,
-    )
+    with exclusive(folder):
+        results = agent.train(
+            total_steps=config.total_steps,
+            log_dir=folder,
+            resume=config.resume,
+            figures=lambda step: figures(config, agent, step),
+            progress=True,
+        )
+        reports.write_json(folder / RESULTS_FILE, results)
     print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
     changed = [f"{key}={value}" for key, value in overrides_given().items() if key.startswith("env.")]
     command = ["python scripts/evaluate.py", f"env={config.env.id.removesuffix('-v0')}", *changed, f"policy=[{folder}]"]

@@ -62,7 +62,7 @@ def test_python_block_of_the_documentation_runs(block: str, tmp_path: Path) -> N
 
 
 def test_trainers_are_shown_in_few_lines_each() -> None:
-    assert {name.split("/")[1].split("-")[0] for name in TRAINERS} >= {"sb3", "torchrl", "agilerl"}
+    assert {name.split("/")[1].split("-")[0] for name in TRAINERS} >= {"sb3", "torchrl", "agilerl", "rllib"}
     for name, block in TRAINERS.items():
         assert len([line for line in block.splitlines() if line.strip()]) <= 40, name
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agents.settings import Settings, check_choice, check_switch, checked_number, checked_widths
+from agents.settings import Settings, check_choice, check_numbers, check_switch, checked_widths
 
 # name -> (lowest, highest) allowed value, both included
 _RANGES: dict[str, tuple[float, float]] = {
@@ -100,10 +100,7 @@ class Sb3Settings(Settings):
         for name in ("agent_id", "reward_normalisation"):
             check_switch(name, getattr(self, name))
         object.__setattr__(self, "hidden", checked_widths("hidden", self.hidden))
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name, None)
-            if value is not None or (hasattr(self, name) and name not in self.optional):
-                object.__setattr__(self, name, checked_number(name, value, low, high, name in _WHOLE))
+        check_numbers(self, _RANGES, _WHOLE, self.optional)
 
     @classmethod
     def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "ecc-strategies": "ecc_strategies",
     "ecc-cost": "ecc_cost",
     "ecc-munich": "ecc_munich",
+    "trainers": "trainers",
     "ris-snr": "ris_snr",
     "ris-clock": "ris_clock",
     "ris-slots": "ris_slots",

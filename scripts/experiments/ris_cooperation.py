@@ -16,7 +16,7 @@ from cfpos_envs.rendering import OKABE_ITO
 from cfpos_envs.ris_measurements import RisMeasurements
 from cfpos_envs.scenarios.ris.world import pair_information
 from scripts.experiments.common import Effort, Outcome, progress
-from scripts.experiments.ris_common import Trials, draw_trials, rms, trials_remark
+from scripts.experiments.ris_common import Trials, draw_trials, readable_log, rms, trials_remark
 
 SNR_DB = (-10.0, 0.0, 10.0, 20.0, 30.0)
 LINKS_M = (0.05, 0.005, 0.002)
@@ -77,9 +77,8 @@ def _curves(rows: list[dict[str, Any]]) -> Figure:
         snr_db = [row["snr_db"] for row in chosen]
         axes.plot(snr_db, [row["rmse_mm"] for row in chosen], "osv^DP"[index], color=colour, label=label, markersize=5)
         axes.plot(snr_db, [row["peb_mm"] for row in chosen], ":", color=colour)
-    axes.set(
-        xlabel="SNR [dB]", ylabel="position RMSE of both UEs [mm]", yscale="log", title=f"{_POLICY}; dotted: bound"
-    )
+    axes.set(xlabel="SNR [dB]", ylabel="position RMSE of both UEs [mm]", title=f"{_POLICY}; dotted: bound")
+    readable_log(axes)
     axes.grid(True, which="major", color="#E4E4E4")
     axes.legend(fontsize=8)
     return figure

@@ -46,10 +46,10 @@ def run(effort: Effort) -> Outcome:
     rows = []
     for label, group in groups.items():
         line = row(label, [results[key] for key in group])
-        clocks = [_clock_error_m(effort, policy) if label in AGENTS else None for policy in group.values()]
-        line["clock_median_m"] = float(np.mean(clocks)) if label in AGENTS else None
-        by_round = [results[key].rmse_by_round for key in group]
-        line["rmse_by_round_m"] = np.mean(by_round, axis=0).tolist() if by_round[0] is not None else None
+        played = label in AGENTS
+        line["clock_median_m"] = (
+            float(np.mean([_clock_error_m(effort, policy) for policy in group.values()])) if played else None
+        )
         rows.append(line)
     remark = f"{ENV_ID}: 2 UEs, arrays of the small preset, SNR 10 dB, chirps over ±8°; agents: {effort.seeds} seeds."
     with new_figure(7.5, 3.6) as (figure, axes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -16,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from agents import load_agent, make_agent
+from agents.registry import config_class
 from cfpos_envs import make_env
 
 if TYPE_CHECKING:
@@ -32,17 +34,20 @@ class Job:
         env_id: environment.
         seed: of environment and agent.
         env, agent: overrides.
+        name: which agent.
     """
 
     env_id: str
     seed: int
     env: Mapping[str, Any] = field(default_factory=dict)
     agent: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "maddpg"
 
     def file_name(self, effort: Effort) -> str:
         """Name of the kept policies: equal jobs of equal effort have equal names."""
         recipe = [self.env_id, self.seed, dict(self.env), dict(self.agent)]
         recipe += [effort.train_steps, effort.num_envs, dict(effort.small)]
+        recipe += [] if self.name == "maddpg" else [self.name]
         digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         return f"{self.env_id}-{digest[:16]}.pt"
 
@@ -54,8 +59,9 @@ def train(
     env: Mapping[str, Any] | None = None,
     agent: Mapping[str, Any] | None = None,
     log_dir: str | Path | None = None,
+    name: str = "maddpg",
 ) -> Any:
-    """One MADDPG agent, trained without labels on training sites; taken from ``effort.agents_folder`` if it is there.
+    """One agent, trained without labels on training sites; taken from ``effort.agents_folder`` if it is there.
 
     Args:
         env_id: environment.
@@ -65,30 +71,34 @@ def train(
         agent: overrides of the agent's settings.
         log_dir: where checkpoints and TensorBoard files go; None: a folder that is removed afterwards.
 
+        name: which agent.
+
     Returns:
         The agent with the selected weights.
     """
-    job = Job(env_id, seed, env or {}, agent or {})
+    job = Job(env_id, seed, env or {}, agent or {}, name)
     batched = make_env(env_id, num_envs=effort.num_envs, seed=seed, **effort.env(**job.env))
     kept = None if effort.agents_folder is None else Path(effort.agents_folder) / job.file_name(effort)
     if kept is not None and kept.exists() and log_dir is None:
         return load_agent(kept, batched)
     # Test drops are evaluated once, at the end, by the experiment itself.
+    known = {entry.name for entry in dataclasses.fields(config_class(name))}  # type: ignore[arg-type]
+    quick = {key: value for key, value in _QUICK_AGENT.items() if key in known}
     settings = {
         "seed": seed,
         "threads": 1,
         "evaluations": 10,
         "test_envs": 0,
-        **(_QUICK_AGENT if effort.is_quick else {}),
+        **(quick if effort.is_quick else {}),
         **job.agent,
     }
-    maddpg = make_agent("maddpg", batched, **settings)
+    learner = make_agent(name, batched, **settings)
     with tempfile.TemporaryDirectory() as scratch:
-        maddpg.train(total_steps=effort.train_steps, log_dir=log_dir or scratch, progress=False)
+        learner.train(total_steps=effort.train_steps, log_dir=log_dir or scratch, progress=False)
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        maddpg.save(kept)
-    return maddpg
+        learner.save(kept)
+    return learner
 
 
 def train_ahead(jobs: Sequence[Job], effort: Effort, description: str) -> None:
@@ -113,4 +123,4 @@ def train_ahead(jobs: Sequence[Job], effort: Effort, description: str) -> None:
 
 def _train_and_keep(job: Job, effort: Effort) -> None:
     torch.set_num_threads(1)
-    train(job.env_id, effort, job.seed, job.env, job.agent)
+    train(job.env_id, effort, job.seed, job.env, job.agent, name=job.name)

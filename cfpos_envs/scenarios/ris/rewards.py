@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.ris.modes import BS_MODES, UE_MODES, correlate, focus_delay, steering
+from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, correlate, focus_delay, steering
 
 # Relative to a path's own energy: paths that coincide are fitted as one.
 _RIDGE = 1e-5
@@ -42,10 +42,11 @@ def explained_share(sizes: Sequence[int], slopes: Sequence[float], received: Ten
 
 
 def path_shares(sizes: Sequence[int], slopes: Sequence[float], received: Tensor, parameters: Tensor) -> Tensor:
-    """Share of what arrives from every path's direction of departure that the path explains, in [0, 1].
+    """Share of what belongs to every path by its departure that the path explains, in [0, 1].
 
-    The base station's array separates the paths: what it sends towards a surface is judged by that surface's path,
-    what is orthogonal to all surfaces by the line of sight. So a weak path counts as much as a strong one.
+    The base station's array separates the paths: what passes a filter towards a surface that is blind to all other
+    hypothesised departures is judged by that surface's path, what is orthogonal to all surfaces by the line of sight.
+    So a weak path counts as much as a strong one.
 
     Args:
         sizes, slopes, received, parameters: see ``explained_share``.
@@ -55,25 +56,24 @@ def path_shares(sizes: Sequence[int], slopes: Sequence[float], received: Tensor,
     """
     vectors = steering(sizes, slopes, parameters)
     ue, bs = ((vectors[a].unsqueeze(-1) * vectors[b].unsqueeze(-2)).flatten(-2) for a, b in (UE_MODES, BS_MODES))
-    known = bs[..., 1:, :].mT
-    away = orthogonal_part(known, bs[..., :1, :].mT)
-    # Filters towards every path's departure: orthogonal to all surfaces for the line of sight.
-    filters = torch.cat((away, known), dim=-1)
+    departures = bs.mT
+    # Every column passes its own departure and no other one.
+    filters = departures @ _solved(departures, torch.eye(bs.shape[-2], dtype=bs.dtype, device=bs.device))
     filters = filters / torch.linalg.vector_norm(filters, dim=-2, keepdim=True).clamp(min=1e-6)
-    at_delay = focus_delay(received, vectors[4])
+    at_delay = focus_delay(received, vectors[DELAY_MODE])
     matched = torch.einsum("...lub,...bl,...lu->...l", at_delay, filters.conj(), ue.conj())
-    block = received.flatten(-5, -4).flatten(-3, -2).detach()
-    beams = torch.einsum("...ubn,...br->...run", block, known.conj() / known.shape[-2] ** 0.5)
+    block = received.flatten(-5, -4).flatten(-3, -2)
+    beams = torch.einsum("...ubn,...br->...run", block, filters[..., 1:].conj())
     towards = beams.abs().square().sum(dim=(-2, -1))
-    rest = block.abs().square().sum(dim=(-3, -2, -1)) - _energy_in_span(block, known)
+    rest = block.abs().square().sum(dim=(-3, -2, -1)) - _energy_in_span(block, departures[..., 1:])
     energy = torch.cat((rest.unsqueeze(-1), towards), dim=-1).clamp(min=1e-12)
-    norm = ue.shape[-1] * vectors[4].shape[-1]
+    norm = ue.shape[-1] * vectors[DELAY_MODE].shape[-1]
     return (matched.abs().square() / (energy * norm)).clamp(0.0, 1.0)
 
 
 def orthogonal_part(columns: Tensor, vectors: Tensor) -> Tensor:
     """What of ``vectors`` [..., n, k] lies outside the span of ``columns`` [..., n, r]."""
-    return vectors - columns @ _coordinates(columns, vectors)
+    return vectors - columns @ _solved(columns, columns.mH @ vectors)
 
 
 def log_error(position_m: Tensor, true_position_m: Tensor) -> Tensor:
@@ -82,14 +82,15 @@ def log_error(position_m: Tensor, true_position_m: Tensor) -> Tensor:
     return -torch.log(error + _NEAREST_M)
 
 
-def _coordinates(columns: Tensor, vectors: Tensor) -> Tensor:
+def _solved(columns: Tensor, right: Tensor) -> Tensor:
+    """(C^H C)^-1 right, with the ridge where columns coincide."""
     gram = columns.mH @ columns
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + _RIDGE * columns.shape[-2] * eye, columns.mH @ vectors)
+    return torch.linalg.solve(gram + _RIDGE * columns.shape[-2] * eye, right)
 
 
 def _energy_in_span(block: Tensor, columns: Tensor) -> Tensor:
     """Energy [...] of a block [..., U, B, N] in the span of columns [..., B, r] of the base station's side."""
     flat = block.movedim(-2, -3).flatten(-2)
-    inside = columns @ _coordinates(columns, flat)
+    inside = columns @ _solved(columns, columns.mH @ flat)
     return (inside.conj() * flat).real.sum(dim=(-2, -1))

@@ -1,0 +1,1 @@
+"""PPO of RLlib behind the interface of our agents; needs the extra ``ray``."""

@@ -1,0 +1,112 @@
+"""Settings of the RLlib agent; importing this module needs no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agents.settings import Settings, check_numbers, checked_widths
+
+# name -> (lowest, highest) allowed value, both included
+_RANGES: dict[str, tuple[float, float]] = {
+    "num_envs": (1, math.inf),
+    "env_runners": (0, math.inf),
+    "learning_rate": (0, 1),
+    "gamma": (0, 1),
+    "n_steps": (1, math.inf),
+    "minibatch_size": (1, math.inf),
+    "n_epochs": (1, math.inf),
+    "gae_lambda": (0, 1),
+    "clip_range": (0, math.inf),
+    "ent_coef": (0, math.inf),
+    "vf_coef": (0, math.inf),
+    "max_grad_norm": (0, math.inf),
+    "evaluations": (0, math.inf),
+    "validation_envs": (0, math.inf),
+    "test_envs": (0, math.inf),
+    "checkpoint_every": (1, math.inf),
+    "seed": (-math.inf, math.inf),
+    "threads": (1, math.inf),
+}
+_WHOLE = frozenset(
+    ("num_envs", "env_runners", "n_steps", "minibatch_size", "n_epochs", "evaluations", "validation_envs", "test_envs")
+    + ("checkpoint_every", "seed", "threads")
+)
+
+
+@dataclass(frozen=True)
+class RllibPpoSettings(Settings):
+    """Proximal policy optimisation (Schulman et al. 2017) of RLlib, one policy shared by all agents.
+
+    Attributes:
+        num_envs: parallel episodes, shared evenly among the processes that play.
+        env_runners: processes that play, on any node of the Ray cluster; 0: the training process itself.
+        address: Ray cluster to connect to (``auto``, ``ray://HOST:10001``); None: the one that this process is
+            connected to, else one that is started here and stopped after the run.
+        hidden: widths of the hidden layers of policy and value.
+        learning_rate: Adam's learning rate.
+        gamma: discount.
+        n_steps: rounds played between two updates.
+        minibatch_size: rows in one gradient step, at most num_envs x n_steps.
+        n_epochs: passes over the rows of one update.
+        gae_lambda: trade of bias for variance in the advantages.
+        clip_range: largest change of the policy's probability ratio that is still rewarded.
+        ent_coef: weight of the entropy.
+        vf_coef: weight of the value's error.
+        max_grad_norm: largest gradient norm.
+        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
+        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
+        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
+        checkpoint_every: environment steps between two checkpoints.
+        seed: of weights, exploration and the environments.
+        device: torch device of the learner.
+        threads: torch threads during training; None leaves torch's setting.
+
+    Raises:
+        ValueError: a value outside its range, named with the range, or episodes that cannot be shared evenly.
+    """
+
+    title: ClassVar[str] = "RLlib PPO"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "default": {},
+        # Actions act in the same round: nothing to discount.
+        "entity": {"gamma": 0.0},
+    }
+
+    num_envs: int = 16
+    env_runners: int = 0
+    address: str | None = None
+    hidden: tuple[int, ...] = (64, 64)
+    learning_rate: float = 1e-3
+    gamma: float = 0.95
+    n_steps: int = 12
+    minibatch_size: int = 192
+    n_epochs: int = 4
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    ent_coef: float = 0.0
+    vf_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    evaluations: int = 20
+    validation_envs: int = 64
+    test_envs: int = 32
+    checkpoint_every: int = 20_000
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", checked_widths("hidden", self.hidden))
+        check_numbers(self, _RANGES, _WHOLE, ("threads",))
+        if self.num_envs % max(self.env_runners, 1):
+            raise ValueError(
+                f"num_envs={self.num_envs} cannot be shared evenly by env_runners={self.env_runners}; "
+                "choose a multiple of env_runners."
+            )
+
+    @classmethod
+    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The preset ``entity`` where the environment has entities, ``default`` elsewhere."""
+        return cls.presets["default" if getattr(env, "entities", None) is None else "entity"]

@@ -1,0 +1,149 @@
+"""Runs of a sweep: each in a process of its own, kept when finished, gone on with when not, reported when it died.
+
+Whatever launcher distributes the runs, a run that crashes or is killed takes nobody with it, and a sweep that is given
+the same folder again (``hydra.sweep.dir``) does only what is still missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from scripts.reports import write_json
+
+STATUS = "run.json"
+OUTPUT = "output.log"
+LOCK = ".lock"
+INTERRUPTED = 130
+_PATIENCE_S = 5.0
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+class SweepReport(Callback):
+    """Notes where the sweep of this process writes, so that it can be reported at the end.
+
+    Attributes:
+        folder: of the sweep; None: none was begun.
+    """
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hydra begins a sweep."""
+        type(self).folder = Path(str(config.hydra.sweep.dir)).absolute()
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Nobody else writes into ``folder`` meanwhile. A process that dies lets go.
+
+    Raises:
+        ValueError: somebody else does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a", encoding="ascii") as file:
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ValueError(f"another run is writing to {folder}; choose another folder") from None
+                time.sleep(0.2)
+        yield
+
+
+def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
+    """One run of a sweep in a process of its own; what becomes of it stands in ``run.json``.
+
+    Args:
+        script: the command.
+        overrides: its settings.
+        folder: where it writes. A finished run of the same settings is kept, one that was begun goes on.
+        cwd: where the command was called.
+        quiet: write what it prints to ``output.log`` instead of showing it.
+
+    Raises:
+        ValueError: the folder holds a run of other settings.
+        KeyboardInterrupt: it was interrupted.
+    """
+    known = status(folder)
+    if known is not None and known["overrides"] != list(overrides):
+        raise ValueError(
+            f"{folder} holds a run with {' '.join(known['overrides'])}, not with {' '.join(overrides)}; "
+            "choose another hydra.sweep.dir"
+        )
+    if known is not None and known["status"] == "finished":
+        return
+    if known is not None and (folder / "last.pt").exists():
+        arguments = [f"resume={folder}"]
+    else:
+        arguments = [*overrides, f"hydra.run.dir={folder}"]
+    told = {"overrides": list(overrides), "status": "running", "reason": None}
+    write_json(folder / STATUS, told)
+    with open(folder / OUTPUT, "a", encoding="utf-8") if quiet else contextlib.nullcontext() as output:
+        code = subprocess.run(
+            [sys.executable, str(script), *arguments],
+            cwd=cwd,
+            stdout=output,
+            stderr=output,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            check=False,
+        ).returncode
+    if code in (INTERRUPTED, -signal.SIGINT):
+        raise KeyboardInterrupt(f"stopped; the same command with hydra.sweep.dir={folder.parent} goes on")
+    if code == 0:
+        write_json(folder / STATUS, {**told, "status": "finished"})
+        return
+    reason = _reason(code, folder / OUTPUT if quiet else None)
+    write_json(folder / STATUS, {**told, "status": "failed", "reason": reason})
+    print(f"failed: {' '.join(overrides)}: {reason} ({folder})", file=sys.stderr)
+
+
+def status(folder: Path) -> dict[str, Any] | None:
+    """What is known of the run in a folder of a sweep; None: nothing."""
+    path = folder / STATUS
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def unfinished(sweep: Path) -> list[str]:
+    """A line for every run of a sweep that has not finished: its settings and what happened."""
+    lines = []
+    for path in sorted(sweep.rglob(STATUS)):
+        told = status(path.parent)
+        if told is not None and told["status"] != "finished":
+            what = told["reason"] or "its worker died"
+            lines.append(f"{' '.join(told['overrides'])}: {what} ({path.parent})")
+    return lines
+
+
+def _reason(code: int, output: Path | None) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = [] if output is None else output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {code}"
+
+
+def _die_with_parent() -> None:
+    # Else a training would go on, and write, after a lost node's work has been given to another.
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
