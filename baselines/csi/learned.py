@@ -58,9 +58,7 @@ class LearnedOptions:
     def fit_config(self) -> FitConfig:
         """The training loop's settings."""
         samples = self.train_steps * self.batch_size
-        return FitConfig(
-            samples=samples, batch_size=self.batch_size, lr=self.lr, precision="float32", evaluations=0, seed=self.seed
-        )
+        return FitConfig(samples=samples, batch_size=self.batch_size, lr=self.lr, evaluations=0, seed=self.seed)
 
 
 class LearnedCsi(CsiEstimator):
@@ -175,7 +173,12 @@ class LearnedCsi(CsiEstimator):
         differs = same_network(system, of.system)
         if differs:
             raise ValueError(f"{self.name} was trained with {differs}; train it on this network")
-        position: Tensor = self._network.predict(self.inputs(csi, valid, system))
+        return self.predict(self.inputs(csi, valid, system))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "S 3"]:
+        """Positions in metres of what ``inputs`` made, by a network that has learned."""
+        position: Tensor = self._network.predict(batch)
         return position
 
     def _known_system(self) -> CsiSystem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.config import EccConfig, EccFastConfig
-from agents.ecc.data import Pool
+from agents.ecc.data import Batch, Pool, joined
 from agents.ecc.inputs import batch_of, network_shape
 from agents.ecc.network import EccNetwork
 from agents.ecc.supervised import fit, predictions_m
+from baselines import make_policy
 from cfpos_envs.csi_measurements import CsiMeasurements
 from cfpos_envs.raytracing.source import RaytracedSource
 from cfpos_envs.registry import make_scenario
@@ -84,17 +85,31 @@ class TracedData:
         taken = self.world.measure(streams, users, torch.zeros(len(index), 1, 3))
         return taken.csi[:, 0], taken.valid[:, 0], users.position_m
 
-    def measured(self, split: str, inputs: tuple[str, ...] = tuple(INPUTS), limit: int | None = None) -> Measured:
-        """All users of a split."""
+    def measured(self, split: str, inputs: Sequence[str], limit: int | None = None) -> Measured:
+        """All users of a split.
+
+        Args:
+            split: ``train`` or ``test``.
+            inputs: labels of ``INPUTS`` or names of learned policies, whose own inputs are taken.
+            limit: users at most.
+        """
+        makers = {name: self._maker(name) for name in inputs}
         parts: dict[str, list[Pool]] = {name: [] for name in inputs}
         for index in progress(self.chunks(split, limit), f"measuring {split}"):
             csi, valid, position = self.csi(split, index)
-            for name in inputs:
-                batch = batch_of(csi, valid, EccFastConfig(**INPUTS[name]), self.system)
+            for name, make in makers.items():
+                batch = make(csi, valid)
                 parts[name].append(Pool(batch.features.half(), batch.log_gain, batch.valid, position))
-        pools = {name: _joined(pieces) for name, pieces in parts.items()}
+        pools = {name: joined(pieces) for name, pieces in parts.items()}
         count = len(next(iter(pools.values())))
         return Measured(pools, self.source.line_of_sight(self.source.users(split))[:count])
+
+    def _maker(self, name: str) -> Callable[[Tensor, Tensor], Batch]:
+        if name in INPUTS:
+            config = EccFastConfig(**INPUTS[name])
+            return lambda csi, valid: batch_of(csi, valid, config, self.system)
+        policy: Any = make_policy(name)
+        return lambda csi, valid: policy.inputs(csi, valid, self.system)
 
     def measurements(self, split: str, index: Tensor) -> CsiMeasurements:
         """Some users as estimators take them, one per episode."""
@@ -146,6 +161,14 @@ def train_network(config: EccConfig, data: TracedData, train: Pool, test: Pool, 
     return Trained(errors, result.curve, float(bits), seconds + result.cpu_seconds)
 
 
+def train_policy(policy: Any, train: Pool, test: Pool) -> Trained:
+    """A learned policy made without an environment, trained on pools of its inputs."""
+    policy.train_on(train)
+    parts = torch.arange(len(test)).split(_CHUNK)
+    position = torch.cat([policy.predict(test.batch(index)) for index in parts])
+    return Trained(errors_of(position, test.position_m), [], float(policy.fronthaul_bits), policy.train_cpu_s)
+
+
 def errors_of(position_m: Tensor, truth_m: Tensor) -> np.ndarray:
     """[U] three-dimensional errors (36), metres."""
     distances: np.ndarray = (position_m - truth_m).norm(dim=-1).numpy()
@@ -182,7 +205,3 @@ def kept(folder: str | None, name: str, make: Callable[[], Trained]) -> Trained:
     content = json.loads(path.read_text(encoding="utf-8"))
     curve = [(int(seen), float(error)) for seen, error in content["curve"]]
     return Trained(np.array(content["errors_m"]), curve, content["bits"], content["cpu_s"])
-
-
-def _joined(pieces: list[Pool]) -> Pool:
-    return Pool(**{name: torch.cat([getattr(p, name) for p in pieces]) for name in Pool.__dataclass_fields__})

@@ -22,10 +22,20 @@ from baselines import make_policy
 from cfpos_envs import make_env
 from cfpos_envs.rendering import OKABE_ITO
 from scripts.experiments.common import Effort, Outcome
-from scripts.experiments.ecc_data import ENV_ID, INPUTS, TracedData, Trained, kept, located, train_network
+from scripts.experiments.ecc_data import (
+    ENV_ID,
+    INPUTS,
+    Measured,
+    TracedData,
+    Trained,
+    kept,
+    located,
+    train_network,
+    train_policy,
+)
 
 CLOCK_OFFSET_NS = 100.0
-_MAIN, _SHORT, _SLOW = 800_000, 120_000, 20_000
+_LONGEST, _LONG, _SHORT, _SLOW = 2_400_000, 800_000, 120_000, 20_000
 _QUICK_SAMPLES = 512
 _SEGNET: dict[str, Any] = {"encoder": "segnet", "fusion": "cma", "fusion_hidden": 128, "loss": "distance"}
 
@@ -59,21 +69,22 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Everything that is trained, what matters most first."""
-    yield Case("ECC", "ecc-fast, d_z 4, Q 4, trained longest", _MAIN)
+    """Everything of ECC that is trained, what matters most first."""
+    yield Case("ECC", "ecc-fast, 800 000 snapshots seen", _LONG)
     yield Case("features", "ecc-fast, acf", _SHORT)
     for name in ("stabilised", "amplitude", "cov", "stabilised per slot"):
         yield Case("features", f"ecc-fast, {name}", _SHORT, inputs=name)
     for bits in (10, 8, 6, 2, 0):
         label = f"ecc-fast, Q {bits}" if bits else "ecc-fast, not quantised"
         yield Case("payload", label, _SHORT, changes={"bits": bits})
-    for strategy in ("scratch", "local-joint", "local-split", "raw"):
-        yield Case("strategy", f"ecc (acf), {strategy}", _SLOW, changes={**_SEGNET, "strategy": strategy})
-    for users in (2250, 4500, 9000):
-        yield Case("positions", f"ecc-fast, {users} positions", _SHORT, users=users)
     for width, bits in ((1, 1), (1, 2), (32, 4), (32, 10)):
         changes = {"latent_width": width, "bits": bits}
         yield Case("payload", f"ecc-fast, d_z {width}, Q {bits}", _SHORT, changes=changes)
+    for users in (2250, 4500, 9000):
+        yield Case("positions", f"ecc-fast, {users} positions", _SHORT, users=users)
+    yield Case("ECC", "ecc-fast, 2 400 000 snapshots seen", _LONGEST)
+    for strategy in ("scratch", "local-joint", "local-split", "raw"):
+        yield Case("strategy", f"ecc (acf), {strategy}", _SLOW, changes={**_SEGNET, "strategy": strategy})
     paper = {**_SEGNET, "strategy": "local-joint", "loss": "wmse"}
     yield Case("strategy", "ecc, the paper's preprocessing and loss", _SLOW, inputs="stabilised", changes=paper)
     offset = {"clock_offset_ns": CLOCK_OFFSET_NS}
@@ -84,35 +95,38 @@ BASELINES: dict[str, dict[str, Any]] = {
     "csi-knn": {"references": 18_432},
     "music": {},
     "csi-scalar-q": {"train_steps": 470},
-    "transformer": {"train_steps": 470},
     "mfcnet": {"train_steps": 470},
+    "transformer": {"train_steps": 470},
     "adcpm": {"train_steps": 80},
 }
+_LEARNED = ("csi-scalar-q", "mfcnet", "transformer", "adcpm")
 
 
 def run(effort: Effort) -> Outcome:
     """Train all of ``cases`` and the learned baselines, everything on the same held-out users."""
     dataset = _dataset(effort)
-    plain = TracedData(dataset)
-    lit = plain.source.line_of_sight(plain.source.users("test")).sum(dim=1)
+    measured = _Measured(dataset, effort.is_quick)
+    source = measured.plain.source
+    lit = source.line_of_sight(source.users("test")).sum(dim=1)
     runs: dict[str, tuple[str, Trained]] = {}
-    measured: dict[str, Any] = {}
     last = 2 if effort.is_quick else None
     todo = list(itertools.islice(cases(), last))
-    first = [case for case in todo if case.group in ("ECC", "features")]
-    remarks = _remarks(plain)
+    first = [case for case in todo if case.group == "features" or case.samples == _LONG]
+    remarks = _remarks(measured.plain)
     try:
         for case in first:
-            runs[case.label] = case.group, _trained(case, effort, plain, dataset, measured)
+            runs[case.label] = case.group, _trained(case, effort, measured)
         for name in itertools.islice(BASELINES, last):
-            runs[name] = "baseline", _baseline(name, effort, plain, dataset)
-        for case in todo[len(first) :]:
-            runs[case.label] = case.group, _trained(case, effort, plain, dataset, measured)
+            runs[name] = "baseline", _baseline(name, effort, measured)
+        for case in todo:
+            if case not in first:
+                runs[case.label] = case.group, _trained(case, effort, measured)
     except KeyboardInterrupt:
         if not runs:
             raise
         remarks.append(f"Stopped early: {len(runs)} of {len(todo) + len(BASELINES)} rows.")
-    ordered = dict(sorted(runs.items(), key=lambda item: item[1][0] == "baseline"))
+    groups = ("ECC", "baseline", "features", "payload", "positions", "strategy", "clock")
+    ordered = dict(sorted(runs.items(), key=lambda item: groups.index(item[1][0])))
     rows = [_row(group, label, trained, lit) for label, (group, trained) in ordered.items()]
     return Outcome(rows, _figure(ordered, lit), remarks)
 
@@ -123,34 +137,50 @@ def _dataset(effort: Effort) -> str:
     return str(Path(effort.agents_folder).parent / "munich")
 
 
-def _trained(case: Case, effort: Effort, plain: TracedData, dataset: str, measured: dict[str, Any]) -> Trained:
+def _trained(case: Case, effort: Effort, measured: _Measured) -> Trained:
     samples = _QUICK_SAMPLES if effort.is_quick else case.samples
     name = "".join(letter if letter.isalnum() else "-" for letter in case.label)
 
     def make() -> Trained:
-        # One at a time in memory: all features of the plain environment, or of the one with other clocks.
-        key = str(dict(case.env))
-        if key not in measured:
-            measured.clear()
-            data = TracedData(dataset, **case.env) if case.env else plain
-            inputs = ("acf",) if case.env or effort.is_quick else tuple(INPUTS)
-            measured[key] = data, data.measured("train", inputs), data.measured("test", inputs)
-        data, train, test = measured[key]
+        data, train, test = measured.of(case.env)
         train = train if case.users is None else train.first(case.users)
         return train_network(case.config(samples), data, train.pools[case.inputs], test.pools[case.inputs], samples)
 
     return kept(effort.agents_folder, name, make)
 
 
-def _baseline(name: str, effort: Effort, data: TracedData, dataset: str) -> Trained:
+def _baseline(name: str, effort: Effort, measured: _Measured) -> Trained:
     options = {"references": 256} if effort.is_quick and name == "csi-knn" else BASELINES[name]
 
     def make() -> Trained:
-        policy: Any = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=dataset), **options)
-        errors = located(policy, data, "test")
-        return Trained(errors, [], float(policy.fronthaul_bits), getattr(policy, "train_cpu_s", 0.0))
+        if name in _LEARNED:
+            data, train, test = measured.of({})
+            policy: Any = make_policy(name, **options)
+            policy.system = data.system
+            return train_policy(policy, train.pools[name], test.pools[name])
+        policy = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=measured.dataset), **options)
+        return Trained(located(policy, measured.plain, "test"), [], float(policy.fronthaul_bits), 0.0)
 
     return kept(effort.agents_folder, name, make)
+
+
+class _Measured:
+    """Pools of the plain environment and of the one with other clocks, one of them in memory at a time."""
+
+    def __init__(self, dataset: str, quick: bool) -> None:
+        self.dataset, self.quick = dataset, quick
+        self.plain = TracedData(dataset)
+        self._key: str | None = None
+        self._found: tuple[TracedData, Measured, Measured]
+
+    def of(self, env: Mapping[str, Any]) -> tuple[TracedData, Measured, Measured]:
+        """Data, training and held-out users under environment overrides."""
+        if self._key != str(dict(env)):
+            data = TracedData(self.dataset, **env) if env else self.plain
+            inputs = ("acf",) if env or self.quick else (*INPUTS, *_LEARNED)
+            self._found = data, data.measured("train", inputs), data.measured("test", inputs)
+            self._key = str(dict(env))
+        return self._found
 
 
 def _row(group: str, label: str, trained: Trained, lit: Tensor) -> dict[str, Any]:
