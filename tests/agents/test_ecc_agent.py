@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,6 @@ from agents import load_agent, make_agent
 from agents.checkpoints import BEST, LAST, read_checkpoint
 from agents.ecc.agent import Ecc
 from agents.ecc.bitstream import BitstreamError, messages_from_bytes
-from agents.ecc.config import EccConfig
 from agents.ecc.weights import list_weights, weights
 from cfpos_envs import evaluate, make_env
 
@@ -196,17 +199,14 @@ def test_trained_networks_come_along_and_are_good(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_step_of_the_paper_preset_runs_compiled_in_mixed_precision() -> None:
-    env = make_env(ENV_ID, num_envs=2, seed=0, num_slots=2)
-    sizes = {"channels": (8, 8), "latent_width": 8, "fusion_size": 16, "fusion_hidden": 16, "heads": 2}
-    config = EccConfig.preset(
-        "paper", precision="bfloat16", pool=256, validation=32, samples=640, local_samples=320, batch_size=32,
-        evaluations=1, **sizes,
-    )  # fmt: skip
-    assert config.compile
-    assert config.slots == 0
-    agent = Ecc(env, config)
-    found = agent.train(progress=False)
-    assert agent.fronthaul_bits == 1 + 32 + 24 * 8 * 10
-    # 23.8 m is what the best constant errs by; a few steps do not get far below, but a broken one gets above.
-    assert found["mean_m"] < 26
+def test_the_paper_preset_trains_compiled_in_mixed_precision() -> None:
+    """In a process of its own: the checks of array shapes in this one cannot look into compiled code."""
+    script = Path(__file__).parent / "ecc_compiled.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script)], check=True, env=environment, timeout=600, capture_output=True, text=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["bits"] == 1 + 32 + 24 * 8 * 10
+    # The best constant errs by 24 m; forty steps get a little below it, and what is broken stays above.
+    assert found["mean_m"] < 23
