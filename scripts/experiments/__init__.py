@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "toa-clocks": "toa_clocks",
     "toa-waveforms": "toa_waveforms",
     "ecc-game": "ecc_game",
+    "ecc-trained": "ecc_trained",
     "ecc-rate": "ecc_rate",
     "ecc-robust": "ecc_robust",
     "ecc-strategies": "ecc_strategies",
