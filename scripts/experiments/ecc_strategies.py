@@ -12,7 +12,7 @@ from cfpos_envs.rendering import OKABE_ITO
 from scripts.experiments import ecc_common as ecc
 from scripts.experiments.common import Effort, Outcome, progress
 
-SAMPLES, LOCAL_SAMPLES, POOL = 25_600, 10_240, 15_000
+SAMPLES, LOCAL_SAMPLES, POOL = 20_480, 7_680, 10_000
 VARIANTS: dict[str, dict[str, Any]] = {
     "scratch": {"strategy": "scratch"},
     "local-split": {"strategy": "local-split"},
