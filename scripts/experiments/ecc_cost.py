@@ -97,7 +97,7 @@ def training_rate(network: EccNetwork, batch: Batch, size: int, effort: Effort) 
         effort: two steps in quick mode.
     """
     pool = Pool(batch.features.half(), batch.log_gain, batch.valid, batch.position_m)
-    settings = {"batch_size": size, "evaluations": 0, "precision": network.config.precision}
+    settings: dict[str, Any] = {"batch_size": size, "evaluations": 0, "precision": network.config.precision}
     # The first steps choose their routines and are not counted.
     fit(network, pool, FitConfig(samples=2 * size, **settings), progress=False)
     steps = 2 if effort.is_quick else max(2, min(200, int(_SECONDS * 4e9 / (size * network_work(network)))))
