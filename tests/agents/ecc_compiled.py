@@ -14,7 +14,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     config = EccConfig.preset(
         "paper", precision="bfloat16", pool=256, validation=32, samples=1280, batch_size=32,
-        evaluations=1, channels=(4,), strategy="scratch", latent_width=8, fusion_size=16, fusion_hidden=16, heads=2, lr=1e-2,
+        evaluations=1, channels=(4,), strategy="scratch", latent_width=8, fusion_size=16, fusion_hidden=16, heads=2,
+        lr=1e-2,
     )  # fmt: skip
     assert config.compile
     assert config.slots == 0
