@@ -8,9 +8,10 @@ BENCHMARK_ARGS ?= --out outputs/benchmark.json
 # One arithmetic thread per process: the networks are small and the tests already run in parallel.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help venv demo explorer test slow lint types docs check benchmark clean
+.PHONY: help venv demo ecc-demo explorer test slow lint types docs check benchmark clean
 help:
 	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 10 minutes, most of it once)"
+	@echo "make ecc-demo   install, train CSI positioning over a thin fronthaul, compare it with every baseline"
 	@echo "make explorer   write outputs/explorer.html: bounds of arrival times to play with in a browser"
 	@echo "make test   all tests      make slow   the tests that train for minutes"
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
@@ -28,6 +29,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: venv
 	$(BIN)/python scripts/demo.py $(DEMO_ARGS)
+
+ecc-demo: venv
+	$(BIN)/python scripts/ecc_demo.py $(DEMO_ARGS)
 
 explorer: venv
 	$(BIN)/python scripts/explorer.py --out outputs/explorer.html

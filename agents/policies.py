@@ -31,6 +31,7 @@ class MaddpgPolicies(Agent):
 
     Attributes:
         name: ``maddpg``.
+        decentralised: every action is made of one agent's own observation; only actions cross a fronthaul.
         env: the batched environment it trains on.
         config: settings.
         steps_trained: environment steps behind the present policies.
@@ -40,6 +41,7 @@ class MaddpgPolicies(Agent):
     """
 
     name = "maddpg"
+    decentralised = True
     config_class = MaddpgConfig
     remedy = "lower lr_actor and lr_critic or set grad_clip and reward_clip"
 

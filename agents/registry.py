@@ -89,6 +89,8 @@ def _imported(path: str) -> Any:
 
 
 register_agent("maddpg", "agents.maddpg:Maddpg", "agents.config:MaddpgConfig")
+register_agent("ecc", "agents.ecc.agent:Ecc", "agents.ecc.config:EccConfig")
+register_agent("ecc-fast", "agents.ecc.agent:EccFast", "agents.ecc.config:EccFastConfig")
 register_agent("sb3-ppo", "agents.sb3.agent:Sb3Ppo", "agents.sb3.settings:PpoSettings")
 register_agent("sb3-sac", "agents.sb3.agent:Sb3Sac", "agents.sb3.settings:SacSettings")
 register_agent("sb3-td3", "agents.sb3.agent:Sb3Td3", "agents.sb3.settings:Td3Settings")

@@ -30,6 +30,11 @@ _paths: dict[str, str] = {
     "toa-nlos-drop": "baselines.timing.nlos:ToaNlosDrop",
     "toa-oracle": "baselines.timing.nlos:ToaOracle",
     "joint-cp": "baselines.timing.joint:JointCp",
+    "transformer": "baselines.csi.networks:Transformer",
+    "adcpm": "baselines.csi.networks:Adcpm",
+    "mfcnet": "baselines.csi.networks:MfcNet",
+    "csi-knn": "baselines.csi.knn:CsiKnn",
+    "csi-scalar-q": "baselines.csi.networks:CsiScalarQ",
     "ris-wls": "baselines.ris.policies:RisWls",
     "ris-wls-paper": "baselines.ris.policies:RisWlsPaper",
     "ris-ls": "baselines.ris.policies:RisLs",
@@ -38,6 +43,10 @@ _paths: dict[str, str] = {
     "ris-svd": "baselines.ris_phase:RisSvd",
     "ris-chirp": "baselines.ris_phase:RisChirp",
     "ris-random-phases": "baselines.ris_phase:RisRandomPhases",
+}
+# Names that mean another class where the environment is of another family: (name, family) -> class.
+_family_paths: dict[tuple[str, str], str] = {
+    ("music", "csi"): "baselines.csi.music:Music3d",
 }
 
 
@@ -77,13 +86,13 @@ def make_policy(name: str, env: Any = None, **options: Any) -> Policy:
         ValueError: unknown name or option (nearest matches and valid ones are listed), a value out of range, or an
             environment of a family that the policy cannot play.
     """
-    policy_class = _load(name)
-    check_options(name, policy_class.options_class, options)
-    chosen = policy_class.options_class(**options)
     if isinstance(env, str):
         from cfpos_envs import make_env
 
         env = make_env(env)
+    policy_class = _load(name, _family(env))
+    check_options(name, policy_class.options_class, options)
+    chosen = policy_class.options_class(**options)
     _check_family(name, env)
     return policy_class(env, chosen)
 
@@ -94,11 +103,16 @@ def policy_families(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: unknown name.
     """
-    return getattr(_load(name), "families", ())
+    families: tuple[str, ...] = getattr(_load(name), "families", ())
+    return families + tuple(family for other, family in _family_paths if other == name)
+
+
+def _family(env: Any) -> str:
+    return str(getattr(getattr(env, "scenario", None), "family", ""))
 
 
 def _check_family(name: str, env: Any) -> None:
-    family = getattr(getattr(env, "scenario", None), "family", "")
+    family = _family(env)
     accepted = policy_families(name)
     if not family or not accepted or family in accepted:
         return
@@ -109,12 +123,12 @@ def _check_family(name: str, env: Any) -> None:
     )
 
 
-def _load(name: str) -> type[Policy]:
+def _load(name: str, family: str = "") -> type[Policy]:
     if name not in _paths:
         near = difflib.get_close_matches(str(name), list_policies(), n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise ValueError(f"unknown policy {name!r}{hint} Registered: {', '.join(list_policies())}")
-    module, _, class_name = _paths[name].partition(":")
+    module, _, class_name = _family_paths.get((name, family), _paths[name]).partition(":")
     policy_class: type[Policy] = getattr(importlib.import_module(module), class_name)
     return policy_class
 

@@ -67,6 +67,8 @@ def evaluate_many(
         raise ValueError(f"episodes is {episodes!r}; it must be an integer of at least 1")
     env_id, scenario = _test_scenario(env, overrides)
     runners = [_runner(policy) for policy in policies]
+    # Before anything is played: a policy beyond the scenario's budget is refused here.
+    sent_bits = [float(scenario.counted_bits(policy)) for policy in policies]
     tallies = [_Tally() for _ in policies]
     bounds: list[np.ndarray] = []
     sites: list[np.ndarray] = []
@@ -85,9 +87,11 @@ def evaluate_many(
         "seed": seed,
         "bounds": np.concatenate(bounds) if bounds else None,
         "sites": np.concatenate(sites) if sites else None,
-        "fronthaul_bits": float(scenario.fronthaul_bits()),
     }
-    return [tally.result(_name(policy), shared) for policy, tally in zip(policies, tallies)]
+    return [
+        tally.result(_name(policy), {**shared, "fronthaul_bits": sent})
+        for policy, tally, sent in zip(policies, tallies, sent_bits)
+    ]
 
 
 @dataclass

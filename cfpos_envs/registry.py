@@ -81,13 +81,29 @@ def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: A
     Raises:
         ValueError: unknown id, unknown or invalid override, device that is not there.
     """
-    entry = _find(id)
-    module, _, name = entry.scenario_class_path.partition(":")
-    scenario_class = getattr(importlib.import_module(module), name)
-    check_overrides(scenario_class.config_class, overrides)
-    config = scenario_class.config_class(**{**entry.config_defaults, **overrides})
-    scenario: Scenario[Any] = scenario_class(config, device=_checked_device(device))
+    config = make_config(id, **overrides)
+    scenario: Scenario[Any] = _scenario_class(id)(config, device=_checked_device(device))
     return scenario
+
+
+def make_config(id: str, **overrides: Any) -> Any:
+    """The options of an id as its validated config dataclass; nothing of the game itself is made.
+
+    Args:
+        id: a name from ``list_envs()``.
+        overrides: fields of the scenario's config dataclass.
+
+    Raises:
+        ValueError: unknown id, unknown or invalid override.
+    """
+    config_class = _scenario_class(id).config_class
+    check_overrides(config_class, overrides)
+    return config_class(**{**_find(id).config_defaults, **overrides})
+
+
+def _scenario_class(id: str) -> Any:
+    module, _, name = _find(id).scenario_class_path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 @overload
@@ -213,6 +229,11 @@ _TOA = "cfpos_envs.scenarios.toa.game:ToaScenario"
 register("toa-v0", _TOA, family="toa")
 register("tdoa-v0", _TOA, family="tdoa")
 register("rtt-v0", _TOA, family="rtt")
+
+_ECC = "cfpos_envs.scenarios.ecc.game:EccScenario"
+register("ecc-urban-v0", _ECC, site="urban")
+register("ecc-urban-small-v0", _ECC, site="urban-small")
+register("ecc-raytraced-v0", _ECC, source="raytraced", num_paths=32)
 
 # Small arrays, two UEs, clocks off by up to 12 m.
 register(

@@ -90,11 +90,16 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 def episode_figure(scenario: Scenario[Any], state: TensorState, history: list[Tensor]) -> Figure:
     """Picture of episode 0 of ``state``, as the scenario draws it; in the plane the first users are magnified beside.
 
+    A scenario with a method ``figure(state, history)`` makes the whole picture itself.
+
     Args:
         scenario: the game.
         state: its present state.
         history: joint estimates [K, 2] or [K, 3] so far, the start first.
     """
+    own = getattr(scenario, "figure", None)
+    if own is not None:
+        return own(state, history)
     truth = _array(scenario.truth(state)["true_position"][0])[:_MAGNIFIED]
     if truth.shape[-1] == 3:
         with new_figure(13.0, 5.0) as (figure, axes):

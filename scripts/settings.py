@@ -19,7 +19,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from agents.registry import config_class, list_agents
-from cfpos_envs import list_envs, make_scenario
+from cfpos_envs import list_envs
+from cfpos_envs.registry import make_config
 
 
 @dataclass
@@ -29,7 +30,8 @@ class TrainSettings:
     Attributes:
         env, agent: groups; see ``conf/env`` and ``conf/agent``.
         seed: of environment, weights, exploration and replay.
-        total_steps: environment steps to train for (all parallel episodes together).
+        total_steps: environment steps to train for (all parallel episodes together); None: the agent's ``samples``
+            where it is trained on labelled snapshots, else 30 000.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: torch threads; small networks run fastest on one.
         resume: folder of an earlier run that goes on exactly where it stopped.
@@ -39,7 +41,7 @@ class TrainSettings:
     env: Any = MISSING
     agent: Any = MISSING
     seed: int = 0
-    total_steps: int = 30_000
+    total_steps: int | None = None
     device: str = "cpu"
     threads: int = 1
     resume: str | None = None
@@ -78,7 +80,7 @@ def register_schemas() -> None:
     store.store(name="train_settings", node=TrainSettings)
     store.store(name="evaluate_settings", node=EvaluateSettings)
     for env_id in list_envs():
-        store.store(group="env/schema", name=env_id, node=schema({"id": env_id}, make_scenario(env_id).config))
+        store.store(group="env/schema", name=env_id, node=schema({"id": env_id}, make_config(env_id)))
     for agent in list_agents():
         for preset in config_class(agent).presets:
             node = schema({"name": agent}, config_class(agent).preset(preset))
@@ -137,7 +139,7 @@ def check_counts(config: DictConfig, *names: str) -> None:
         ValueError: names the first wrong one.
     """
     for name in names:
-        if config[name] < 1:
+        if config[name] is not None and config[name] < 1:
             raise ValueError(f"{name}={config[name]} must be at least 1")
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scripts.settings import check_counts, fitted, plain
 from scripts.sweeps import exclusive
 
 CONFIG_FILE = "config.yaml"
+DEFAULT_STEPS = 30_000
 RESULTS_FILE = "results.json"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
 _FIGURE_EPISODES = 50
@@ -29,6 +31,8 @@ _FIGURE_EPISODES = 50
 
 def main(config: DictConfig) -> None:
     """Train from the start, or go on with ``config.resume``."""
+    if config.total_steps is None:
+        config.total_steps = config.agent.get("samples", DEFAULT_STEPS)
     check_counts(config, "total_steps", "threads")
     folder = output_folder()
     if config.resume is not None:
@@ -41,6 +45,10 @@ def main(config: DictConfig) -> None:
     for name in settings:
         config.agent[name] = settings[name]
     agent = make_agent(config.agent.name, env, **settings)
+    if int(os.environ.get("RANK", "0")) > 0:
+        # torchrun's first process alone writes; the others share its work.
+        agent.train(total_steps=config.total_steps, resume=config.resume, progress=False)
+        return
     # Whatever could be refused has been refused by now, so a wrong setting leaves no folder behind.
     reports.check_writable(folder)
     if config.resume is None:

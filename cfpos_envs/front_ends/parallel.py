@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 Observations = dict[str, np.ndarray]
 Infos = dict[str, dict[str, Any]]
 
-_TRUTH_KEYS = ("true_position", "error_m", "rmse_m", "peb_m", "valid", "clock_error_m", "ceb_m")
+_TRUTH_KEYS = ("true_position", "error_m", "rmse_m", "peb_m", "valid", "clock_error_m", "ceb_m", "fronthaul_bits")
 
 
 class ParallelEnv(pettingzoo.ParallelEnv):
     """One episode of a scenario in PettingZoo's parallel interface.
 
     All agents act in every round and leave together: in the last round every ``truncated`` flag is true and
-    ``agents`` becomes empty. ``infos[agent]`` holds ``true_position`` [K, 2] and ``error_m`` [K] in metres,
+    ``agents`` becomes empty. ``infos[agent]`` holds ``true_position`` [K, D] and ``error_m`` [K] in metres,
     ``rmse_m``, ``peb_m`` [K] where the scenario has a bound, ``clock_error_m`` and ``ceb_m`` [K] where it has a clock
-    to find, ``valid`` [K] where it can say that its measurements do not determine a position, and after a step
-    ``score``, the label-free quality of the joint estimate. The tables of observation, action and reward are printed by
-    ``describe()``. The attributes ``scenario``, ``config``, ``device``, ``rounds``, ``entities`` and the three sizes
-    are those of ``VectorEnv``.
+    to find, ``valid`` [K] where it can say that its measurements do not determine a position, ``fronthaul_bits`` sent
+    per agent so far where it counts them, and after a step ``score``, the label-free quality of the joint estimate. The
+    tables of observation, action and reward are printed by ``describe()``. The attributes ``scenario``, ``config``,
+    ``device``, ``rounds``, ``entities`` and the three sizes are those of ``VectorEnv``.
 
     Args:
         scenario: the game.
@@ -189,7 +189,9 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     def _infos(self, score: float | None) -> Infos:
         truth = self.vector.truth()
         info: dict[str, Any] = {key: _to_numpy(truth[key][0]) for key in _TRUTH_KEYS if key in truth}
-        info["rmse_m"] = float(info["rmse_m"])
+        for name in ("rmse_m", "fronthaul_bits"):
+            if name in info:
+                info[name] = float(info[name])
         if score is not None:
             info["score"] = score
         return {name: dict(info) for name in self.possible_agents}

@@ -89,6 +89,8 @@ class Scenario(ABC, Generic[StateT]):
         rounds: episode length.
         entities: see ``Entities``; None where an agent's vectors have no such structure.
         differentiable: whether ``step`` puts a differentiable ``objective`` into its metrics.
+        fixed_site: training and test play in one and the same place, as fingerprints demand, and share no drop.
+        privileged_reward: the reward is made of the simulated truth.
     """
 
     config: Any
@@ -99,6 +101,8 @@ class Scenario(ABC, Generic[StateT]):
     rounds: int
     entities: Entities | None = None
     differentiable: bool = False
+    fixed_site: bool = False
+    privileged_reward: bool = False
 
     @abstractmethod
     def reset(self, streams: Streams, num_envs: int) -> StateT:
@@ -151,6 +155,10 @@ class Scenario(ABC, Generic[StateT]):
     @abstractmethod
     def fronthaul_bits(self) -> float:
         """Bits that one AP sends to the central unit in one episode."""
+
+    def counted_bits(self, policy: Any) -> float:
+        """Bits that one agent sends to the central unit in one episode under ``policy``."""
+        return self.fronthaul_bits()
 
     def draw(self, axes: Any, state: StateT, history: list[Tensor]) -> None:
         """Draw episode 0 of ``state`` on matplotlib ``axes``; ``history`` holds the estimates [K, 2] so far."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from scripts.benchmarks.common import Options
 
-PARTS = ("environments", "phases", "growth", "locating", "ris", "roofline", "yardsticks", "trainers")
+PARTS = ("environments", "phases", "growth", "ecc", "locating", "ris", "roofline", "yardsticks", "trainers")
 """Modules in this folder with ``run(options)``, in the order in which they run."""
 
 

@@ -17,17 +17,28 @@ ENV_IDS = {
     "toa": "toa-v0",
     "tdoa": "tdoa-v0",
     "rtt": "rtt-v0",
+    "csi": "ecc-urban-small-v0",
     "ris": "ris-v0",
     "ris-phase": "ris-phase-v0",
 }
-# Games whose defaults are small already.
-SMALL_BY_FAMILY: dict[str, dict[str, Any]] = {"ris": {"num_ues": 2}, "ris-phase": {"num_ues": 2, "ris_shape": [6, 6]}}
+# Games with other names for their sizes, or whose defaults are small already.
+SMALL_BY_FAMILY: dict[str, dict[str, Any]] = {
+    "csi": {"num_ues": 2, "num_slots": 2, "estimator": "ls"},
+    "ris": {"num_ues": 2},
+    "ris-phase": {"num_ues": 2, "ris_shape": [6, 6]},
+}
 # Policies that need to be told more than others.
 NEEDS: dict[str, dict[str, Any]] = {
     "toa-oracle": {"reveal_los": True},
     "joint-cp": {"measurement": "waveform", "num_subcarriers": 64},
     "ris-svd": {"action": "raw"},
     "ris-random-phases": {"action": "raw"},
+}
+# What learns is given little to learn from.
+_BRIEF = {"train_samples": 64, "train_steps": 2, "batch_size": 32}
+OPTIONS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("transformer", "adcpm", "mfcnet", "csi-scalar-q"), _BRIEF),
+    "csi-knn": {"references": 64},
 }
 
 
@@ -52,11 +63,14 @@ def overrides(policy_name: str, family: str) -> dict[str, Any]:
 
 def dimensions(env: Any) -> int:
     """Coordinates of a position."""
-    return 3 if env.scenario.family.startswith("ris") else 2
+    return 3 if env.scenario.family == "csi" or env.scenario.family.startswith("ris") else 2
 
 
 def largest_error_m(env: Any) -> float:
     """From one corner of the area to the other; of the surfaces' game what it calls lost."""
+    if env.scenario.family == "csi":
+        low, high = np.array(env.scenario.system.area_min_m), np.array(env.scenario.system.area_max_m)
+        return float(np.linalg.norm(high - low))
     if env.scenario.family == "ris-phase":
         return 10.0
     if env.scenario.family == "ris":
@@ -69,7 +83,7 @@ def fresh(policy_name: str, family: str) -> tuple[Any, Any]:
     from baselines import make_policy
 
     env = make_env(ENV_IDS[family], seed=3, **overrides(policy_name, family))
-    return env, make_policy(policy_name, env)
+    return env, make_policy(policy_name, env, **OPTIONS.get(policy_name, {}))
 
 
 def played(env: Any, policy: Any) -> list[np.ndarray]:

@@ -49,6 +49,7 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "environments": ("step ms", "reset ms", "agent-steps/s", "with resets", "reset share"),
         "growth": ("ms/episode",),
         "memory": ("reset peak MiB", "peak MiB"),
+        "csi": ("samples/s", "with stabilised", "with cov", "with acf"),
         "locating": ("us/user", "policy alone us/user", "fingerprint 0.5 m over it"),
         "bounds": ("CPU s per million",),
         "ris": ("ms/estimate", "estimates/s"),

@@ -1,0 +1,91 @@
+"""Labelled snapshots as the networks take them: features, gains, flags and positions of many users."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some snapshots.
+
+    Attributes:
+        features: what every BS's network sees, any shape per BS.
+        log_gain: log10 of the link gain of equation (7), standardised per BS with the network's long-term averages.
+        valid: the BS hears the user and its message arrives; what an invalid link holds means nothing.
+        position_m: where the users are; zeros where nobody knows.
+    """
+
+    features: Float[Tensor, "B L ..."]
+    log_gain: Float[Tensor, "B L"]
+    valid: Bool[Tensor, "B L"]
+    position_m: Float[Tensor, "B 3"]
+
+    def __len__(self) -> int:
+        return self.log_gain.shape[0]
+
+    def replace(self, **changes: Any) -> Batch:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def select(self, index: slice | Tensor) -> Batch:
+        """Some snapshots only."""
+        return Batch(**{name: value[index] for name, value in self.__dict__.items()})
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        return Batch(**{name: value.to(device) for name, value in self.__dict__.items()})
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Many snapshots, made once and drawn from in every step; features are kept as half-precision numbers.
+
+    Attributes:
+        features: [S, L, ...] as in ``Batch``, |values| < 65504.
+        log_gain, valid, position_m: as in ``Batch``.
+    """
+
+    features: Float[Tensor, "S L ..."]
+    log_gain: Float[Tensor, "S L"]
+    valid: Bool[Tensor, "S L"]
+    position_m: Float[Tensor, "S 3"]
+
+    def __len__(self) -> int:
+        return self.log_gain.shape[0]
+
+    def batch(self, index: slice | Tensor) -> Batch:
+        """Snapshots as full-precision numbers."""
+        return Batch(self.features[index].float(), self.log_gain[index], self.valid[index], self.position_m[index])
+
+    def split(self, count: int) -> tuple[Pool, Pool]:
+        """All but the last ``count`` snapshots, and those.
+
+        Raises:
+            ValueError: fewer snapshots than that.
+        """
+        if not 0 < count < len(self):
+            raise ValueError(f"cannot set {count} of {len(self)} snapshots aside; make a larger pool.")
+        return self._part(slice(0, len(self) - count)), self._part(slice(len(self) - count, None))
+
+    def first(self, count: int) -> Pool:
+        """The first snapshots."""
+        return self._part(slice(0, count))
+
+    def _part(self, index: slice) -> Pool:
+        return Pool(**{name: value[index] for name, value in self.__dict__.items()})
+
+
+def joined(parts: list[Pool]) -> Pool:
+    """One pool of several.
+
+    Args:
+        parts: at least one, with features of one shape.
+    """
+    return Pool(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Pool.__dataclass_fields__})

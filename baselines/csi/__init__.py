@@ -1,0 +1,1 @@
+"""Estimators that read the channel state information of several base stations."""

@@ -1,0 +1,197 @@
+"""Making a data set: users drawn where they may be, traced, and written shard by shard so that it can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from cfpos_envs.raytracing.recipe import Recipe
+from cfpos_envs.raytracing.storage import (
+    SPLITS,
+    DatasetError,
+    Header,
+    Paths,
+    Shard,
+    check_recipe,
+    present_shards,
+    read_shard,
+    shard_path,
+    write_shard,
+)
+from cfpos_envs.streams import derive_seed
+
+_GROUND_STEP_M = 5.0
+_MAX_DRAWS = 1000
+
+
+@runtime_checkable
+class TracerLike(Protocol):
+    """What ``Tracer`` offers to the maker of data sets."""
+
+    bs_positions_m: np.ndarray
+    version: str
+
+    def surface_m(self, xy_m: np.ndarray) -> np.ndarray:
+        """Height [n] of the highest surface."""
+
+    def ground_m(self, xy_m: np.ndarray) -> np.ndarray:
+        """Height [n] of the ground."""
+
+    def trace(self, users_m: np.ndarray) -> Paths:
+        """The paths of users [n, 3]."""
+
+
+def generate(
+    recipe: Recipe,
+    folder: Path,
+    users: dict[str, int],
+    tracer: Callable[[Recipe], TracerLike] | None = None,
+    progress: Callable[[list[tuple[str, int]]], Iterable[tuple[str, int]]] | None = None,
+) -> dict[str, int]:
+    """Make the shards of a data set that are not there yet.
+
+    Shards are independent: each has its own seed, from the recipe's, the split and its number. So an interrupted run
+    goes on where it stopped, a set can be enlarged later, and the result is the same in any order.
+
+    Args:
+        recipe: the settings.
+        folder: where the set is or will be.
+        users: number of users per split, rounded up to whole shards.
+        tracer: makes the tracer of a recipe; None: Sionna RT. Not called if nothing is missing.
+        progress: wraps the list of (split, index) of the missing shards, e.g. with a progress bar.
+
+    Returns:
+        Shards made per split.
+
+    Raises:
+        DatasetError: ``folder`` holds a set of another recipe, or users with a path cannot be found.
+        RayTracingUnavailableError: the extra or a recent LLVM is missing.
+    """
+    unknown = sorted(set(users) - set(SPLITS))
+    if unknown:
+        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {' and '.join(SPLITS)}")
+    if (folder / "recipe.json").exists():
+        check_recipe(folder, recipe)
+    missing = missing_shards(recipe, folder, users)
+    made = dict.fromkeys(users, 0)
+    if not missing and (folder / "recipe.json").exists():
+        return made
+    if tracer is None:
+        from cfpos_envs.raytracing.tracer import Tracer
+
+        tracer = Tracer
+    scene = tracer(recipe)
+    _header(recipe, scene).write(folder)
+    for split, index in missing if progress is None else progress(missing):
+        write_shard(shard_path(folder, split, index), recipe, make_shard(recipe, scene, split, index))
+        made[split] += 1
+    return made
+
+
+def missing_shards(recipe: Recipe, folder: Path, users: dict[str, int]) -> list[tuple[str, int]]:
+    """(split, index) of every shard that is not there, or is there but damaged.
+
+    Raises:
+        DatasetError: a file belongs to another recipe.
+    """
+    missing = []
+    for split, count in users.items():
+        for index in range(-(-count // recipe.shard_users)):
+            path = shard_path(folder, split, index)
+            if not path.exists() or not _is_whole(path, recipe):
+                missing.append((split, index))
+    return missing
+
+
+def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Shard:
+    """Draw and trace the users of one shard; users whom no path reaches are drawn again and counted.
+
+    Raises:
+        DatasetError: nearly no position of the area can be used.
+    """
+    rng = np.random.default_rng(derive_seed(recipe.seed, split, "users", index))
+    positions: list[np.ndarray] = []
+    parts: list[Paths] = []
+    found = redrawn = 0
+    while found < recipe.shard_users:
+        # Always a whole batch: the tracer compiles its programs anew for every other number of users.
+        users = draw_users(recipe, scene, rng, recipe.batch)
+        paths = scene.trace(users)
+        reached = np.flatnonzero(paths.counts().sum(axis=1))[: recipe.shard_users - found]
+        last = reached[-1] + 1 if found + len(reached) == recipe.shard_users else recipe.batch
+        redrawn += int(last - len(reached))
+        if redrawn > _MAX_DRAWS * recipe.shard_users:
+            raise DatasetError("no path reaches the users of this recipe; raise max_depth or rays, or move the area")
+        found += len(reached)
+        positions.append(users[reached])
+        parts.append(paths.select(reached))
+    return Shard(np.concatenate(positions), Paths.concatenate(parts), redrawn)
+
+
+def draw_users(recipe: Recipe, scene: TracerLike, rng: np.random.Generator, count: int) -> np.ndarray:
+    """``count`` positions [count, 3], uniform over the part of the area's volume where users may be.
+
+    Raises:
+        DatasetError: nearly no position of the area can be used.
+    """
+    centre, size = np.array(recipe.area_centre_m), np.array(recipe.area_size_m)
+    low, high = recipe.height_m
+    kept: list[np.ndarray] = []
+    found = 0
+    for _ in range(_MAX_DRAWS):
+        xy = centre + (rng.random((count, 2)) - 0.5) * size
+        ground, surface = scene.ground_m(xy), scene.surface_m(xy)
+        z = ground + low + (high - low) * rng.random(count)
+        floor = ground if recipe.indoor else surface
+        users = np.column_stack([xy, z]).astype(np.float32)
+        usable = z >= floor + recipe.clearance_m  # False where the scene has no ground: NaN
+        if recipe.indoor:
+            usable &= (z >= surface + recipe.clearance_m) | (z <= surface - recipe.clearance_m)
+        kept.append(users[usable])
+        found += int(usable.sum())
+        if found >= count:
+            return np.concatenate(kept)[:count]
+    raise DatasetError("the area has nearly no place for users; choose other height_m, clearance_m or centre_m")
+
+
+def _header(recipe: Recipe, scene: TracerLike) -> Header:
+    centre, size = np.array(recipe.area_centre_m), np.array(recipe.area_size_m)
+    steps = [np.arange(-side / 2, side / 2 + _GROUND_STEP_M, _GROUND_STEP_M).clip(-side / 2, side / 2) for side in size]
+    points = centre + np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 2)
+    ground = scene.ground_m(points)
+    low = np.array([*(centre - size / 2), np.nanmin(ground) + recipe.height_m[0]], dtype=np.float32)
+    high = np.array([*(centre + size / 2), np.nanmax(ground) + recipe.height_m[1]], dtype=np.float32)
+    return Header(recipe, scene.bs_positions_m, low, high, scene.version)
+
+
+def _is_whole(path: Path, recipe: Recipe) -> bool:
+    try:
+        return len(read_shard(path, recipe).positions_m) == recipe.shard_users
+    except DatasetError as error:
+        if "belongs to recipe" in str(error):
+            raise
+        return False
+
+
+def summary(folder: Path) -> str:
+    """What a data set holds, in a few lines: users, redrawn users, line-of-sight and empty links per split."""
+    header = Header.read(folder)
+    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    for split in SPLITS:
+        shards = [read_shard(path, header.recipe) for path in present_shards(folder, split)]
+        if not shards:
+            continue
+        paths = Paths.concatenate([shard.paths for shard in shards])
+        counts = paths.counts()
+        links = np.repeat(np.arange(counts.size), counts.reshape(-1))
+        lit = np.zeros(counts.size, dtype=bool)
+        lit[links[paths.kind == 0]] = True
+        redrawn = sum(shard.redrawn for shard in shards)
+        lines.append(
+            f"  {split}: {paths.num_users} users ({redrawn} more drawn in vain), {lit.mean():.1%} of the links in "
+            f"line of sight, {(counts == 0).mean():.1%} without a path, {counts.mean():.1f} paths per link"
+        )
+    return "\n".join(lines)

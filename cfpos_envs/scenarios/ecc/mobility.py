@@ -1,0 +1,112 @@
+"""Ways of users through a scene: a spiral to the top, or straight from one random point to the next."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.sources import CsiSource, Users
+from cfpos_envs.streams import Streams
+
+SPIRAL_RADIUS_M = 6.0
+SPIRAL_TURNS = 3.0
+_CANDIDATES = 24
+_WAYPOINTS = 8
+_CHECKED_POINTS = 16
+
+
+def draw_ways(config: EccConfig, source: CsiSource, streams: Streams, count: int) -> tuple[Users, Tensor]:
+    """Users and where they are at each measurement, relative to where they were drawn: [U, S, 3].
+
+    Args:
+        config: mobility, rounds, speed.
+        source: the scene.
+        streams: ``drop`` draws the users, ``mobility`` their ways.
+        count: U.
+
+    Raises:
+        ValueError: the source cannot move its users that far.
+    """
+    if config.mobility == "static":
+        users = source.draw_users(streams["drop"], count, config.split)
+        return users, torch.zeros(count, 1, 3, device=users.position_m.device)
+    if source.max_displacement_m < 2 * SPIRAL_RADIUS_M:
+        raise ValueError(
+            f"mobility={config.mobility!r}: {source.name} can move its users by {source.max_displacement_m:g} m only; "
+            "use mobility='static' or an embedded site"
+        )
+    if config.mobility == "spiral":
+        return _spirals(config, source, streams, count)
+    return _walks(config, source, streams, count)
+
+
+def spiral(centre_m: Tensor, start_rad: Tensor, low_m: float, high_m: float, moments: int) -> Tensor:
+    """Points [..., S, 3] of three turns of 6 m radius around a vertical axis, climbing evenly from low to high.
+
+    Args:
+        centre_m: [..., 2] the axis.
+        start_rad: [...] direction of the first point.
+        low_m, high_m: heights of first and last point.
+        moments: S, equally spaced.
+    """
+    share = torch.linspace(0.0, 1.0, moments, dtype=centre_m.dtype, device=centre_m.device)
+    angle = start_rad.unsqueeze(-1) + 2 * math.pi * SPIRAL_TURNS * share
+    around = SPIRAL_RADIUS_M * torch.stack((angle.cos(), angle.sin()), dim=-1) + centre_m.unsqueeze(-2)
+    height = (low_m + (high_m - low_m) * share).expand(angle.shape).unsqueeze(-1)
+    return torch.cat((around, height), dim=-1)
+
+
+def walk(points_m: Tensor, distance_m: Tensor) -> Tensor:
+    """Where somebody is who goes from point to point in straight lines: [..., S, 3]; at the last point it ends.
+
+    Args:
+        points_m: [..., W, 3] waypoints.
+        distance_m: [S] ways gone, not negative.
+    """
+    legs = torch.linalg.vector_norm(points_m.diff(dim=-2), dim=-1)
+    ends = legs.cumsum(dim=-1)
+    gone = torch.minimum(distance_m.expand(*ends.shape[:-1], -1), ends[..., -1:])
+    leg = torch.searchsorted(ends.contiguous(), gone.contiguous()).clamp(max=legs.shape[-1] - 1)
+    length = legs.gather(-1, leg)
+    share = 1.0 - (ends.gather(-1, leg) - gone) / length.clamp(min=1e-6)
+    index = leg.unsqueeze(-1).expand(*leg.shape, 3)
+    start, end = points_m.gather(-2, index), points_m.gather(-2, index + 1)
+    return start + share.clamp(0.0, 1.0).unsqueeze(-1) * (end - start)
+
+
+def _spirals(config: EccConfig, source: CsiSource, streams: Streams, count: int) -> tuple[Users, Tensor]:
+    """Of several axes for each user the one whose spiral runs into buildings least."""
+    many = source.draw_users(streams["drop"], count * _CANDIDATES, config.split)
+    turn = torch.rand(len(many.index), generator=streams["mobility"], device=many.position_m.device) * (2 * math.pi)
+    low, high = source.area_min_m, source.area_max_m
+    centre = torch.stack(
+        [many.position_m[:, a].clamp(low[a] + SPIRAL_RADIUS_M, high[a] - SPIRAL_RADIUS_M) for a in range(2)], dim=-1
+    )
+    ways = spiral(centre, turn, low[2], high[2], config.rounds).unflatten(0, (count, _CANDIDATES))
+    best = source.is_free(ways).sum(dim=-1).argmax(dim=-1)
+    rows = torch.arange(count, device=best.device)
+    numbers = rows * _CANDIDATES + best
+    users = Users(many.position_m[numbers], many.index[numbers])
+    return users, ways[rows, best] - users.position_m.unsqueeze(1)
+
+
+def _walks(config: EccConfig, source: CsiSource, streams: Streams, count: int) -> tuple[Users, Tensor]:
+    """Random waypoints; of several next ones the first that is reached without walking through a wall, else stay."""
+    users = source.draw_users(streams["drop"], count, config.split)
+    points = [users.position_m]
+    share = torch.linspace(0.0, 1.0, _CHECKED_POINTS, device=users.position_m.device)[:, None]
+    for _ in range(_WAYPOINTS):
+        here = points[-1]
+        goals = source.draw_users(streams["mobility"], count * _CANDIDATES, config.split).position_m
+        goals = goals.unflatten(0, (count, _CANDIDATES))
+        ways = here[:, None, None] + share * (goals - here[:, None]).unsqueeze(-2)
+        open_way = source.is_free(ways).all(dim=-1)
+        first = open_way.to(torch.uint8).argmax(dim=-1)
+        goal = goals[torch.arange(count, device=first.device), first]
+        points.append(torch.where(open_way.any(dim=-1, keepdim=True), goal, here))
+    moments = torch.arange(config.rounds, device=users.position_m.device, dtype=users.position_m.dtype)
+    way = walk(torch.stack(points, dim=-2), moments * (config.speed_m_s * config.round_s))
+    return users, way - users.position_m.unsqueeze(1)

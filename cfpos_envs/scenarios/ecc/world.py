@@ -1,0 +1,157 @@
+"""One scene with its radio: long-term averages of its base stations, and snapshots of CSI as they estimate them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from cfpos_envs.csi_measurements import CsiSystem
+from cfpos_envs.physics import csi as chain
+from cfpos_envs.physics.csi_estimation import lmmse_estimate, lmmse_filter, long_term_covariance, ls_estimate
+from cfpos_envs.scenarios.ecc.config import CsiSite
+from cfpos_envs.scenarios.ecc.sources import CsiSource, Users
+from cfpos_envs.streams import Streams
+
+CALIBRATION_USERS = 1024
+GAIN_USERS = 512
+CHUNK_SNAPSHOTS = 256
+"""Snapshots made at once; larger ones leave the caches."""
+_LEAST_STD = 1e-3
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """What the BSs measured.
+
+    Attributes:
+        csi: complex64 [U, S, L, T, A, N] estimated CSI, zero on invalid links.
+        valid: [U, S, L] the link has a path.
+    """
+
+    csi: Tensor
+    valid: Tensor
+
+
+class CsiWorld:
+    """Scene, radio and long-term averages; everything in here is the same for training and test.
+
+    Attributes:
+        settings, source, system: what it was made of, and what the network knows.
+
+    Args:
+        settings: scene and radio.
+        device: where the tensors live.
+    """
+
+    def __init__(self, settings: CsiSite, device: torch.device | str = "cpu") -> None:
+        self.settings, self.device = settings, torch.device(device)
+        self.source = make_source(settings, device)
+        streams = Streams(settings.scene_seed, "calibrate", device)
+        # Constant-modulus pilots; their phases are known and do not matter.
+        self._pilots = torch.full((settings.num_subcarriers,), settings.pilot_power_w**0.5, device=device).to(
+            torch.complex64
+        )
+        users = self.source.draw_users(streams["drop"], CALIBRATION_USERS, "calibrate")
+        still = torch.zeros(CALIBRATION_USERS, 1, 3, device=device)
+        self._orientation = self.source.bs_orientation_rad
+        self._filter: Tensor | None = None
+        if settings.estimator == "lmmse":
+            # Paths once more instead of in one go with the gains below: 0.1 s, and the averages stay independent.
+            channels = self._channel(self.source.paths(users, still), None)[:, 0, :, 0]
+            covariance = long_term_covariance(channels)
+            self._filter = lmmse_filter(covariance, self._pilots, settings.noise_power_w).unsqueeze(-4)
+        mean, std = self._log_gain(streams, self.source.draw_users(streams["drop"], GAIN_USERS, "calibrate"))
+        self.system = CsiSystem(
+            carrier_hz=settings.carrier_hz,
+            subcarrier_spacing_hz=settings.kept_spacing_hz,
+            num_subcarriers=settings.num_subcarriers,
+            num_slots=settings.num_slots,
+            array_shape=(settings.array_rows, settings.array_columns),
+            spacing_wavelengths=settings.spacing_wavelengths,
+            num_bs=len(self.source.bs_positions_m),
+            area_min_m=self.source.area_min_m,
+            area_max_m=self.source.area_max_m,
+            pilot_power_w=settings.pilot_power_w,
+            noise_power_w=settings.noise_power_w,
+            log_gain_mean=tuple(mean.tolist()),
+            log_gain_std=tuple(std.clamp(min=_LEAST_STD).tolist()),
+        )
+
+    def measure(self, streams: Streams, users: Users, displacement_m: Tensor) -> Snapshots:
+        """Estimated CSI of users at S moments.
+
+        Args:
+            streams: ``fading`` draws the slots' phases and jitter, ``clock`` the users' clocks, ``noise`` the rest.
+            users: U users of this world's source.
+            displacement_m: [U, S, 3].
+        """
+        step = max(1, CHUNK_SNAPSHOTS // displacement_m.shape[1])
+        parts = [
+            self._measure_chunk(
+                streams,
+                Users(users.position_m[start : start + step], users.index[start : start + step]),
+                displacement_m[start : start + step],
+            )
+            for start in range(0, len(displacement_m), step)
+        ]
+        return Snapshots(torch.cat([csi for csi, _ in parts]), torch.cat([valid for _, valid in parts]))
+
+    def _measure_chunk(self, streams: Streams, users: Users, displacement_m: Tensor) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        paths = self.source.paths(users, displacement_m)
+        if settings.clock_offset_ns > 0:
+            share = torch.rand(len(users.index), 1, 1, 1, generator=streams["clock"], device=self.device)
+            offset_s = 1e-9 * settings.clock_offset_ns * (2 * share - 1)
+            paths = chain.CsiPaths(paths.gain, paths.delay_s + offset_s, paths.direction)
+        shape = paths.gain.shape
+        slots = chain.slot_gains(
+            streams["fading"], tuple(shape[:-1]), settings.num_slots, shape[-1], settings.slot_jitter_rad
+        )
+        valid = (paths.gain != 0).any(dim=-1)
+        received = chain.receive_pilots(
+            streams["noise"], self._channel(paths, slots), self._pilots, settings.noise_power_w
+        )
+        csi = ls_estimate(received, self._pilots) if self._filter is None else lmmse_estimate(received, self._filter)
+        return csi * valid[..., None, None, None], valid
+
+    def _channel(self, paths: chain.CsiPaths, slots: Tensor | None) -> Tensor:
+        s = self.settings
+        return chain.channel(
+            paths,
+            self._orientation,
+            (s.array_rows, s.array_columns),
+            s.spacing_wavelengths,
+            s.num_subcarriers,
+            s.kept_spacing_hz,
+            slots,
+        )
+
+    def _log_gain(self, streams: Streams, users: Users) -> tuple[Tensor, Tensor]:
+        """[L] mean and standard deviation of log10 g over the links with a path."""
+        still = torch.zeros(len(users.index), 1, 3, device=self.device)
+        taken = self.measure(streams, users, still)
+        log_gain = chain.side_gain(taken.csi[:, 0]).clamp(min=1e-30).log10()
+        weight = taken.valid[:, 0].to(log_gain.dtype)
+        count = weight.sum(dim=0).clamp(min=1.0)
+        mean = (weight * log_gain).sum(dim=0) / count
+        return mean, ((weight * (log_gain - mean).square()).sum(dim=0) / count).sqrt()
+
+
+def make_source(settings: CsiSite, device: torch.device | str) -> CsiSource:
+    """The scene behind ``settings.source``."""
+    if settings.source == "embedded":
+        from cfpos_envs.scenarios.ecc.embedded import EmbeddedCity
+
+        return EmbeddedCity(settings, device)
+    from cfpos_envs.raytracing.source import RaytracedSource
+
+    return RaytracedSource(settings, device)
+
+
+@lru_cache(maxsize=8)
+def shared_world(settings: CsiSite, device: str) -> CsiWorld:
+    """The world of these settings, made once: it holds no random state, so that many games may share it."""
+    return CsiWorld(settings, device)

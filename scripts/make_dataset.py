@@ -1,0 +1,98 @@
+"""Trace a data set of channels in a city model: ``python scripts/make_dataset.py --out data/munich``.
+
+Interrupted runs go on where they stopped; a larger --train or --test enlarges a set. Needs the extra ``[raytracing]``
+and LLVM 19 (docs/raytracing.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cfpos_envs.raytracing.generate import generate, summary
+from cfpos_envs.raytracing.recipe import PLACES, Recipe
+from cfpos_envs.raytracing.requirements import RayTracingUnavailableError
+
+_STEPS_M = (0.05, 0.25, 0.5, 1.0)
+_HELP = {
+    "scene": f"city model: {', '.join(PLACES)}",
+    "centre_m": "x y of the middle of the area, metres",
+    "size_m": "width and depth of the area, metres",
+    "height_m": "lowest and highest user above ground, metres",
+    "indoor": "users may be below roofs",
+    "clearance_m": "distance kept to surfaces below, metres",
+    "num_bss": "base stations",
+    "mast_m": "antenna above its roof, metres",
+    "carrier_hz": "carrier frequency",
+    "max_depth": "interactions per path, at most 10",
+    "rays": "rays per base station",
+    "refraction": "paths through walls",
+    "diffraction": "paths over edges",
+    "max_paths": "strongest paths kept per link",
+    "dynamic_range_db": "weaker paths are left out",
+    "batch": "users traced at a time (memory)",
+    "shard_users": "users per file",
+    "seed": "of users and rays",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--train", type=int, default=18_000, help="training users")
+    parser.add_argument("--test", type=int, default=2_000, help="held-out users")
+    parser.add_argument("--check", action="store_true", help="trace nothing, only tell what is there")
+    parser.add_argument("--moves", action="store_true", help="only measure how well users can be moved: moves.json")
+    for entry in dataclasses.fields(Recipe):
+        flag, default = f"--{entry.name.replace('_', '-')}", entry.default
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=_HELP[entry.name])
+        elif entry.name in ("centre_m", "size_m", "height_m"):
+            parser.add_argument(flag, type=float, nargs=2, default=default, help=_HELP[entry.name])
+        else:
+            parser.add_argument(flag, type=type(default), default=default, help=_HELP[entry.name])
+    return parser
+
+
+def _bar(missing: list[tuple[str, int]]) -> Iterable[tuple[str, int]]:
+    return tqdm(missing, unit="shard", desc="tracing", disable=not missing)
+
+
+def _moves(recipe: Recipe, folder: Path) -> str:
+    from cfpos_envs.raytracing.moves import move_errors
+    from cfpos_envs.raytracing.tracer import Tracer
+
+    tracer = Tracer(recipe)
+    rows = move_errors(recipe, tracer, _STEPS_M)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"recipe": recipe.as_dict(), "tracer": tracer.version, "rows": rows}
+    (folder / "moves.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return "\n".join(str({key: float(f"{value:.3g}") for key, value in row.items()}) for row in rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the data set; 1 and one line on stderr if that cannot be."""
+    chosen = vars(_parser().parse_args(arguments))
+    folder, only_check, only_moves = chosen.pop("out"), chosen.pop("check"), chosen.pop("moves")
+    users = {"train": chosen.pop("train"), "test": chosen.pop("test")}
+    try:
+        if only_moves:
+            print(_moves(Recipe(**chosen), folder))
+            return 0
+        if not only_check:
+            generate(Recipe(**chosen), folder, users, progress=_bar)
+        print(summary(folder))
+    except (ValueError, RayTracingUnavailableError) as error:
+        print(f"make_dataset: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
