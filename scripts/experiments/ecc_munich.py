@@ -208,19 +208,22 @@ def _remarks(data: TracedData) -> list[str]:
         f"{recipe.scene}, {train} training and {test} held-out outdoor users, paths of at most {recipe.max_depth} "
         f"interactions from {recipe.rays} rays, one seed per row; three-dimensional errors.",
         "The payload counts flag and gain; without a quantiser its numbers are counted as 32-bit floats.",
+        "Snapshots seen are those of the rows, not of the command line; the networks without a number of their own saw "
+        f"{_SHORT}, adcpm 20480.",
     ]
 
 
 def _figure(runs: dict[str, tuple[str, Trained]], lit: Tensor) -> Any:
     """Distributions of errors, errors by links in sight, learning curves over data and compute."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
-    first = next(iter(runs))
-    shown = [first, *(label for label, (group, _) in runs.items() if group == "baseline")]
+    first = [label for label, (group, _) in runs.items() if group == "ECC"][-1]
+    equal = [label for label, (group, _) in runs.items() if group == "features"][:1]
+    shown = [first, *equal, *(label for label, (group, _) in runs.items() if group == "baseline")]
     for index, label in enumerate(shown):
         errors = np.sort(runs[label][1].errors_m)
         axes[0].plot(errors, np.linspace(0, 1, len(errors)), color=OKABE_ITO[index % len(OKABE_ITO)], label=label)
     axes[0].set(xscale="log", xlabel="3-D error [m]", ylabel="share of users", title="held-out users", xlim=(0.1, 200))
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, loc="lower right")
     errors, views = runs[first][1].errors_m, lit.numpy()
     for count in range(7):
         part = np.sort(errors[views[: len(errors)] == count])
@@ -228,7 +231,7 @@ def _figure(runs: dict[str, tuple[str, Trained]], lit: Tensor) -> Any:
             colour = plt.get_cmap("viridis")(count / 6)
             axes[1].plot(part, np.linspace(0, 1, len(part)), color=colour, label=f"{count} ({len(part)} users)")
     axes[1].set(xscale="log", xlabel="3-D error [m]", title=f"{first}: by base stations in sight", xlim=(0.1, 200))
-    axes[1].legend(fontsize=7)
+    axes[1].legend(fontsize=7, loc="lower right")
     curve = np.array(runs[first][1].curve).reshape(-1, 2)
     axes[2].plot(curve[:, 0], curve[:, 1], "o-", color=OKABE_ITO[0], label="snapshots seen, all positions")
     sizes = [(int(label.split()[1]), trained) for label, (group, trained) in runs.items() if group == "positions"]
