@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from baselines.ris.links import Links
 from baselines.ris.stage1 import ChannelEstimate, ChannelOptions, estimate_channels
-from baselines.ris.stage2 import Links
 from cfpos_envs.measurements import PositionEstimate
 from cfpos_envs.ris_measurements import RisMeasurements
 

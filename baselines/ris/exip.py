@@ -7,18 +7,14 @@ between paths.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from baselines.ris.links import Links
 from baselines.ris.refine import free_parameters, scaled_inverse
+from baselines.ris.stage1 import ChannelEstimate
 from cfpos_envs.physics.ris.geometry import path_parameters, position_jacobian
-
-if TYPE_CHECKING:
-    from baselines.ris.stage1 import ChannelEstimate
-    from baselines.ris.stage2 import Links
 
 STEPS = 4
 LONGEST_STEP_M = 5.0

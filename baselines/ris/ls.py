@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from baselines.ris.directions import surface_direction
+from baselines.ris.links import Links
 from baselines.ris.refine import scaled_inverse
-from baselines.ris.stage2 import Links
 from cfpos_envs.physics.ris.geometry import path_parameters, position_jacobian
 
 FORMS = ("nls", "lines")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from baselines.ris.aod import climb_ratio
 from baselines.ris.harmonics import circle, circle_power, climb_from, diagonal_sums, from_circle, wrapped_cosine
-from baselines.ris.stage2 import Links
+from baselines.ris.links import Links
 from cfpos_envs.physics.ris.geometry import ris_cosines
 from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import element_response

@@ -10,47 +10,16 @@ from torch import Tensor
 
 from baselines.ris import directions, wls
 from baselines.ris.exip import climb_likelihood
+from baselines.ris.links import Links
 from baselines.ris.refine import masked_information, scaled_inverse, unknowns_present
 from baselines.ris.stage1 import FEWEST_PATHS, ChannelEstimate
 from baselines.ris.wls import PathFixes
-from cfpos_envs.physics.ris.geometry import BS_AXES, position_jacobian
+from cfpos_envs.physics.ris.geometry import position_jacobian
 from cfpos_envs.physics.ris.information import num_path_unknowns, path_blocks, position_information
 from cfpos_envs.physics.ris.modes import DELAY_MODE
 from cfpos_envs.ris_measurements import RisSystem
 
 SOLVERS = ("search", "linear", "exip")
-
-
-@dataclass(frozen=True)
-class Links:
-    """T pairs of one UE and one base station; everything known, double precision.
-
-    Attributes:
-        bs_m, ris_m: positions.
-        rotation: orientation of the UE.
-    """
-
-    bs_m: Float[Tensor, "T 3"]
-    ris_m: Float[Tensor, "T R 3"]
-    rotation: Float[Tensor, "T 3 3"]
-
-    @property
-    def first_hop_m(self) -> Float[Tensor, "T L"]:
-        """D_l; 0 for the line of sight."""
-        hops = torch.linalg.vector_norm(self.ris_m - self.bs_m.unsqueeze(-2), dim=-1)
-        return torch.cat((torch.zeros_like(hops[..., :1]), hops), dim=-1)
-
-    @property
-    def departures(self) -> Float[Tensor, "T R 2"]:
-        """Known cosines at the base station towards the surfaces."""
-        hops = self.ris_m - self.bs_m.unsqueeze(-2)
-        hops = hops / torch.linalg.vector_norm(hops, dim=-1, keepdim=True)
-        return hops @ torch.tensor(BS_AXES, dtype=hops.dtype, device=hops.device).mT
-
-    @property
-    def sources_m(self) -> Float[Tensor, "T L 3"]:
-        """Where each path's last hop begins: the base station, then the surfaces."""
-        return torch.cat((self.bs_m.unsqueeze(-2), self.ris_m), dim=-2)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from baselines.ris import aoa_toa, directions, ls, siso, wls
 from baselines.ris.cooperation import average, fuse
 from baselines.ris.estimate import in_chunks, joined, select
 from baselines.ris.exip import climb_likelihood
+from baselines.ris.links import Links
 from baselines.ris.stage1 import ChannelEstimate
-from baselines.ris.stage2 import SOLVERS, Links, channel_quality, locate_pairs, path_fixes
+from baselines.ris.stage2 import SOLVERS, channel_quality, locate_pairs, path_fixes
 from cfpos_envs.physics.ris.geometry import euler_rotation, path_parameters, ris_cosines
 from cfpos_envs.physics.ris.information import bounds, channel_covariance, fisher, without_clock
 from cfpos_envs.physics.ris.linear_theory import ls_covariance, wls_covariance
