@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 
 from cfpos_envs.rendering import save_figure
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ),
                 save_figure(outcome.figure, arguments.out / f"{name}.png"),
             ]
+            plt.close(outcome.figure)  # pyplot would keep the figures of all experiments
             print(reports.table(outcome.rows))
             print("\n".join([*outcome.remarks, *(f"wrote {path}" for path in written), ""]))
 
