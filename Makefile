@@ -10,8 +10,8 @@ TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
 .PHONY: help venv demo ecc-demo explorer test slow lint types docs check benchmark clean
 help:
-	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 10 minutes, most of it once)"
-	@echo "make ecc-demo   install, train CSI positioning over a thin fronthaul, compare it with every baseline"
+	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 2 minutes after the install)"
+	@echo "make ecc-demo   install, train CSI positioning over a thin fronthaul, compare it with every baseline (about 4 minutes)"
 	@echo "make explorer   write outputs/explorer.html: bounds of arrival times to play with in a browser"
 	@echo "make test   all tests      make slow   the tests that train for minutes"
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"

@@ -53,7 +53,7 @@ class Plan:
         baselines: names in ``BASELINES``.
     """
 
-    steps: int = 14_000
+    steps: int = 30_000
     episodes: int = 50
     sites: tuple[str, ...] = SITES
     env: dict[str, Any] = dataclasses.field(default_factory=lambda: {"num_aps": 36, "num_ues": 6, "num_antennas": 8})
