@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -71,9 +72,9 @@ class TransformerOptions(LearnedOptions):
 class _EccShaped(LearnedCsi):
     """A baseline whose network is an ``EccNetwork`` of other settings."""
 
+    @abstractmethod
     def config(self) -> EccFastConfig:
         """Settings of the network."""
-        raise NotImplementedError
 
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
         """An ``EccNetwork``."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
+from cfpos_envs.scenarios.checks import one_of, whole
 from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.validation import number, one_of, whole
+from cfpos_envs.scenarios.ris.validation import number
 
 OBSERVATIONS = ("correlations", "spectra", "tensor")
 ACTIONS = ("correction", "absolute")

@@ -1,35 +1,12 @@
-"""What an option may be; every refusal is one line that names the option."""
+"""What an option of a scene with surfaces may be; every refusal is one line that names the option."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any
 
-
-def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Refuse what is not on the list.
-
-    Raises:
-        ValueError: naming the nearest allowed value.
-    """
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}{hint}")
-
-
-def whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number of at least ``least``.
-
-    Raises:
-        ValueError: naming the option.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name}={value!r} must be a whole number")
-    if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}")
+from cfpos_envs.scenarios.checks import whole
 
 
 def number(name: str, value: Any, least: float, most: float) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cfpos_envs.scenarios.checks import one_of, whole
 from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.validation import number, one_of, whole
+from cfpos_envs.scenarios.ris.validation import number
 
 ACTIONS = ("beam", "raw")
 FEEDBACKS = ("none", "energy", "position")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from cfpos_envs.physics.los import check_los_scenario
 from cfpos_envs.physics.site_files import SiteFile
+from cfpos_envs.scenarios.checks import number_fields, one_of, whole_fields
 
 MEASUREMENTS = ("statistical", "waveform")
 DELAY_ESTIMATORS = ("first-peak", "music")
@@ -27,18 +27,18 @@ def validate_game(c: Any) -> None:
     Raises:
         ValueError: the first one that is not allowed.
     """
-    _one_of("measurement", c.measurement, MEASUREMENTS)
-    _one_of("delay_estimator", c.delay_estimator, DELAY_ESTIMATORS)
-    _one_of("split", c.split, ("train", "test"))
-    _one_of("reward", c.reward, REWARDS)
-    _one_of("start", c.start, STARTS)
+    one_of("measurement", c.measurement, MEASUREMENTS)
+    one_of("delay_estimator", c.delay_estimator, DELAY_ESTIMATORS)
+    one_of("split", c.split, ("train", "test"))
+    one_of("reward", c.reward, REWARDS)
+    one_of("start", c.start, STARTS)
     if not isinstance(c.reveal_los, bool):
         raise ValueError(f"reveal_los={c.reveal_los!r} must be true or false")
-    _whole(c, 1, "num_ues", "rounds")
-    _whole(c, 2, "coarse_points")
-    _number(c, 0.0, math.inf, "mobility", "confidence_scale", "correction_m", "ue_height_m")
-    _number(c, 0.0, 0.9, "held_out_share")
-    _number(c, 0.0, math.inf, "round_s", "max_step_m", above=True)
+    whole_fields(c, 1, "num_ues", "rounds")
+    whole_fields(c, 2, "coarse_points")
+    number_fields(c, 0.0, math.inf, "mobility", "confidence_scale", "correction_m", "ue_height_m")
+    number_fields(c, 0.0, 0.9, "held_out_share")
+    number_fields(c, 0.0, math.inf, "round_s", "max_step_m", above=True)
 
 
 def validate_network(s: Any, file: SiteFile | None, name: str) -> None:
@@ -47,20 +47,20 @@ def validate_network(s: Any, file: SiteFile | None, name: str) -> None:
     Raises:
         ValueError: the first one that is not allowed.
     """
-    _one_of("layout", s.layout, LAYOUTS)
-    _whole(s, 1, "num_aps", "num_antennas", "num_paths", "num_sites")
+    one_of("layout", s.layout, LAYOUTS)
+    whole_fields(s, 1, "num_aps", "num_antennas", "num_paths", "num_sites")
     if s.num_aps < _MIN_APS:
         raise ValueError(f"num_aps={s.num_aps} cannot fix a position in the plane by ranges; give at least {_MIN_APS}")
     if s.num_aps > 4096:
         raise ValueError(f"num_aps={s.num_aps} must be at most 4096")
-    _whole(s, 2, "num_subcarriers")
-    _number(s, 0.0, math.inf, "side_m", "carrier_hz", "subcarrier_spacing_hz", "tx_power_w", above=True)
-    _number(s, 0.0, math.inf, "excess_shape", "range_std_m", "spacing_wavelengths", above=True)
-    _number(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "nlos_mean_m", "shadowing_db", "noise_figure_db")
-    _number(s, 0.0, math.inf, "sync_std_s", "ue_clock_std_s", "processing_error_std_s", "path_loss_slope_db")
-    _number(s, 0.0, math.inf, "delay_spread_s", "angular_spread_deg", "nlos_loss_db")
-    _number(s, 0.0, 1.0, "nlos_share", "blocked_share")
-    _number(s, -200.0, 200.0, "snr_db", "path_loss_intercept_db", "k_factor_db")
+    whole_fields(s, 2, "num_subcarriers")
+    number_fields(s, 0.0, math.inf, "side_m", "carrier_hz", "subcarrier_spacing_hz", "tx_power_w", above=True)
+    number_fields(s, 0.0, math.inf, "excess_shape", "range_std_m", "spacing_wavelengths", above=True)
+    number_fields(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "nlos_mean_m", "shadowing_db", "noise_figure_db")
+    number_fields(s, 0.0, math.inf, "sync_std_s", "ue_clock_std_s", "processing_error_std_s", "path_loss_slope_db")
+    number_fields(s, 0.0, math.inf, "delay_spread_s", "angular_spread_deg", "nlos_loss_db")
+    number_fields(s, 0.0, 1.0, "nlos_share", "blocked_share")
+    number_fields(s, -200.0, 200.0, "snr_db", "path_loss_intercept_db", "k_factor_db")
     if s.nlos_share_random and s.nlos_share is None:
         raise ValueError("nlos_share_random draws the share from [0, nlos_share]; set nlos_share too")
     check_los_scenario(s.los)
@@ -92,32 +92,3 @@ def _validate_places(s: Any, file: SiteFile | None, name: str) -> None:
 
 def _primes(number: int) -> tuple[int, ...]:
     return (number,) if all(number % d for d in range(2, math.isqrt(number) + 1)) else ()
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}{hint}")
-
-
-def _whole(owner: Any, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{name}={value!r} must be a whole number")
-        if value < least:
-            raise ValueError(f"{name}={value} must be at least {least}")
-
-
-def _number(owner: Any, least: float, most: float, *names: str, above: bool = False) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{name}={value!r} must be a finite number")
-        if value < least or (above and value == least):
-            raise ValueError(f"{name}={value} must be {'above' if above else 'at least'} {least:g}")
-        if value > most:
-            raise ValueError(f"{name}={value} must be at most {most:g}")
