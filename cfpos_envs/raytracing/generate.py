@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -44,12 +44,29 @@ class TracerLike(Protocol):
         """The paths of users [n, 3]."""
 
 
+MadeShard = tuple[str, int, Shard]
+"""Split, number and content of one file."""
+Maker = Callable[
+    [Recipe, Callable[[Recipe], TracerLike], Sequence[tuple[str, int]]], tuple[Header, Iterator[MadeShard]]
+]
+"""(recipe, what makes its tracer, (split, number) of the wanted files) -> header and files, in any order."""
+
+
+def make_here(
+    recipe: Recipe, tracer: Callable[[Recipe], TracerLike], missing: Sequence[tuple[str, int]]
+) -> tuple[Header, Iterator[MadeShard]]:
+    """The header and the shards ``missing``, one after another in this process."""
+    scene = tracer(recipe)
+    return header_of(recipe, scene), ((split, index, make_shard(recipe, scene, split, index)) for split, index in missing)
+
+
 def generate(
     recipe: Recipe,
     folder: Path,
     users: dict[str, int],
     tracer: Callable[[Recipe], TracerLike] | None = None,
-    progress: Callable[[list[tuple[str, int]]], Iterable[tuple[str, int]]] | None = None,
+    progress: Callable[[Iterable[MadeShard], int], Iterable[MadeShard]] | None = None,
+    maker: Maker = make_here,
 ) -> dict[str, int]:
     """Make the shards of a data set that are not there yet.
 
@@ -61,7 +78,8 @@ def generate(
         folder: where the set is or will be.
         users: number of users per split, rounded up to whole shards.
         tracer: makes the tracer of a recipe; None: Sionna RT. Not called if nothing is missing.
-        progress: wraps the list of (split, index) of the missing shards, e.g. with a progress bar.
+        progress: wraps the shards being made, e.g. with a progress bar; also gets how many there will be.
+        maker: where they are made: in this process or on a cluster (``raytracing.cluster``). Files are written here.
 
     Returns:
         Shards made per split.
@@ -83,10 +101,10 @@ def generate(
         from cfpos_envs.raytracing.tracer import Tracer
 
         tracer = Tracer
-    scene = tracer(recipe)
-    _header(recipe, scene).write(folder)
-    for split, index in missing if progress is None else progress(missing):
-        write_shard(shard_path(folder, split, index), recipe, make_shard(recipe, scene, split, index))
+    header, shards = maker(recipe, tracer, missing)
+    header.write(folder)
+    for split, index, shard in shards if progress is None else progress(shards, len(missing)):
+        write_shard(shard_path(folder, split, index), recipe, shard)
         made[split] += 1
     return made
 
@@ -157,7 +175,8 @@ def draw_users(recipe: Recipe, scene: TracerLike, rng: np.random.Generator, coun
     raise DatasetError("the area has nearly no place for users; choose other height_m, clearance_m or centre_m")
 
 
-def _header(recipe: Recipe, scene: TracerLike) -> Header:
+def header_of(recipe: Recipe, scene: TracerLike) -> Header:
+    """What stands beside the shards: base stations and the box of all users."""
     centre, size = np.array(recipe.area_centre_m), np.array(recipe.area_size_m)
     steps = [np.arange(-side / 2, side / 2 + _GROUND_STEP_M, _GROUND_STEP_M).clip(-side / 2, side / 2) for side in size]
     points = centre + np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,7 @@ from cfpos_envs.raytracing.recipe import Recipe
 from cfpos_envs.raytracing.storage import DatasetError, load_users
 from cfpos_envs.raytracing.tracer import grid_counts
 from scripts import make_dataset
-from tests.raytracing.mirrors import SHADOW_Y_M, MirrorTracer, small_recipe
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The arrays of every shard, hashed; the zip itself holds the time of writing."""
-    found = {}
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as arrays:
-            parts = b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
-        found[path.name] = hashlib.sha256(parts).hexdigest()
-    return found
+from tests.raytracing.mirrors import SHADOW_Y_M, MirrorTracer, contents, small_recipe
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
