@@ -17,9 +17,10 @@ from agents.checkpoints import read_checkpoint, write_checkpoint
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.config import EccConfig, EccFastConfig
 from agents.ecc.data import Pool
+from agents.ecc.errors import errors_m
 from agents.ecc.inputs import network_shape, pool_of
 from agents.ecc.network import EccNetwork
-from agents.ecc.supervised import errors_m, fit
+from agents.ecc.supervised import fit
 from cfpos_envs.csi_measurements import CsiSystem
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots

@@ -16,9 +16,10 @@ from torch import Tensor
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.config import EccConfig, EccFastConfig
 from agents.ecc.data import Batch, Pool, joined
+from agents.ecc.errors import predictions_m
 from agents.ecc.inputs import batch_of, network_shape
 from agents.ecc.network import EccNetwork
-from agents.ecc.supervised import fit, predictions_m
+from agents.ecc.supervised import fit
 from baselines import make_policy
 from cfpos_envs.csi_measurements import CsiMeasurements
 from cfpos_envs.raytracing.source import RaytracedSource

@@ -14,16 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from agents.ecc.data import Batch, Pool, joined
-from agents.ecc.supervised import (
-    FitConfig,
-    Hooks,
-    draw_arrivals,
-    errors_m,
-    fit,
-    learning_rate_factor,
-    uses_bfloat16,
-)
+from agents.ecc.data import Batch, Pool, draw_arrivals, joined
+from agents.ecc.errors import errors_m
+from agents.ecc.fit_config import FitConfig, learning_rate_factor, uses_bfloat16
+from agents.ecc.supervised import Hooks, fit
 
 ROOT = Path(__file__).parents[2]
 
