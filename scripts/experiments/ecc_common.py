@@ -74,8 +74,14 @@ def trained(config: EccConfig, effort: Effort) -> EccNetwork:
 
 def test_pool(config: EccConfig, effort: Effort, **env: Any) -> Pool:
     """Unseen places and noise, the same for every network; ``env`` changes the scene."""
-    count = TEST if effort.episodes == Effort.episodes else effort.episodes
-    return snapshots(config, "test", _QUICK_TEST if effort.is_quick else count, **env)
+    return snapshots(config, "test", test_count(effort), **env)
+
+
+def test_count(effort: Effort) -> int:
+    """Snapshots that every network is tested on."""
+    if effort.is_quick:
+        return _QUICK_TEST
+    return TEST if effort.episodes == Effort.episodes else effort.episodes
 
 
 def with_settings(network: EccNetwork, **settings: Any) -> EccNetwork:
