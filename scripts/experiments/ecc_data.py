@@ -176,6 +176,20 @@ def errors_of(position_m: Tensor, truth_m: Tensor) -> np.ndarray:
     return distances
 
 
+def by_sight(errors_m: np.ndarray, in_sight: Tensor) -> dict[str, float | None]:
+    """Mean error of the users with 0, 1, ... 6 base stations in sight; None where there are none.
+
+    Args:
+        errors_m: [U], metres.
+        in_sight: [U] links with a line of sight, of at least as many users.
+    """
+    views = in_sight.numpy()[: len(errors_m)]
+    return {
+        f"mean, {count} in sight": float(errors_m[views == count].mean()) if (views == count).any() else None
+        for count in range(7)
+    }
+
+
 def located(policy: Any, data: TracedData, split: str, limit: int | None = None) -> np.ndarray:
     """[U] errors of an estimator on the users of a split."""
     parts = []
