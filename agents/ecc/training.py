@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +16,11 @@ from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, wri
 from agents.ecc import pictures
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.data import Pool
+from agents.ecc.errors import errors_m
 from agents.ecc.inputs import pool_of
-from agents.ecc.supervised import FitResult, Hooks, errors_m, fit, join_process_group, process_group
+from agents.ecc.processes import join_process_group, process_group
+from agents.ecc.supervised import FitResult, Hooks, fit
+from agents.interruption import Interruption, check_same_settings, torch_threads
 from agents.memory import keep_freed_memory
 from agents.metrics import RunLog
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
@@ -69,7 +70,7 @@ class Training:
             self._resume(resume, total_steps)
         elif self.log_dir is not None and (self.log_dir / LAST).exists():
             raise ValueError(f"{self.log_dir} already holds a run; resume it (resume={self.log_dir}) or use another.")
-        self._stop = False
+        self._interruption = Interruption()
 
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Ecc.train``."""
@@ -77,8 +78,8 @@ class Training:
         join_process_group(self.config.device)
         rank, _ = process_group()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_threads(self.config.threads))
-            stack.enter_context(self._polite_interrupt())
+            stack.enter_context(torch_threads(self.config.threads))
+            stack.enter_context(self._interruption.noted())
             self.log = RunLog(self.log_dir if rank == 0 else None)
             stack.callback(self.log.close)
             began = time.process_time()
@@ -111,7 +112,7 @@ class Training:
             scalars=lambda seen, values: self.log.scalars(seen, _renamed(values, "local")),
             evaluated=self._local_evaluated,
             checkpoint=self._checkpoint,
-            stopped=lambda: self._stop,
+            stopped=lambda: self._interruption.asked,
         )
         config = self.config.fit_config(self.config.local_samples)
         result = fit(model, self.pool, config, hooks=hooks, resume=self.fit_state, progress=self.progress)
@@ -125,7 +126,7 @@ class Training:
             scalars=self.log.scalars,
             evaluated=self._evaluated,
             checkpoint=self._checkpoint,
-            stopped=lambda: self._stop,
+            stopped=lambda: self._interruption.asked,
         )
         return fit(
             self.agent.network,
@@ -171,14 +172,8 @@ class Training:
         content = read_checkpoint(path, LAST)
         if "run" not in content:
             raise ValueError(f"{path} holds a policy but no training state; resume from the run's {LAST}.")
-        run, stored = content["run"], content["agent"]["config"]
-        here = self.config.to_dict()
-        for name, value in stored.items():
-            if name not in _FREE_SETTINGS and here.get(name) != value:
-                raise ValueError(
-                    f"the run was started with {name}={value}, this agent has {here.get(name)}; "
-                    "resume with the run's settings or start a new run."
-                )
+        run = content["run"]
+        check_same_settings(content["agent"]["config"], self.config.to_dict(), _FREE_SETTINGS)
         if total_steps is not None and total_steps != run["samples"]:
             raise ValueError(
                 f"the run was planned for {run['samples']} snapshots, and its learning rate follows that plan; "
@@ -191,24 +186,6 @@ class Training:
             raise ValueError(f"the run in {path.parent} is finished; evaluate its {BEST}.")
         self.agent.load_policy(content["agent"])
         self.log_dir = self.log_dir or path.parent
-
-    @contextlib.contextmanager
-    def _polite_interrupt(self) -> Iterator[None]:
-        """Let Ctrl-C end the step first, so that the checkpoint is whole; a second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.getsignal(signal.SIGINT)
-
-        def note(number: int, frame: Any) -> None:
-            self._stop = True
-            signal.signal(signal.SIGINT, previous)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def make_pool(agent: Ecc, progress: bool | None = None) -> Pool:
@@ -239,13 +216,3 @@ def _statistics(errors: np.ndarray) -> dict[str, float]:
 
 def _renamed(values: dict[str, float], stage: str) -> dict[str, float]:
     return {name.replace("train/", f"{stage}/"): value for name, value in values.items()}
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

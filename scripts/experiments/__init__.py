@@ -30,6 +30,7 @@ EXPERIMENTS = {
     "ecc-strategies": "ecc_strategies",
     "ecc-cost": "ecc_cost",
     "ecc-munich": "ecc_munich",
+    "ecc-positions": "ecc_positions",
     "trainers": "trainers",
     "ris-snr": "ris_snr",
     "ris-clock": "ris_clock",

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from agents.ecc.supervised import errors_m
+from agents.ecc.errors import errors_m
 from cfpos_envs.rendering import OKABE_ITO
 from scripts.experiments import ecc_common as ecc
 from scripts.experiments.common import Effort, Outcome, progress
