@@ -12,32 +12,38 @@ import torch
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed.
+    """Whether a run was asked to stop.
 
     Attributes:
-        asked: set by the first Ctrl-C.
+        asked: set by the first Ctrl-C, or another of the noted signals.
     """
 
     def __init__(self) -> None:
         self.asked = False
 
     @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Let Ctrl-C only set ``asked``, so that a step and its checkpoint stay whole; a second one stops at once."""
+    def noted(self, *more: signal.Signals) -> Iterator[None]:
+        """Let Ctrl-C only set ``asked``, so that a step and its checkpoint stay whole; a second one stops at once.
+
+        Args:
+            more: signals to treat alike.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.getsignal(signal.SIGINT)
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *more)}
 
         def note(number: int, frame: Any) -> None:
             self.asked = True
-            signal.signal(signal.SIGINT, previous)
+            signal.signal(number, previous[signal.Signals(number)])
 
-        signal.signal(signal.SIGINT, note)
+        for number in previous:
+            signal.signal(number, note)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from agents.ecc.data import Batch, Pool, draw_arrivals
 from agents.ecc.errors import errors_m
 from agents.ecc.fit_config import FitConfig, learning_rate_factor, uses_bfloat16
-from agents.ecc.processes import process_group
+from agents.processes import agreed, check_shared, process_group
 from cfpos_envs.streams import derive_seed
 
 _CALIBRATION_SAMPLES = 4096
@@ -122,8 +122,7 @@ class Fit:
         if len(pool) < config.batch_size:
             raise ValueError(f"the pool has {len(pool)} snapshots, a batch {config.batch_size}; make a larger pool.")
         self.rank, self.processes = process_group()
-        if config.batch_size % self.processes:
-            raise ValueError(f"batch_size={config.batch_size} does not divide among {self.processes} processes.")
+        check_shared(config.batch_size, self.processes)
         self.pool, self.config, self.validation, self.hooks = pool, config, validation, hooks
         self.model = model.to(config.device)
         self.model.train()
@@ -156,7 +155,7 @@ class Fit:
                 self.step += 1
                 bar.update()
                 due = self._due(config.evaluations) or self.step % config.checkpoint_every == 0
-                stop = self.hooks.stopped is not None and self.hooks.stopped()
+                stop = agreed(self.hooks.stopped is not None and self.hooks.stopped(), config.device)
                 if due or stop or self.step == config.steps or len(waiting) >= 100:
                     self._note(waiting)
                     waiting = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,11 @@ from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.data import Pool
 from agents.ecc.errors import errors_m
 from agents.ecc.inputs import pool_of
-from agents.ecc.processes import join_process_group, process_group
 from agents.ecc.supervised import FitResult, Hooks, fit
 from agents.interruption import Interruption, check_same_settings, torch_threads
 from agents.memory import keep_freed_memory
 from agents.metrics import RunLog
+from agents.processes import join_process_group, others_missed, process_group
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
 from cfpos_envs.streams import derive_seed
 
@@ -76,11 +77,16 @@ class Training:
         """Train to the end; see ``Ecc.train``."""
         keep_freed_memory()
         join_process_group(self.config.device)
-        rank, _ = process_group()
+        rank, processes = process_group()
+        if rank > 0:
+            # The first process alone writes.
+            self.log_dir = None
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._told_how_to_go_on())
             stack.enter_context(torch_threads(self.config.threads))
-            stack.enter_context(self._interruption.noted())
-            self.log = RunLog(self.log_dir if rank == 0 else None)
+            # torchrun hands Ctrl-C on, and ends the others by SIGTERM when one has failed.
+            stack.enter_context(self._interruption.noted(*[signal.SIGTERM] * (processes > 1)))
+            self.log = RunLog(self.log_dir)
             stack.callback(self.log.close)
             began = time.process_time()
             self.pool, self.validation = make_pool(self.agent, self.progress).split(self.config.validation)
@@ -164,8 +170,21 @@ class Training:
         self._write(LAST, {"agent": self.agent.policy_state(), "run": run})
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        if self.log_dir is not None and process_group()[0] == 0:
+        if self.log_dir is not None:
             write_checkpoint(self.log_dir / name, content)
+
+    @contextlib.contextmanager
+    def _told_how_to_go_on(self) -> Iterator[None]:
+        """Ends that are not the run's own, with the setting that goes on."""
+        again = "" if self.log_dir is None else f"; go on with resume={self.log_dir}"
+        try:
+            with others_missed():
+                yield
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{stop}{again}" if str(stop) else "") from None
+        except ConnectionError as missed:
+            begun = self.log_dir is not None and (self.log_dir / LAST).exists()
+            raise ConnectionError(f"{missed}{again if begun else '; nothing was kept yet'}") from None
 
     def _resume(self, resume: str | Path, total_steps: int | None) -> None:
         path = checkpoint_path(resume, LAST)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ NEW_CLUSTER = "local"
 RETRIES = 3
 """How often a shard is tried again whose node or process was lost."""
 _WAITING_PER_CPU = 2
+_PATIENCE_S = 5.0
 
 
 class ClusterUnavailableError(RuntimeError):
@@ -46,9 +48,12 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     try:
+        _knock(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise ClusterUnavailableError(f"no Ray cluster at {address} ({str(error).splitlines()[0]})") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterUnavailableError(
+            f"no Ray cluster at {address} ({str(error).splitlines()[0]}); start one: ray start --head"
+        ) from None
     try:
         yield
     finally:
@@ -104,6 +109,13 @@ def _shards(
             f"{len(lost)} shards were lost with their processes {RETRIES + 1} times each: {', '.join(lost)}; "
             "the same command makes what is missing"
         )
+
+
+def _knock(address: str) -> None:
+    """OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if separator and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
 
 
 def _result(reference: Any) -> Any:

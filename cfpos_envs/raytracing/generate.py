@@ -57,7 +57,7 @@ def make_here(
 ) -> tuple[Header, Iterator[MadeShard]]:
     """The header and the shards ``missing``, one after another in this process."""
     scene = tracer(recipe)
-    return header_of(recipe, scene), ((split, index, make_shard(recipe, scene, split, index)) for split, index in missing)
+    return header_of(recipe, scene), ((*place, make_shard(recipe, scene, *place)) for place in missing)
 
 
 def generate(

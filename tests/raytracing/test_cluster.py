@@ -139,7 +139,7 @@ def test_what_kills_its_process_is_told_and_made_the_next_time(cluster: Any, tmp
 
 @with_ray
 @pytest.mark.slow
-@pytest.mark.skipif(bool(missing_packages()), reason="the optional extra is not installed: pip install 'cfpos[raytracing]'")
+@pytest.mark.skipif(bool(missing_packages()), reason='an optional extra is missing: pip install "cfpos[raytracing]"')
 def test_real_rays_fall_alike_on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     settings = ["--scene", "simple_street_canyon", "--num-bss", "2", "--rays", "2000", "--max-depth", "2"]
