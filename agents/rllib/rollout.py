@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ray
 import torch
@@ -19,11 +19,13 @@ from agents.randomness import LentRandomness
 from agents.rllib.settings import RllibPpoSettings
 from agents.training import Round
 from cfpos_envs.front_ends.rllib import register
+from cfpos_envs.ray_address import check_listening
 
 SHARED = "shared"
 _LOSSES = ("policy_loss", "vf_loss", "entropy", "total_loss")
 
 
+@runtime_checkable
 class RllibLearner(Protocol):
     """What a rollout needs of its agent: the attributes of ``RllibPpo``."""
 
@@ -50,6 +52,7 @@ class RllibRollout:
     def __init__(self, agent: RllibLearner) -> None:
         self.agent = agent
         self._own_ray = not ray.is_initialized()
+        check_listening(agent.config.address if self._own_ray else None)
         if self._own_ray:
             ray.init(
                 address=agent.config.address,

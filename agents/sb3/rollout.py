@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class WhiteNoise(VectorizedActionNoise):
         return self.noises[0]().reshape(self.shape)
 
 
+@runtime_checkable
 class Sb3Learner(Protocol):
     """What a rollout needs of its agent: the attributes of ``Sb3Agent``."""
 

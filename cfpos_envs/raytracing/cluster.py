@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+from cfpos_envs.ray_address import check_listening
 from cfpos_envs.raytracing.generate import MadeShard, TracerLike, header_of, make_shard
 from cfpos_envs.raytracing.recipe import Recipe
 from cfpos_envs.raytracing.storage import DatasetError, Header, Shard
@@ -23,7 +23,6 @@ NEW_CLUSTER = "local"
 RETRIES = 3
 """How often a shard is tried again whose node or process was lost."""
 _WAITING_PER_CPU = 2
-_PATIENCE_S = 5.0
 
 
 class ClusterUnavailableError(RuntimeError):
@@ -48,12 +47,10 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     try:
-        _knock(address)
+        check_listening(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterUnavailableError(
-            f"no Ray cluster at {address} ({str(error).splitlines()[0]}); start one: ray start --head"
-        ) from None
+        raise ClusterUnavailableError(str(error).splitlines()[0]) from None
     try:
         yield
     finally:
@@ -109,13 +106,6 @@ def _shards(
             f"{len(lost)} shards were lost with their processes {RETRIES + 1} times each: {', '.join(lost)}; "
             "the same command makes what is missing"
         )
-
-
-def _knock(address: str) -> None:
-    """OSError if nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    host, separator, port = address.rpartition("://")[2].rpartition(":")
-    if separator and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
 
 
 def _result(reference: Any) -> Any:
