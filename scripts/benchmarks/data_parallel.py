@@ -116,7 +116,8 @@ def _play(rank: int, case: Case, options: Options, folder: str, told: Any) -> No
 
 def _prepared(case: Case, options: Options) -> tuple[Ecc, Pool]:
     batch = {} if case.batch is None else {"batch_size": case.batch}
-    changes: dict[str, Any] = {"pool": 512, "validation": 16, "evaluations": 0, "strategy": "scratch", **batch}
+    changes: dict[str, Any] = {"pool": 512, "validation": 16, "evaluations": 0, "strategy": "scratch", "compile": False}
+    changes.update(batch)
     agent = make_agent(case.agent, make_env("ecc-urban-small-v0", num_envs=1, seed=0), preset=case.preset, **changes)
     assert isinstance(agent, Ecc)
     pool = make_pool(agent, progress=False)
