@@ -64,8 +64,8 @@ def run(options: Options) -> dict[str, Any]:
     return {
         "tables": {"data-parallel": rows},
         "remarks": [
-            f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process: medians of {options.repeats} "
-            "repeats, one and two processes alternately; speed_up is the median of the ratios, with the extreme ones."
+            f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process, one and two processes "
+            f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios."
         ],
     }
 
@@ -115,9 +115,9 @@ def _play(rank: int, case: Case, options: Options, folder: str, told: Any) -> No
 
 
 def _prepared(case: Case, options: Options) -> tuple[Ecc, Pool]:
-    batch = {} if case.batch is None else {"batch_size": case.batch}
     changes: dict[str, Any] = {"pool": 512, "validation": 16, "evaluations": 0, "strategy": "scratch", "compile": False}
-    changes.update(batch)
+    if case.batch is not None:
+        changes["batch_size"] = case.batch
     agent = make_agent(case.agent, make_env("ecc-urban-small-v0", num_envs=1, seed=0), preset=case.preset, **changes)
     assert isinstance(agent, Ecc)
     pool = make_pool(agent, progress=False)
