@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cfpos_envs.raytracing.generate import generate, summary
 from cfpos_envs.raytracing.recipe import PLACES, Recipe
 from cfpos_envs.raytracing.requirements import RayTracingUnavailableError
+from cfpos_envs.raytracing.storage import SPLITS
 
 _STEPS_M = (0.05, 0.25, 0.5, 1.0)
 _HELP = {
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--train", type=int, default=18_000, help="training users")
     parser.add_argument("--test", type=int, default=2_000, help="held-out users")
+    parser.add_argument("--spiral", type=int, default=0, help="points of spirals for tracking, 50 per way")
     parser.add_argument("--check", action="store_true", help="trace nothing, only tell what is there")
     parser.add_argument("--moves", action="store_true", help="only measure how well users can be moved: moves.json")
     for entry in dataclasses.fields(Recipe):
@@ -80,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the data set; 1 and one line on stderr if that cannot be."""
     chosen = vars(_parser().parse_args(arguments))
     folder, only_check, only_moves = chosen.pop("out"), chosen.pop("check"), chosen.pop("moves")
-    users = {"train": chosen.pop("train"), "test": chosen.pop("test")}
+    users = {split: chosen.pop(split) for split in SPLITS}
     try:
         if only_moves:
             print(_moves(Recipe(**chosen), folder))

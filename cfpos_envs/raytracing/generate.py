@@ -21,6 +21,7 @@ from cfpos_envs.raytracing.storage import (
     shard_path,
     write_shard,
 )
+from cfpos_envs.raytracing.ways import WAY_POINTS, draw_spiral, trace_way
 from cfpos_envs.streams import derive_seed
 
 _GROUND_STEP_M = 5.0
@@ -72,7 +73,7 @@ def generate(
     """
     unknown = sorted(set(users) - set(SPLITS))
     if unknown:
-        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {' and '.join(SPLITS)}")
+        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {', '.join(SPLITS)}")
     if (folder / "recipe.json").exists():
         check_recipe(folder, recipe)
     missing = missing_shards(recipe, folder, users)
@@ -109,10 +110,14 @@ def missing_shards(recipe: Recipe, folder: Path, users: dict[str, int]) -> list[
 def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Shard:
     """Draw and trace the users of one shard; users whom no path reaches are drawn again and counted.
 
+    Those of the split ``spiral`` are the points of ways, drawn again as a whole.
+
     Raises:
         DatasetError: nearly no position of the area can be used.
     """
     rng = np.random.default_rng(derive_seed(recipe.seed, split, "users", index))
+    if split == "spiral":
+        return _make_ways(recipe, scene, rng)
     positions: list[np.ndarray] = []
     parts: list[Paths] = []
     found = redrawn = 0
@@ -129,6 +134,24 @@ def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Sha
         positions.append(users[reached])
         parts.append(paths.select(reached))
     return Shard(np.concatenate(positions), Paths.concatenate(parts), redrawn)
+
+
+def _make_ways(recipe: Recipe, scene: TracerLike, rng: np.random.Generator) -> Shard:
+    ways: list[np.ndarray] = []
+    parts: list[Paths] = []
+    redrawn = 0
+    while len(ways) * WAY_POINTS < recipe.shard_users:
+        way = draw_spiral(recipe, rng, scene.ground_m, scene.surface_m)
+        paths = trace_way(way, recipe.batch, scene.trace)
+        if bool((paths.counts().sum(axis=1) > 0).all()):
+            ways.append(way)
+            parts.append(paths)
+        else:
+            redrawn += WAY_POINTS
+        if redrawn > _MAX_DRAWS * recipe.shard_users:
+            raise DatasetError("no path reaches the spirals of this recipe; raise max_depth or rays, or move the area")
+    kept = np.arange(recipe.shard_users)
+    return Shard(np.concatenate(ways)[kept], Paths.concatenate(parts).select(kept), redrawn)
 
 
 def draw_users(recipe: Recipe, scene: TracerLike, rng: np.random.Generator, count: int) -> np.ndarray:

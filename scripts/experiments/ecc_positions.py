@@ -80,7 +80,7 @@ def run(effort: Effort) -> Outcome:
 
 
 def exponent(numbers: Sequence[float], errors_m: Sequence[float]) -> float:
-    """b of the power law e = a s^-b through the ends of a curve.
+    """Exponent b of the power law e = a s^-b through the ends of a curve.
 
     Args:
         numbers: s > 0, of positions or snapshots, rising.
