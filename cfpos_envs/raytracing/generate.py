@@ -199,10 +199,14 @@ def _is_whole(path: Path, recipe: Recipe) -> bool:
         return False
 
 
-def summary(folder: Path) -> str:
-    """What a data set holds, in a few lines: users, redrawn users, line-of-sight and empty links per split."""
+def statistics(folder: Path) -> dict[str, dict[str, float]]:
+    """What a data set holds, per split: users, users drawn in vain, shares of links, paths per link.
+
+    Raises:
+        DatasetError: no data set there, or a damaged one.
+    """
     header = Header.read(folder)
-    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    found = {}
     for split in SPLITS:
         shards = [read_shard(path, header.recipe) for path in present_shards(folder, split)]
         if not shards:
@@ -212,9 +216,24 @@ def summary(folder: Path) -> str:
         links = np.repeat(np.arange(counts.size), counts.reshape(-1))
         lit = np.zeros(counts.size, dtype=bool)
         lit[links[paths.kind == 0]] = True
-        redrawn = sum(shard.redrawn for shard in shards)
+        found[split] = {
+            "users": paths.num_users,
+            "redrawn": sum(shard.redrawn for shard in shards),
+            "line_of_sight": float(lit.mean()),
+            "no_path": float((counts == 0).mean()),
+            "paths_per_link": float(counts.mean()),
+        }
+    return found
+
+
+def summary(folder: Path) -> str:
+    """``statistics`` in a few lines."""
+    header = Header.read(folder)
+    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    for split, found in statistics(folder).items():
         lines.append(
-            f"  {split}: {paths.num_users} users ({redrawn} more drawn in vain), {lit.mean():.1%} of the links in "
-            f"line of sight, {(counts == 0).mean():.1%} without a path, {counts.mean():.1f} paths per link"
+            f"  {split}: {found['users']} users ({found['redrawn']} more drawn in vain), {found['line_of_sight']:.1%} "
+            f"of the links in line of sight, {found['no_path']:.1%} without a path, "
+            f"{found['paths_per_link']:.1f} paths per link"
         )
     return "\n".join(lines)

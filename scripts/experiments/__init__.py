@@ -31,6 +31,8 @@ EXPERIMENTS = {
     "ecc-cost": "ecc_cost",
     "ecc-munich": "ecc_munich",
     "ecc-positions": "ecc_positions",
+    "ecc-tracking": "ecc_tracking",
+    "ecc-scenes": "ecc_scenes",
     "trainers": "trainers",
     "ris-snr": "ris_snr",
     "ris-clock": "ris_clock",
