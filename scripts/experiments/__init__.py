@@ -30,6 +30,7 @@ EXPERIMENTS = {
     "ecc-strategies": "ecc_strategies",
     "ecc-cost": "ecc_cost",
     "ecc-munich": "ecc_munich",
+    "ecc-settings": "ecc_settings",
     "ecc-positions": "ecc_positions",
     "ecc-tracking": "ecc_tracking",
     "ecc-scenes": "ecc_scenes",

@@ -88,6 +88,10 @@ def cases() -> Iterator[Case]:
         yield Case("positions", f"ecc-fast, {users} positions", _SHORT, users=users)
     yield Case("ECC", "ecc-fast, 2 400 000 snapshots seen", _LONGEST)
     yield Case("ECC", "ecc-fast, batches of 128, 2 900 000 snapshots seen", _BEST_SAMPLES, changes=BEST)
+    for count in (6, 12, 48):
+        # As many latent numbers per BS at every width of the band: the payload stays what it is.
+        narrow: dict[str, Any] = {"changes": {"latent_width": 96 // count}, "env": {"num_subcarriers": count}}
+        yield Case("subcarriers", f"ecc-fast, {count} subcarriers", _SHORT, **narrow)
     for strategy in ("scratch", "local-joint", "local-split", "raw"):
         yield Case("strategy", f"ecc (acf), {strategy}", _SLOW, changes={**_SEGNET, "strategy": strategy})
     paper = {**_SEGNET, "strategy": "local-joint", "loss": "wmse"}
@@ -130,7 +134,7 @@ def run(effort: Effort) -> Outcome:
         if not runs:
             raise
         remarks.append(f"Stopped early: {len(runs)} of {len(todo) + len(BASELINES)} rows.")
-    groups = ("ECC", "baseline", "features", "payload", "positions", "strategy", "clock")
+    groups = ("ECC", "baseline", "features", "payload", "positions", "subcarriers", "strategy", "clock")
     ordered = dict(sorted(runs.items(), key=lambda item: groups.index(item[1][0])))
     rows = [_row(group, label, trained, lit) for label, (group, trained) in ordered.items()]
     return Outcome(rows, _figure(ordered, lit), remarks)
