@@ -19,6 +19,7 @@ from cfpos_envs.raytracing.cluster import NEW_CLUSTER, ClusterUnavailableError, 
 from cfpos_envs.raytracing.generate import MadeShard, generate, summary
 from cfpos_envs.raytracing.recipe import PLACES, Recipe
 from cfpos_envs.raytracing.requirements import RayTracingUnavailableError
+from cfpos_envs.raytracing.storage import SPLITS
 
 _STEPS_M = (0.05, 0.25, 0.5, 1.0)
 _HELP = {
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--train", type=int, default=18_000, help="training users")
     parser.add_argument("--test", type=int, default=2_000, help="held-out users")
+    parser.add_argument("--spiral", type=int, default=0, help="points of spirals for tracking, 50 per way")
     parser.add_argument("--check", action="store_true", help="trace nothing, only tell what is there")
     parser.add_argument(
         "--ray",
@@ -97,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = vars(_parser().parse_args(arguments))
     folder, only_check, only_moves = chosen.pop("out"), chosen.pop("check"), chosen.pop("moves")
     address = chosen.pop("ray")
-    users = {"train": chosen.pop("train"), "test": chosen.pop("test")}
+    users = {split: chosen.pop(split) for split in SPLITS}
     try:
         if only_moves:
             print(_moves(Recipe(**chosen), folder))

@@ -21,6 +21,7 @@ from cfpos_envs.raytracing.storage import (
     shard_path,
     write_shard,
 )
+from cfpos_envs.raytracing.ways import WAY_POINTS, draw_spiral, trace_way
 from cfpos_envs.streams import derive_seed
 
 _GROUND_STEP_M = 5.0
@@ -90,7 +91,7 @@ def generate(
     """
     unknown = sorted(set(users) - set(SPLITS))
     if unknown:
-        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {' and '.join(SPLITS)}")
+        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {', '.join(SPLITS)}")
     if (folder / "recipe.json").exists():
         check_recipe(folder, recipe)
     missing = missing_shards(recipe, folder, users)
@@ -127,10 +128,14 @@ def missing_shards(recipe: Recipe, folder: Path, users: dict[str, int]) -> list[
 def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Shard:
     """Draw and trace the users of one shard; users whom no path reaches are drawn again and counted.
 
+    Those of the split ``spiral`` are the points of ways, drawn again as a whole.
+
     Raises:
         DatasetError: nearly no position of the area can be used.
     """
     rng = np.random.default_rng(derive_seed(recipe.seed, split, "users", index))
+    if split == "spiral":
+        return _make_ways(recipe, scene, rng)
     positions: list[np.ndarray] = []
     parts: list[Paths] = []
     found = redrawn = 0
@@ -147,6 +152,24 @@ def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Sha
         positions.append(users[reached])
         parts.append(paths.select(reached))
     return Shard(np.concatenate(positions), Paths.concatenate(parts), redrawn)
+
+
+def _make_ways(recipe: Recipe, scene: TracerLike, rng: np.random.Generator) -> Shard:
+    ways: list[np.ndarray] = []
+    parts: list[Paths] = []
+    redrawn = 0
+    while len(ways) * WAY_POINTS < recipe.shard_users:
+        way = draw_spiral(recipe, rng, scene.ground_m, scene.surface_m)
+        paths = trace_way(way, recipe.batch, scene.trace)
+        if bool((paths.counts().sum(axis=1) > 0).all()):
+            ways.append(way)
+            parts.append(paths)
+        else:
+            redrawn += WAY_POINTS
+        if redrawn > _MAX_DRAWS * recipe.shard_users:
+            raise DatasetError("no path reaches the spirals of this recipe; raise max_depth or rays, or move the area")
+    kept = np.arange(recipe.shard_users)
+    return Shard(np.concatenate(ways)[kept], Paths.concatenate(parts).select(kept), redrawn)
 
 
 def draw_users(recipe: Recipe, scene: TracerLike, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -195,10 +218,14 @@ def _is_whole(path: Path, recipe: Recipe) -> bool:
         return False
 
 
-def summary(folder: Path) -> str:
-    """What a data set holds, in a few lines: users, redrawn users, line-of-sight and empty links per split."""
+def statistics(folder: Path) -> dict[str, dict[str, float]]:
+    """What a data set holds, per split: users, users drawn in vain, shares of links, paths per link.
+
+    Raises:
+        DatasetError: no data set there, or a damaged one.
+    """
     header = Header.read(folder)
-    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    found = {}
     for split in SPLITS:
         shards = [read_shard(path, header.recipe) for path in present_shards(folder, split)]
         if not shards:
@@ -208,9 +235,24 @@ def summary(folder: Path) -> str:
         links = np.repeat(np.arange(counts.size), counts.reshape(-1))
         lit = np.zeros(counts.size, dtype=bool)
         lit[links[paths.kind == 0]] = True
-        redrawn = sum(shard.redrawn for shard in shards)
+        found[split] = {
+            "users": paths.num_users,
+            "redrawn": sum(shard.redrawn for shard in shards),
+            "line_of_sight": float(lit.mean()),
+            "no_path": float((counts == 0).mean()),
+            "paths_per_link": float(counts.mean()),
+        }
+    return found
+
+
+def summary(folder: Path) -> str:
+    """``statistics`` in a few lines."""
+    header = Header.read(folder)
+    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    for split, found in statistics(folder).items():
         lines.append(
-            f"  {split}: {paths.num_users} users ({redrawn} more drawn in vain), {lit.mean():.1%} of the links in "
-            f"line of sight, {(counts == 0).mean():.1%} without a path, {counts.mean():.1f} paths per link"
+            f"  {split}: {found['users']} users ({found['redrawn']} more drawn in vain), {found['line_of_sight']:.1%} "
+            f"of the links in line of sight, {found['no_path']:.1%} without a path, "
+            f"{found['paths_per_link']:.1f} paths per link"
         )
     return "\n".join(lines)

@@ -21,16 +21,17 @@ from scripts.experiments.ecc_data import TracedData, Trained, by_sight, kept, tr
 from scripts.experiments.ecc_munich import BEST
 
 FOLDER = "munich-100k"
-LONG, MIDDLE, SHORT = 12_800_000, 3_200_000, 800_000
+LONG, MIDDLE, SHORT = 6_400_000, 3_200_000, 800_000
 # (training positions, None: all of them; snapshots seen), what matters most first.
 CASES: tuple[tuple[int | None, int], ...] = (
-    (None, LONG),
     (None, MIDDLE),
+    (50_000, LONG),
+    (None, LONG),
+    (18_000, SHORT),
+    (50_000, SHORT),
     (None, SHORT),
     (18_000, MIDDLE),
     (50_000, MIDDLE),
-    (18_000, SHORT),
-    (50_000, SHORT),
 )
 _QUICK: tuple[tuple[int | None, int], ...] = ((None, 1024), (200, 512))
 
@@ -80,7 +81,7 @@ def run(effort: Effort) -> Outcome:
 
 
 def exponent(numbers: Sequence[float], errors_m: Sequence[float]) -> float:
-    """b of the power law e = a s^-b through the ends of a curve.
+    """Exponent b of the power law e = a s^-b through the ends of a curve.
 
     Args:
         numbers: s > 0, of positions or snapshots, rising.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -49,7 +49,7 @@ def run(effort: Effort) -> Outcome:
     return Outcome(rows, _figure(rows), [remark])
 
 
-def _scalar(effort: Effort, bits: tuple[int, ...]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+def _scalar(effort: Effort, bits: Sequence[int]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
     """(Q, payload bits, errors of every seed) of the baseline without an encoder."""
     config = ecc.fast(effort)
     count = max(config.batch_size, config.pool)
@@ -74,7 +74,7 @@ def _policy(bits: int, seed: int, steps: int, batch_size: int) -> Any:
     return policy
 
 
-def _received(effort: Effort, split: str, count: int, bits: tuple[int, ...]) -> dict[int, Pool]:
+def _received(effort: Effort, split: str, count: int, bits: Sequence[int]) -> dict[int, Pool]:
     """What the CU has of the same snapshots after a fronthaul of so many bits per number."""
     policies = {number: _policy(number, 0, 1, 1) for number in bits}
     pieces: dict[int, list[Pool]] = {number: [] for number in bits}
