@@ -51,27 +51,26 @@ public:
     Activations& slopes() { return slopes_.back(); }
     Activations& first_slopes() { return slopes_.front(); }
 
-    void finish(int64_t samples) {
-        for (int64_t layer = 1; layer < mlp_.layers; ++layer)
-            for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-                Activations& from = given_[layer - 1];
-                const Around around = {biases_[layer].of(net), false, layer + 1 < mlp_.layers};
-                linear_[layer].forward(net, from.row(row), from.width(), rows, given_[layer].row(row), around);
-            });
+    // All layers behind the first one, for some rows of one network.
+    void finish(int64_t net, int64_t row, int64_t rows) {
+        for (int64_t layer = 1; layer < mlp_.layers; ++layer) {
+            Activations& from = given_[layer - 1];
+            const Around around = {biases_[layer].of(net), false, layer + 1 < mlp_.layers};
+            linear_[layer].forward(net, from.row(row), from.width(), rows, given_[layer].row(row), around);
+        }
     }
 
     // From ``slopes`` to ``first_slopes``; with ``learn`` the gradients of all but the first layer's weights.
-    void pull_back(int64_t samples, bool learn) {
-        for (int64_t layer = mlp_.layers - 1; layer >= 0; --layer)
-            for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-                const float* slopes = slopes_[layer].row(row);
-                if (learn) biases_[layer].learn(net, slopes, rows);
-                if (layer == 0) return;
-                Activations& hidden = given_[layer - 1];
-                if (learn) linear_[layer].learn(net, slopes, hidden.row(row), hidden.width(), rows);
-                linear_[layer].backward(net, slopes, rows, slopes_[layer - 1].row(row),
-                                        {nullptr, false, false, hidden.row(row)});
-            });
+    void pull_back(int64_t net, int64_t row, int64_t rows, bool learn) {
+        for (int64_t layer = mlp_.layers - 1; layer >= 0; --layer) {
+            const float* slopes = slopes_[layer].row(row);
+            if (learn) biases_[layer].learn(net, slopes, rows);
+            if (layer == 0) return;
+            Activations& hidden = given_[layer - 1];
+            if (learn) linear_[layer].learn(net, slopes, hidden.row(row), hidden.width(), rows);
+            linear_[layer].backward(net, slopes, rows, slopes_[layer - 1].row(row),
+                                    {nullptr, false, false, hidden.row(row)});
+        }
     }
 
     void collect() const {
@@ -104,13 +103,13 @@ public:
         rest.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
             first_.forward(net, inputs.row(row), inputs.width(), rows, rest.first().row(row),
                            {rest.bias(net), false, rest.gated()});
+            rest.finish(net, row, rows);
         });
-        rest.finish(samples);
     }
 
     void learn(int64_t samples, Activations& inputs) {
-        rest.pull_back(samples, true);
         rest.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            rest.pull_back(net, row, rows, true);
             first_.learn(net, rest.first_slopes().row(row), inputs.row(row), inputs.width(), rows);
         });
     }
@@ -144,8 +143,8 @@ public:
 };
 
 INLINE void join(const float* observation, const float* action, const Sizes& sizes, float* pair) {
-    std::copy_n(observation, sizes.observation, pair);
-    std::copy_n(action, sizes.action, pair + sizes.observation);
+    copy(observation, sizes.observation, pair);
+    copy(action, sizes.action, pair + sizes.observation);
 }
 
 // out = a - b in rows of equal width
@@ -180,8 +179,8 @@ public:
     }
 
     void own_slopes(int64_t samples, Activations& by_own) override {
-        net_.rest.pull_back(samples, false);
         net_.rest.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            net_.rest.pull_back(net, row, rows, false);
             action_.backward(net, net_.rest.first_slopes().row(row), rows, by_own.row(row), {});
         });
     }
@@ -216,30 +215,34 @@ public:
     Rest& rest() override { return rest_; }
 
     void values(int64_t samples, Activations& observations, Activations& actions) override {
-        sums(samples, observations, actions, rest_.gated());
-        rest_.finish(samples);
+        join_all(samples, observations, actions);
+        rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            sums(net, row, rows, rest_.gated());
+            rest_.finish(net, row, rows);
+        });
     }
 
     void learn(int64_t samples) override {
-        rest_.pull_back(samples, true);
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            rest_.pull_back(net, row, rows, true);
             first_.learn(net, rest_.first_slopes().row(row), joint_.row(0), joint_.width(), rows);
         });
     }
 
     void own_values(int64_t samples, Activations& observations, Activations& actions, Activations& own) override {
-        sums(samples, observations, actions, false);
+        join_all(samples, observations, actions);
         difference(own, actions, sizes_.agents * samples, change_);
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            sums(net, row, rows, false);
             own_.forward(net, change_.row(row), change_.width(), rows, rest_.first().row(row),
                          {nullptr, true, rest_.gated()});
+            rest_.finish(net, row, rows);
         });
-        rest_.finish(samples);
     }
 
     void own_slopes(int64_t samples, Activations& by_own) override {
-        rest_.pull_back(samples, false);
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            rest_.pull_back(net, row, rows, false);
             own_.backward(net, rest_.first_slopes().row(row), rows, by_own.row(row), {});
         });
     }
@@ -250,19 +253,20 @@ public:
     }
 
 private:
-    void sums(int64_t samples, Activations& observations, Activations& actions, bool relu) {
+    void join_all(int64_t samples, Activations& observations, Activations& actions) {
         for (int64_t agent = 0; agent < sizes_.agents; ++agent)
             for (int64_t sample = 0; sample < samples; ++sample) {
                 const int64_t row = agent * samples + sample;
                 float* joint = joint_.row(sample);
-                std::copy_n(observations.row(row), sizes_.observation, joint + agent * sizes_.observation);
-                std::copy_n(actions.row(row), sizes_.action,
-                            joint + sizes_.agents * sizes_.observation + agent * sizes_.action);
+                copy(observations.row(row), sizes_.observation, joint + agent * sizes_.observation);
+                copy(actions.row(row), sizes_.action,
+                     joint + sizes_.agents * sizes_.observation + agent * sizes_.action);
             }
-        rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            first_.forward(net, joint_.row(0), joint_.width(), rows, rest_.first().row(row),
-                           {rest_.bias(net), false, relu});
-        });
+    }
+
+    void sums(int64_t net, int64_t row, int64_t rows, bool relu) {
+        first_.forward(net, joint_.row(0), joint_.width(), rows, rest_.first().row(row),
+                       {rest_.bias(net), false, relu});
     }
 
     Sizes sizes_;
@@ -325,37 +329,31 @@ public:
     void values(int64_t samples, Activations& observations, Activations& actions) override {
         embed(samples, observations, actions, true);
         take_mean(samples);
-        if (rest_.separate())
-            rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-                hear_.forward(net, mean_.row(0), mean_.width(), rows, rest_.first().row(row), {rest_.bias(net)});
-            });
-        else {
+        if (!rest_.separate()) {
             hear_.forward(0, mean_.row(0), mean_.width(), samples, common_.row(0), {rest_.bias(0)});
             repeat(samples, common_, rest_.first());
         }
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            listen_.forward(net, embedded_.row(row), embedded_.width(), rows, rest_.first().row(row),
-                            {nullptr, true, rest_.gated()});
+            float* first = rest_.first().row(row);
+            if (rest_.separate()) hear_.forward(net, mean_.row(0), mean_.width(), rows, first, {rest_.bias(net)});
+            listen_.forward(net, embedded_.row(row), embedded_.width(), rows, first, {nullptr, true, rest_.gated()});
+            rest_.finish(net, row, rows);
         });
-        rest_.finish(samples);
     }
 
     void learn(int64_t samples) override {
-        rest_.pull_back(samples, true);
         Activations& first = rest_.first_slopes();
-        if (rest_.separate())
-            rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) { by_mean(net, first.row(row), rows); });
-        else {
+        rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            rest_.pull_back(net, row, rows, true);
+            listen_.learn(net, first.row(row), embedded_.row(row), embedded_.width(), rows);
+            listen_.backward(net, first.row(row), rows, back_.row(row), {});
+            if (rest_.separate()) by_mean(net, first.row(row), rows);
+        });
+        if (!rest_.separate()) {
             total(samples, first, heard_);
             by_mean(0, heard_.row(0), samples);
         }
-        float* common = from_mean_.row(0);
-        VECTORISED for (int64_t i = 0; i < samples * from_mean_.width(); ++i) common[i] /= float(sizes_.agents);
-        repeat(samples, from_mean_, back_);
-        rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            listen_.learn(net, first.row(row), embedded_.row(row), embedded_.width(), rows);
-            listen_.backward(net, first.row(row), rows, back_.row(row), {nullptr, true, false, embedded_.row(row)});
-        });
+        add_from_mean(samples);
         const int64_t rows = sizes_.agents * samples;
         embed_.learn(0, back_.row(0), pairs_.row(0), pairs_.width(), rows);
         embed_bias_.learn(0, back_.row(0), rows);
@@ -377,16 +375,16 @@ public:
             VECTORISED for (int64_t i = 0; i < samples * width; ++i) one[i] = mean[i] - one[i] / float(sizes_.agents);
         }
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t count) {
-            both_.forward(net, exchanged_.row(row), width, count, rest_.first().row(row), {rest_.bias(net)});
-            hear_.forward(net, embedded_.row(row), width, count, rest_.first().row(row),
-                          {nullptr, true, rest_.gated()});
+            float* first = rest_.first().row(row);
+            both_.forward(net, exchanged_.row(row), width, count, first, {rest_.bias(net)});
+            hear_.forward(net, embedded_.row(row), width, count, first, {nullptr, true, rest_.gated()});
+            rest_.finish(net, row, count);
         });
-        rest_.finish(samples);
     }
 
     void own_slopes(int64_t samples, Activations& by_own) override {
-        rest_.pull_back(samples, false);
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
+            rest_.pull_back(net, row, rows, false);
             both_.backward(net, rest_.first_slopes().row(row), rows, back_.row(row),
                            {nullptr, false, false, exchanged_.row(row)});
         });
@@ -428,6 +426,17 @@ private:
     void repeat(int64_t samples, Activations& one, Activations& all) const {
         for (int64_t agent = 0; agent < sizes_.agents; ++agent)
             std::copy_n(one.row(0), samples * one.width(), all.row(agent * samples));
+    }
+
+    // What reached the mean goes back to all in equal parts; then the embedding's ReLU.
+    void add_from_mean(int64_t samples) {
+        const float* common = from_mean_.row(0);
+        for (int64_t agent = 0; agent < sizes_.agents; ++agent) {
+            const float* embedded = embedded_.row(agent * samples);
+            float* back = back_.row(agent * samples);
+            VECTORISED for (int64_t i = 0; i < samples * back_.width(); ++i)
+                back[i] = embedded[i] > 0.0f ? back[i] + common[i] / float(sizes_.agents) : 0.0f;
+        }
     }
 
     void by_mean(int64_t net, const float* slopes, int64_t samples) {

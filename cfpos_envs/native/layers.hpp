@@ -81,6 +81,25 @@ inline void multiply(const RowProduct& product) {
     for (; column < product.width; column += LANES) row_blocks<1>(product, column);
 }
 
+template <int COUNT>
+INLINE void copy_fixed(const float* from, float* to) {
+    float numbers[COUNT];
+    std::memcpy(numbers, from, sizeof numbers);
+    std::memcpy(to, numbers, sizeof numbers);
+}
+
+// A short vector, in pieces of which the last one may overlap the one before: a call of memcpy takes longer.
+INLINE void copy(const float* from, int64_t count, float* to) {
+    if (count >= LANES) {
+        for (int64_t i = 0; i + LANES <= count; i += LANES) copy_fixed<LANES>(from + i, to + i);
+        copy_fixed<LANES>(from + count - LANES, to + count - LANES);
+    } else if (count >= LANES / 2) {
+        copy_fixed<LANES / 2>(from, to);
+        copy_fixed<LANES / 2>(from + count - LANES / 2, to + count - LANES / 2);
+    } else
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
 // Zeros at the border of a cache line.
 class Numbers {
 public:

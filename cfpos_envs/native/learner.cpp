@@ -49,7 +49,7 @@ void fetch(const Update& update, const Vectors<float>& vectors, int64_t first, i
            Activations& rows) {
     for (int64_t agent = 0; agent < update.agents; ++agent)
         for (int64_t sample = 0; sample < samples; ++sample)
-            std::copy_n(vectors.of(first + sample, agent), size, rows.row(agent * samples + sample));
+            copy(vectors.of(first + sample, agent), size, rows.row(agent * samples + sample));
 }
 
 class CriticsPass {
@@ -106,10 +106,11 @@ private:
         fetch(update_, update_.next_observations, first, samples, update_.observation, observations_);
         actor_->values(samples, observations_);
         Activations& actions = actor_->rest.outputs();
-        for (int64_t row = 0; row < update_.agents * samples; ++row) {
+        const int64_t rows = update_.agents * samples;
+        float* all = actions.row(0);
+        VECTORISED for (int64_t i = 0; i < rows * actions.width(); ++i) all[i] = tanh_of(all[i]);
+        for (int64_t row = 0; update_.noise && row < rows; ++row) {
             float* action = actions.row(row);
-            VECTORISED for (int64_t i = 0; i < update_.action; ++i) action[i] = tanh_of(action[i]);
-            if (!update_.noise) continue;
             const float* noise = update_.noise + row / samples * update_.action * update_.samples + first + row % samples;
             for (int64_t i = 0; i < update_.action; ++i)
                 action[i] = clamped(action[i] + noise[i * update_.samples], -1.0f, 1.0f);
@@ -149,18 +150,15 @@ public:
         fetch(update_, update_.observations, first, samples, update_.observation, observations_);
         fetch(update_, update_.actions, first, samples, update_.action, actions_);
         actor_.values(samples, observations_);
-        const int64_t rows = update_.agents * samples;
-        Activations& outputs = actor_.rest.outputs();
-        float squares = 0.0f, values = 0.0f;
-        int64_t saturated = 0;
-        for (int64_t row = 0; row < rows; ++row) {
-            const float* output = outputs.row(row);
-            float* own = own_.row(row);
-            VECTORISED_SUM(squares, saturated) for (int64_t i = 0; i < update_.action; ++i) {
-                own[i] = tanh_of(output[i]);
-                squares += output[i] * output[i];
-                saturated += std::fabs(output[i]) > update_.saturated;
-            }
+        const int64_t rows = update_.agents * samples, numbers = rows * own_.width();
+        // Rows are filled up with zeros, which change nothing.
+        const float* output = actor_.rest.outputs().row(0);
+        float* own = own_.row(0);
+        float squares = 0.0f, values = 0.0f, saturated = 0.0f;
+        VECTORISED_SUM(squares, saturated) for (int64_t i = 0; i < numbers; ++i) {
+            own[i] = tanh_of(output[i]);
+            squares += output[i] * output[i];
+            saturated += std::fabs(output[i]) > update_.saturated ? 1.0f : 0.0f;
         }
         critic_->own_values(samples, observations_, actions_, own_);
         const float* value = critic_->rest().outputs().row(0);
@@ -170,16 +168,15 @@ public:
             slopes[row * LANES] = -update_.weight;
         }
         critic_->own_slopes(samples, by_own_);
-        for (int64_t row = 0; row < rows; ++row) {
-            const float *output = outputs.row(row), *own = own_.row(row), *by_own = by_own_.row(row);
-            float* slope = actor_.rest.slopes().row(row);
-            VECTORISED for (int64_t i = 0; i < update_.action; ++i)
-                slope[i] = by_own[i] * (1.0f - own[i] * own[i]) + 2.0f * update_.weight * update_.penalty * output[i];
-        }
+        const float* by_own = by_own_.row(0);
+        const float pull = 2.0f * update_.weight * update_.penalty;
+        float* slope = actor_.rest.slopes().row(0);
+        VECTORISED for (int64_t i = 0; i < numbers; ++i)
+            slope[i] = by_own[i] * (1.0f - own[i] * own[i]) + pull * output[i];
         actor_.learn(samples, observations_);
         sums_[0] += squares;
         sums_[1] += values;
-        sums_[2] += double(saturated);
+        sums_[2] += saturated;
     }
 
     void collect() const {
