@@ -7,6 +7,7 @@ layer through memory; the kernel takes as many samples as the cache holds throug
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -95,94 +96,166 @@ class Settings(NamedTuple):
     saturated: float
 
 
-def pays(networks: Networks, batch: Batch) -> bool:
-    """Whether the kernel can do updates of these networks with this batch, and is faster than tensor operations."""
-    critic = networks.critics[0]
-    tensors = (batch.observations, batch.actions, batch.rewards, batch.next_observations, *networks.actor.parameters())
-    return (
-        kernels() is not None
-        and all(x is None or (x.dtype is torch.float32 and x.device.type == "cpu") for x in tensors)
-        and networks.actor.inputs == batch.observations.shape[2]
-        and not (isinstance(critic, ConcatenatedCritic) and critic.net.layers[0][0].nbytes > _MOST_JOINT)
-    )
-
-
-def update_critics(
-    networks: Networks, batch: Batch, settings: Settings, noise: Float[Tensor, "n act N"] | None
-) -> tuple[Float[Tensor, " critics"], Float[Tensor, " critics"]]:
-    """Set the critics' gradients of the weighted squared errors.
+class CompiledUpdates:
+    """The gradients of a learner's networks by the compiled kernel.
 
     Args:
-        networks, batch, settings: see there.
-        noise: added to the target policy's actions, which are then limited to [-1, 1].
-
-    Returns:
-        Sums of squared errors and of values over samples and agents.
+        networks: those that learn; they may be moved or loaded, but not exchanged.
     """
-    sums = _run("cfpos_update_critics", networks, batch, settings, noise, networks.critics)
-    return sums[: len(networks.critics)], sums[len(networks.critics) : 2 * len(networks.critics)]
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self._parameters = [
+            parameter
+            for module in (networks.actor, *networks.critics, networks.target_actor, *networks.target_critics)
+            if module is not None
+            for parameter in module.parameters()
+        ]
+        self._prepared: _Prepared | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_prepared": None}  # addresses are worth nothing in a copy
+
+    def pay(self, batch: Batch) -> bool:
+        """Whether the kernel can do updates of these networks with this batch, and is faster than tensor operations."""
+        critic = self.networks.critics[0]
+        tensors = (batch.observations, batch.actions, batch.rewards, batch.next_observations, self._parameters[0])
+        return (
+            kernels() is not None
+            and all(x is None or (x.dtype is torch.float32 and x.is_cpu) for x in tensors)
+            and self.networks.actor.inputs == batch.observations.shape[2]
+            and not (isinstance(critic, ConcatenatedCritic) and critic.net.layers[0][0].nbytes > _MOST_JOINT)
+        )
+
+    def critics(
+        self, batch: Batch, settings: Settings, noise: Float[Tensor, "n act N"] | None
+    ) -> tuple[Float[Tensor, " critics"], Float[Tensor, " critics"]]:
+        """Set the critics' gradients of the weighted squared errors.
+
+        Args:
+            batch, settings: see there.
+            noise: added to the target policy's actions, which are then limited to [-1, 1].
+
+        Returns:
+            Sums of squared errors and of values over samples and agents.
+        """
+        sums = self._run("cfpos_update_critics", batch, settings, noise)
+        count = len(self.networks.critics)
+        return sums[:count], sums[count : 2 * count]
+
+    def actor(self, batch: Batch, settings: Settings) -> Float[Tensor, "3"]:
+        """Set the actor's gradients of minus the first critic's weighted values plus the penalty.
+
+        Returns:
+            Sums over samples and agents: squared outputs before tanh, values, outputs that are saturated.
+        """
+        return self._run("cfpos_update_actor", batch, settings, None)[:3]
+
+    def _run(self, name: str, batch: Batch, settings: Settings, noise: Tensor | None) -> Tensor:
+        places = [parameter.data_ptr() for parameter in self._parameters]
+        if self._prepared is None or self._prepared.places != places:
+            self._prepared = _Prepared(self.networks, places)
+        prepared = self._prepared
+        prepared.gradients[name].begin()
+        library = kernels()
+        assert library is not None
+        held: list[Tensor] = []  # what the kernel reads stays alive until it has ended
+        samples, agents, observation = batch.observations.shape
+        sums = torch.zeros(max(2 * len(self.networks.critics), 3), dtype=torch.float64)
+        noise = None if noise is None else noise.contiguous()
+        separate = self.networks.actor.separate or self.networks.critics[0].separate
+        update = _Update(
+            _KINDS[type(self.networks.critics[0])],
+            samples,
+            agents,
+            observation,
+            batch.actions.shape[2],
+            len(self.networks.critics),
+            _SAMPLES if separate else max(_ROWS // agents, 1),
+            _vectors(batch.observations, held),
+            _vectors(batch.actions, held),
+            _vectors(batch.rewards[:, :, None], held),
+            _vectors(batch.next_observations, held),
+            _vectors(batch.terminated[:, :, None], held),
+            None if noise is None else noise.data_ptr(),
+            *settings,
+            prepared.actor,
+            prepared.target_actor,
+            prepared.critics,
+            prepared.target_critics,
+            sums.data_ptr(),
+        )
+        getattr(library, name)(ctypes.byref(update), torch.get_num_threads())
+        return sums
 
 
-def update_actor(networks: Networks, batch: Batch, settings: Settings) -> Float[Tensor, "3"]:
-    """Set the actor's gradients of minus the first critic's weighted values plus the penalty.
+class _Gradients:
+    """Those of some modules, side by side in one tensor.
 
-    Returns:
-        Sums over samples and agents: squared outputs before tanh, values, outputs that are saturated.
+    Args:
+        modules: whose parameters they are of.
     """
-    return _run("cfpos_update_actor", networks, batch, settings, None, [networks.actor])[:3]
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        sizes = [parameter.numel() for parameter in self.parameters]
+        self.numbers = torch.zeros(sum(sizes))
+        parts = self.numbers.split(sizes)
+        self.views = [part.view(own.shape) for part, own in zip(parts, self.parameters, strict=True)]
+        self.places = {id(own): view.data_ptr() for own, view in zip(self.parameters, self.views, strict=True)}
+
+    def begin(self) -> None:
+        """Hand them, all 0, to the parameters."""
+        self.numbers.zero_()
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            parameter.grad = view
 
 
-def _run(
-    name: str,
-    networks: Networks,
-    batch: Batch,
-    settings: Settings,
-    noise: Tensor | None,
-    learning: list[Critic] | list[Actor],
-) -> Tensor:
-    library = kernels()
-    assert library is not None
-    for module in learning:
-        _set_zero_gradients(module)
-    held: list[object] = []  # what the kernel reads stays alive until it has ended
-    samples, agents, observation = batch.observations.shape
-    separate = networks.actor.separate or networks.critics[0].separate
-    sums = torch.zeros(max(2 * len(networks.critics), 3), dtype=torch.float64)
-    noise = None if noise is None else noise.contiguous()
-    update = _Update(
-        _KINDS[type(networks.critics[0])],
-        samples,
-        agents,
-        observation,
-        batch.actions.shape[2],
-        len(networks.critics),
-        _SAMPLES if separate else max(_ROWS // agents, 1),
-        _vectors(batch.observations, held),
-        _vectors(batch.actions, held),
-        _vectors(batch.rewards[:, :, None], held),
-        _vectors(batch.next_observations, held),
-        _vectors(batch.terminated[:, :, None], held),
-        None if noise is None else noise.data_ptr(),
-        *settings,
-        _mlp(networks.actor.net, held),
-        _Mlp() if networks.target_actor is None else _mlp(networks.target_actor.net, held),
-        _critics(networks.critics, held),
-        _critics(networks.target_critics, held),
-        sums.data_ptr(),
-    )
-    getattr(library, name)(ctypes.byref(update), torch.get_num_threads())
-    return sums
+class _Prepared:
+    """Networks as the kernel reads them.
+
+    Args:
+        networks: of a learner.
+        places: where their parameters lie now.
+    """
+
+    def __init__(self, networks: Networks, places: list[int]) -> None:
+        self.places = places
+        of_actor, of_critics = _Gradients([networks.actor]), _Gradients(networks.critics)
+        self.gradients = {"cfpos_update_actor": of_actor, "cfpos_update_critics": of_critics}
+        self._held: list[object] = []
+        self.actor = self._mlp(networks.actor.net, of_actor.places)
+        self.target_actor = _Mlp() if networks.target_actor is None else self._mlp(networks.target_actor.net, {})
+        self.critics = self._critics(networks.critics, of_critics.places)
+        self.target_critics = self._critics(networks.target_critics, {})
+
+    def _mlp(self, net: BatchedMlp, gradients: dict[int, int]) -> _Mlp:
+        parameters = [parameter for layer in net.layers for parameter in layer]
+        sizes = [net.layers[0][0].shape[2], *(weight.shape[1] for weight, _ in net.layers)]
+        pointers = ctypes.c_void_p * len(parameters)
+        arrays = (
+            (ctypes.c_int64 * len(sizes))(*sizes),
+            pointers(*(parameter.data_ptr() for parameter in parameters)),
+            pointers(*(gradients.get(id(parameter)) for parameter in parameters)),
+        )
+        self._held.append(arrays)
+        return _Mlp(len(net.layers[0][0]), len(net.layers), *(ctypes.addressof(array) for array in arrays))
+
+    def _critics(self, critics: list[Critic], gradients: dict[int, int]) -> int | None:
+        if not critics:
+            return None
+        nets = (_CriticNets * len(critics))()
+        for place, critic in zip(nets, critics, strict=True):
+            if isinstance(critic, PermutationInvariantCritic):
+                place.embedding, place.net = self._mlp(critic.embedding, gradients), self._mlp(critic.head, gradients)
+            else:
+                assert isinstance(critic, ConcatenatedCritic | OwnCritic)
+                place.net = self._mlp(critic.net, gradients)
+        self._held.append(nets)
+        return ctypes.addressof(nets)
 
 
-def _set_zero_gradients(module: nn.Module) -> None:
-    parameters = list(module.parameters())
-    zeros = torch.zeros(sum(parameter.numel() for parameter in parameters))
-    parts = zeros.split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view(parameter.shape)
-
-
-def _vectors(vectors: Tensor | None, held: list[object]) -> _Vectors:
+def _vectors(vectors: Tensor | None, held: list[Tensor]) -> _Vectors:
     """[N, n, size], the vectors themselves dense."""
     if vectors is None:
         return _Vectors()
@@ -190,31 +263,3 @@ def _vectors(vectors: Tensor | None, held: list[object]) -> _Vectors:
         vectors = vectors.contiguous()
     held.append(vectors)
     return _Vectors(vectors.data_ptr(), vectors.stride(0), vectors.stride(1))
-
-
-def _mlp(net: BatchedMlp, held: list[object]) -> _Mlp:
-    parameters = [parameter for layer in net.layers for parameter in layer]
-    gradients = [parameter.grad for parameter in parameters]
-    sizes = [net.layers[0][0].shape[2], *(weight.shape[1] for weight, _ in net.layers)]
-    pointers = ctypes.c_void_p * len(parameters)
-    arrays = (
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        pointers(*(parameter.data_ptr() for parameter in parameters)),
-        pointers(*(None if gradient is None else gradient.data_ptr() for gradient in gradients)),
-    )
-    held.append((arrays, gradients))
-    return _Mlp(len(net.layers[0][0]), len(net.layers), *(ctypes.addressof(array) for array in arrays))
-
-
-def _critics(critics: list[Critic], held: list[object]) -> int | None:
-    if not critics:
-        return None
-    nets = (_CriticNets * len(critics))()
-    for place, critic in zip(nets, critics, strict=True):
-        if isinstance(critic, PermutationInvariantCritic):
-            place.embedding, place.net = _mlp(critic.embedding, held), _mlp(critic.head, held)
-        else:
-            assert isinstance(critic, ConcatenatedCritic | OwnCritic)
-            place.net = _mlp(critic.net, held)
-    held.append(nets)
-    return ctypes.addressof(nets)

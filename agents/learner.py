@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from agents import compiled_learner
+from agents.compiled_learner import CompiledUpdates, Networks, Settings
 from agents.config import MaddpgConfig
 from agents.critics import Critic, make_critic
 from agents.memory import keep_freed_memory
@@ -85,12 +85,13 @@ class CriticLearner:
         self.nets.to(config.device)
         self._critics: list[Critic] = _members(self.nets["critics"])
         bootstraps = config.gamma > 0
-        self._networks = compiled_learner.Networks(
+        networks = Networks(
             self.actor,
             self._critics,
             self.nets["target_actor"] if bootstraps else None,  # type: ignore[arg-type]
             _members(self.nets["target_critics"]) if bootstraps else [],
         )
+        self._compiled = CompiledUpdates(networks)
         rates = {"actor": config.lr_actor, "critics": config.lr_critic}
         self._trained = {}
         for name, rate in rates.items():
@@ -118,7 +119,7 @@ class CriticLearner:
         """
         self.updates += 1
         weight = self._weight(batch.rewards)
-        if self.compiled and compiled_learner.pays(self._networks, batch):
+        if self.compiled and self._compiled.pay(batch):
             return self._update_compiled(batch, weight)
         parts = [self._part(part) for part in batch.split(self._samples_at_once(len(batch.rewards)))]
         scalars = self._update_critics(parts, weight)
@@ -207,18 +208,18 @@ class CriticLearner:
         """``update`` by the compiled kernel."""
         config, count = self.config, batch.rewards.numel()
         penalty = config.saturation_penalty / batch.actions.shape[2]
-        settings = compiled_learner.Settings(config.gamma, weight, penalty, _SATURATED)
+        settings = Settings(config.gamma, weight, penalty, _SATURATED)
         noise = None
         if config.target_smoothing > 0 and config.gamma > 0:
             noise = self._smoothing(batch.actions.permute(1, 2, 0))
-        squares, values = compiled_learner.update_critics(self._networks, batch, settings, noise)
+        squares, values = self._compiled.critics(batch, settings, noise)
         scalars = {
             "loss/critic": squares.sum() * weight,
             "gradient/critic": self._trained["critics"].step(),
             "value/mean": values[0] / count,
         }
         if self.updates % config.policy_delay == 0:
-            outputs, values, saturated = compiled_learner.update_actor(self._networks, batch, settings).unbind()
+            outputs, values, saturated = self._compiled.actor(batch, settings).unbind()
             scalars["loss/actor"] = (penalty * outputs - values) * weight
             scalars["gradient/actor"] = self._trained["actor"].step()
             scalars["policy/saturation"] = saturated / batch.actions.numel()
