@@ -25,7 +25,7 @@ _MOST_JOINT = 1 << 20
 # Vectors that go through the layers together: few enough that their activations stay in the cache.
 _ROWS = 256
 # Samples where every agent has weights of its own, which are read anew for every tile.
-_SAMPLES = 48
+_SAMPLES = 96
 
 
 class _Mlp(ctypes.Structure):
@@ -56,10 +56,7 @@ class _Update(ctypes.Structure):
     """``Update`` of native/learner.cpp."""
 
     _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ("kind", "samples", "agents", "observation", "action", "critics", "tile")
-        ),
+        *((name, ctypes.c_int64) for name in ("kind", "samples", "agents", "observation", "action", "critics", "tile")),
         *((name, _Vectors) for name in ("observations", "actions", "rewards", "next_observations", "terminated")),
         ("noise", ctypes.c_void_p),
         *((name, ctypes.c_float) for name in ("gamma", "weight", "penalty", "saturated")),
