@@ -21,7 +21,7 @@ from agents.replay import Batch
 
 _KINDS: dict[type[Critic], int] = {ConcatenatedCritic: 0, PermutationInvariantCritic: 1, OwnCritic: 2}
 # Bytes of all agents' first layers that see the joint vector: larger ones are one large product, for a BLAS.
-_MOST_JOINT = 1 << 20
+_MOST_JOINT = 3 << 19
 # Vectors that go through the layers together: few enough that their activations stay in the cache.
 _ROWS = 256
 # Samples where every agent has weights of its own, which are read anew for every tile.
