@@ -24,8 +24,9 @@ _KINDS: dict[type[Critic], int] = {ConcatenatedCritic: 0, PermutationInvariantCr
 _MOST_JOINT = 3 << 19
 # Vectors that go through the layers together: few enough that their activations stay in the cache.
 _ROWS = 256
-# Samples where every agent has weights of its own, which are read anew for every tile.
-_SAMPLES = 96
+# Samples where every agent has weights of its own, which are read anew for every tile: few while the activations of all
+# agents stay in the cache for it, more where they do not.
+_SAMPLES, _MANY_AGENTS, _SAMPLES_OF_MANY = 32, 64, 96
 
 
 class _Mlp(ctypes.Structure):
@@ -148,6 +149,12 @@ class CompiledUpdates:
         """
         return self._run("cfpos_update_actor", batch, settings, None)[:3]
 
+    def _tile(self, agents: int) -> int:
+        """Samples that go through the layers together."""
+        if self.networks.actor.separate or self.networks.critics[0].separate:
+            return _SAMPLES if agents <= _MANY_AGENTS else _SAMPLES_OF_MANY
+        return max(_ROWS // agents, 1)
+
     def _run(self, name: str, batch: Batch, settings: Settings, noise: Tensor | None) -> Tensor:
         places = [parameter.data_ptr() for parameter in self._parameters]
         if self._prepared is None or self._prepared.places != places:
@@ -160,7 +167,6 @@ class CompiledUpdates:
         samples, agents, observation = batch.observations.shape
         sums = torch.zeros(max(2 * len(self.networks.critics), 3), dtype=torch.float64)
         noise = None if noise is None else noise.contiguous()
-        separate = self.networks.actor.separate or self.networks.critics[0].separate
         update = _Update(
             _KINDS[type(self.networks.critics[0])],
             samples,
@@ -168,7 +174,7 @@ class CompiledUpdates:
             observation,
             batch.actions.shape[2],
             len(self.networks.critics),
-            _SAMPLES if separate else max(_ROWS // agents, 1),
+            self._tile(agents),
             _vectors(batch.observations, held),
             _vectors(batch.actions, held),
             _vectors(batch.rewards[:, :, None], held),

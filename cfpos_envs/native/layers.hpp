@@ -31,36 +31,49 @@ struct RowProduct {
     const float* gate = nullptr;  // rows as far apart as those of ``out``
 };
 
+// Sums stay in registers only if no loop over them is left: each of these is unrolled, with its conditions outside.
+#define EVERY_SUM                     \
+    CFPOS_PRAGMA(GCC unroll 12)       \
+    for (int r = 0; r < HEIGHT; ++r)  \
+        CFPOS_PRAGMA(GCC unroll 4)    \
+        for (int v = 0; v < VECTORS; ++v)
+
 template <int HEIGHT, int VECTORS>
 __attribute__((noinline)) void row_block(const RowProduct& product, int64_t row, int64_t column) {
     const int64_t left_row = product.left_row, left_inner = product.left_inner, right_row = product.right_row;
     const int64_t out_row = product.out_row;
     float* out = product.out + row * out_row + column;
-    Vector sums[HEIGHT][VECTORS] = {};
-    if (product.add || product.bias)
-        for (int r = 0; r < HEIGHT; ++r)
-            for (int v = 0; v < VECTORS; ++v)
-                sums[r][v] = load((product.add ? out + r * out_row : product.bias + column) + v * LANES);
+    const Vector zero = {};
+    Vector sums[HEIGHT][VECTORS];
+    if (product.add)
+        EVERY_SUM sums[r][v] = load(out + r * out_row + v * LANES);
+    else if (product.bias)
+        EVERY_SUM sums[r][v] = load(product.bias + column + v * LANES);
+    else
+        EVERY_SUM sums[r][v] = zero;
     const float* left = product.left + row * left_row;
     const float* right = product.right + column;
     for (int64_t k = 0; k < product.inner; ++k, left += left_inner, right += right_row) {
         Vector numbers[VECTORS];
+        CFPOS_PRAGMA(GCC unroll 4)
         for (int v = 0; v < VECTORS; ++v) numbers[v] = load(right + v * LANES);
+        CFPOS_PRAGMA(GCC unroll 12)
         for (int r = 0; r < HEIGHT; ++r) {
             const float factor = left[r * left_row];
+            CFPOS_PRAGMA(GCC unroll 4)
             for (int v = 0; v < VECTORS; ++v) sums[r][v] += factor * numbers[v];
         }
     }
-    const Vector zero = {};
-    for (int r = 0; r < HEIGHT; ++r)
-        for (int v = 0; v < VECTORS; ++v) {
-            Vector value = sums[r][v];
-            // Written so that what is not a number stays so.
-            if (product.relu) value = value < zero ? zero : value;
-            if (product.gate) value = load(product.gate + (row + r) * out_row + column + v * LANES) > zero ? value : zero;
-            store(value, out + r * out_row + v * LANES);
-        }
+    // Written so that what is not a number stays so.
+    if (product.relu) EVERY_SUM sums[r][v] = sums[r][v] < zero ? zero : sums[r][v];
+    if (product.gate) {
+        const float* gate = product.gate + row * out_row + column;
+        EVERY_SUM sums[r][v] = load(gate + r * out_row + v * LANES) > zero ? sums[r][v] : zero;
+    }
+    EVERY_SUM store(sums[r][v], out + r * out_row + v * LANES);
 }
+
+#undef EVERY_SUM
 
 template <int VECTORS>
 void row_blocks(const RowProduct& product, int64_t column) {
