@@ -45,7 +45,8 @@ class _Clipped(ctypes.Structure):
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> ctypes.CDLL | None:
+def kernels() -> ctypes.CDLL | None:
+    """The library of compiled kernels, or None where it cannot be built."""
     try:
         return library()
     except KernelUnavailableError:
@@ -54,8 +55,8 @@ def _kernels() -> ctypes.CDLL | None:
 
 @lru_cache(maxsize=1)
 def _multiply() -> ctypes._NamedFuncPointer | None:
-    kernels = _kernels()
-    return kernels.cfpos_multiply if kernels is not None and kernels.cfpos_products_pay() else None
+    found = kernels()
+    return found.cfpos_multiply if found is not None and found.cfpos_products_pay() else None
 
 
 def pays(left: Tensor, right: Tensor) -> bool:
@@ -110,8 +111,8 @@ def clip(gradients: list[Tensor], max_norm: float, norm_floor: float) -> Tensor 
         max_norm: largest norm; 0 leaves the gradients as they are.
         norm_floor: added to a norm before dividing by it.
     """
-    kernels = _kernels()
-    if kernels is None or not all(
+    found = kernels()
+    if found is None or not all(
         part.dtype is torch.float32 and part.device.type == "cpu" and part.is_contiguous() for part in gradients
     ):
         return None
@@ -128,5 +129,5 @@ def clip(gradients: list[Tensor], max_norm: float, norm_floor: float) -> Tensor 
         norm_floor,
         norms.data_ptr(),
     )
-    kernels.cfpos_clip(ctypes.byref(task))
+    found.cfpos_clip(ctypes.byref(task))
     return norms

@@ -24,7 +24,13 @@ from agents.products import product, products, relu_slopes
 
 
 class Critic(nn.Module, ABC):
-    """See the module; ``kept`` is whatever a pass hands on to its gradient."""
+    """See the module; ``kept`` is whatever a pass hands on to its gradient.
+
+    Attributes:
+        separate: whether every agent has a network of its own.
+    """
+
+    separate: bool
 
     @abstractmethod
     def join(self, observations: Float[Tensor, "n obs N"], actions: Float[Tensor, "n act N"]) -> Tensor:
@@ -62,7 +68,7 @@ class ConcatenatedCritic(Critic):
 
     def __init__(self, shape: GameShape, hidden: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype):
         super().__init__()
-        self.shape = shape
+        self.shape, self.separate = shape, True
         joint = shape.agents * (shape.observation_size + shape.action_size)
         self.net = BatchedMlp(shape.agents, (joint, *hidden, 1), generator, dtype=dtype)
 

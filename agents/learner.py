@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from agents.compiled_learner import CompiledUpdates, Networks, Settings
 from agents.config import MaddpgConfig
 from agents.critics import Critic, make_critic
 from agents.memory import keep_freed_memory
@@ -54,6 +55,9 @@ class CriticLearner:
         shape: the game as the updates see it (``GameShape.rows`` if single pairs are sampled).
         generator: initial weights and target smoothing.
         dtype: of all parameters.
+
+    Attributes:
+        compiled: whether the compiled kernel does the updates that it can do.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class CriticLearner:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.config, self.shape, self.generator = config, shape, generator
+        self.compiled = True
         keep_freed_memory()
         critics = 2 if config.twin_critics else 1
         self.nets = nn.ModuleDict({"actor": Actor(shape, config.share, config.actor_hidden, generator, dtype)})
@@ -79,6 +84,14 @@ class CriticLearner:
             )
         self.nets.to(config.device)
         self._critics: list[Critic] = _members(self.nets["critics"])
+        bootstraps = config.gamma > 0
+        networks = Networks(
+            self.actor,
+            self._critics,
+            self.nets["target_actor"] if bootstraps else None,  # type: ignore[arg-type]
+            _members(self.nets["target_critics"]) if bootstraps else [],
+        )
+        self._compiled = CompiledUpdates(networks)
         rates = {"actor": config.lr_actor, "critics": config.lr_critic}
         self._trained = {}
         for name, rate in rates.items():
@@ -106,12 +119,13 @@ class CriticLearner:
         """
         self.updates += 1
         weight = self._weight(batch.rewards)
+        if self.compiled and self._compiled.pay(batch):
+            return self._update_compiled(batch, weight)
         parts = [self._part(part) for part in batch.split(self._samples_at_once(len(batch.rewards)))]
         scalars = self._update_critics(parts, weight)
         if self.updates % self.config.policy_delay == 0:
             scalars.update(self._update_actor(parts, weight))
-            for trained in self._trained.values():
-                trained.lead(self.config.tau)
+            self._lead()
         return scalars
 
     @torch.no_grad()
@@ -126,9 +140,7 @@ class CriticLearner:
         assert isinstance(actor, Actor)
         actions = actor.trace(following)[0].tanh_()
         if self.config.target_smoothing > 0:
-            noise = torch.randn(actions.shape, generator=self.generator).to(actions) * self.config.target_smoothing
-            limit = self.config.target_smoothing_clip
-            actions = (actions + noise.clamp(-limit, limit)).clamp(-1.0, 1.0)
+            actions = (actions + self._smoothing(actions)).clamp(-1.0, 1.0)
         critics = _members(self.nets["target_critics"])
         joint = critics[0].join(following, actions)
         values = [critic.values(joint)[0] for critic in critics]
@@ -191,6 +203,37 @@ class CriticLearner:
             trained.collect()
         scalars = {"loss/actor": torch.stack(losses).sum() * weight, "gradient/actor": trained.step()}
         return {**scalars, "policy/saturation": torch.stack(saturated).mean()}
+
+    def _update_compiled(self, batch: Batch, weight: float) -> dict[str, Tensor]:
+        """``update`` by the compiled kernel."""
+        config, count = self.config, batch.rewards.numel()
+        penalty = config.saturation_penalty / batch.actions.shape[2]
+        settings = Settings(config.gamma, weight, penalty, _SATURATED)
+        noise = None
+        if config.target_smoothing > 0 and config.gamma > 0:
+            noise = self._smoothing(batch.actions.permute(1, 2, 0))
+        squares, values = self._compiled.critics(batch, settings, noise)
+        scalars = {
+            "loss/critic": squares.sum() * weight,
+            "gradient/critic": self._trained["critics"].step(),
+            "value/mean": values[0] / count,
+        }
+        if self.updates % config.policy_delay == 0:
+            outputs, values, saturated = self._compiled.actor(batch, settings).unbind()
+            scalars["loss/actor"] = (penalty * outputs - values) * weight
+            scalars["gradient/actor"] = self._trained["actor"].step()
+            scalars["policy/saturation"] = saturated / batch.actions.numel()
+            self._lead()
+        return scalars
+
+    def _smoothing(self, actions: Float[Tensor, "n act N"]) -> Float[Tensor, "n act N"]:
+        noise = torch.randn(actions.shape, generator=self.generator).to(actions) * self.config.target_smoothing
+        limit = self.config.target_smoothing_clip
+        return noise.clamp(-limit, limit)
+
+    def _lead(self) -> None:
+        for trained in self._trained.values():
+            trained.lead(self.config.tau)
 
     def _weight(self, values: Tensor) -> float:
         """Weight of one agent's value of one sample in a loss: the mean over samples, for separate networks the sum

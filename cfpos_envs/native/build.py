@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("dcp.cpp", "channel.cpp", "products.cpp")
+_SOURCES = ("dcp.cpp", "channel.cpp", "products.cpp", "learner.cpp")
 # Loops become vector instructions of this very processor. No -ffast-math: infinities and the order of sums that are
 # written down must stay; roundings and square roots need not report errors.
 _FLAGS = (

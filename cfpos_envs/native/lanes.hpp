@@ -20,11 +20,20 @@
 namespace cfpos {
 
 constexpr int LANES = 16;  // floats of the widest vector there is; rows are padded to a multiple of it
+typedef float Vector __attribute__((vector_size(4 * LANES)));
 constexpr float PI = 3.14159265358979f;
 constexpr float LN_10 = 2.30258509299405f;
 
 // Room for n numbers and at least one more, in whole vectors: the spare entry stands for "no access point".
 INLINE int padded(int n) { return (n / LANES + 1) * LANES; }
+
+INLINE Vector load(const float* from) {
+    Vector vector;
+    std::memcpy(&vector, from, sizeof vector);
+    return vector;
+}
+
+INLINE void store(Vector vector, float* to) { std::memcpy(to, &vector, sizeof vector); }
 
 INLINE int32_t bits_of(float value) {
     int32_t bits;
@@ -73,6 +82,15 @@ INLINE float exp_of(float x) {
     p = p * r + 0.16666518152f;
     p = p * r + 0.5f;
     return (1.0f + r + r * r * p) * float_of((int32_t(n) + 127) << 23);
+}
+
+// tanh x by (1 - e^(-2 |x|)) / (1 + e^(-2 |x|)), near 0 by its series; absolute error below 1e-7.
+INLINE float tanh_of(float x) {
+    const float size = std::fabs(x), t = x * x;
+    const float fall = exp_of(-2.0f * size);
+    const float far = with_sign((1.0f - fall) / (1.0f + fall), x);
+    const float near = x * (1.0f + t * (-0.33333333f + t * (0.13333333f + t * (-0.05396825f + t * 0.02186949f))));
+    return size < 0.25f ? near : x == x ? far : x;
 }
 
 // sin x for moderate x: x = n pi + r with |r| <= pi / 2, error 5e-9.

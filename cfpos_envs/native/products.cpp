@@ -9,8 +9,6 @@
 
 namespace cfpos {
 
-typedef float Vector __attribute__((vector_size(4 * LANES)));
-
 constexpr int ROWS = 6, VECTORS = 4, COLUMNS = VECTORS * LANES;  // 24 of 32 registers hold a block of the result
 constexpr int INNER = 256;                                       // so many rows of a panel stay in the cache
 
@@ -27,12 +25,6 @@ struct Product {
     int64_t relu;
     float* out;                       // [count, rows, columns]
 };
-
-INLINE Vector load(const float* from) {
-    Vector vector;
-    std::memcpy(&vector, from, sizeof vector);
-    return vector;
-}
 
 // What comes after the product of one row.
 INLINE void finish(const Product& product, int64_t row, int64_t column, int width, float* out) {

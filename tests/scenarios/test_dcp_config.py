@@ -27,7 +27,7 @@ from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig
         ({"reward": "local"}, "reward='local' judges an AP's own report"),
         ({"similarity": "paper"}, "similarity='paper' is normalised over all APs"),
         ({"held_out_share": 0.95}, "held_out_share=0.95 must be at most 0.9"),
-        ({"nlos_share": 1.5}, "nlos_share=1.5 must be at most 1.0"),
+        ({"nlos_share": 1.5}, "nlos_share=1.5 must be at most 1"),
         ({"num_antennas": 1}, "num_antennas=1 must be at least 2"),
     ],
 )

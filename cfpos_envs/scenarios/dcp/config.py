@@ -11,6 +11,7 @@ from typing import Any
 from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics.channel import thermal_noise_w
 from cfpos_envs.physics.site_files import SiteFile, load_site_file
+from cfpos_envs.scenarios.checks import number_fields, one_of, whole, whole_fields
 
 
 @dataclass(frozen=True)
@@ -312,35 +313,6 @@ class DcpConfig:
         )
 
 
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}")
-
-
-def _at_least(owner: Any, least: float, *names: str, strict: bool = False) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{name}={value!r} must be a finite number")
-        if value < least or (strict and value == least):
-            raise ValueError(f"{name}={value} must be {'above' if strict else 'at least'} {least}")
-
-
-def _whole(owner: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"{name}={value!r} must be a whole number")
-
-
-def _at_most(owner: Any, most: float, *names: str) -> None:
-    for name in names:
-        if getattr(owner, name) > most:
-            raise ValueError(f"{name}={getattr(owner, name)} must be at most {most}")
-
-
 def _validate_game(c: DcpConfig) -> None:
     for name, allowed in (
         ("stage", STAGES),
@@ -353,14 +325,14 @@ def _validate_game(c: DcpConfig) -> None:
         ("start", STARTS),
         ("kernel", KERNELS),
     ):
-        _one_of(name, getattr(c, name), allowed)
-    _whole(c, "num_ues", "num_pilots", "rounds", "stage_one_rounds", "num_angles")
-    _at_least(c, 1, "num_ues", "rounds", "num_pilots", "stage_one_rounds")
-    _at_least(c, 19, "num_angles")
-    _at_least(c, 0.0, "mobility")
-    _at_least(c, 0.0, "coarse_spacing_m", "coarse_rss_scale_db", "round_s", "max_step_m", strict=True)
-    _at_least(c, 0.0, "held_out_share", "confidence_scale", "correction_db", "correction_rad")
-    _at_most(c, 0.9, "held_out_share")
+        one_of(name, getattr(c, name), allowed)
+    whole_fields(c, 1, "num_ues", "rounds", "stage_one_rounds")
+    if c.num_pilots is not None:
+        whole("num_pilots", c.num_pilots, 1)
+    whole_fields(c, 19, "num_angles")
+    number_fields(c, 0.0, math.inf, "coarse_spacing_m", "coarse_rss_scale_db", "round_s", "max_step_m", above=True)
+    number_fields(c, 0.0, math.inf, "mobility", "confidence_scale", "correction_db", "correction_rad")
+    number_fields(c, 0.0, 0.9, "held_out_share")
     if c.stage == "chained" and c.stage_one_rounds >= c.rounds:
         raise ValueError(
             f"stage_one_rounds={c.stage_one_rounds} leaves the second stage no round; use less than rounds={c.rounds}"
@@ -391,23 +363,14 @@ def _validate_inside(c: DcpConfig) -> None:
 
 
 def _validate_site(s: SiteSettings) -> None:
-    _one_of("layout", s.layout, ("uniform", "grid"))
-    _whole(s, "num_aps", "num_antennas", "num_paths", "snapshots", "num_sites")
-    _at_least(s, 1, "num_aps", "num_paths", "snapshots", "num_sites")
-    _at_least(s, 2, "num_antennas")
-    _at_most(s, 4096, "num_aps", "num_antennas")
-    _at_least(s, 0.0, "side_m", "carrier_hz", "tx_power_w", "bandwidth_hz", "map_resolution_m", strict=True)
-    _at_least(s, 0.0, "shadowing_decorrelation_m", strict=True)
-    _at_least(
-        s,
-        0.0,
-        "height_diff_m",
-        "min_spacing_m",
-        "min_ue_distance_m",
-        "shadowing_db",
-        "angular_spread_deg",
-        "noise_figure_db",
-    )
-    _at_least(s, 0.0, "biased_share", "nlos_share", "array_offset_deg", "bias_db", "bearing_noise_deg")
-    _at_least(s, -200.0, "snr_db", "noise_dbm")
-    _at_most(s, 1.0, "biased_share", "nlos_share")
+    one_of("layout", s.layout, ("uniform", "grid"))
+    whole_fields(s, 1, "num_aps", "num_paths", "snapshots", "num_sites")
+    whole_fields(s, 2, "num_antennas")
+    number_fields(s, 1, 4096, "num_aps", "num_antennas")
+    number_fields(s, 0.0, math.inf, "side_m", "carrier_hz", "tx_power_w", "bandwidth_hz", above=True)
+    number_fields(s, 0.0, math.inf, "map_resolution_m", "shadowing_decorrelation_m", above=True)
+    number_fields(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "min_ue_distance_m", "shadowing_db")
+    number_fields(s, 0.0, math.inf, "angular_spread_deg", "noise_figure_db")
+    number_fields(s, 0.0, math.inf, "array_offset_deg", "bias_db", "bearing_noise_deg")
+    number_fields(s, 0.0, 1.0, "biased_share", "nlos_share")
+    number_fields(s, -200.0, math.inf, "snr_db", "noise_dbm")
