@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,19 +16,19 @@ from tqdm import tqdm
 from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
 from agents.ecc import pictures
 from agents.ecc.autoencoder import Autoencoders
+from agents.ecc.config import EccConfig
 from agents.ecc.data import Pool
 from agents.ecc.errors import errors_m
 from agents.ecc.inputs import pool_of
+from agents.ecc.network import EccNetwork
 from agents.ecc.supervised import FitResult, Hooks, fit
 from agents.interruption import Interruption, check_same_settings, torch_threads
 from agents.memory import keep_freed_memory
 from agents.metrics import RunLog
 from agents.processes import join_process_group, others_missed, process_group
+from cfpos_envs.csi_measurements import CsiSystem
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
 from cfpos_envs.streams import derive_seed
-
-if TYPE_CHECKING:
-    from agents.ecc.agent import Ecc
 
 SCALARS: dict[str, str] = {
     "train/loss": "mean of the WMSE (34), or of the weighted distances, in normalised coordinates",
@@ -45,12 +45,29 @@ _PICTURE_SAMPLES = 8
 _FREE_SETTINGS = frozenset({"checkpoint_every", "threads", "device", "num_envs"})
 
 
+@runtime_checkable
+class EccLearner(Protocol):
+    """What a run needs of its agent: the attributes of ``Ecc``."""
+
+    config: EccConfig
+    env: Any
+    system: CsiSystem
+    network: EccNetwork
+    steps_trained: int
+
+    def policy_state(self) -> dict[str, Any]:
+        """A copy of the networks and of what they belong to."""
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Take over networks from ``policy_state``."""
+
+
 class Training:
     """One run of ``Ecc.train``; the arguments are those of that method."""
 
     def __init__(
         self,
-        agent: Ecc,
+        agent: EccLearner,
         total_steps: int | None,
         log_dir: str | Path | None,
         resume: str | Path | None,
@@ -207,7 +224,7 @@ class Training:
         self.log_dir = self.log_dir or path.parent
 
 
-def make_pool(agent: Ecc, progress: bool | None = None) -> Pool:
+def make_pool(agent: EccLearner, progress: bool | None = None) -> Pool:
     """``config.pool`` snapshots for training and after them ``config.validation`` to be set aside.
 
     Args:
