@@ -284,7 +284,7 @@ class Fit:
     def _step_module(self) -> Callable[[Batch], Tensor]:
         module: nn.Module = _LossOf(self.model, self.low_precision)
         if self.processes > 1:
-            module = nn.parallel.DistributedDataParallel(module)
+            module = nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
         return torch.compile(module) if self.config.compile else module
 
 

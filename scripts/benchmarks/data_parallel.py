@@ -24,10 +24,12 @@ from agents.ecc.agent import Ecc
 from agents.ecc.data import Pool
 from agents.ecc.supervised import Hooks, fit
 from agents.ecc.training import make_pool
+from agents.memory import keep_freed_memory
 from cfpos_envs import make_env
 from scripts.benchmarks.common import Options, Rows
 
 PROCESSES = 2
+_AVERAGINGS = 15
 _PATIENCE = datetime.timedelta(minutes=20)
 
 
@@ -65,7 +67,7 @@ def run(options: Options) -> dict[str, Any]:
         "tables": {"data-parallel": rows},
         "remarks": [
             f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process, one and two processes "
-            f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios."
+            f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios; averaging_ms: the gradients alone, by gloo."
         ],
     }
 
@@ -99,18 +101,25 @@ def _row(case: Case, options: Options) -> dict[str, Any]:
 def _play(rank: int, case: Case, options: Options, folder: str, told: Any) -> None:
     """One of the processes; in every repeat the first trains alone while the other waits, then both together."""
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as every training does
     agent, pool = _prepared(case, options)
     steps = 3 if options.quick else case.steps
-    times = []
+    parameters = sum(parameter.numel() for parameter in agent.network.parameters())
+    times, averaging = [], []
     for repeat in range(-1, options.repeats):  # the first is for warming up
         alone = _step_s(agent, pool, steps) if rank == 0 else 0.0
         store = dist.FileStore(str(Path(folder) / str(repeat)), PROCESSES)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES, timeout=_PATIENCE)
         times.append((alone, _step_s(agent, pool, steps)))
+        averaging.append(_averaging_s(parameters))
         dist.destroy_process_group()
     if rank == 0:
-        parameters = sum(parameter.numel() for parameter in agent.network.parameters())
-        found = {"batch": agent.config.batch_size, "parameters": parameters, "steps": steps}
+        found = {
+            "batch": agent.config.batch_size,
+            "parameters": parameters,
+            "steps": steps,
+            "averaging_ms": 1e3 * statistics.median(averaging[1:]),
+        }
         told.put((times[1:], found))
 
 
@@ -123,6 +132,17 @@ def _prepared(case: Case, options: Options) -> tuple[Ecc, Pool]:
     pool = make_pool(agent, progress=False)
     agent.network.calibrate_inputs(pool.batch(slice(0, 512)))
     return agent, pool
+
+
+def _averaging_s(parameters: int) -> float:
+    """Seconds that the gradients take from one process to the other and back: the median of some times."""
+    gradients = torch.ones(parameters)
+    spent = []
+    for _ in range(_AVERAGINGS):
+        began = time.perf_counter()
+        dist.all_reduce(gradients)
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
 
 
 def _step_s(agent: Ecc, pool: Pool, steps: int) -> float:
