@@ -30,7 +30,7 @@ _SAMPLES, _MANY_AGENTS, _SAMPLES_OF_MANY = 32, 64, 96
 
 
 class _Mlp(ctypes.Structure):
-    """``Mlp`` of native/critics.hpp."""
+    """``Mlp`` of native/perceptrons.hpp."""
 
     _fields_ = [
         ("count", ctypes.c_int64),
