@@ -28,6 +28,7 @@ class Agent(ABC):
         name: under which it is registered; checkpoints carry it.
         config_class: its settings.
         remedy: what to change when numbers become infinite.
+        shares_batches: whether processes started by torchrun train one model together.
         env: the batched environment it trains on.
         config: its settings' values.
         steps_trained: environment steps behind the present policies.
@@ -36,6 +37,7 @@ class Agent(ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[Settings]]
     remedy: ClassVar[str] = "lower the learning rate"
+    shares_batches: ClassVar[bool] = False
     env: Any
     config: Any
     steps_trained: int = 0

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agents.settings import Settings, check_choice, check_switch, checked_number, checked_widths, unknown_name
+from agents.settings import (
+    RUN_RANGES,
+    Range,
+    Settings,
+    check_choice,
+    check_numbers,
+    check_switch,
+    checked_widths,
+    unknown_name,
+)
 
 __all__ = ["PRESETS", "MaddpgConfig", "default_overrides", "unknown_name"]
 
@@ -16,8 +25,8 @@ CRITICS = ("concatenated", "permutation-invariant", "own", "model")
 NOISES = ("gaussian", "ou")
 
 # name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, tuple[float, float]] = {
-    "num_envs": (1, math.inf),
+_RANGES: dict[str, Range] = {
+    **RUN_RANGES,
     "lr_actor": (0, 1),
     "lr_critic": (0, 1),
     "lr_final_factor": (0, 1),
@@ -38,15 +47,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "target_smoothing": (0, math.inf),
     "target_smoothing_clip": (0, math.inf),
     "policy_delay": (1, math.inf),
-    "evaluations": (0, math.inf),
-    "validation_envs": (0, math.inf),
-    "test_envs": (0, math.inf),
-    "checkpoint_every": (1, math.inf),
-    "threads": (1, math.inf),
 }
 _WHOLE = frozenset(
-    ("num_envs", "batch_size", "buffer_size", "update_every", "updates_per_step", "warmup_steps", "policy_delay")
-    + ("evaluations", "validation_envs", "test_envs", "checkpoint_every", "threads", "seed")
+    (*RUN_RANGES, "batch_size", "buffer_size", "update_every", "updates_per_step", "warmup_steps", "policy_delay")
 )
 _OPTIONAL = ("lr_final_factor", "threads")
 _FLAGS = ("reward_normalisation", "twin_critics", "observation_normalisation")
@@ -201,11 +204,7 @@ class MaddpgConfig(Settings):
             object.__setattr__(self, name, checked_widths(name, getattr(self, name)))
         for name in _FLAGS:
             check_switch(name, getattr(self, name))
-        for name in sorted(_WHOLE | set(_RANGES)):
-            value = getattr(self, name)
-            if value is not None or name not in _OPTIONAL:
-                low, high = _RANGES.get(name, (-math.inf, math.inf))
-                object.__setattr__(self, name, checked_number(name, value, low, high, name in _WHOLE))
+        check_numbers(self, _RANGES, _WHOLE, _OPTIONAL)
         if self.batch_size > self.buffer_size and not self.samples_rows and self.critic != "model":
             raise ValueError(
                 f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size}; raise buffer_size."

@@ -10,6 +10,19 @@ from typing import Any, ClassVar, TypeVar
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
+Range = tuple[float, float]
+"""Lowest and highest allowed value, both included."""
+RUN_RANGES: dict[str, Range] = {
+    "num_envs": (1, math.inf),
+    "evaluations": (0, math.inf),
+    "validation_envs": (0, math.inf),
+    "test_envs": (0, math.inf),
+    "checkpoint_every": (1, math.inf),
+    "seed": (-math.inf, math.inf),
+    "threads": (1, math.inf),
+}
+"""The settings that ``agents.training`` reads; whole numbers, ``threads`` may be None."""
+
 
 class Settings:
     """Base of the config dataclass of an agent; a subclass is a frozen dataclass that checks its values itself.
@@ -61,11 +74,14 @@ class Settings:
     def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
         """The preset's fields that suit a batched environment where the caller names no preset.
 
+        That is the preset ``entity``, if there is one, where the environment has entities, and ``default`` elsewhere.
+
         Args:
             env: from ``agents.environments.as_vector_env``.
             overrides: what the caller sets himself.
         """
-        return cls.presets["default"]
+        has_entities = getattr(env, "entities", None) is not None
+        return cls.presets["entity" if has_entities and "entity" in cls.presets else "default"]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers, strings and lists, for checkpoints and logs."""
@@ -125,7 +141,7 @@ def checked_number(name: str, value: Any, low: float = -math.inf, high: float = 
 
 
 def check_numbers(
-    config: Settings, ranges: Mapping[str, tuple[float, float]], whole: Collection[str], optional: Collection[str]
+    config: Settings, ranges: Mapping[str, Range], whole: Collection[str], optional: Collection[str]
 ) -> None:
     """Replace every number of a frozen config by its checked value.
 

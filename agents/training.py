@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +16,7 @@ from agents.assessment import Assessment, FixedDrops, is_as_good
 from agents.base import Agent
 from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
 from agents.environments import sibling
+from agents.interruption import Interruption, check_same_settings, torch_threads
 from agents.metrics import RunLog
 from cfpos_envs.streams import derive_seed
 
@@ -104,13 +103,13 @@ class Trainer:
             self.total_steps = self._start(total_steps)
         self._validation = self._drops("validation", self.config.validation_envs, None)
         self._test = self._drops("test", self.config.test_envs, "test") if hasattr(agent.env, "truth") else None
-        self._interrupted = False
+        self._interruption = Interruption()
 
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Agent.train``."""
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_threads(self.config.threads))
-            stack.enter_context(self._polite_interrupt())
+            stack.enter_context(torch_threads(self.config.threads))
+            stack.enter_context(self._interruption.noted())
             self.log = RunLog(self.log_dir, self.steps)
             stack.callback(self.log.close)
             hidden = None if self.progress is None else not self.progress
@@ -138,9 +137,9 @@ class Trainer:
             self.log.write(self.steps, rounds[-1].logged)
         if self.config.evaluations and self._due(before, self.total_steps / self.config.evaluations):
             self._evaluate()
-        if self._due(before, self.config.checkpoint_every) or self._interrupted:
+        if self._due(before, self.config.checkpoint_every) or self._interruption.asked:
             self._checkpoint()
-        if self._interrupted:
+        if self._interruption.asked:
             where = f"; go on with resume={self.log_dir}" if self.log_dir else ""
             raise KeyboardInterrupt(f"stopped at environment step {self.steps}{where}")
         if self.callback is not None:
@@ -229,7 +228,7 @@ class Trainer:
                 f"the run in {path.parent} is finished ({run['steps']} of {total} environment steps); "
                 f"evaluate its {BEST} or raise total_steps."
             )
-        self._check_settings(content["agent"]["config"])
+        check_same_settings(content["agent"]["config"], self.config.to_dict(), _FREE_SETTINGS)
         self.agent.load_policy(content["agent"])
         self.rollout.load_state_dict(run["rollout"])
         self.steps, self.agent.steps_trained = int(run["steps"]), int(run["steps"])
@@ -237,15 +236,6 @@ class Trainer:
         self.record = run["record"]
         self.log_dir = self.log_dir or path.parent
         return total
-
-    def _check_settings(self, stored: dict[str, Any]) -> None:
-        here = self.config.to_dict()
-        for name, value in stored.items():
-            if name not in _FREE_SETTINGS and here.get(name) != value:
-                raise ValueError(
-                    f"the run was started with {name}={value}, this agent has {here.get(name)}; "
-                    "resume with the run's settings or start a new run."
-                )
 
     def _drops(self, name: str, episodes: int, split: str | None) -> FixedDrops | None:
         if episodes == 0 or self.config.evaluations == 0:
@@ -256,34 +246,6 @@ class Trainer:
     def _due(self, before: int, interval: int | float) -> bool:
         return math.floor(self.steps / interval) > math.floor(before / interval)
 
-    @contextlib.contextmanager
-    def _polite_interrupt(self) -> Iterator[None]:
-        """Let Ctrl-C end the round first, so that the checkpoint is whole; a second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.getsignal(signal.SIGINT)
-
-        def note(number: int, frame: Any) -> None:
-            self._interrupted = True
-            signal.signal(signal.SIGINT, previous)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
 
 def _is_finished(best: Path) -> bool:
     return best.is_file() and bool(read_checkpoint(best).get("finished", False))
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

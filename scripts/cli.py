@@ -6,6 +6,8 @@ import difflib
 import os
 import re
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from agents.processes import launched
 from scripts import sweeps
 from scripts.settings import register_schemas
 
@@ -26,6 +29,9 @@ USER_ERROR = 2
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
 """Hydra's launchers that are no dependency of ours -> the extra that installs them."""
 INTERRUPTED = sweeps.INTERRUPTED
+RELAUNCHES = 3
+"""How often a launcher that died with one of its workers is begun again."""
+_FIRST_WORD_S = 5.0
 
 
 class UsageError(ValueError):
@@ -53,18 +59,24 @@ def one_line(error: BaseException) -> str:
 def user_errors(debug: bool) -> Iterator[None]:
     """Turn errors that a person can mend into one line on stderr and exit code 2.
 
+    Of several processes of torchrun the first has the first word: the others are ended before they say the same.
+
     Args:
         debug: let them through with their traceback instead.
     """
+    rank, _ = launched()
     try:
         yield
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'stopped by Ctrl-C'}", file=sys.stderr)
+        if rank == 0:
+            print(f"\n{stop or 'stopped by Ctrl-C'}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException) as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        if rank > 0:
+            time.sleep(_FIRST_WORD_S)
+        print(f"error{f' in process {rank}' * (rank > 0)}: {one_line(error)}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
 
 
@@ -93,8 +105,8 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     register_schemas()
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     sweeps.SweepReport.folder = None
-    with user_errors(debug), _explained(config_name), _sweep_reported(debug):
-        main()
+    with user_errors(debug), _explained(config_name), _own_folder():
+        _launch(main, debug)
 
 
 def _run_of_sweep(config_name: str) -> None:
@@ -106,27 +118,43 @@ def _run_of_sweep(config_name: str) -> None:
     sweeps.run_apart(ROOT / "scripts" / f"{config_name}.py", list(hydra_config.overrides.task), folder, cwd, quiet)
 
 
-@contextmanager
-def _sweep_reported(debug: bool) -> Iterator[None]:
-    """Says which runs of a sweep have not finished, whether or not the launcher survived."""
-    died: Exception | None = None
+def _launch(main: Callable[[], None], debug: bool) -> None:
+    """Run Hydra's ``main``, and say at the end which runs of a sweep have not finished.
+
+    Some launchers give up on all runs when the worker of one has died. They are begun again: finished runs are kept,
+    others go on.
+    """
+    for attempt in range(RELAUNCHES + 1):
+        died = _launched(main, debug)
+        folder = sweeps.SweepReport.folder
+        if folder is None:
+            return
+        missing = sweeps.unfinished(folder)
+        if died is not None:
+            print(f"error: the launcher gave up ({type(died).__name__}: {one_line(died)})", file=sys.stderr)
+        if missing:
+            print("\n".join(["unfinished:", *(f"  {line}" for line in missing)]), file=sys.stderr)
+        again = f"hydra.sweep.dir={folder}"
+        if died is not None and sweeps.orphaned(folder) and attempt < RELAUNCHES:
+            print(f"the launcher is begun again, with {again}", file=sys.stderr, flush=True)
+            sys.argv.append(again)
+        elif missing or died is not None:
+            print(f"the same command with {again} does what is missing", file=sys.stderr)
+            raise SystemExit(1)
+        else:
+            return
+
+
+def _launched(main: Callable[[], None], debug: bool) -> Exception | None:
+    """The error by which a sweep's launcher died, if it did."""
     try:
-        yield
+        main()
     except Exception as error:
         # Before a sweep and in a single run errors have their own explanation.
         if debug or sweeps.SweepReport.folder is None or isinstance(error, HydraException):
             raise
-        died = error
-    if sweeps.SweepReport.folder is None:
-        return
-    missing = sweeps.unfinished(sweeps.SweepReport.folder)
-    if died is not None:
-        print(f"error: the launcher gave up ({type(died).__name__}: {one_line(died)})", file=sys.stderr)
-    if missing or died is not None:
-        print("\n".join(["unfinished:", *(f"  {line}" for line in missing)]), file=sys.stderr)
-        again = f"hydra.sweep.dir={sweeps.SweepReport.folder}"
-        print(f"the same command with {again} does what is missing", file=sys.stderr)
-        raise SystemExit(1)
+        return error
+    return None
 
 
 def output_folder() -> Path:
@@ -138,6 +166,20 @@ def overrides_given() -> dict[str, str]:
     """The overrides typed on the command line: key -> value as typed."""
     typed = [entry.lstrip("+~") for entry in HydraConfig.get().overrides.task]
     return dict(entry.split("=", 1) for entry in typed if "=" in entry)
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Further processes of torchrun write nothing: Hydra's folder for them is elsewhere, and removed."""
+    rank, processes = launched()
+    if processes > 1 and {"--multirun", "-m"} & set(sys.argv):
+        raise UsageError("a sweep starts processes of its own; use --multirun without torchrun")
+    if rank == 0:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv.append(f"hydra.run.dir={folder}")
+        yield
 
 
 @contextmanager

@@ -114,6 +114,12 @@ def result(name: str) -> str:
     return f"`python scripts/reproduce.py {name}` ({spent}). {remarks}\n\n{markdown_table(rows)}"
 
 
+def collected(name: str) -> str:
+    """The lines of ``docs/results/NAME.json``, written by ``scripts/collect.py --out``."""
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return markdown_table([{key: _figure(value) for key, value in row.items()} for row in content["rows"]])
+
+
 def benchmark(argument: str) -> str:
     """One table of a benchmark: ``NAME TABLE`` of ``docs/results/NAME.json``, ``ratios`` among them."""
     name, _, table = argument.partition(" ")
@@ -205,6 +211,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "scalars": scalars,
     "equations": equations,
     "result": result,
+    "collected": collected,
     "benchmark": benchmark,
     "benchmark-change": benchmark_change,
     "benchmark-origin": benchmark_origin,

@@ -1,7 +1,7 @@
 """Trace a data set of channels in a city model: ``python scripts/make_dataset.py --out data/munich``.
 
-Interrupted runs go on where they stopped; a larger --train or --test enlarges a set. Needs the extra ``[raytracing]``
-and LLVM 19 (docs/raytracing.md).
+Interrupted runs go on where they stopped; a larger --train or --test enlarges a set; --ray traces on all nodes of a
+Ray cluster. Needs the extra ``[raytracing]`` and LLVM 19 (docs/raytracing.md).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cfpos_envs.raytracing.generate import generate, summary
+from cfpos_envs.raytracing.cluster import NEW_CLUSTER, ClusterUnavailableError, connected, on_cluster
+from cfpos_envs.raytracing.generate import MadeShard, generate, summary
 from cfpos_envs.raytracing.recipe import PLACES, Recipe
 from cfpos_envs.raytracing.requirements import RayTracingUnavailableError
+from cfpos_envs.raytracing.storage import SPLITS
 
 _STEPS_M = (0.05, 0.25, 0.5, 1.0)
 _HELP = {
@@ -47,7 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--train", type=int, default=18_000, help="training users")
     parser.add_argument("--test", type=int, default=2_000, help="held-out users")
+    parser.add_argument("--spiral", type=int, default=0, help="points of spirals for tracking, 50 per way")
     parser.add_argument("--check", action="store_true", help="trace nothing, only tell what is there")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=NEW_CLUSTER,
+        metavar="ADDRESS",
+        help="trace on a Ray cluster (auto, HOST:6379); without ADDRESS: on all cores of this machine",
+    )
     parser.add_argument("--moves", action="store_true", help="only measure how well users can be moved: moves.json")
     for entry in dataclasses.fields(Recipe):
         flag, default = f"--{entry.name.replace('_', '-')}", entry.default
@@ -60,8 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bar(missing: list[tuple[str, int]]) -> Iterable[tuple[str, int]]:
-    return tqdm(missing, unit="shard", desc="tracing", disable=not missing)
+def _bar(shards: Iterable[MadeShard], total: int) -> Iterable[MadeShard]:
+    return tqdm(shards, unit="shard", desc="tracing", total=total, disable=not total)
+
+
+def _generate(recipe: Recipe, folder: Path, users: dict[str, int], address: str | None) -> None:
+    if address is None:
+        generate(recipe, folder, users, progress=_bar)
+        return
+    with connected(address):
+        generate(recipe, folder, users, progress=_bar, maker=on_cluster)
 
 
 def _moves(recipe: Recipe, folder: Path) -> str:
@@ -80,15 +98,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the data set; 1 and one line on stderr if that cannot be."""
     chosen = vars(_parser().parse_args(arguments))
     folder, only_check, only_moves = chosen.pop("out"), chosen.pop("check"), chosen.pop("moves")
-    users = {"train": chosen.pop("train"), "test": chosen.pop("test")}
+    address = chosen.pop("ray")
+    users = {split: chosen.pop(split) for split in SPLITS}
     try:
         if only_moves:
             print(_moves(Recipe(**chosen), folder))
             return 0
         if not only_check:
-            generate(Recipe(**chosen), folder, users, progress=_bar)
+            _generate(Recipe(**chosen), folder, users, address)
         print(summary(folder))
-    except (ValueError, RayTracingUnavailableError) as error:
+    except (ValueError, RayTracingUnavailableError, ClusterUnavailableError) as error:
         print(f"make_dataset: {error}", file=sys.stderr)
         return 1
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from scripts.reports import write_json
 STATUS = "run.json"
 OUTPUT = "output.log"
 LOCK = ".lock"
+_TURN = ".turn"
 INTERRUPTED = 130
 _PATIENCE_S = 5.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -45,8 +47,13 @@ class SweepReport(Callback):
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, name: str = LOCK, patience_s: float | None = None) -> Iterator[None]:
     """Nobody else writes into ``folder`` meanwhile. A process that dies lets go.
+
+    Args:
+        folder: made if it is not there.
+        name: of the lock's file in it.
+        patience_s: how long to wait for somebody else; None: seconds, in which one who was killed is gone.
 
     Raises:
         ValueError: somebody else does.
@@ -57,8 +64,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a", encoding="ascii") as file:
-        until = time.monotonic() + _PATIENCE_S
+    with open(folder / name, "a", encoding="ascii") as file:
+        until = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,6 +79,8 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
     """One run of a sweep in a process of its own; what becomes of it stands in ``run.json``.
+
+    Whoever is given a run that somebody is at already waits and finds it finished.
 
     Args:
         script: the command.
@@ -90,9 +99,42 @@ def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, q
             f"{folder} holds a run with {' '.join(known['overrides'])}, not with {' '.join(overrides)}; "
             "choose another hydra.sweep.dir"
         )
-    if known is not None and known["status"] == "finished":
-        return
-    if known is not None and (folder / "last.pt").exists():
+    with exclusive(folder, _TURN, math.inf):
+        if (status(folder) or {}).get("status") != "finished":
+            _do(script, overrides, folder, cwd, quiet)
+
+
+def status(folder: Path) -> dict[str, Any] | None:
+    """What is known of the run in a folder of a sweep; None: nothing."""
+    path = folder / STATUS
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def unfinished(sweep: Path) -> list[str]:
+    """A line for every run of a sweep that was begun and has not finished: its settings and what happened."""
+    lines = []
+    for path, told in _told(sweep):
+        if told["status"] != "finished":
+            what = told["reason"] or "its worker died"
+            lines.append(f"{' '.join(told['overrides'])}: {what} ({path})")
+    return lines
+
+
+def orphaned(sweep: Path) -> bool:
+    """Whether a run of a sweep was begun by a worker that has died, or by one that is still at it."""
+    return any(told["status"] == "running" for _, told in _told(sweep))
+
+
+def _told(sweep: Path) -> list[tuple[Path, dict[str, Any]]]:
+    found = [(path.parent, status(path.parent)) for path in sorted(sweep.rglob(STATUS))]
+    return [(folder, told) for folder, told in found if told is not None]
+
+
+def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
+    if status(folder) is not None and (folder / "last.pt").exists():
         arguments = [f"resume={folder}"]
     else:
         arguments = [*overrides, f"hydra.run.dir={folder}"]
@@ -115,26 +157,6 @@ def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, q
     reason = _reason(code, folder / OUTPUT if quiet else None)
     write_json(folder / STATUS, {**told, "status": "failed", "reason": reason})
     print(f"failed: {' '.join(overrides)}: {reason} ({folder})", file=sys.stderr)
-
-
-def status(folder: Path) -> dict[str, Any] | None:
-    """What is known of the run in a folder of a sweep; None: nothing."""
-    path = folder / STATUS
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def unfinished(sweep: Path) -> list[str]:
-    """A line for every run of a sweep that has not finished: its settings and what happened."""
-    lines = []
-    for path in sorted(sweep.rglob(STATUS)):
-        told = status(path.parent)
-        if told is not None and told["status"] != "finished":
-            what = told["reason"] or "its worker died"
-            lines.append(f"{' '.join(told['overrides'])}: {what} ({path.parent})")
-    return lines
 
 
 def _reason(code: int, output: Path | None) -> str:

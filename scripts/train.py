@@ -3,11 +3,11 @@
 ``python scripts/train.py env=dcp-rss agent=maddpg agent.lr_actor=3e-4 seed=3``
 ``python scripts/train.py --multirun seed=0,1,2 agent=maddpg,maddpg-model``
 ``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run (bit for bit, where its agent can).
+``torchrun --nproc-per-node 2 scripts/train.py env=ecc-urban agent=ecc`` shares every batch among two processes.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agents import make_agent
 from agents.checkpoints import LAST
+from agents.processes import check_shared, launched
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.rendering import cdf_figure, new_figure
 from scripts import reports
@@ -45,7 +46,10 @@ def main(config: DictConfig) -> None:
     for name in settings:
         config.agent[name] = settings[name]
     agent = make_agent(config.agent.name, env, **settings)
-    if int(os.environ.get("RANK", "0")) > 0:
+    rank, processes = launched()
+    if processes > 1:
+        _check_processes(config, agent, processes)
+    if rank > 0:
         # torchrun's first process alone writes; the others share its work.
         agent.train(total_steps=config.total_steps, resume=config.resume, progress=False)
         return
@@ -109,6 +113,12 @@ def figures(config: DictConfig, agent: Any, step: int) -> dict[str, Any]:
         axes.imshow(reports.episode_frame(env, agent))
         axes.axis("off")
     return {"test/cdf": cdf_figure([result], f"after {step} steps"), "test/episode": episode}
+
+
+def _check_processes(config: DictConfig, agent: Any, processes: int) -> None:
+    if not agent.shares_batches:
+        raise UsageError(f"agent={config.agent.name} trains in one process, not {processes}; start it without torchrun")
+    check_shared(config.agent.batch_size, processes)
 
 
 def _refuse_used(folder: Path) -> None:

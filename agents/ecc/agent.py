@@ -51,6 +51,7 @@ class Ecc(Agent):
 
     name: ClassVar[str] = "ecc"
     config_class: ClassVar[type[Settings]] = EccConfig
+    shares_batches: ClassVar[bool] = True
     config: EccConfig
 
     def __init__(self, env: Any, config: EccConfig) -> None:

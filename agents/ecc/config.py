@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from agents.ecc.fit_config import PRECISIONS, FitConfig
 from agents.ecc.quantiser import LEAST_BITS, MOST_BITS, MOST_GAIN_BITS, check_bits
-from agents.ecc.supervised import PRECISIONS, FitConfig
 from agents.settings import Settings, check_choice, check_switch, checked_number, checked_widths
 from cfpos_envs.physics.csi import STABILISE
 from cfpos_envs.physics.csi_features import FEATURES

@@ -89,3 +89,16 @@ def joined(parts: list[Pool]) -> Pool:
         parts: at least one, with features of one shape.
     """
     return Pool(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Pool.__dataclass_fields__})
+
+
+def draw_arrivals(shape: tuple[int, int], probability: float, generator: torch.Generator) -> Tensor:
+    """Which messages arrive: each is lost with ``probability``, but one of a snapshot always arrives.
+
+    Args:
+        shape: snapshots, base stations.
+        probability: in [0, 1].
+        generator: of the losses.
+    """
+    draws = torch.rand(*shape, generator=generator)
+    kept = draws >= probability
+    return kept | ((draws == draws.amax(dim=1, keepdim=True)) & ~kept.any(dim=1, keepdim=True))

@@ -10,24 +10,22 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from agents.ecc.data import Batch, Pool
-from agents.settings import check_choice, checked_number
+from agents.ecc.data import Batch, Pool, draw_arrivals
+from agents.ecc.errors import errors_m
+from agents.ecc.fit_config import FitConfig, learning_rate_factor, uses_bfloat16
+from agents.processes import agreed, check_shared, process_group
 from cfpos_envs.streams import derive_seed
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-_EVALUATION_BATCH = 1024
 _CALIBRATION_SAMPLES = 4096
 
 
@@ -39,63 +37,6 @@ class Locator(Protocol):
 
     def predict(self, batch: Batch) -> Tensor:
         """Positions [B, 3] in metres."""
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How a network is trained.
-
-    Attributes:
-        samples: snapshots seen in the whole run, with repetition.
-        batch_size: snapshots per step, over all processes.
-        lr: highest learning rate of AdamW.
-        lr_final_factor: it falls by this factor along a cosine.
-        warmup: part of the run over which it rises from 0.
-        weight_decay: of AdamW.
-        averaging: weight of the past in the averaged weights that are evaluated and kept; 0: none.
-        grad_clip: largest gradient norm; 0: none.
-        bs_dropout: probability that a BS's message is lost, drawn per snapshot; at least one BS stays.
-        precision: ``bfloat16`` multiplies in 16 bits (mixed precision), ``auto`` does so where the processor has
-            instructions for it.
-        compile: run the step through ``torch.compile``.
-        evaluations: how often, evenly spread, the validation error is measured.
-        checkpoint_every: steps between two checkpoints.
-        seed: of data order and losses of messages.
-        device: torch device.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    samples: int = 500_000
-    batch_size: int = 256
-    lr: float = 1.5e-3
-    lr_final_factor: float = 0.01
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    averaging: float = 0.998
-    grad_clip: float = 1.0
-    bs_dropout: float = 0.0
-    precision: str = "auto"
-    compile: bool = False
-    evaluations: int = 10
-    checkpoint_every: int = 1000
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "batch_size", "checkpoint_every"):
-            checked_number(name, getattr(self, name), 1, whole=True)
-        checked_number("evaluations", self.evaluations, 0, whole=True)
-        for name in ("lr", "lr_final_factor", "warmup", "weight_decay", "averaging", "bs_dropout"):
-            checked_number(name, getattr(self, name), 0, 1)
-        checked_number("grad_clip", self.grad_clip, 0)
-        check_choice("precision", self.precision, PRECISIONS)
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps of the run."""
-        return max(1, math.ceil(self.samples / self.batch_size))
 
 
 @dataclass
@@ -181,8 +122,7 @@ class Fit:
         if len(pool) < config.batch_size:
             raise ValueError(f"the pool has {len(pool)} snapshots, a batch {config.batch_size}; make a larger pool.")
         self.rank, self.processes = process_group()
-        if config.batch_size % self.processes:
-            raise ValueError(f"batch_size={config.batch_size} does not divide among {self.processes} processes.")
+        check_shared(config.batch_size, self.processes)
         self.pool, self.config, self.validation, self.hooks = pool, config, validation, hooks
         self.model = model.to(config.device)
         self.model.train()
@@ -215,7 +155,7 @@ class Fit:
                 self.step += 1
                 bar.update()
                 due = self._due(config.evaluations) or self.step % config.checkpoint_every == 0
-                stop = self.hooks.stopped is not None and self.hooks.stopped()
+                stop = agreed(self.hooks.stopped is not None and self.hooks.stopped(), config.device)
                 if due or stop or self.step == config.steps or len(waiting) >= 100:
                     self._note(waiting)
                     waiting = []
@@ -358,75 +298,3 @@ class _LossOf(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=self.low_precision):
             return self.model.loss(batch)
-
-
-def learning_rate_factor(fraction: float, warmup: float, final: float) -> float:
-    """Factor on the learning rate: a line from 0 to 1 over ``warmup``, then half a cosine down to ``final``.
-
-    Args:
-        fraction: of the run, in [0, 1].
-        warmup: part of the run, in [0, 1].
-        final: last value.
-    """
-    if fraction < warmup:
-        return (fraction + 1e-3) / (warmup + 1e-3)
-    rest = (fraction - warmup) / max(1 - warmup, 1e-9)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * rest))
-
-
-def draw_arrivals(shape: tuple[int, int], probability: float, generator: torch.Generator) -> Tensor:
-    """Which messages arrive: each is lost with ``probability``, but one of a snapshot always arrives.
-
-    Args:
-        shape: snapshots, base stations.
-        probability: in [0, 1].
-        generator: of the losses.
-    """
-    draws = torch.rand(*shape, generator=generator)
-    kept = draws >= probability
-    return kept | ((draws == draws.amax(dim=1, keepdim=True)) & ~kept.any(dim=1, keepdim=True))
-
-
-@torch.no_grad()
-def predictions_m(model: Any, pool: Pool) -> Tensor:
-    """Positions [S, 3] that a network gives to all snapshots of a pool, metres, in full precision."""
-    device = next(model.parameters()).device
-    parts = [slice(low, low + _EVALUATION_BATCH) for low in range(0, len(pool), _EVALUATION_BATCH)]
-    return torch.cat([model.predict(pool.batch(part).to(device)).float().cpu() for part in parts])
-
-
-def errors_m(model: Any, pool: Pool) -> np.ndarray:
-    """Euclidean 3-D errors (36) of a network on all snapshots of a pool, metres."""
-    distances: np.ndarray = (predictions_m(model, pool) - pool.position_m).norm(dim=-1).numpy()
-    return distances
-
-
-def uses_bfloat16(config: FitConfig) -> bool:
-    """Whether products are made in 16 bits."""
-    if config.precision != "auto":
-        return config.precision == "bfloat16"
-    if torch.device(config.device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(supported is not None and supported())
-
-
-def join_process_group(device: str) -> None:
-    """Join the processes that torchrun started, if it did; every process makes the same pool and trains on its part.
-
-    Args:
-        device: ``cpu`` (gloo) or ``cuda`` (NCCL, one GPU per process).
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
-        return
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-
-
-def process_group() -> tuple[int, int]:
-    """Rank and number of the processes that share this run; (0, 1) outside torchrun."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +17,13 @@ from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, wri
 from agents.ecc import pictures
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.data import Pool
+from agents.ecc.errors import errors_m
 from agents.ecc.inputs import pool_of
-from agents.ecc.supervised import FitResult, Hooks, errors_m, fit, join_process_group, process_group
+from agents.ecc.supervised import FitResult, Hooks, fit
+from agents.interruption import Interruption, check_same_settings, torch_threads
 from agents.memory import keep_freed_memory
 from agents.metrics import RunLog
+from agents.processes import join_process_group, others_missed, process_group
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
 from cfpos_envs.streams import derive_seed
 
@@ -69,17 +71,22 @@ class Training:
             self._resume(resume, total_steps)
         elif self.log_dir is not None and (self.log_dir / LAST).exists():
             raise ValueError(f"{self.log_dir} already holds a run; resume it (resume={self.log_dir}) or use another.")
-        self._stop = False
+        self._interruption = Interruption()
 
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Ecc.train``."""
         keep_freed_memory()
         join_process_group(self.config.device)
-        rank, _ = process_group()
+        rank, processes = process_group()
+        if rank > 0:
+            # The first process alone writes.
+            self.log_dir = None
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_threads(self.config.threads))
-            stack.enter_context(self._polite_interrupt())
-            self.log = RunLog(self.log_dir if rank == 0 else None)
+            stack.enter_context(self._told_how_to_go_on())
+            stack.enter_context(torch_threads(self.config.threads))
+            # torchrun hands Ctrl-C on, and ends the others by SIGTERM when one has failed.
+            stack.enter_context(self._interruption.noted(*[signal.SIGTERM] * (processes > 1)))
+            self.log = RunLog(self.log_dir)
             stack.callback(self.log.close)
             began = time.process_time()
             self.pool, self.validation = make_pool(self.agent, self.progress).split(self.config.validation)
@@ -111,7 +118,7 @@ class Training:
             scalars=lambda seen, values: self.log.scalars(seen, _renamed(values, "local")),
             evaluated=self._local_evaluated,
             checkpoint=self._checkpoint,
-            stopped=lambda: self._stop,
+            stopped=lambda: self._interruption.asked,
         )
         config = self.config.fit_config(self.config.local_samples)
         result = fit(model, self.pool, config, hooks=hooks, resume=self.fit_state, progress=self.progress)
@@ -125,7 +132,7 @@ class Training:
             scalars=self.log.scalars,
             evaluated=self._evaluated,
             checkpoint=self._checkpoint,
-            stopped=lambda: self._stop,
+            stopped=lambda: self._interruption.asked,
         )
         return fit(
             self.agent.network,
@@ -163,22 +170,29 @@ class Training:
         self._write(LAST, {"agent": self.agent.policy_state(), "run": run})
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
-        if self.log_dir is not None and process_group()[0] == 0:
+        if self.log_dir is not None:
             write_checkpoint(self.log_dir / name, content)
+
+    @contextlib.contextmanager
+    def _told_how_to_go_on(self) -> Iterator[None]:
+        """Ends that are not the run's own, with the setting that goes on."""
+        again = "" if self.log_dir is None else f"; go on with resume={self.log_dir}"
+        try:
+            with others_missed():
+                yield
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{stop}{again}" if str(stop) else "") from None
+        except ConnectionError as missed:
+            begun = self.log_dir is not None and (self.log_dir / LAST).exists()
+            raise ConnectionError(f"{missed}{again if begun else '; nothing was kept yet'}") from None
 
     def _resume(self, resume: str | Path, total_steps: int | None) -> None:
         path = checkpoint_path(resume, LAST)
         content = read_checkpoint(path, LAST)
         if "run" not in content:
             raise ValueError(f"{path} holds a policy but no training state; resume from the run's {LAST}.")
-        run, stored = content["run"], content["agent"]["config"]
-        here = self.config.to_dict()
-        for name, value in stored.items():
-            if name not in _FREE_SETTINGS and here.get(name) != value:
-                raise ValueError(
-                    f"the run was started with {name}={value}, this agent has {here.get(name)}; "
-                    "resume with the run's settings or start a new run."
-                )
+        run = content["run"]
+        check_same_settings(content["agent"]["config"], self.config.to_dict(), _FREE_SETTINGS)
         if total_steps is not None and total_steps != run["samples"]:
             raise ValueError(
                 f"the run was planned for {run['samples']} snapshots, and its learning rate follows that plan; "
@@ -191,24 +205,6 @@ class Training:
             raise ValueError(f"the run in {path.parent} is finished; evaluate its {BEST}.")
         self.agent.load_policy(content["agent"])
         self.log_dir = self.log_dir or path.parent
-
-    @contextlib.contextmanager
-    def _polite_interrupt(self) -> Iterator[None]:
-        """Let Ctrl-C end the step first, so that the checkpoint is whole; a second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = signal.getsignal(signal.SIGINT)
-
-        def note(number: int, frame: Any) -> None:
-            self._stop = True
-            signal.signal(signal.SIGINT, previous)
-
-        signal.signal(signal.SIGINT, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 def make_pool(agent: Ecc, progress: bool | None = None) -> Pool:
@@ -239,13 +235,3 @@ def _statistics(errors: np.ndarray) -> dict[str, float]:
 
 def _renamed(values: dict[str, float], stage: str) -> dict[str, float]:
     return {name.replace("train/", f"{stage}/"): value for name, value in values.items()}
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,20 +8,35 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import ray
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from agents.randomness import LentRandomness
+from agents.rllib.settings import RllibPpoSettings
 from agents.training import Round
 from cfpos_envs.front_ends.rllib import register
-
-if TYPE_CHECKING:
-    from agents.rllib.agent import RllibPpo
+from cfpos_envs.ray_address import check_listening
 
 SHARED = "shared"
 _LOSSES = ("policy_loss", "vf_loss", "entropy", "total_loss")
+
+
+@runtime_checkable
+class RllibLearner(Protocol):
+    """What a rollout needs of its agent: the attributes of ``RllibPpo``."""
+
+    config: RllibPpoSettings
+    env: Any
+    module: Any
+    randomness: LentRandomness
+
+    @property
+    def model_config(self) -> DefaultModelConfig:
+        """Networks of policy and value."""
 
 
 class RllibRollout:
@@ -34,9 +49,10 @@ class RllibRollout:
         ConnectionError: no Ray cluster at ``address``.
     """
 
-    def __init__(self, agent: RllibPpo) -> None:
+    def __init__(self, agent: RllibLearner) -> None:
         self.agent = agent
         self._own_ray = not ray.is_initialized()
+        check_listening(agent.config.address if self._own_ray else None)
         if self._own_ray:
             ray.init(
                 address=agent.config.address,
@@ -124,7 +140,7 @@ def quiet_ray() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def algorithm_config(agent: RllibPpo) -> PPOConfig:
+def algorithm_config(agent: RllibLearner) -> PPOConfig:
     """RLlib's description of the training."""
     config, env = agent.config, agent.env
     overrides = {field.name: getattr(env.config, field.name) for field in dataclasses.fields(env.config)}

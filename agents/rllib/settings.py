@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agents.settings import Settings, check_numbers, checked_widths
+from agents.settings import RUN_RANGES, Range, Settings, check_numbers, checked_widths
 
 # name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, tuple[float, float]] = {
-    "num_envs": (1, math.inf),
+_RANGES: dict[str, Range] = {
+    **RUN_RANGES,
     "env_runners": (0, math.inf),
     "learning_rate": (0, 1),
     "gamma": (0, 1),
@@ -23,17 +23,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "ent_coef": (0, math.inf),
     "vf_coef": (0, math.inf),
     "max_grad_norm": (0, math.inf),
-    "evaluations": (0, math.inf),
-    "validation_envs": (0, math.inf),
-    "test_envs": (0, math.inf),
-    "checkpoint_every": (1, math.inf),
-    "seed": (-math.inf, math.inf),
-    "threads": (1, math.inf),
 }
-_WHOLE = frozenset(
-    ("num_envs", "env_runners", "n_steps", "minibatch_size", "n_epochs", "evaluations", "validation_envs", "test_envs")
-    + ("checkpoint_every", "seed", "threads")
-)
+_WHOLE = frozenset((*RUN_RANGES, "env_runners", "n_steps", "minibatch_size", "n_epochs"))
 
 
 @dataclass(frozen=True)
@@ -105,8 +96,3 @@ class RllibPpoSettings(Settings):
                 f"num_envs={self.num_envs} cannot be shared evenly by env_runners={self.env_runners}; "
                 "choose a multiple of env_runners."
             )
-
-    @classmethod
-    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The preset ``entity`` where the environment has entities, ``default`` elsewhere."""
-        return cls.presets["default" if getattr(env, "entities", None) is None else "entity"]

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from torch import Tensor
 
+from agents.randomness import LentRandomness
 from agents.rollout import scale_rewards
 from agents.schedules import cosine_factor
 from agents.training import Round
+from cfpos_envs.front_ends.sb3 import Sb3VecEnv
 from cfpos_envs.front_ends.vector import VectorStep
-
-if TYPE_CHECKING:
-    from agents.sb3.agent import Sb3Agent
 
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")
@@ -45,6 +45,21 @@ class WhiteNoise(VectorizedActionNoise):
         return self.noises[0]().reshape(self.shape)
 
 
+@runtime_checkable
+class Sb3Learner(Protocol):
+    """What a rollout needs of its agent: the attributes of ``Sb3Agent``."""
+
+    config: Any
+    venv: Sb3VecEnv
+    model: BaseAlgorithm
+    randomness: LentRandomness
+    learning_rate: float
+
+    @property
+    def rounds_per_update(self) -> int:
+        """Rounds that SB3 plays before it learns."""
+
+
 class Sb3Rollout:
     """Calls ``learn`` for one update of the model at a time.
 
@@ -52,7 +67,7 @@ class Sb3Rollout:
         agent: whose model learns; its global random numbers are lent to SB3 meanwhile.
     """
 
-    def __init__(self, agent: Sb3Agent) -> None:
+    def __init__(self, agent: Sb3Learner) -> None:
         self.agent, self.venv = agent, agent.venv
         # The three algorithms differ in what they hold.
         self.model: Any = agent.model

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agents.settings import Settings, check_choice, check_numbers, check_switch, checked_widths
+from agents.settings import RUN_RANGES, Range, Settings, check_choice, check_numbers, check_switch, checked_widths
 
 # name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, tuple[float, float]] = {
-    "num_envs": (1, math.inf),
+_RANGES: dict[str, Range] = {
+    **RUN_RANGES,
     "learning_rate": (0, 1),
     "lr_final_factor": (0, 1),
     "gamma": (0, 1),
@@ -34,16 +34,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "policy_delay": (1, math.inf),
     "target_smoothing": (0, math.inf),
     "target_smoothing_clip": (0, math.inf),
-    "evaluations": (0, math.inf),
-    "validation_envs": (0, math.inf),
-    "test_envs": (0, math.inf),
-    "checkpoint_every": (1, math.inf),
-    "seed": (-math.inf, math.inf),
-    "threads": (1, math.inf),
 }
 _WHOLE = frozenset(
-    ("num_envs", "batch_size", "n_steps", "n_epochs", "buffer_size", "warmup_steps", "update_every", "policy_delay")
-    + ("updates_per_step", "evaluations", "validation_envs", "test_envs", "checkpoint_every", "seed", "threads")
+    (*RUN_RANGES, "batch_size", "n_steps", "n_epochs", "buffer_size", "warmup_steps", "update_every", "policy_delay")
+    + ("updates_per_step",)
 )
 # One small network for every (agent, entity) pair, credit per pair, no bootstrapping: as MADDPG's preset of that name.
 _ENTITY: dict[str, Any] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
@@ -103,11 +97,6 @@ class Sb3Settings(Settings):
             check_switch(name, getattr(self, name))
         object.__setattr__(self, "hidden", checked_widths("hidden", self.hidden))
         check_numbers(self, _RANGES, _WHOLE, self.optional)
-
-    @classmethod
-    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The preset ``entity`` where the environment has entities, ``default`` elsewhere."""
-        return cls.presets["default" if getattr(env, "entities", None) is None else "entity"]
 
 
 @dataclass(frozen=True)

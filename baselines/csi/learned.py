@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from agents.checkpoints import read_checkpoint, write_checkpoint
 from agents.ecc.data import Batch, Pool, joined
-from agents.ecc.supervised import FitConfig, fit
+from agents.ecc.fit_config import FitConfig
+from agents.ecc.supervised import fit
 from baselines.csi.common import CsiEstimator, same_network
 from baselines.csi.surveys import system_of, training_snapshots
 from cfpos_envs.csi_measurements import CsiMeasurements, CsiSystem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from cfpos_envs.raytracing.storage import (
     shard_path,
     write_shard,
 )
+from cfpos_envs.raytracing.ways import WAY_POINTS, draw_spiral, trace_way
 from cfpos_envs.streams import derive_seed
 
 _GROUND_STEP_M = 5.0
@@ -44,12 +45,29 @@ class TracerLike(Protocol):
         """The paths of users [n, 3]."""
 
 
+MadeShard = tuple[str, int, Shard]
+"""Split, number and content of one file."""
+Maker = Callable[
+    [Recipe, Callable[[Recipe], TracerLike], Sequence[tuple[str, int]]], tuple[Header, Iterator[MadeShard]]
+]
+"""(recipe, what makes its tracer, (split, number) of the wanted files) -> header and files, in any order."""
+
+
+def make_here(
+    recipe: Recipe, tracer: Callable[[Recipe], TracerLike], missing: Sequence[tuple[str, int]]
+) -> tuple[Header, Iterator[MadeShard]]:
+    """The header and the shards ``missing``, one after another in this process."""
+    scene = tracer(recipe)
+    return header_of(recipe, scene), ((*place, make_shard(recipe, scene, *place)) for place in missing)
+
+
 def generate(
     recipe: Recipe,
     folder: Path,
     users: dict[str, int],
     tracer: Callable[[Recipe], TracerLike] | None = None,
-    progress: Callable[[list[tuple[str, int]]], Iterable[tuple[str, int]]] | None = None,
+    progress: Callable[[Iterable[MadeShard], int], Iterable[MadeShard]] | None = None,
+    maker: Maker = make_here,
 ) -> dict[str, int]:
     """Make the shards of a data set that are not there yet.
 
@@ -61,7 +79,8 @@ def generate(
         folder: where the set is or will be.
         users: number of users per split, rounded up to whole shards.
         tracer: makes the tracer of a recipe; None: Sionna RT. Not called if nothing is missing.
-        progress: wraps the list of (split, index) of the missing shards, e.g. with a progress bar.
+        progress: wraps the shards being made, e.g. with a progress bar; also gets how many there will be.
+        maker: where they are made: in this process or on a cluster (``raytracing.cluster``). Files are written here.
 
     Returns:
         Shards made per split.
@@ -72,7 +91,7 @@ def generate(
     """
     unknown = sorted(set(users) - set(SPLITS))
     if unknown:
-        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {' and '.join(SPLITS)}")
+        raise ValueError(f"unknown split {unknown[0]!r}; a data set has {', '.join(SPLITS)}")
     if (folder / "recipe.json").exists():
         check_recipe(folder, recipe)
     missing = missing_shards(recipe, folder, users)
@@ -83,10 +102,10 @@ def generate(
         from cfpos_envs.raytracing.tracer import Tracer
 
         tracer = Tracer
-    scene = tracer(recipe)
-    _header(recipe, scene).write(folder)
-    for split, index in missing if progress is None else progress(missing):
-        write_shard(shard_path(folder, split, index), recipe, make_shard(recipe, scene, split, index))
+    header, shards = maker(recipe, tracer, missing)
+    header.write(folder)
+    for split, index, shard in shards if progress is None else progress(shards, len(missing)):
+        write_shard(shard_path(folder, split, index), recipe, shard)
         made[split] += 1
     return made
 
@@ -109,10 +128,14 @@ def missing_shards(recipe: Recipe, folder: Path, users: dict[str, int]) -> list[
 def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Shard:
     """Draw and trace the users of one shard; users whom no path reaches are drawn again and counted.
 
+    Those of the split ``spiral`` are the points of ways, drawn again as a whole.
+
     Raises:
         DatasetError: nearly no position of the area can be used.
     """
     rng = np.random.default_rng(derive_seed(recipe.seed, split, "users", index))
+    if split == "spiral":
+        return _make_ways(recipe, scene, rng)
     positions: list[np.ndarray] = []
     parts: list[Paths] = []
     found = redrawn = 0
@@ -129,6 +152,24 @@ def make_shard(recipe: Recipe, scene: TracerLike, split: str, index: int) -> Sha
         positions.append(users[reached])
         parts.append(paths.select(reached))
     return Shard(np.concatenate(positions), Paths.concatenate(parts), redrawn)
+
+
+def _make_ways(recipe: Recipe, scene: TracerLike, rng: np.random.Generator) -> Shard:
+    ways: list[np.ndarray] = []
+    parts: list[Paths] = []
+    redrawn = 0
+    while len(ways) * WAY_POINTS < recipe.shard_users:
+        way = draw_spiral(recipe, rng, scene.ground_m, scene.surface_m)
+        paths = trace_way(way, recipe.batch, scene.trace)
+        if bool((paths.counts().sum(axis=1) > 0).all()):
+            ways.append(way)
+            parts.append(paths)
+        else:
+            redrawn += WAY_POINTS
+        if redrawn > _MAX_DRAWS * recipe.shard_users:
+            raise DatasetError("no path reaches the spirals of this recipe; raise max_depth or rays, or move the area")
+    kept = np.arange(recipe.shard_users)
+    return Shard(np.concatenate(ways)[kept], Paths.concatenate(parts).select(kept), redrawn)
 
 
 def draw_users(recipe: Recipe, scene: TracerLike, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -157,7 +198,8 @@ def draw_users(recipe: Recipe, scene: TracerLike, rng: np.random.Generator, coun
     raise DatasetError("the area has nearly no place for users; choose other height_m, clearance_m or centre_m")
 
 
-def _header(recipe: Recipe, scene: TracerLike) -> Header:
+def header_of(recipe: Recipe, scene: TracerLike) -> Header:
+    """What stands beside the shards: base stations and the box of all users."""
     centre, size = np.array(recipe.area_centre_m), np.array(recipe.area_size_m)
     steps = [np.arange(-side / 2, side / 2 + _GROUND_STEP_M, _GROUND_STEP_M).clip(-side / 2, side / 2) for side in size]
     points = centre + np.stack(np.meshgrid(*steps), axis=-1).reshape(-1, 2)
@@ -176,10 +218,14 @@ def _is_whole(path: Path, recipe: Recipe) -> bool:
         return False
 
 
-def summary(folder: Path) -> str:
-    """What a data set holds, in a few lines: users, redrawn users, line-of-sight and empty links per split."""
+def statistics(folder: Path) -> dict[str, dict[str, float]]:
+    """What a data set holds, per split: users, users drawn in vain, shares of links, paths per link.
+
+    Raises:
+        DatasetError: no data set there, or a damaged one.
+    """
     header = Header.read(folder)
-    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    found = {}
     for split in SPLITS:
         shards = [read_shard(path, header.recipe) for path in present_shards(folder, split)]
         if not shards:
@@ -189,9 +235,24 @@ def summary(folder: Path) -> str:
         links = np.repeat(np.arange(counts.size), counts.reshape(-1))
         lit = np.zeros(counts.size, dtype=bool)
         lit[links[paths.kind == 0]] = True
-        redrawn = sum(shard.redrawn for shard in shards)
+        found[split] = {
+            "users": paths.num_users,
+            "redrawn": sum(shard.redrawn for shard in shards),
+            "line_of_sight": float(lit.mean()),
+            "no_path": float((counts == 0).mean()),
+            "paths_per_link": float(counts.mean()),
+        }
+    return found
+
+
+def summary(folder: Path) -> str:
+    """``statistics`` in a few lines."""
+    header = Header.read(folder)
+    lines = [f"{folder}: recipe {header.recipe.hash}, {header.tracer}"]
+    for split, found in statistics(folder).items():
         lines.append(
-            f"  {split}: {paths.num_users} users ({redrawn} more drawn in vain), {lit.mean():.1%} of the links in "
-            f"line of sight, {(counts == 0).mean():.1%} without a path, {counts.mean():.1f} paths per link"
+            f"  {split}: {found['users']} users ({found['redrawn']} more drawn in vain), {found['line_of_sight']:.1%} "
+            f"of the links in line of sight, {found['no_path']:.1%} without a path, "
+            f"{found['paths_per_link']:.1f} paths per link"
         )
     return "\n".join(lines)

@@ -30,7 +30,7 @@ _PAPER_SIZE = (220.0, 300.0)
 PLACES = {
     "munich": Place((0.0, 0.0), _PAPER_SIZE),
     "florence": Place((-100.0, -200.0), _PAPER_SIZE),
-    "san_francisco": Place((150.0, -100.0), _PAPER_SIZE),
+    "san_francisco": Place((10.0, -10.0), _PAPER_SIZE),
     "etoile": Place((180.0, -20.0), _PAPER_SIZE),
     "simple_street_canyon": Place((0.0, 0.0), (150.0, 100.0)),
 }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics.csi import CsiPaths
-from cfpos_envs.raytracing.storage import DatasetError, Header, Shard, load_users
+from cfpos_envs.raytracing.storage import SPLITS, DatasetError, Header, Shard, load_users
 from cfpos_envs.raytracing.synthesis import StoredPaths, moved_paths
 from cfpos_envs.scenarios.ecc.config import CsiSite
 from cfpos_envs.scenarios.ecc.sources import Users
@@ -74,7 +74,7 @@ class RaytracedSource:
         """Chosen users of a split, in order; None: all of them.
 
         Args:
-            split: ``train`` or ``test``.
+            split: ``train``, ``test``, or ``spiral``: points of ways one after another.
             index: [U] their numbers in the split.
         """
         positions = self._split(split)[0]
@@ -103,7 +103,7 @@ class RaytracedSource:
 
     def line_of_sight(self, users: Users) -> Tensor:
         """[U, L] whether a link has a line of sight; for reports, never for policies."""
-        tables = {split: self._split(split)[2] for split in ("train", "test") if self._has(users.index, split)}
+        tables = {split: self._split(split)[2] for split in SPLITS if self._has(users.index, split)}
         seen = torch.zeros(len(users.index), len(self.bs_positions_m), dtype=torch.bool, device=self.device)
         for split, table in tables.items():
             rows = self._rows(users.index, split)
@@ -111,20 +111,20 @@ class RaytracedSource:
         return seen
 
     def _select(self, index: Tensor) -> StoredPaths:
-        if not self._has(index, "test"):
-            return self._split("train")[1].select(index)
-        if not self._has(index, "train"):
-            return self._split("test")[1].select(index - self._offset("test"))
-        raise ValueError("users of training and of test in one batch; ask for their paths separately")
+        there = [split for split in SPLITS if self._has(index, split)]
+        if len(there) > 1:
+            raise ValueError(f"users of {' and '.join(there)} in one batch; ask for their paths separately")
+        split = there[0] if there else SPLITS[0]
+        return self._split(split)[1].select(index - self._offset(split))
 
     def _has(self, index: Tensor, split: str) -> bool:
         return bool(self._rows(index, split).any())
 
     def _rows(self, index: Tensor, split: str) -> Tensor:
-        return (index >= _TEST_OFFSET) == (split == "test")
+        return torch.div(index, _SPLIT_OFFSET, rounding_mode="floor") == SPLITS.index(split)
 
     def _offset(self, split: str) -> int:
-        return _TEST_OFFSET if split == "test" else 0
+        return _SPLIT_OFFSET * SPLITS.index(split)
 
     def _split(self, split: str) -> tuple[Tensor, StoredPaths, Tensor]:
         if split not in self._splits:
@@ -136,8 +136,8 @@ class RaytracedSource:
         return self._splits[split]
 
 
-# Numbers of test users start here, so that a number alone tells its split.
-_TEST_OFFSET = 1 << 40
+# Numbers of the users of each split start at its multiple, so that a number alone tells its split.
+_SPLIT_OFFSET = 1 << 40
 
 
 @lru_cache(maxsize=4)

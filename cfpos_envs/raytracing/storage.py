@@ -14,7 +14,7 @@ import numpy as np
 
 from cfpos_envs.raytracing.recipe import FORMAT_VERSION, Recipe
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "spiral")
 REFLECTED, REFRACTED, DIFFRACTED = 1, 2, 4
 """Flags of ``Paths.kind``; 0 is the line of sight."""
 
@@ -272,7 +272,7 @@ def load_users(folder: Path, split: str, limit: int | None = None) -> tuple[Head
 
     Args:
         folder: of the data set.
-        split: "train" or "test".
+        split: one of ``SPLITS``.
         limit: users at most; None takes all there are.
 
     Raises:

@@ -7,11 +7,22 @@ from typing import Any
 
 from scripts.benchmarks.common import Options
 
-PARTS = ("environments", "phases", "growth", "ecc", "locating", "ris", "roofline", "yardsticks", "trainers")
+PARTS = (
+    "environments",
+    "phases",
+    "growth",
+    "ecc",
+    "locating",
+    "ris",
+    "roofline",
+    "yardsticks",
+    "trainers",
+    "data-parallel",
+)
 """Modules in this folder with ``run(options)``, in the order in which they run."""
 
 
 def measure(part: str, options: Options) -> dict[str, Any]:
     """What ``run`` of a part hands back, see ``common``."""
-    found: dict[str, Any] = importlib.import_module(f"scripts.benchmarks.{part}").run(options)
+    found: dict[str, Any] = importlib.import_module(f"scripts.benchmarks.{part.replace('-', '_')}").run(options)
     return found

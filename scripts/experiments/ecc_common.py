@@ -17,9 +17,10 @@ from agents.checkpoints import read_checkpoint, write_checkpoint
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.config import EccConfig, EccFastConfig
 from agents.ecc.data import Pool
+from agents.ecc.errors import errors_m
 from agents.ecc.inputs import network_shape, pool_of
 from agents.ecc.network import EccNetwork
-from agents.ecc.supervised import errors_m, fit
+from agents.ecc.supervised import fit
 from cfpos_envs.csi_measurements import CsiSystem
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
@@ -73,8 +74,14 @@ def trained(config: EccConfig, effort: Effort) -> EccNetwork:
 
 def test_pool(config: EccConfig, effort: Effort, **env: Any) -> Pool:
     """Unseen places and noise, the same for every network; ``env`` changes the scene."""
-    count = TEST if effort.episodes == Effort.episodes else effort.episodes
-    return snapshots(config, "test", _QUICK_TEST if effort.is_quick else count, **env)
+    return snapshots(config, "test", test_count(effort), **env)
+
+
+def test_count(effort: Effort) -> int:
+    """Snapshots that every network is tested on."""
+    if effort.is_quick:
+        return _QUICK_TEST
+    return TEST if effort.episodes == Effort.episodes else effort.episodes
 
 
 def with_settings(network: EccNetwork, **settings: Any) -> EccNetwork:

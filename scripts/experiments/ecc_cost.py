@@ -12,9 +12,10 @@ import torch
 
 from agents.ecc.config import EccConfig, EccFastConfig
 from agents.ecc.data import Batch, Pool
+from agents.ecc.fit_config import FitConfig
 from agents.ecc.inputs import batch_of, network_shape
 from agents.ecc.network import EccNetwork
-from agents.ecc.supervised import FitConfig, fit
+from agents.ecc.supervised import fit
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.rendering import OKABE_ITO
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots

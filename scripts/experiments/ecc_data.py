@@ -16,9 +16,10 @@ from torch import Tensor
 from agents.ecc.autoencoder import Autoencoders
 from agents.ecc.config import EccConfig, EccFastConfig
 from agents.ecc.data import Batch, Pool, joined
+from agents.ecc.errors import predictions_m
 from agents.ecc.inputs import batch_of, network_shape
 from agents.ecc.network import EccNetwork
-from agents.ecc.supervised import fit, predictions_m
+from agents.ecc.supervised import fit
 from baselines import make_policy
 from cfpos_envs.csi_measurements import CsiMeasurements
 from cfpos_envs.raytracing.source import RaytracedSource
@@ -173,6 +174,20 @@ def errors_of(position_m: Tensor, truth_m: Tensor) -> np.ndarray:
     """[U] three-dimensional errors (36), metres."""
     distances: np.ndarray = (position_m - truth_m).norm(dim=-1).numpy()
     return distances
+
+
+def by_sight(errors_m: np.ndarray, in_sight: Tensor) -> dict[str, float | None]:
+    """Mean error of the users with 0, 1, ... 6 base stations in sight; None where there are none.
+
+    Args:
+        errors_m: [U], metres.
+        in_sight: [U] links with a line of sight, of at least as many users.
+    """
+    views = in_sight.numpy()[: len(errors_m)]
+    return {
+        f"mean, {count} in sight": float(errors_m[views == count].mean()) if (views == count).any() else None
+        for count in range(7)
+    }
 
 
 def located(policy: Any, data: TracedData, split: str, limit: int | None = None) -> np.ndarray:

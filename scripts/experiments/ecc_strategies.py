@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from agents.ecc.supervised import errors_m
+from agents.ecc.errors import errors_m
 from cfpos_envs.rendering import OKABE_ITO
 from scripts.experiments import ecc_common as ecc
 from scripts.experiments.common import Effort, Outcome, progress
@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def run(effort: Effort) -> Outcome:
     """Train ``ecc`` in every way on the same pool."""
-    sizes = {"samples": SAMPLES, "local_samples": LOCAL_SAMPLES, "pool": POOL, "channels": (8, 16)}
+    sizes = {"samples": SAMPLES, "local_samples": LOCAL_SAMPLES, "pool": POOL, "channels": (8, 16), "batch_size": 32}
     rows: list[dict[str, Any]] = []
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for index, label in enumerate(progress(VARIANTS, "training", len(VARIANTS))):
@@ -39,6 +39,7 @@ def run(effort: Effort) -> Outcome:
     axes.legend()
     remark = (
         f"{ecc.ENV_ID}; ecc with Res-SegNet, CMA and LSTM on stabilised CSI, d_z = 4, Q = 4; {config.samples} "
-        f"snapshots in Stage II and {config.local_samples} in Stage I from {config.pool}; one seed."
+        f"snapshots in Stage II and {config.local_samples} in Stage I from {config.pool}, in batches of "
+        f"{config.batch_size}; one seed."
     )
     return Outcome(rows, figure, [remark])

@@ -14,21 +14,19 @@ ENV_ID = "dcp-jar-v0"
 SITE: dict[str, Any] = {"site": "miscalibrated"}
 """Where the untrained policy, a good estimator elsewhere, is far from the bound."""
 _AGENT: dict[str, Any] = {"share": "agent", "gamma": 0.0, "lr_final_factor": 0.1}
-# The preset's three steps of 4096 rows would be as many samples as MADDPG learns from, at three times the cost.
-_ONE_UPDATE: dict[str, Any] = {"batch_size": 1024, "updates_per_step": 1, "buffer_size": 200_000}
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "MADDPG": ("maddpg", {}),
     "MADDPG, model critic": ("maddpg", {"critic": "model"}),
     "SB3 PPO": ("sb3-ppo", {}),
-    "SB3 SAC, one update per round": ("sb3-sac", _ONE_UPDATE),
-    "SB3 TD3, one update per round": ("sb3-td3", _ONE_UPDATE),
+    "SB3 SAC": ("sb3-sac", {}),
+    "SB3 TD3": ("sb3-td3", {}),
     "SB3 PPO, one row per AP": ("sb3-ppo", _AGENT),
-    "SB3 SAC, one update, one row per AP": ("sb3-sac", {**_ONE_UPDATE, **_AGENT}),
-    "SB3 TD3, one update, one row per AP": ("sb3-td3", {**_ONE_UPDATE, **_AGENT}),
+    "SB3 SAC, one row per AP": ("sb3-sac", _AGENT),
+    "SB3 TD3, one row per AP": ("sb3-td3", _AGENT),
     "RLlib PPO, one row per AP": ("rllib-ppo", {"gamma": 0.0}),
 }
 """Label -> (agent, overrides)."""
-_QUICK = ("MADDPG", "SB3 TD3, one update per round")
+_QUICK = ("MADDPG", "SB3 TD3")
 
 
 def run(effort: Effort) -> Outcome:

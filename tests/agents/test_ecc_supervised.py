@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,10 @@ import pytest
 import torch
 from torch import nn
 
-from agents.ecc.data import Batch, Pool, joined
-from agents.ecc.supervised import (
-    FitConfig,
-    Hooks,
-    draw_arrivals,
-    errors_m,
-    fit,
-    learning_rate_factor,
-    uses_bfloat16,
-)
+from agents.ecc.data import Batch, Pool, draw_arrivals, joined
+from agents.ecc.errors import errors_m
+from agents.ecc.fit_config import FitConfig, learning_rate_factor, uses_bfloat16
+from agents.ecc.supervised import Hooks, fit
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,12 +153,32 @@ def test_two_processes_give_the_curve_of_one(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = str(Path(__file__).parent / "ecc_data_parallel.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-    for command, name in (([sys.executable], "one.npy"), (launch, "two.npy")):
-        subprocess.run([*command, script, str(tmp_path / name)], check=True, env=environment, timeout=600)
-    one, two = np.load(tmp_path / "one.npy"), np.load(tmp_path / "two.npy")
-    assert len(one) == len(two) == 30
+    one, two = _paper_losses(tmp_path / "one.npy"), _paper_losses(tmp_path / "two.npy", launch)
     assert one[-1] < 0.9 * one[0]
     np.testing.assert_allclose(two, one, rtol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_gives_the_losses_of_the_plain_one(tmp_path: Path) -> None:
+    plain, compiled = _paper_losses(tmp_path / "plain.npy"), _paper_losses(tmp_path / "compiled.npy", (), "compiled")
+    assert plain[-1] < 0.9 * plain[0]
+    np.testing.assert_allclose(compiled, plain, rtol=2e-3)
+
+
+def _paper_losses(path: Path, launcher: Sequence[str] = (), *options: str) -> np.ndarray:
+    """Losses of 30 steps of the reduced ``paper`` preset, trained in processes of their own."""
+    script = str(Path(__file__).parent / "ecc_paper_training.py")
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(path.with_suffix(".cache")),
+    }
+    command = [*(launcher or [sys.executable]), script, str(path), *options]
+    subprocess.run(command, check=True, env=environment, timeout=900)
+    losses: np.ndarray = np.load(path, allow_pickle=False)
+    assert len(losses) == 30
+    return losses

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,9 @@ from cfpos_envs.raytracing.generate import draw_users, generate, make_shard, sum
 from cfpos_envs.raytracing.recipe import Recipe
 from cfpos_envs.raytracing.storage import DatasetError, load_users
 from cfpos_envs.raytracing.tracer import grid_counts
+from cfpos_envs.raytracing.ways import draw_spiral
 from scripts import make_dataset
-from tests.raytracing.mirrors import SHADOW_Y_M, MirrorTracer, small_recipe
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """The arrays of every shard, hashed; the zip itself holds the time of writing."""
-    found = {}
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as arrays:
-            parts = b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
-        found[path.name] = hashlib.sha256(parts).hexdigest()
-    return found
+from tests.raytracing.mirrors import SHADOW_Y_M, MirrorTracer, contents, small_recipe
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -138,7 +128,7 @@ def test_an_area_without_signal_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown split 'validate'; a data set has train and test"):
+    with pytest.raises(ValueError, match="unknown split 'validate'; a data set has train, test, spiral"):
         generate(small_recipe(), tmp_path, {"validate": 1}, MirrorTracer)
 
 
@@ -147,3 +137,29 @@ def test_unknown_split_is_refused(tmp_path: Path) -> None:
 )
 def test_cells_are_as_square_as_possible(cells: int, size: tuple[int, int], counts: tuple[int, int]) -> None:
     assert grid_counts(cells, np.array(size)) == counts
+
+
+def test_spirals_are_whole_ways_that_somebody_hears() -> None:
+    recipe = small_recipe(shard_users=100, batch=20)
+    tracer = MirrorTracer(recipe)
+    shard = make_shard(recipe, tracer, "spiral", 0)
+    assert shard.positions_m.shape == (100, 3)
+    assert (shard.paths.counts() > 0).any(axis=1).all()
+    # 50 points are two batches of 20 and one that is filled up.
+    assert tracer.calls == 3 * (100 + shard.redrawn) // 50
+    for way in np.split(shard.positions_m.astype(float), 2):
+        # The last point stands over the first: without it three turns are even around their axis.
+        axis = way[:-1, :2].mean(axis=0)
+        np.testing.assert_allclose(np.linalg.norm(way[:, :2] - axis, axis=1), 6.0, rtol=1e-4)
+        steps = np.linalg.norm(np.diff(way[:, :2], axis=0), axis=1)
+        np.testing.assert_allclose(steps, 2 * 6.0 * np.sin(3 * np.pi / 49), rtol=1e-4)
+        np.testing.assert_allclose(way[:, 2], np.maximum(np.linspace(0.0, 30.0, 50), recipe.clearance_m), atol=1e-5)
+        assert (way[:, 0] <= 60.0).all()
+    paths = make_shard(recipe, MirrorTracer(recipe), "spiral", 0).paths
+    np.testing.assert_array_equal(paths.delay_s, shard.paths.delay_s)
+
+
+def test_a_city_without_open_places_has_no_spirals() -> None:
+    recipe = small_recipe()
+    with pytest.raises(DatasetError, match="no open place for a spiral"):
+        draw_spiral(recipe, np.random.default_rng(0), lambda xy: np.zeros(len(xy)), lambda xy: np.full(len(xy), 99.0))

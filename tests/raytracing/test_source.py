@@ -13,6 +13,7 @@ from cfpos_envs.raytracing.generate import generate
 from cfpos_envs.raytracing.source import RaytracedSource, demo_dataset
 from cfpos_envs.raytracing.storage import DatasetError, Header, load_users
 from cfpos_envs.scenarios.ecc.config import CsiSite
+from cfpos_envs.scenarios.ecc.sources import Users
 from tests.raytracing.mirrors import MirrorTracer, small_recipe
 
 C_M_S = 299_792_458.0
@@ -118,6 +119,19 @@ def test_a_persons_own_set_is_taken(tmp_path: Path) -> None:
     env.reset()
     assert env.measurements.valid.all()
     assert env.measurements.csi.shape[2] == 2
+
+
+def test_points_of_a_spiral_are_users_of_their_own(tmp_path: Path) -> None:
+    generate(small_recipe(), tmp_path, {"train": 20, "test": 20, "spiral": 20}, MirrorTracer)
+    source = RaytracedSource(CsiSite(dataset=str(tmp_path), num_bs=2))
+    way, test = source.users("spiral"), source.users("test")
+    assert (torch.cdist(way.position_m, test.position_m) > 0).all()
+    paths = source.paths(way, torch.zeros(20, 1, 3))
+    lengths = (way.position_m[:, None] - source.bs_positions_m).norm(dim=-1)
+    found = torch.where(paths.gain[:, 0].abs() > 0, paths.delay_s[:, 0] * C_M_S, torch.inf).amin(dim=-1)
+    torch.testing.assert_close(found, lengths, rtol=1e-4, atol=0)
+    with pytest.raises(ValueError, match="users of test and spiral in one batch"):
+        source.paths(Users(way.position_m, torch.cat((way.index[:10], test.index[:10]))), torch.zeros(20, 1, 3))
 
 
 @pytest.mark.parametrize(

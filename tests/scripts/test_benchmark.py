@@ -19,7 +19,7 @@ from scripts.benchmarks.common import Options, Played
 from tests.scripts.commands import error_line, files_below, run
 
 TINY = Options.tiny()
-OURS = tuple(part for part in PARTS if part not in ("yardsticks", "trainers"))
+OURS = tuple(part for part in PARTS if part not in ("yardsticks", "trainers", "data-parallel"))
 Content = dict[str, Any]
 
 

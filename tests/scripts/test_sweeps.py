@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -219,6 +222,72 @@ def wait_for_runs(sweep: subprocess.Popen[str], folder: Path, count: int) -> Non
         assert sweep.poll() is None, sweep.communicate()[1]
         assert time.monotonic() < until, "no run began"
         time.sleep(0.1)
+
+
+def training_process(folder: Path) -> int:
+    """The process that trains a run of a sweep: named so on its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if f"hydra.run.dir={folder}" in words or f"resume={folder}" in words:
+                return int(path.parent.name)
+    raise AssertionError(f"nobody trains in {folder}")
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["training", "worker"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                not has_launcher(name), reason='the optional extra is not installed: pip install "cfpos[launchers]"'
+            ),
+        )
+        for name in ("joblib", "submitit_local")
+    ],
+)
+def test_eight_runs_outlive_a_killed_process(name: str, killed: str, tmp_path: Path) -> None:
+    settings = [*SCENE, *TRAINER, "agent.checkpoint_every=8", "total_steps=800", "seed=0,1,2,3,4,5,6,7"]
+    own = ["--multirun", f"hydra/launcher={name}", *LAUNCHERS[name][2], "hydra.sweep.dir=sweep"]
+    started = subprocess.Popen(
+        [*command("train", *own), *settings],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_runs(started, tmp_path / "sweep", 2)
+    victim = next(path.parent for path in sorted((tmp_path / "sweep").glob("*/last.pt")))
+    process = training_process(victim)
+    os.kill(process if killed == "training" else parent(process), signal.SIGKILL)
+    _, errors = started.communicate(timeout=1200)
+    (seed,) = (word for word in sweeps.status(victim)["overrides"] if word.startswith("seed="))  # type: ignore[index]
+    lines = [line for line in errors.splitlines() if seed in line and str(victim) in line]
+    finished = len(list((tmp_path / "sweep").glob("*/results.json")))
+    if killed == "training":
+        # Nobody else is disturbed; the same command goes on with this one from its checkpoint.
+        assert (started.returncode, finished) == (1, 7), errors
+        assert all("killed by SIGKILL" in line for line in lines)
+        assert lines
+        again = run("train", *own, *settings, folder=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert victim.joinpath("output.log").read_text().count("writing to") == 2
+    else:
+        # These launchers give up on all runs then; they are begun again.
+        assert (started.returncode, finished) == (0, 8), errors
+        assert errors.count("the launcher is begun again") == 1
+        assert any("its worker died" in line for line in lines), errors
+    results = sorted((tmp_path / "sweep").glob("*/results.json"))
+    assert [json.loads(path.read_text())["steps"] for path in results] == [800.0] * 8
+    rows = collect.rows(collect.find_runs([tmp_path / "sweep"]), "rmse_m", [])
+    assert (rows[0]["runs"], rows[0]["equal_seeds"]) == (8, 0)
 
 
 @pytest.mark.slow

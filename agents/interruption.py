@@ -1,0 +1,76 @@
+"""What all training runs do alike around their loop: Ctrl-C, torch's threads, settings of a run that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+
+
+class Interruption:
+    """Whether a run was asked to stop.
+
+    Attributes:
+        asked: set by the first Ctrl-C, or another of the noted signals.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextlib.contextmanager
+    def noted(self, *more: signal.Signals) -> Iterator[None]:
+        """Let Ctrl-C only set ``asked``, so that a step and its checkpoint stay whole; a second one stops at once.
+
+        Args:
+            more: signals to treat alike.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *more)}
+
+        def note(number: int, frame: Any) -> None:
+            self.asked = True
+            signal.signal(number, previous[signal.Signals(number)])
+
+        for number in previous:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Use ``count`` torch threads inside (None: as many as outside)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_same_settings(stored: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> None:
+    """Refuse to go on with other settings.
+
+    Args:
+        stored: settings that the run was started with.
+        here: those of the agent that is to go on.
+        free: names that may differ, because they change nothing that is computed.
+
+    Raises:
+        ValueError: some other setting differs.
+    """
+    for name, value in stored.items():
+        if name not in free and here.get(name) != value:
+            raise ValueError(
+                f"the run was started with {name}={value}, this agent has {here.get(name)}; "
+                "resume with the run's settings or start a new run."
+            )

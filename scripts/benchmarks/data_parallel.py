@@ -1,0 +1,138 @@
+"""Two processes that share every batch of an edge-cloud training beside one: wall-clock time of the same steps.
+
+The one part that needs the clock on the wall, and so a machine where nobody else computes, with a core per process.
+"""
+
+from __future__ import annotations
+
+import datetime
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from agents import make_agent
+from agents.ecc.agent import Ecc
+from agents.ecc.data import Pool
+from agents.ecc.supervised import Hooks, fit
+from agents.ecc.training import make_pool
+from cfpos_envs import make_env
+from scripts.benchmarks.common import Options, Rows
+
+PROCESSES = 2
+_PATIENCE = datetime.timedelta(minutes=20)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training of which some steps are timed.
+
+    Attributes:
+        label: of the row.
+        agent, preset: which network.
+        batch: snapshots per step, over all processes; None: the preset's.
+        steps: timed in one repeat.
+    """
+
+    label: str
+    agent: str
+    preset: str
+    batch: int | None
+    steps: int
+
+
+# The paper trains with batches of 8; its networks make a step of more than that last minutes on a core.
+CASES = (
+    Case("ecc-fast", "ecc-fast", "default", None, 200),
+    Case("ecc", "ecc", "default", None, 20),
+    Case("ecc, paper", "ecc", "paper", 8, 8),
+)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Milliseconds per step of one and of two processes, alternately, and their ratio."""
+    cases = CASES[:1] if options.quick else CASES
+    rows: Rows = [_row(case, options) for case in cases]
+    return {
+        "tables": {"data-parallel": rows},
+        "remarks": [
+            f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process, one and two processes "
+            f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios."
+        ],
+    }
+
+
+def _row(case: Case, options: Options) -> dict[str, Any]:
+    print(f"  {case.label}", file=sys.stderr, flush=True)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        told = context.Queue()
+        others = [
+            context.Process(target=_play, args=(rank, case, options, folder, told), daemon=True)
+            for rank in range(PROCESSES)
+        ]
+        for process in others:
+            process.start()
+        times, found = told.get(timeout=_PATIENCE.total_seconds())
+        for process in others:
+            process.join()
+    ratios = [one / shared for one, shared in times]
+    return {
+        "agent": case.label,
+        **found,
+        "one_ms": 1e3 * statistics.median(one for one, _ in times),
+        "two_ms": 1e3 * statistics.median(shared for _, shared in times),
+        "speed_up": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
+
+
+def _play(rank: int, case: Case, options: Options, folder: str, told: Any) -> None:
+    """One of the processes; in every repeat the first trains alone while the other waits, then both together."""
+    torch.set_num_threads(options.threads)
+    agent, pool = _prepared(case, options)
+    steps = 3 if options.quick else case.steps
+    times = []
+    for repeat in range(-1, options.repeats):  # the first is for warming up
+        alone = _step_s(agent, pool, steps) if rank == 0 else 0.0
+        store = dist.FileStore(str(Path(folder) / str(repeat)), PROCESSES)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES, timeout=_PATIENCE)
+        times.append((alone, _step_s(agent, pool, steps)))
+        dist.destroy_process_group()
+    if rank == 0:
+        parameters = sum(parameter.numel() for parameter in agent.network.parameters())
+        found = {"batch": agent.config.batch_size, "parameters": parameters, "steps": steps}
+        told.put((times[1:], found))
+
+
+def _prepared(case: Case, options: Options) -> tuple[Ecc, Pool]:
+    changes: dict[str, Any] = {"pool": 512, "validation": 16, "evaluations": 0, "strategy": "scratch", "compile": False}
+    if case.batch is not None:
+        changes["batch_size"] = case.batch
+    agent = make_agent(case.agent, make_env("ecc-urban-small-v0", num_envs=1, seed=0), preset=case.preset, **changes)
+    assert isinstance(agent, Ecc)
+    pool = make_pool(agent, progress=False)
+    agent.network.calibrate_inputs(pool.batch(slice(0, 512)))
+    return agent, pool
+
+
+def _step_s(agent: Ecc, pool: Pool, steps: int) -> float:
+    """Seconds per step from the end of the first step to the end of the last."""
+    ends: list[float] = []
+
+    def note() -> bool:
+        ends.append(time.perf_counter())
+        return False
+
+    config = agent.config.fit_config(agent.config.batch_size * (steps + 1))
+    fit(agent.network, pool, config, hooks=Hooks(stopped=note), progress=False)
+    return (ends[-1] - ends[0]) / steps
