@@ -79,7 +79,6 @@ class ConcatenatedCritic final : public Critic {
 public:
     ConcatenatedCritic(const Mlp& mlp, const Sizes& sizes, int64_t samples, Use use)
         : sizes_(sizes),
-          mlp_(mlp),
           rest_(mlp, sizes.agents, samples, use),
           first_(mlp.parameters[0], mlp.count, mlp.sizes[1], mlp.sizes[0], mlp.sizes[0]),
           own_(mlp.parameters[0], mlp.count, mlp.sizes[1], mlp.sizes[0], sizes.action,
@@ -87,7 +86,7 @@ public:
           joint_(samples, mlp.sizes[0]),
           change_(sizes.agents * samples, sizes.action) {
         first_.prepare_forward();
-        if (use == Use::learning) first_.prepare_gradient();
+        if (learns(use)) first_.prepare_gradient(mlp.gradients[0], use == Use::learning_alone);
         if (use != Use::own_action) return;
         own_.prepare_forward();
         own_.prepare_backward();
@@ -129,7 +128,7 @@ public:
     }
 
     void collect() const override {
-        first_.collect(mlp_.gradients[0]);
+        first_.collect();
         rest_.collect();
     }
 
@@ -151,7 +150,6 @@ private:
     }
 
     Sizes sizes_;
-    Mlp mlp_;
     Rest rest_;
     Linear first_, own_;
     Activations joint_, change_;
@@ -162,7 +160,6 @@ public:
     PermutationInvariantCritic(const Mlp& embedding, const Mlp& head, const Sizes& sizes, int64_t samples, Use use)
         : sizes_(sizes),
           embedding_(embedding),
-          head_(head),
           rest_(head, sizes.agents, samples, use),
           embed_(embedding.parameters[0], 1, embedding.sizes[1], embedding.sizes[0], embedding.sizes[0]),
           action_(embedding.parameters[0], 1, embedding.sizes[1], embedding.sizes[0], sizes.action, sizes.observation),
@@ -194,12 +191,12 @@ public:
         }
         listen_.prepare_forward();
         common_ = Activations(samples, outputs);
-        if (use != Use::learning) return;
+        if (!learns(use)) return;
         for (Linear* linear : {&listen_, &hear_}) {
             linear->prepare_backward();
-            linear->prepare_gradient();
+            linear->prepare_gradient(head.gradients[0], use == Use::learning_alone);
         }
-        embed_.prepare_gradient();
+        embed_.prepare_gradient(embedding.gradients[0], use == Use::learning_alone);
         heard_ = Activations(samples, outputs);
         from_mean_ = Activations(samples, width);
         back_ = Activations(rows, width);
@@ -273,10 +270,10 @@ public:
     }
 
     void collect() const override {
-        embed_.collect(embedding_.gradients[0]);
+        embed_.collect();
         embed_bias_.collect(embedding_.gradients[1]);
-        listen_.collect(head_.gradients[0]);
-        hear_.collect(head_.gradients[0]);
+        listen_.collect();
+        hear_.collect();
         rest_.collect();
     }
 
@@ -326,7 +323,7 @@ private:
     }
 
     Sizes sizes_;
-    Mlp embedding_, head_;
+    Mlp embedding_;
     Rest rest_;
     Linear embed_, action_, listen_, hear_, both_;
     Biases embed_bias_;

@@ -15,7 +15,10 @@ struct Mlp {
     float* const* gradients;           // likewise, or null
 };
 
-enum class Use { values, learning, own_action };
+// What a network is for; ``learning_alone``: nobody else adds to its gradients meanwhile.
+enum class Use { values, own_action, learning, learning_alone };
+
+INLINE bool learns(Use use) { return use == Use::learning || use == Use::learning_alone; }
 
 // What lies behind the first layer, whose products are the owner's affair.
 class Rest {
@@ -30,7 +33,7 @@ public:
             if (layer == 0) continue;
             linear_.back().prepare_forward();
             if (use != Use::values) linear_.back().prepare_backward();
-            if (use == Use::learning) linear_.back().prepare_gradient();
+            if (learns(use)) linear_.back().prepare_gradient(mlp.gradients[2 * layer], use == Use::learning_alone);
         }
     }
 
@@ -73,7 +76,7 @@ public:
 
     void collect() const {
         for (int64_t layer = 0; layer < mlp_.layers; ++layer) {
-            if (layer > 0) linear_[layer].collect(mlp_.gradients[2 * layer]);
+            if (layer > 0) linear_[layer].collect();
             biases_[layer].collect(mlp_.gradients[2 * layer + 1]);
         }
     }
@@ -91,10 +94,9 @@ class Perceptron {
 public:
     Perceptron(const Mlp& mlp, int64_t agents, int64_t samples, Use use)
         : rest(mlp, agents, samples, use),
-          mlp_(mlp),
           first_(mlp.parameters[0], mlp.count, mlp.sizes[1], mlp.sizes[0], mlp.sizes[0]) {
         first_.prepare_forward();
-        if (use == Use::learning) first_.prepare_gradient();
+        if (learns(use)) first_.prepare_gradient(mlp.gradients[0], use == Use::learning_alone);
     }
 
     void values(int64_t samples, Activations& inputs) {
@@ -113,14 +115,13 @@ public:
     }
 
     void collect() const {
-        first_.collect(mlp_.gradients[0]);
+        first_.collect();
         rest.collect();
     }
 
     Rest rest;
 
 private:
-    Mlp mlp_;
     Linear first_;
 };
 
