@@ -25,12 +25,12 @@ _MOST_JOINT = 3 << 19
 # Vectors that go through the layers together: few enough that their activations stay in the cache.
 _ROWS = 256
 # Samples where every agent has weights of its own, which are read anew for every tile: few while the activations of all
-# agents stay in the cache for it, more where they do not.
-_SAMPLES, _MANY_AGENTS, _SAMPLES_OF_MANY = 32, 64, 96
+# agents (agents times width numbers per sample) stay in the cache for it, more where they do not.
+_SAMPLES, _NUMBERS, _SAMPLES_OF_MANY = 32, 4096, 128
 
 
 class _Mlp(ctypes.Structure):
-    """``Mlp`` of native/critics.hpp."""
+    """``Mlp`` of native/perceptrons.hpp."""
 
     _fields_ = [
         ("count", ctypes.c_int64),
@@ -152,7 +152,8 @@ class CompiledUpdates:
     def _tile(self, agents: int) -> int:
         """Samples that go through the layers together."""
         if self.networks.actor.separate or self.networks.critics[0].separate:
-            return _SAMPLES if agents <= _MANY_AGENTS else _SAMPLES_OF_MANY
+            width = self.networks.actor.net.layers[0][0].shape[1]
+            return _SAMPLES if agents * width <= _NUMBERS else _SAMPLES_OF_MANY
         return max(_ROWS // agents, 1)
 
     def _run(self, name: str, batch: Batch, settings: Settings, noise: Tensor | None) -> Tensor:

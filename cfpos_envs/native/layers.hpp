@@ -170,10 +170,12 @@ public:
         const int64_t width = whole_vectors(outputs_);
         forward_ = Numbers(count_ * inputs_ * width);
         for (int64_t net = 0; net < count_; ++net)
-            for (int64_t out = 0; out < outputs_; ++out) {
-                const float* from = weight(net, out);
-                float* to = forward_.at(net * inputs_ * width + out);
-                for (int64_t k = 0; k < inputs_; ++k) to[k * width] = from[k];
+            for (int64_t begin = 0; begin < outputs_; begin += LANES) {  // whole lines are written
+                const int64_t end = std::min<int64_t>(begin + LANES, outputs_);
+                for (int64_t k = 0; k < inputs_; ++k) {
+                    float* to = forward_.at((net * inputs_ + k) * width);
+                    for (int64_t out = begin; out < end; ++out) to[out] = weight(net, out)[k];
+                }
             }
     }
 
@@ -187,7 +189,13 @@ public:
                 std::copy_n(weight(net, out), inputs_, backward_.at((net * outputs_ + out) * width));
     }
 
-    void prepare_gradient() { gradient_ = Numbers(count_ * outputs_ * whole_vectors(inputs_)); }
+    // ``whole``: gradient of all weights [count, outputs, row], to which this one is added as it grows if nobody else
+    // does so (``alone``), else by ``collect``.
+    void prepare_gradient(float* whole, bool alone) {
+        whole_ = whole;
+        direct_ = alone && inputs_ % LANES == 0;
+        if (!direct_) gradient_ = Numbers(count_ * outputs_ * whole_vectors(inputs_));
+    }
 
     // out [rows, outputs] from x [rows, inputs].
     void forward(int64_t net, const float* x, int64_t x_row, int64_t rows, float* out, Around around) const {
@@ -210,25 +218,26 @@ public:
     // Add slopes^T x to the gradient.
     void learn(int64_t net, const float* slopes, const float* x, int64_t x_row, int64_t rows) {
         const int64_t width = whole_vectors(inputs_);
-        multiply({slopes, 1, whole_vectors(outputs_), x, x_row, outputs_, rows, width,
-                  gradient_.at(net * outputs_ * width), width, nullptr, true});
+        float* out = direct_ ? whole_ + place(net, 0) : gradient_.at(net * outputs_ * width);
+        multiply({slopes, 1, whole_vectors(outputs_), x, x_row, outputs_, rows, width, out, direct_ ? row_ : width,
+                  nullptr, true});
     }
 
-    // Add the gradient to that of all weights [count, outputs, row].
-    void collect(float* gradient) const {
+    void collect() const {
+        if (direct_) return;
         const int64_t width = whole_vectors(inputs_);
         for (int64_t net = 0; net < count_; ++net)
             for (int64_t out = 0; out < outputs_; ++out) {
                 const float* from = gradient_.at((net * outputs_ + out) * width);
-                float* to = gradient + (net * outputs_ + out) * row_ + first_ + net * step_;
+                float* to = whole_ + place(net, out);
                 VECTORISED for (int64_t k = 0; k < inputs_; ++k) to[k] += from[k];
             }
     }
 
 private:
-    const float* weight(int64_t net, int64_t out) const {
-        return weights_ + (net * outputs_ + out) * row_ + first_ + net * step_;
-    }
+    int64_t place(int64_t net, int64_t out) const { return (net * outputs_ + out) * row_ + first_ + net * step_; }
+
+    const float* weight(int64_t net, int64_t out) const { return weights_ + place(net, out); }
 
     // One output needs no register for fifteen others. ``panel`` has a row per input.
     void dots(const float* panel, const float* x, int64_t x_row, int64_t rows, float* out, Around around) const {
@@ -255,6 +264,8 @@ private:
 
     static constexpr int64_t MOST_DOT = 1024;
     const float* weights_ = nullptr;
+    float* whole_ = nullptr;
+    bool direct_ = false;
     int64_t count_ = 0, outputs_ = 0, row_ = 0, inputs_ = 0, first_ = 0, step_ = 0;
     Numbers forward_, backward_, gradient_;
 };
@@ -265,7 +276,8 @@ public:
     Biases() = default;
     Biases(const float* biases, int64_t count, int64_t size)
         : count_(count), size_(size), values_(count * whole_vectors(size)), gradient_(count * whole_vectors(size)) {
-        for (int64_t net = 0; net < count; ++net) std::copy_n(biases + net * size, size, values_.at(net * whole_vectors(size)));
+        for (int64_t net = 0; net < count; ++net)
+            std::copy_n(biases + net * size, size, values_.at(net * whole_vectors(size)));
     }
 
     const float* of(int64_t net) const { return values_.at(net * whole_vectors(size_)); }

@@ -54,14 +54,14 @@ void fetch(const Update& update, const Vectors<float>& vectors, int64_t first, i
 
 class CriticsPass {
 public:
-    CriticsPass(const Update& update, int64_t samples)
+    CriticsPass(const Update& update, int64_t samples, Use learning)
         : update_(update),
           observations_(update.agents * samples, update.observation),
           actions_(update.agents * samples, update.action),
           targets_(size_t(update.agents * samples)),
           sums_(size_t(2 * update.critics), 0.0) {
         for (int64_t critic = 0; critic < update.critics; ++critic)
-            critics_.push_back(make_critic(update, update.online[critic], samples, Use::learning));
+            critics_.push_back(make_critic(update, update.online[critic], samples, learning));
         if (update.gamma == 0.0f) return;
         actor_ = std::make_unique<Perceptron>(update.target_actor, update.agents, samples, Use::values);
         for (int64_t critic = 0; critic < update.critics; ++critic)
@@ -137,9 +137,9 @@ private:
 
 class ActorPass {
 public:
-    ActorPass(const Update& update, int64_t samples)
+    ActorPass(const Update& update, int64_t samples, Use learning)
         : update_(update),
-          actor_(update.actor, update.agents, samples, Use::learning),
+          actor_(update.actor, update.agents, samples, learning),
           critic_(make_critic(update, update.online[0], samples, Use::own_action)),
           observations_(update.agents * samples, update.observation),
           actions_(update.agents * samples, update.action),
@@ -197,8 +197,9 @@ template <class Pass>
 void run(const Update& update, int threads) {
     const int64_t tiles = (update.samples + update.tile - 1) / update.tile;
     std::vector<std::unique_ptr<Pass>> passes(static_cast<size_t>(tiles));
+    const Use learning = std::min<int64_t>(tiles, threads) < 2 ? Use::learning_alone : Use::learning;
     for_parts(tiles, threads, 1, [&](int64_t begin, int64_t end) {
-        passes[begin] = std::make_unique<Pass>(update, std::min(update.tile, update.samples));
+        passes[begin] = std::make_unique<Pass>(update, std::min(update.tile, update.samples), learning);
         for (int64_t tile = begin; tile < end; ++tile) {
             const int64_t first = tile * update.tile;
             passes[begin]->tile(first, std::min(update.tile, update.samples - first));

@@ -33,11 +33,13 @@ LINEAR = tuple(label for label in SETTINGS if "critic" in SETTINGS[label])
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Tables ``updates``, ``trainers`` (beside other people's), ``trainer growth``, ``replay`` and ``products``."""
+    """Tables ``updates``, ``trainers`` (beside other people's), ``trainer kernel``, ``trainer growth``, ``replay`` and
+    ``products``."""
     products = _products(options)
     peak = max(float(row["GFLOP/s"]) for row in products)
     updates = [_row(size, label, options, peak) for size in _grid(options) for label in SETTINGS]
     growth = [_row(size, label, options, peak) for size in _many_agents(options) for label in LINEAR]
+    kernel = [_without_kernel(size, label, options) for size in sizes(options) for label in SETTINGS if label != LOOP]
     theirs = _yardsticks(options)
     missing = [row["trainer"] for row in theirs if row["status"] == NOT_INSTALLED]
     remarks = [
@@ -47,7 +49,7 @@ def run(options: Options) -> dict[str, Any]:
     ]
     if missing:
         remarks.append(f"Not measured: {', '.join(missing)}; give --yardstick NAME=PYTHON of an environment with it.")
-    tables = {"updates": updates, "trainer growth": growth, "trainers": theirs}
+    tables = {"updates": updates, "trainer kernel": kernel, "trainer growth": growth, "trainers": theirs}
     return {"tables": {**tables, "replay": _replay(options), "products": products}, "remarks": remarks}
 
 
@@ -112,6 +114,26 @@ def _row(size: Size, label: str, options: Options, peak: float) -> dict[str, Any
         "updates/s": 1.0 / seconds,
         "GFLOP/s": gflops,
         "of peak": None if gflops is None else gflops / peak,
+    }
+
+
+def _without_kernel(size: Size, label: str, options: Options) -> dict[str, Any]:
+    """The same update by tensor operations and by the compiled kernel, where that serves it, in alternation."""
+    ours, batch = learner(size, label), random_batch(size)
+
+    def update(compiled: bool) -> float:
+        ours.compiled = compiled
+        return 1e3 * cpu_s(lambda: ours.update(batch), options)
+
+    pairs = [(update(False), update(True)) for _ in range(2)]
+    operations, kernel = (min(times) for times in zip(*pairs, strict=True))
+    served = ours._compiled.pay(batch)
+    return {
+        "agents": size.agents,
+        "critic": label,
+        "ms by operations": operations,
+        "ms by kernel": kernel if served else None,
+        "times": operations / kernel if served else None,
     }
 
 
