@@ -67,7 +67,8 @@ def run(options: Options) -> dict[str, Any]:
         "tables": {"data-parallel": rows},
         "remarks": [
             f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process, one and two processes "
-            f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios; averaging_ms: the gradients alone, by gloo."
+            f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios; "
+            "averaging_ms: the gradients alone, by gloo."
         ],
     }
 
