@@ -70,7 +70,6 @@ def train(
         env: environment overrides.
         agent: overrides of the agent's settings.
         log_dir: where checkpoints and TensorBoard files go; None: a folder that is removed afterwards.
-
         name: which agent.
 
     Returns:
@@ -98,6 +97,8 @@ def train(
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         learner.save(kept)
+        # The policy alone: some learners hold a gigabyte of replay.
+        return load_agent(kept, batched)
     return learner
 
 
