@@ -76,8 +76,8 @@ def run(options: Options) -> dict[str, Any]:
         "remarks": [
             f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process, one and two processes "
             f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios; "
-            "averaging_ms: the gradients alone, by gloo; cpu_ratio: CPU time of a step of one process over that of each of two, "
-            "which is the speed-up if nobody ever waits."
+            "averaging_ms: the gradients alone, by gloo; cpu_ratio: CPU time of a step of one process over that of "
+            "each of two, the speed-up if nobody ever waits."
         ],
     }
 
@@ -93,7 +93,11 @@ def _row(case: Case, options: Options) -> dict[str, Any]:
         ]
         for process in others:
             process.start()
-        times, found = told.get(timeout=_PATIENCE.total_seconds())
+        while told.empty():
+            time.sleep(0.1)
+            if any(process.exitcode for process in others):
+                raise RuntimeError(f"a process of the case {case.label} has died; its message is above")
+        times, found = told.get()
         for process in others:
             process.join()
     ratios = [one.wall_s / shared.wall_s for one, shared in times]
