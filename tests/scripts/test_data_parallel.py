@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -153,3 +154,13 @@ def test_alone_nobody_is_asked_or_missed() -> None:
         check_shared(33, 2)
     with pytest.raises(RuntimeError, match="gloo"), others_missed():
         raise RuntimeError("gloo: connection closed")
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_one_process_and_two(tmp_path: Path) -> None:
+    done = run("benchmark", "--quick", "--parts", "data-parallel", "--out", "figures.json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["parts"]["data-parallel"]["tables"]["data-parallel"]
+    assert row["speed_up"] == pytest.approx(row["one_ms"] / row["two_ms"])
+    assert (row["lowest"], row["highest"]) == (row["speed_up"], row["speed_up"])
+    assert min(row["one_ms"], row["two_ms"], row["averaging_ms"], row["cpu_ratio"]) > 0
