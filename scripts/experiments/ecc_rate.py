@@ -45,8 +45,9 @@ def run(effort: Effort) -> Outcome:
     remark = (
         f"{ecc.ENV_ID}; every network sees {config.samples} snapshots drawn from {config.pool} in "
         f"batches of {config.batch_size}; {effort.seeds} seed(s) of weights and order, mean_m being their mean, lowest "
-        "and highest beside it; tested on the same unseen places; csi-scalar-q is the policy of that name, which takes the same phase-free features after the fronthaul "
-        "that ecc-fast takes before it; 100 % is complex64 forwarding; gain (8 bits) and path flag (1 bit) come on top."
+        "and highest beside it; tested on the same unseen places; csi-scalar-q is the policy of that name, which takes "
+        "the same phase-free features after the fronthaul that ecc-fast takes before it; 100 % is complex64 "
+        "forwarding; gain (8 bits) and path flag (1 bit) come on top."
     )
     return Outcome(rows, _figure(rows), [remark])
 
