@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,13 @@ def episode_frame(env: ParallelEnv, policy: Any) -> np.ndarray:
         env: with ``render_mode="rgb_array"``; closed afterwards.
         policy: anything with ``act`` and ``reset``, made for an environment like ``env``.
     """
-    observations, _ = env.reset()
-    policy.reset()
-    while env.agents:
-        observations, *_ = env.step(policy.act(observations))
+    # Agents that look at more than the observations must look at this environment.
+    playing = getattr(policy, "playing", None)
+    with nullcontext() if playing is None else playing(env):
+        observations, _ = env.reset()
+        policy.reset()
+        while env.agents:
+            observations, *_ = env.step(policy.act(observations))
     frame = np.asarray(env.render())
     env.close()
     return frame

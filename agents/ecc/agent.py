@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -155,6 +156,19 @@ class Ecc(Agent):
         actions = torch.nn.functional.pad(normalised, (0, padding)).reshape(len(observations), 1, -1)
         assert users == self._users()
         return actions.expand(-1, observations.shape[1], -1)
+
+    @contextlib.contextmanager
+    def playing(self, env: Any) -> Iterator[None]:
+        """Inside, ``act_batch`` looks at the measurements of this environment, not of the one the agent was made for.
+
+        Args:
+            env: one like it, e.g. for a picture of an episode.
+        """
+        before, self.player = self.player, env
+        try:
+            yield
+        finally:
+            self.player = before
 
     def policy_state(self) -> dict[str, Any]:
         """What ``save`` writes: a copy of the networks and of what they belong to."""
