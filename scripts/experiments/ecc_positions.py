@@ -24,14 +24,12 @@ FOLDER = "munich-100k"
 LONG, MIDDLE, SHORT = 6_400_000, 3_200_000, 800_000
 # (training positions, None: all of them; snapshots seen), what matters most first.
 CASES: tuple[tuple[int | None, int], ...] = (
-    (None, MIDDLE),
-    (50_000, LONG),
     (None, LONG),
+    (None, SHORT),
     (18_000, SHORT),
     (50_000, SHORT),
-    (None, SHORT),
     (18_000, MIDDLE),
-    (50_000, MIDDLE),
+    (None, MIDDLE),
 )
 _QUICK: tuple[tuple[int | None, int], ...] = ((None, 1024), (200, 512))
 
@@ -104,12 +102,12 @@ def _pointing(rows: list[dict[str, Any]]) -> list[str]:
             f"median as s^-{median:.2f}; four times as many would give {last[1]['mean_m'] * 4**-mean:.2f} m and "
             f"{last[1]['median_m'] * 4**-median:.2f} m if that went on (extrapolated, not measured)."
         )
-    same = [row for row in rows if row["snapshots seen"] == MIDDLE]
+    same = [row for row in rows if row["snapshots seen"] == SHORT]
     if len(same) > 1:
         numbers = [row["positions"] for row in same]
         mean, median = (exponent(numbers, [row[key] for row in same]) for key in ("mean_m", "median_m"))
         found.append(
-            f"From {numbers[0]} to {numbers[-1]} positions at {MIDDLE} snapshots the mean falls as n^-{mean:.2f}, the "
+            f"From {numbers[0]} to {numbers[-1]} positions at {SHORT} snapshots the mean falls as n^-{mean:.2f}, the "
             f"median as n^-{median:.2f}."
         )
     return found
