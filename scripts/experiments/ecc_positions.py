@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agents.ecc.config import EccFastConfig
 from cfpos_envs.rendering import OKABE_ITO
@@ -29,7 +29,6 @@ CASES: tuple[tuple[int | None, int], ...] = (
     (18_000, SHORT),
     (50_000, SHORT),
     (18_000, MIDDLE),
-    (None, MIDDLE),
 )
 _QUICK: tuple[tuple[int | None, int], ...] = ((None, 1024), (200, 512))
 
@@ -125,6 +124,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
                 part.plot([row[along] for row in line], points, style, color=OKABE_ITO[index], label=label)
         part.set(xscale="log", yscale="log", xlabel=along)
         part.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        part.yaxis.set_minor_formatter(NullFormatter())
         part.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         part.grid(True, color="#E4E4E4")
         part.legend(fontsize=7)
