@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agents.ecc.config import EccFastConfig
 from cfpos_envs.rendering import OKABE_ITO
@@ -24,14 +24,11 @@ FOLDER = "munich-100k"
 LONG, MIDDLE, SHORT = 6_400_000, 3_200_000, 800_000
 # (training positions, None: all of them; snapshots seen), what matters most first.
 CASES: tuple[tuple[int | None, int], ...] = (
-    (None, MIDDLE),
-    (50_000, LONG),
     (None, LONG),
+    (None, SHORT),
     (18_000, SHORT),
     (50_000, SHORT),
-    (None, SHORT),
     (18_000, MIDDLE),
-    (50_000, MIDDLE),
 )
 _QUICK: tuple[tuple[int | None, int], ...] = ((None, 1024), (200, 512))
 
@@ -104,12 +101,12 @@ def _pointing(rows: list[dict[str, Any]]) -> list[str]:
             f"median as s^-{median:.2f}; four times as many would give {last[1]['mean_m'] * 4**-mean:.2f} m and "
             f"{last[1]['median_m'] * 4**-median:.2f} m if that went on (extrapolated, not measured)."
         )
-    same = [row for row in rows if row["snapshots seen"] == MIDDLE]
+    same = [row for row in rows if row["snapshots seen"] == SHORT]
     if len(same) > 1:
         numbers = [row["positions"] for row in same]
         mean, median = (exponent(numbers, [row[key] for row in same]) for key in ("mean_m", "median_m"))
         found.append(
-            f"From {numbers[0]} to {numbers[-1]} positions at {MIDDLE} snapshots the mean falls as n^-{mean:.2f}, the "
+            f"From {numbers[0]} to {numbers[-1]} positions at {SHORT} snapshots the mean falls as n^-{mean:.2f}, the "
             f"median as n^-{median:.2f}."
         )
     return found
@@ -127,6 +124,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
                 part.plot([row[along] for row in line], points, style, color=OKABE_ITO[index], label=label)
         part.set(xscale="log", yscale="log", xlabel=along)
         part.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        part.yaxis.set_minor_formatter(NullFormatter())
         part.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         part.grid(True, color="#E4E4E4")
         part.legend(fontsize=7)

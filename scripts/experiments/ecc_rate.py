@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agents.ecc.bitstream import fronthaul_ratio
 from agents.ecc.data import Pool, joined
@@ -119,6 +119,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
         axes.fill_between(bits, low, high, color=OKABE_ITO[index], alpha=0.2, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="payload per base station [bit]", ylabel="3-D error [m]")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(True, color="#E4E4E4")
     axes.legend()
