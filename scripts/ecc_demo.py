@@ -33,6 +33,10 @@ ENV_ID = "ecc-urban-small-v0"
 AGENT = "ecc-fast"
 LEARNED = ("csi-scalar-q", "transformer", "adcpm", "mfcnet")
 OTHERS = ("csi-knn", "music")
+# Every estimator learns for about a minute of a core; small batches, because few steps would leave them far from what
+# they can reach.
+TRAIN_STEPS = {"csi-scalar-q": 3000, "transformer": 2000, "adcpm": 800, "mfcnet": 3000}
+BATCH_SIZE = 64
 EVALUATION_SEED = 7
 _SPIRAL_ROUNDS = 60
 
@@ -44,7 +48,7 @@ class Plan:
     Attributes:
         episodes: unseen users.
         agent: overrides of the agent's settings.
-        options: of the learned estimators.
+        options: of the learned estimators, over the above.
         env: environment overrides.
         learned, others: estimators to compare with.
     """
@@ -62,7 +66,7 @@ class Plan:
         return cls(
             episodes=4,
             agent={"pool": 300, "validation": 50, "samples": 1024, "evaluations": 1, "encoder_hidden": 8},
-            options={"train_samples": 256, "train_steps": 2},
+            options={"train_samples": 256, "train_steps": 2, "batch_size": 256},
             env={"num_slots": 2},
             learned=LEARNED[:1],
             others=OTHERS[1:],
@@ -140,7 +144,8 @@ def train(name: str, plan: Plan, folder: Path, seed: int) -> float:
     if name == AGENT:
         make_agent(AGENT, env, seed=seed, threads=1, **plan.agent).train(log_dir=folder / AGENT, progress=False)
     else:
-        policy: Any = make_policy(name, env, seed=seed, **plan.options)
+        options = {"train_steps": TRAIN_STEPS[name], "batch_size": BATCH_SIZE, **plan.options}
+        policy: Any = make_policy(name, env, seed=seed, **options)
         policy.train(progress=False)
         policy.save(folder / f"{name}.pt")
     return time.process_time() - began
