@@ -57,7 +57,8 @@ class CriticLearner:
         dtype: of all parameters.
 
     Attributes:
-        compiled: whether the compiled kernel does the updates that it can do.
+        kernel: the compiled kernel on this learner's networks.
+        compiled: whether it does the updates that it can do.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class CriticLearner:
             self.nets["target_actor"] if bootstraps else None,  # type: ignore[arg-type]
             _members(self.nets["target_critics"]) if bootstraps else [],
         )
-        self._compiled = CompiledUpdates(networks)
+        self.kernel = CompiledUpdates(networks)
         rates = {"actor": config.lr_actor, "critics": config.lr_critic}
         self._trained = {}
         for name, rate in rates.items():
@@ -119,7 +120,7 @@ class CriticLearner:
         """
         self.updates += 1
         weight = self._weight(batch.rewards)
-        if self.compiled and self._compiled.pay(batch):
+        if self.compiled and self.kernel.pay(batch):
             return self._update_compiled(batch, weight)
         parts = [self._part(part) for part in batch.split(self._samples_at_once(len(batch.rewards)))]
         scalars = self._update_critics(parts, weight)
@@ -212,14 +213,14 @@ class CriticLearner:
         noise = None
         if config.target_smoothing > 0 and config.gamma > 0:
             noise = self._smoothing(batch.actions.permute(1, 2, 0))
-        squares, values = self._compiled.critics(batch, settings, noise)
+        squares, values = self.kernel.critics(batch, settings, noise)
         scalars = {
             "loss/critic": squares.sum() * weight,
             "gradient/critic": self._trained["critics"].step(),
             "value/mean": values[0] / count,
         }
         if self.updates % config.policy_delay == 0:
-            outputs, values, saturated = self._compiled.actor(batch, settings).unbind()
+            outputs, values, saturated = self.kernel.actor(batch, settings).unbind()
             scalars["loss/actor"] = (penalty * outputs - values) * weight
             scalars["gradient/actor"] = self._trained["actor"].step()
             scalars["policy/saturation"] = saturated / batch.actions.numel()

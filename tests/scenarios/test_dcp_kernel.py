@@ -161,7 +161,7 @@ def test_games_travel_between_processes():
     _, ours, state = both()
     actions = random_actions(ours, 4)
     expected = ours.step(state, actions).reward
-    for travelled in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):  # noqa: S301
+    for travelled in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):  # noqa: S301  our own bytes
         assert torch.equal(travelled.step(state, actions).reward, expected)
 
 
