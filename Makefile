@@ -46,8 +46,12 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Types are checked in the wheel's layout, in which cfpos.agents is a folder.
 types: venv
-	$(BIN)/mypy
+	@mkdir -p build/layout/cfpos
+	@ln -sfn $(CURDIR)/cfpos_envs build/layout/cfpos_envs
+	@for path in cfpos/*.py agents baselines conf scripts; do ln -sfn $(CURDIR)/$$path build/layout/cfpos/; done
+	cd build/layout && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
 
 docs: venv
 	$(BIN)/python scripts/check_docs.py

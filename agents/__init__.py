@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agents.base import Agent
-from agents.checkpoints import read_checkpoint
-from agents.config import MaddpgConfig
-from agents.environments import as_vector_env
-from agents.maddpg import Maddpg
-from agents.registry import agent_class, config_class, list_agents, register_agent
+from cfpos_envs.checkpoints import read_checkpoint
+
+from .base import Agent
+from .environments import as_vector_env
+from .maddpg.agent import Maddpg
+from .maddpg.config import MaddpgConfig
+from .registry import (
+    agent_class,
+    config_class,
+    list_agents,
+    register_agent,
+)
 
 __all__ = ["Agent", "Maddpg", "MaddpgConfig", "list_agents", "load_agent", "make_agent", "register_agent"]
 

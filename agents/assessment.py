@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.base import Agent
+from .base import Agent
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.checkpoints import read_checkpoint, write_checkpoint
-from agents.settings import Settings
+from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.settings import Settings
 
 AgentT = TypeVar("AgentT", bound="Agent")
 

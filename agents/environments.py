@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from agents.networks import GameShape
 from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.registry import make_env
+
+from .maddpg.networks import GameShape
 
 # Config fields that change what the numbers in observations and actions mean: a policy does not move across them.
 _GAME_FIELDS = ("stage", "formulation", "action", "fusion")
@@ -32,7 +33,7 @@ def as_vector_env(env: Any, num_envs: int, seed: int, device: str = "cpu") -> An
     if hasattr(env, "scenario"):
         return VectorEnv(env.scenario, num_envs, seed=seed, env_id=getattr(env, "env_id", None))
     if hasattr(env, "possible_agents") and hasattr(env, "action_space"):
-        from agents.adapters import PettingZooVectorEnv
+        from .adapters import PettingZooVectorEnv
 
         return PettingZooVectorEnv(env, seed=seed)
     raise ValueError(

@@ -7,10 +7,11 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from agents.base import Agent
-from agents.settings import Settings, unknown_name
+from cfpos_envs.settings import Settings, unknown_name
 
-_OURS = ("agents", "baselines", "cfpos_envs")
+from .base import Agent
+
+_OURS = ("cfpos", "cfpos_envs", "agents", "baselines")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def register_agent(name: str, class_path: str, config_path: str, extra: str | No
     Args:
         name: new name, equal to ``name`` of the class.
         class_path: ``"package.module:ClassName"`` of an ``agents.base.Agent``; imported at the first use.
-        config_path: likewise of its ``agents.settings.Settings``. Its module must import without optional packages:
+        config_path: likewise of its ``cfpos_envs.settings.Settings``. Its module must import without optional packages:
             the command line shows all settings whether or not these are installed.
         extra: optional dependencies of ours that the class needs, as in ``pip install "cfpos[EXTRA]"``.
 
@@ -85,13 +86,13 @@ def _entry(name: str) -> _Entry:
 
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(module, __package__), name)
 
 
-register_agent("maddpg", "agents.maddpg:Maddpg", "agents.config:MaddpgConfig")
-register_agent("ecc", "agents.ecc.agent:Ecc", "agents.ecc.config:EccConfig")
-register_agent("ecc-fast", "agents.ecc.agent:EccFast", "agents.ecc.config:EccFastConfig")
-register_agent("sb3-ppo", "agents.sb3.agent:Sb3Ppo", "agents.sb3.settings:PpoSettings")
-register_agent("sb3-sac", "agents.sb3.agent:Sb3Sac", "agents.sb3.settings:SacSettings")
-register_agent("sb3-td3", "agents.sb3.agent:Sb3Td3", "agents.sb3.settings:Td3Settings")
-register_agent("rllib-ppo", "agents.rllib.agent:RllibPpo", "agents.rllib.settings:RllibPpoSettings", extra="ray")
+register_agent("maddpg", ".maddpg.agent:Maddpg", ".maddpg.config:MaddpgConfig")
+register_agent("ecc", ".ecc.agent:Ecc", "cfpos_envs.supervised.config:EccConfig")
+register_agent("ecc-fast", ".ecc.agent:EccFast", "cfpos_envs.supervised.config:EccFastConfig")
+register_agent("sb3-ppo", ".sb3.agent:Sb3Ppo", ".sb3.settings:PpoSettings")
+register_agent("sb3-sac", ".sb3.agent:Sb3Sac", ".sb3.settings:SacSettings")
+register_agent("sb3-td3", ".sb3.agent:Sb3Td3", ".sb3.settings:Td3Settings")
+register_agent("rllib-ppo", ".rllib.agent:RllibPpo", ".rllib.settings:RllibPpoSettings", extra="ray")

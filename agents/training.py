@@ -12,13 +12,20 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from tqdm import tqdm
 
-from agents.assessment import Assessment, FixedDrops, is_as_good
-from agents.base import Agent
-from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
-from agents.environments import sibling
-from agents.interruption import Interruption, check_same_settings, torch_threads
-from agents.metrics import RunLog
+from cfpos_envs.checkpoints import (
+    BEST,
+    LAST,
+    checkpoint_path,
+    read_checkpoint,
+    write_checkpoint,
+)
 from cfpos_envs.streams import derive_seed
+
+from .assessment import Assessment, FixedDrops, is_as_good
+from .base import Agent
+from .environments import sibling
+from .interruption import Interruption, check_same_settings, torch_threads
+from .metrics import RunLog
 
 _LOG_POINTS = 500
 # Settings that may change between the parts of one run without changing what it computes.

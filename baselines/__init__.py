@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from baselines.registry import list_policies, make_policy, register_policy
+from .registry import list_policies, make_policy, register_policy
 
 if TYPE_CHECKING:
-    from baselines.fingerprint import Fingerprint
+    from .dcp.fingerprint import Fingerprint
 
 __all__ = ["Fingerprint", "list_policies", "make_policy", "register_policy"]
 
@@ -15,7 +15,7 @@ __all__ = ["Fingerprint", "list_policies", "make_policy", "register_policy"]
 def __getattr__(name: str) -> Any:
     # Imported when first asked for: it brings scikit-learn with it.
     if name == "Fingerprint":
-        from baselines.fingerprint import Fingerprint
+        from .dcp.fingerprint import Fingerprint
 
         return Fingerprint
     raise AttributeError(f"module 'baselines' has no attribute {name!r}")

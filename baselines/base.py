@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.measurements import PositionEstimate, RadioMeasurements
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import into_area
 
 

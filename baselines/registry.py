@@ -8,45 +8,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from baselines.base import Policy
+    from .base import Policy
 
 _paths: dict[str, str] = {
-    "fingerprint": "baselines.fingerprint:Fingerprint",
-    "gpr": "baselines.gpr:GaussianProcess",
-    "music": "baselines.bearings:Music",
-    "beamscan": "baselines.bearings:Beamscan",
-    "rss-gn": "baselines.gauss_newton:RssGaussNewton",
-    "joint-gn": "baselines.gauss_newton:JointGaussNewton",
-    "direct-search": "baselines.search:DirectSearch",
-    "centroid": "baselines.search:Centroid",
-    "random": "baselines.search:RandomPolicy",
-    "untrained": "baselines.search:Untrained",
-    "toa-wls": "baselines.timing.wls:ToaWls",
-    "rtt-wls": "baselines.timing.wls:RttWls",
-    "tdoa-wls": "baselines.timing.wls:TdoaWls",
-    "tdoa-chan": "baselines.timing.chan:TdoaChan",
-    "toa-huber": "baselines.timing.robust:ToaHuber",
-    "toa-em": "baselines.timing.robust:ToaEm",
-    "toa-nlos-drop": "baselines.timing.nlos:ToaNlosDrop",
-    "toa-oracle": "baselines.timing.nlos:ToaOracle",
-    "joint-cp": "baselines.timing.joint:JointCp",
-    "transformer": "baselines.csi.networks:Transformer",
-    "adcpm": "baselines.csi.networks:Adcpm",
-    "mfcnet": "baselines.csi.networks:MfcNet",
-    "csi-knn": "baselines.csi.knn:CsiKnn",
-    "csi-scalar-q": "baselines.csi.networks:CsiScalarQ",
-    "ris-wls": "baselines.ris.policies:RisWls",
-    "ris-wls-paper": "baselines.ris.policies:RisWlsPaper",
-    "ris-ls": "baselines.ris.policies:RisLs",
-    "ris-aoa-toa": "baselines.ris.policies:RisAoaToa",
-    "ris-siso": "baselines.ris.policies:RisSiso",
-    "ris-svd": "baselines.ris_phase:RisSvd",
-    "ris-chirp": "baselines.ris_phase:RisChirp",
-    "ris-random-phases": "baselines.ris_phase:RisRandomPhases",
+    "fingerprint": ".dcp.fingerprint:Fingerprint",
+    "gpr": ".dcp.gpr:GaussianProcess",
+    "music": ".dcp.bearings:Music",
+    "beamscan": ".dcp.bearings:Beamscan",
+    "rss-gn": ".dcp.gauss_newton:RssGaussNewton",
+    "joint-gn": ".dcp.gauss_newton:JointGaussNewton",
+    "direct-search": ".dcp.search:DirectSearch",
+    "centroid": ".dcp.search:Centroid",
+    "random": ".dcp.search:RandomPolicy",
+    "untrained": ".dcp.search:Untrained",
+    "toa-wls": ".toa.wls:ToaWls",
+    "rtt-wls": ".toa.wls:RttWls",
+    "tdoa-wls": ".toa.wls:TdoaWls",
+    "tdoa-chan": ".toa.chan:TdoaChan",
+    "toa-huber": ".toa.robust:ToaHuber",
+    "toa-em": ".toa.robust:ToaEm",
+    "toa-nlos-drop": ".toa.nlos:ToaNlosDrop",
+    "toa-oracle": ".toa.nlos:ToaOracle",
+    "joint-cp": ".toa.joint:JointCp",
+    "transformer": ".ecc.networks:Transformer",
+    "adcpm": ".ecc.networks:Adcpm",
+    "mfcnet": ".ecc.networks:MfcNet",
+    "csi-knn": ".ecc.knn:CsiKnn",
+    "csi-scalar-q": ".ecc.networks:CsiScalarQ",
+    "ris-wls": ".ris.policies:RisWls",
+    "ris-wls-paper": ".ris.policies:RisWlsPaper",
+    "ris-ls": ".ris.policies:RisLs",
+    "ris-aoa-toa": ".ris.policies:RisAoaToa",
+    "ris-siso": ".ris.policies:RisSiso",
+    "ris-svd": ".ris.phase_designs:RisSvd",
+    "ris-chirp": ".ris.phase_designs:RisChirp",
+    "ris-random-phases": ".ris.phase_designs:RisRandomPhases",
 }
 # Names that mean another class where the environment is of another family: (name, family) -> class.
 _family_paths: dict[tuple[str, str], str] = {
-    ("music", "csi"): "baselines.csi.music:Music3d",
+    ("music", "csi"): ".ecc.music:Music3d",
 }
 
 
@@ -129,7 +129,7 @@ def _load(name: str, family: str = "") -> type[Policy]:
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise ValueError(f"unknown policy {name!r}{hint} Registered: {', '.join(list_policies())}")
     module, _, class_name = _family_paths.get((name, family), _paths[name]).partition(":")
-    policy_class: type[Policy] = getattr(importlib.import_module(module), class_name)
+    policy_class: type[Policy] = getattr(importlib.import_module(module, __package__), class_name)
     return policy_class
 
 

@@ -19,12 +19,17 @@ from typing import Any
 
 import torch
 
-from scripts import reports
-from scripts.benchmarks import PARTS, measure
-from scripts.benchmarks.common import Options, readable
-from scripts.benchmarks.ratios import ratios
-from scripts.benchmarks.yardsticks import PACKAGES
-from scripts.cli import ROOT, UsageError, suggest, user_errors
+from cfpos.scripts import reports
+from cfpos.scripts.benchmarks import PARTS, measure
+from cfpos.scripts.benchmarks.common import Options, readable
+from cfpos.scripts.benchmarks.ratios import ratios
+from cfpos.scripts.benchmarks.yardsticks import PACKAGES
+from cfpos.scripts.cli import (
+    ROOT,
+    UsageError,
+    suggest,
+    user_errors,
+)
 
 
 def parser() -> argparse.ArgumentParser:

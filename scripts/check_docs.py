@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from agents import list_agents
-from baselines import list_policies
+from cfpos.agents import list_agents
+from cfpos.baselines import list_policies
+from cfpos.scripts.cli import ROOT
+from cfpos.scripts.docs_blocks import INDEX, load_index, refreshed
+from cfpos.scripts.experiments import EXPERIMENTS
 from cfpos_envs import list_envs
-from scripts.cli import ROOT
-from scripts.docs_blocks import INDEX, load_index, refreshed
-from scripts.experiments import EXPERIMENTS
 
 # page or folder -> the names that must have a heading or the first cell of a table row there
 SECTIONS: dict[str, Callable[[], list[str]]] = {

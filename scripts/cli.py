@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from agents.processes import launched
-from scripts import sweeps
-from scripts.settings import register_schemas
+from cfpos.scripts import sweeps
+from cfpos.scripts.settings import register_schemas
+from cfpos_envs.supervised.processes import launched
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"

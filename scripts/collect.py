@@ -17,10 +17,10 @@ import numpy as np
 from omegaconf import OmegaConf
 from scipy import stats
 
-from scripts import reports
-from scripts.cli import UsageError, suggest, user_errors
-from scripts.sweeps import STATUS, status, unfinished
-from scripts.train import CONFIG_FILE, RESULTS_FILE
+from cfpos.scripts import reports
+from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.sweeps import STATUS, status, unfinished
+from cfpos.scripts.train import CONFIG_FILE, RESULTS_FILE
 
 # What may differ between runs of one line: the seed, and where or how fast they were computed.
 _REPEATS = ("seed", "agent.seed", "device", "agent.device", "threads", "agent.threads", "resume", "debug")

@@ -17,14 +17,14 @@ import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 
-from agents import load_agent, make_agent
-from agents.config import MaddpgConfig
-from baselines import make_policy
+from cfpos.agents import load_agent, make_agent
+from cfpos.agents.maddpg.config import MaddpgConfig
+from cfpos.baselines import make_policy
+from cfpos.scripts import reports
+from cfpos.scripts.cli import UsageError, user_errors
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.drawing.figures import draw_cdf, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
-from cfpos_envs.rendering import draw_cdf, save_figure
-from scripts import reports
-from scripts.cli import UsageError, user_errors
 
 ENV_ID = "dcp-jar-v0"
 SITES = ("clean", "shadowed", "hard")

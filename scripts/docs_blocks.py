@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from agents.config import PRESETS
-from agents.metrics import SCALARS
-from baselines import list_policies, make_policy
+from cfpos.agents.maddpg.config import PRESETS
+from cfpos.agents.metrics import SCALARS
+from cfpos.baselines import list_policies, make_policy
+from cfpos.scripts.benchmarks.changes import benchmark_tables, changes
+from cfpos.scripts.benchmarks.common import readable
+from cfpos.scripts.cli import ROOT
 from cfpos_envs import list_envs, make_scenario
-from scripts.benchmarks.changes import benchmark_tables, changes
-from scripts.benchmarks.common import readable
-from scripts.cli import ROOT
 
 INDEX = ROOT / "docs" / "equations.yml"
 RESULTS = ROOT / "docs" / "results"

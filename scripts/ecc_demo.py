@@ -19,15 +19,15 @@ import matplotlib.pyplot as plt
 import torch
 from tqdm import tqdm
 
-from agents import load_agent, make_agent
-from agents.ecc.weights import weights
-from baselines import make_policy
+from cfpos.agents import load_agent, make_agent
+from cfpos.agents.ecc.weights import weights
+from cfpos.baselines import make_policy
+from cfpos.scripts import reports
+from cfpos.scripts.cli import UsageError, user_errors
 from cfpos_envs import make_env
+from cfpos_envs.drawing.figures import draw_cdf, save_figure
 from cfpos_envs.evaluation import EvaluationResult, evaluate_many
-from cfpos_envs.rendering import draw_cdf, save_figure
-from cfpos_envs.scenarios.ecc.tracking import track
-from scripts import reports
-from scripts.cli import UsageError, user_errors
+from cfpos_envs.tracking import track
 
 ENV_ID = "ecc-urban-small-v0"
 AGENT = "ecc-fast"

@@ -11,13 +11,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from cfpos.scripts import reports
+from cfpos.scripts.cli import output_folder, run_hydra
+from cfpos.scripts.policies import build_policy, labelled
+from cfpos.scripts.settings import check_counts, plain
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.drawing.figures import cdf_figure, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
-from cfpos_envs.rendering import cdf_figure, save_figure
-from scripts import reports
-from scripts.cli import output_folder, run_hydra
-from scripts.policies import build_policy, labelled
-from scripts.settings import check_counts, plain
 
 _BATCH = 32
 

@@ -15,12 +15,18 @@ from typing import Any
 
 from matplotlib.colors import to_hex
 
+from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.plots.sites import (
+    CARRIER_HZ,
+    LOS_SCENARIO,
+    REFERENCE_DISTANCE_M,
+    SUBCARRIER_SPACING_HZ,
+    SiteSettings,
+)
+from cfpos.scripts.plots.style import map_colours
+from cfpos.scripts.reports import write_text
 from cfpos_envs.physics.los import path_loss_constants
-from cfpos_envs.physics.timing import SYNC_PRESETS
-from scripts.cli import UsageError, user_errors
-from scripts.plots.sites import CARRIER_HZ, LOS_SCENARIO, REFERENCE_DISTANCE_M, SUBCARRIER_SPACING_HZ, SiteSettings
-from scripts.plots.style import map_colours
-from scripts.reports import write_text
+from cfpos_envs.physics.toa.ranging import SYNC_PRESETS
 
 TEMPLATES = Path(__file__).resolve().parent / "explorer"
 _FILES = {

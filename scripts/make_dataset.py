@@ -15,11 +15,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cfpos_envs.raytracing.cluster import NEW_CLUSTER, ClusterUnavailableError, connected, on_cluster
-from cfpos_envs.raytracing.generate import MadeShard, generate, summary
-from cfpos_envs.raytracing.recipe import PLACES, Recipe
-from cfpos_envs.raytracing.requirements import RayTracingUnavailableError
-from cfpos_envs.raytracing.storage import SPLITS
+from cfpos_envs.channels.tracing.cluster import (
+    NEW_CLUSTER,
+    ClusterUnavailableError,
+    connected,
+    on_cluster,
+)
+from cfpos_envs.channels.tracing.generate import MadeShard, generate, summary
+from cfpos_envs.channels.tracing.recipe import PLACES, Recipe
+from cfpos_envs.channels.tracing.requirements import RayTracingUnavailableError
+from cfpos_envs.channels.tracing.storage import SPLITS
 
 _STEPS_M = (0.05, 0.25, 0.5, 1.0)
 _HELP = {
@@ -83,8 +88,8 @@ def _generate(recipe: Recipe, folder: Path, users: dict[str, int], address: str 
 
 
 def _moves(recipe: Recipe, folder: Path) -> str:
-    from cfpos_envs.raytracing.moves import move_errors
-    from cfpos_envs.raytracing.tracer import Tracer
+    from cfpos_envs.channels.tracing.moves import move_errors
+    from cfpos_envs.channels.tracing.tracer import Tracer
 
     tracer = Tracer(recipe)
     rows = move_errors(recipe, tracer, _STEPS_M)

@@ -17,11 +17,16 @@ import numpy as np
 import torch
 import yaml
 
-from cfpos_envs.physics.timing import FAMILIES, SYNC_PRESETS
-from scripts.cli import UsageError, suggest, user_errors
-from scripts.plots import ellipses, loci, maps, results
-from scripts.plots.sites import LAYOUTS, SiteSettings, make_site
-from scripts.plots.style import check_target, metres, save
+from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.plots import (
+    ellipses,
+    loci,
+    maps,
+    results,
+)
+from cfpos.scripts.plots.sites import LAYOUTS, SiteSettings, make_site
+from cfpos.scripts.plots.style import check_target, metres, save
+from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS
 
 PRESETS: dict[str, SiteSettings] = {"site": SiteSettings(), "ring": maps.RING}
 _LOCI = SiteSettings(family="tdoa", layout="circle", aps=3)

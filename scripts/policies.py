@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import load_agent
-from baselines import list_policies, make_policy
-from scripts.cli import UsageError
+from cfpos.agents import load_agent
+from cfpos.baselines import list_policies, make_policy
+from cfpos.scripts.cli import UsageError
 
 
 def labelled(entries: Any) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from cfpos_envs.rendering import save_figure
-from scripts import reports
-from scripts.cli import user_errors
-from scripts.experiments import EXPERIMENTS, experiment
-from scripts.experiments.common import Effort
+from cfpos.scripts import reports
+from cfpos.scripts.cli import user_errors
+from cfpos.scripts.experiments import EXPERIMENTS, experiment
+from cfpos.scripts.experiments.common import Effort
+from cfpos_envs.drawing.figures import save_figure
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from agents.registry import config_class, list_agents
+from cfpos.agents.registry import config_class, list_agents
 from cfpos_envs import list_envs
 from cfpos_envs.registry import make_config
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from agents import make_agent
-from agents.assessment import FixedDrops
-from agents.environments import sibling
+from cfpos.agents import make_agent
+from cfpos.agents.assessment import FixedDrops
+from cfpos.agents.environments import sibling
 from cfpos_envs.streams import derive_seed
 
 

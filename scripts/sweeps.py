@@ -21,7 +21,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from scripts.reports import write_json
+from cfpos.scripts.reports import write_json
 
 STATUS = "run.json"
 OUTPUT = "output.log"

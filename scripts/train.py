@@ -13,15 +13,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from agents import make_agent
-from agents.checkpoints import LAST
-from agents.processes import check_shared, launched
+from cfpos.agents import make_agent
+from cfpos.scripts import reports
+from cfpos.scripts.cli import (
+    UsageError,
+    output_folder,
+    overrides_given,
+    run_hydra,
+)
+from cfpos.scripts.settings import check_counts, fitted, plain
+from cfpos.scripts.sweeps import exclusive
 from cfpos_envs import evaluate, make_env
-from cfpos_envs.rendering import cdf_figure, new_figure
-from scripts import reports
-from scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from scripts.settings import check_counts, fitted, plain
-from scripts.sweeps import exclusive
+from cfpos_envs.checkpoints import LAST
+from cfpos_envs.drawing.figures import cdf_figure, new_figure
+from cfpos_envs.supervised.processes import check_shared, launched
 
 CONFIG_FILE = "config.yaml"
 DEFAULT_STEPS = 30_000

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.cli import ROOT, UsageError, user_errors
-from scripts.docs_blocks import markdown_table
-from scripts.reports import write_text
+from cfpos.scripts.cli import ROOT, UsageError, user_errors
+from cfpos.scripts.docs_blocks import markdown_table
+from cfpos.scripts.reports import write_text
 
 _MARKS = re.compile(r"(<!-- results -->\n).*?(<!-- end of results -->)", re.DOTALL)
 _COLUMNS = {"RMSE": "rmse_m", "median": "median_m", "p99": "p99_m", "RMSE / bound": "rmse_over_bound"}

@@ -14,19 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agents.base import Agent
-from agents.ecc.bitstream import Messages
-from agents.ecc.config import EccConfig, EccFastConfig
-from agents.ecc.data import Batch
-from agents.ecc.inputs import as_images, network_shape, snapshots
-from agents.ecc.network import EccNetwork
-from agents.ecc.training import Training
-from agents.environments import as_vector_env
-from agents.settings import Settings
-from cfpos_envs.csi_measurements import CsiMeasurements, CsiSystem
-from cfpos_envs.measurements import PositionEstimate
-from cfpos_envs.physics.csi_features import feature_size
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.physics.ecc.features import feature_size
+from cfpos_envs.settings import Settings
 from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.bitstream import Messages
+from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.data import Batch
+from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
+from cfpos_envs.supervised.network import EccNetwork
+
+from ..base import Agent
+from ..environments import as_vector_env
+from .training import Training
 
 # What an observation holds after the features: log gain, validity, ...; see ``scenarios.ecc.observe``.
 _LOG_GAIN_SCALE = 4.0

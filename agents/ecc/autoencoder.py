@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from agents.ecc.data import Batch
-from agents.ecc.encoders import SegNetEncoders
-from agents.ecc.network import EccNetwork
+from cfpos_envs.supervised.data import Batch
+from cfpos_envs.supervised.encoders import SegNetEncoders
+from cfpos_envs.supervised.network import EccNetwork
 
 _EPSILON = 1e-8
 # Keeps the gradient of a magnitude finite at zero.

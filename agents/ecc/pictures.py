@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.ecc.autoencoder import Autoencoders
-from agents.ecc.config import EccConfig
-from agents.ecc.data import Batch
-from cfpos_envs.csi_measurements import CsiSystem
-from cfpos_envs.physics.csi_features import adcpm
-from cfpos_envs.rendering import draw_cdf
+from cfpos_envs.drawing.figures import draw_cdf
+from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.physics.ecc.features import adcpm
+from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.data import Batch
+
+from .autoencoder import Autoencoders
 
 
 @torch.no_grad()

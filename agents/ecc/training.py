@@ -13,22 +13,29 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from agents.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
-from agents.ecc import pictures
-from agents.ecc.autoencoder import Autoencoders
-from agents.ecc.config import EccConfig
-from agents.ecc.data import Pool
-from agents.ecc.errors import errors_m
-from agents.ecc.inputs import pool_of
-from agents.ecc.network import EccNetwork
-from agents.ecc.supervised import FitResult, Hooks, fit
-from agents.interruption import Interruption, check_same_settings, torch_threads
-from agents.memory import keep_freed_memory
-from agents.metrics import RunLog
-from agents.processes import join_process_group, others_missed, process_group
-from cfpos_envs.csi_measurements import CsiSystem
+from cfpos_envs.checkpoints import (
+    BEST,
+    LAST,
+    checkpoint_path,
+    read_checkpoint,
+    write_checkpoint,
+)
+from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
 from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.data import Pool
+from cfpos_envs.supervised.errors import errors_m
+from cfpos_envs.supervised.inputs import pool_of
+from cfpos_envs.supervised.network import EccNetwork
+from cfpos_envs.supervised.processes import join_process_group, others_missed, process_group
+from cfpos_envs.supervised.supervised import FitResult, Hooks, fit
+
+from ..interruption import Interruption, check_same_settings, torch_threads
+from ..memory import keep_freed_memory
+from ..metrics import RunLog
+from . import pictures
+from .autoencoder import Autoencoders
 
 SCALARS: dict[str, str] = {
     "train/loss": "mean of the WMSE (34), or of the weighted distances, in normalised coordinates",

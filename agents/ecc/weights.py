@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.checkpoints import read_checkpoint, write_checkpoint
-from agents.settings import unknown_name
+from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.settings import unknown_name
 
 FOLDER = Path(__file__).parent / "trained"
 

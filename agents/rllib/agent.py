@@ -17,13 +17,14 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
-from agents.base import Agent
-from agents.environments import as_vector_env, check_signature, game_signature
-from agents.randomness import LentRandomness
-from agents.rllib.rollout import RllibRollout, quiet_ray
-from agents.rllib.settings import RllibPpoSettings
-from agents.training import Trainer
 from cfpos_envs import list_envs
+
+from ..base import Agent
+from ..environments import as_vector_env, check_signature, game_signature
+from ..randomness import LentRandomness
+from ..training import Trainer
+from .rollout import RllibRollout, quiet_ray
+from .settings import RllibPpoSettings
 
 
 class RllibPpo(Agent):

@@ -15,11 +15,12 @@ import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from agents.randomness import LentRandomness
-from agents.rllib.settings import RllibPpoSettings
-from agents.training import Round
-from cfpos_envs.front_ends.rllib import register
 from cfpos_envs.ray_address import check_listening
+
+from ..randomness import LentRandomness
+from ..training import Round
+from .envs import register
+from .settings import RllibPpoSettings
 
 SHARED = "shared"
 _LOSSES = ("policy_loss", "vf_loss", "entropy", "total_loss")

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agents.settings import RUN_RANGES, Range, Settings, check_numbers, checked_widths
+from cfpos_envs.settings import (
+    RUN_RANGES,
+    Range,
+    Settings,
+    check_numbers,
+    checked_widths,
+)
 
 # name -> (lowest, highest) allowed value, both included
 _RANGES: dict[str, Range] = {

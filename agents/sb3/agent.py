@@ -17,14 +17,20 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
-from agents.base import Agent
-from agents.environments import as_vector_env, check_signature, game_signature
-from agents.randomness import LentRandomness
-from agents.sb3.rollout import Sb3Rollout, WhiteNoise
-from agents.sb3.settings import PpoSettings, SacSettings, Sb3Settings, Td3Settings
-from agents.training import Trainer
 from cfpos_envs.front_ends.sb3 import Sb3VecEnv
 from cfpos_envs.streams import derive_seed
+
+from ..base import Agent
+from ..environments import as_vector_env, check_signature, game_signature
+from ..randomness import LentRandomness
+from ..training import Trainer
+from .rollout import Sb3Rollout, WhiteNoise
+from .settings import (
+    PpoSettings,
+    SacSettings,
+    Sb3Settings,
+    Td3Settings,
+)
 
 
 class Sb3Agent(Agent):

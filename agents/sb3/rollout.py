@@ -14,12 +14,13 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from torch import Tensor
 
-from agents.randomness import LentRandomness
-from agents.rollout import scale_rewards
-from agents.schedules import cosine_factor
-from agents.training import Round
 from cfpos_envs.front_ends.sb3 import Sb3VecEnv
 from cfpos_envs.front_ends.vector import VectorStep
+
+from ..maddpg.rollout import scale_rewards
+from ..maddpg.schedules import cosine_factor
+from ..randomness import LentRandomness
+from ..training import Round
 
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 _COUNTERS = ("num_timesteps", "_n_updates", "_episode_num")

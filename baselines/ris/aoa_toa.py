@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from baselines.ris.stage1 import ChannelEstimate
-from baselines.ris.wls import PathFixes
+from .stage1 import ChannelEstimate
+from .wls import PathFixes
 
 
 def along_strongest_path(

@@ -14,8 +14,14 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from baselines.ris.harmonics import climb, diagonal_sums, evaluate, on_grid
 from cfpos_envs.physics.ris.modes import mode_vector
+
+from .harmonics import (
+    climb,
+    diagonal_sums,
+    evaluate,
+    on_grid,
+)
 
 # Without it the ratio is 0/0 at a known cosine, and noise wins there.
 FLOOR = 0.05

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from baselines.ris.refine import scaled_inverse
 from cfpos_envs.physics.ris.geometry import BS_AXES
+
+from .refine import scaled_inverse
 
 # The third cosine is the root of what is left; its derivative explodes where nothing is.
 LARGEST_SINE = 0.995

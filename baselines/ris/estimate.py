@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from baselines.ris.links import Links
-from baselines.ris.stage1 import ChannelEstimate, ChannelOptions, estimate_channels
-from cfpos_envs.measurements import PositionEstimate
-from cfpos_envs.ris_measurements import RisMeasurements
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.ris import RisMeasurements
+
+from .links import Links
+from .stage1 import ChannelEstimate, ChannelOptions, estimate_channels
 
 # Complex samples worked on at a time: the copies that the covariances need stay in the cache.
 _CHUNK_SAMPLES = 1 << 21

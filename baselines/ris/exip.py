@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from baselines.ris.links import Links
-from baselines.ris.refine import free_parameters, scaled_inverse
-from baselines.ris.stage1 import ChannelEstimate
 from cfpos_envs.physics.ris.geometry import path_parameters, position_jacobian
+
+from .links import Links
+from .refine import free_parameters, scaled_inverse
+from .stage1 import ChannelEstimate
 
 STEPS = 4
 LONGEST_STEP_M = 5.0

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from baselines.ris.directions import surface_direction
-from baselines.ris.links import Links
-from baselines.ris.refine import scaled_inverse
 from cfpos_envs.physics.ris.geometry import path_parameters, position_jacobian
+
+from .directions import surface_direction
+from .links import Links
+from .refine import scaled_inverse
 
 FORMS = ("nls", "lines")
 STEPS = 10

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from baselines.ris.harmonics import (
+from cfpos_envs.physics.ris.modes import mode_vector
+
+from .harmonics import (
     circle,
     circle_power,
     climb_from,
@@ -22,7 +24,6 @@ from baselines.ris.harmonics import (
     from_circle,
     wrapped_cosine,
 )
-from cfpos_envs.physics.ris.modes import mode_vector
 
 # A candidate that carries less of a path than this share of what its own spectrum reaches is replaced by the latter.
 ENOUGH = 0.8

@@ -6,7 +6,13 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from baselines.ris.harmonics import circle, circle_power, climb_from, from_circle, local_maxima
+from .harmonics import (
+    circle,
+    circle_power,
+    climb_from,
+    from_circle,
+    local_maxima,
+)
 
 POINTS_PER_ELEMENT = 16
 

@@ -8,10 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from baselines.base import Estimator, require_positive
-from baselines.ris import aoa_toa, ls
-from baselines.ris.cooperation import average, fuse
-from baselines.ris.estimate import (
+from cfpos_envs.measurements.ris import RisMeasurements
+from cfpos_envs.physics.ris.information import clock_variance, without_clock
+
+from ..base import Estimator, require_positive
+from . import aoa_toa, ls
+from .cooperation import average, fuse
+from .estimate import (
     RisEstimate,
     answer,
     in_chunks,
@@ -21,11 +24,15 @@ from baselines.ris.estimate import (
     ris_measurements,
     select,
 )
-from baselines.ris.siso import SisoFixes, locate_siso
-from baselines.ris.stage1 import ChannelOptions
-from baselines.ris.stage2 import SOLVERS, PairFixes, channel_quality, locate_pairs, path_fixes
-from cfpos_envs.physics.ris.information import clock_variance, without_clock
-from cfpos_envs.ris_measurements import RisMeasurements
+from .siso import SisoFixes, locate_siso
+from .stage1 import ChannelOptions
+from .stage2 import (
+    SOLVERS,
+    PairFixes,
+    channel_quality,
+    locate_pairs,
+    path_fixes,
+)
 
 LABELS = ("energy", "delay")
 CHANNELS = {"full": ChannelOptions(), "paper": ChannelOptions("1d", "energy", True, refine=0, gate=0.0)}

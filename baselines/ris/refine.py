@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from baselines.ris.gains import least_squares_gains
 from cfpos_envs.physics.ris.information import fisher
 from cfpos_envs.physics.ris.modes import correlate_derivatives, steering
+
+from .gains import least_squares_gains
 
 _PARAMETERS = 5
 

@@ -16,12 +16,20 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from baselines.ris.aod import climb_ratio
-from baselines.ris.harmonics import circle, circle_power, climb_from, diagonal_sums, from_circle, wrapped_cosine
-from baselines.ris.links import Links
 from cfpos_envs.physics.ris.geometry import ris_cosines
 from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import element_response
+
+from .aod import climb_ratio
+from .harmonics import (
+    circle,
+    circle_power,
+    climb_from,
+    diagonal_sums,
+    from_circle,
+    wrapped_cosine,
+)
+from .links import Links
 
 # Elements of a surface are half a wavelength apart: slope of their response in the cosine.
 _SLOPE = torch.pi

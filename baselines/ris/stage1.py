@@ -8,12 +8,20 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from baselines.ris import aod, matching
-from baselines.ris.delays import unwrapped
-from baselines.ris.harmonics import wrapped_cosine
-from baselines.ris.music import music
-from baselines.ris.refine import refine
-from baselines.ris.separation import (
+from cfpos_envs.measurements.ris import RisSystem
+from cfpos_envs.physics.ris.modes import (
+    BS_MODES,
+    DELAY_MODE,
+    UE_MODES,
+    mode_vector,
+)
+
+from . import aod, matching
+from .delays import unwrapped
+from .harmonics import wrapped_cosine
+from .music import music
+from .refine import refine
+from .separation import (
     Covariances,
     Separation,
     axis_covariance,
@@ -22,8 +30,6 @@ from baselines.ris.separation import (
     noise_variance,
     separate,
 )
-from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, mode_vector
-from cfpos_envs.ris_measurements import RisSystem
 
 AODS = ("2d", "1d")
 MATCHINGS = ("projection", "energy", "delay")

@@ -8,16 +8,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from baselines.ris import directions, wls
-from baselines.ris.exip import climb_likelihood
-from baselines.ris.links import Links
-from baselines.ris.refine import masked_information, scaled_inverse, unknowns_present
-from baselines.ris.stage1 import FEWEST_PATHS, ChannelEstimate
-from baselines.ris.wls import PathFixes
+from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.geometry import position_jacobian
 from cfpos_envs.physics.ris.information import num_path_unknowns, path_blocks, position_information
 from cfpos_envs.physics.ris.modes import DELAY_MODE
-from cfpos_envs.ris_measurements import RisSystem
+
+from . import directions, wls
+from .exip import climb_likelihood
+from .links import Links
+from .refine import masked_information, scaled_inverse, unknowns_present
+from .stage1 import FEWEST_PATHS, ChannelEstimate
+from .wls import PathFixes
 
 SOLVERS = ("search", "linear", "exip")
 

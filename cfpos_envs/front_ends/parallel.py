@@ -15,7 +15,7 @@ from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.scenarios.base import Scenario, TensorState
 
 if TYPE_CHECKING:
-    from cfpos_envs.rendering import LiveView
+    from cfpos_envs.drawing.figures import LiveView
 
 Observations = dict[str, np.ndarray]
 Infos = dict[str, dict[str, Any]]
@@ -156,7 +156,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         """
         if self.render_mode is None:
             raise RuntimeError("made without a picture; make the env with render_mode='rgb_array' or 'human'")
-        from cfpos_envs import rendering
+        from cfpos_envs.drawing import figures as rendering
 
         figure = rendering.episode_figure(self.scenario, self.vector.game_state, self._history)
         if self.render_mode == "rgb_array":

@@ -13,14 +13,14 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("dcp.cpp", "channel.cpp", "products.cpp", "learner.cpp")
+_ENVIRONMENTS = (_FOLDER / "dcp.cpp", _FOLDER / "channel.cpp")
 # Loops become vector instructions of this very processor. No -ffast-math: infinities and the order of sums that are
 # written down must stay; roundings and square roots need not report errors.
 _FLAGS = (
@@ -45,25 +45,29 @@ class KernelUnavailableError(RuntimeError):
     """The kernels cannot be built here; the message says why in one line."""
 
 
-def library() -> ctypes.CDLL:
-    """The compiled kernels, built if need be; what failed once in a process is not tried again.
+def library(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL:
+    """Compiled kernels, built if need be; what failed once in a process is not tried again.
+
+    Args:
+        sources: C++ files of one library; those of the environments unless told. Headers are found beside them and
+            among those of the environments.
 
     Raises:
         KernelUnavailableError: no compiler, or it fails.
     """
-    found = _found()
+    found = _found(sources)
     if isinstance(found, KernelUnavailableError):
         raise found
     return found
 
 
-@lru_cache(maxsize=1)
-def _found() -> ctypes.CDLL | KernelUnavailableError:
+@cache
+def _found(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL | KernelUnavailableError:
     try:
         compiler = _compiler()
-        path = cache_folder() / f"kernels-{_key(compiler)}.so"
+        path = cache_folder() / f"kernels-{_key(compiler, sources)}.so"
         if not path.is_file():
-            _build(compiler, path)
+            _build(compiler, sources, path)
         return ctypes.CDLL(str(path))
     except KernelUnavailableError as error:
         return error
@@ -105,10 +109,11 @@ def _compiler() -> str:
     )
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, sources: tuple[Path, ...]) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     parts = [version, *_FLAGS, platform.machine(), platform.processor(), _processor_flags()]
-    files = sorted((*_FOLDER.glob("*.cpp"), *_FOLDER.glob("*.hpp")))
+    headers = {header for folder in _folders(sources) for header in folder.glob("*.hpp")}
+    files = (*sources, *sorted(headers))
     digest = hashlib.sha256("\x1f".join(parts).encode())
     for file in files:
         digest.update(file.read_bytes())
@@ -123,11 +128,17 @@ def _processor_flags() -> str:
     return "\n".join(next((line for line in lines if line.startswith(word)), "") for word in ("model name", "flags"))
 
 
-def _build(compiler: str, path: Path) -> None:
+def _folders(sources: tuple[Path, ...]) -> list[Path]:
+    """Where headers may lie."""
+    return sorted({source.parent for source in sources} | {_FOLDER})
+
+
+def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
     """Compile into ``path``; processes that do so at the same time do not disturb each other."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *_FLAGS, *(str(_FOLDER / name) for name in _SOURCES), "-o", str(made)]
+        headers = (f"-I{folder}" for folder in _folders(sources))
+        command = [compiler, *_FLAGS, *headers, *(str(source) for source in sources), "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired:

@@ -1,5 +1,5 @@
 // What an access point measures of a user, one vector of links at a time: sample covariances, spectra, bearings.
-// The formulas of cfpos_envs/physics/channel.py and arrays.py, and the coarse start of physics/innovations.py.
+// The formulas of cfpos_envs/physics/dcp/channel.py and arrays.py, and the coarse start of physics/innovations.py.
 
 #include "lanes.hpp"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from scripts.benchmarks.common import Options
+from cfpos.scripts.benchmarks.common import Options
 
 PARTS = (
     "environments",

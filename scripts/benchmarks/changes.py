@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.benchmarks.common import Rows
+from cfpos.scripts.benchmarks.common import Rows
 
 # table -> (columns that say what was measured, the figure, whether more of it is better)
 COMPARED: dict[str, tuple[tuple[str, ...], str, bool]] = {

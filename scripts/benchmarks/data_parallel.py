@@ -19,14 +19,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from agents import make_agent
-from agents.ecc.agent import Ecc
-from agents.ecc.data import Pool
-from agents.ecc.supervised import Hooks, fit
-from agents.ecc.training import make_pool
-from agents.memory import keep_freed_memory
+from cfpos.agents import make_agent
+from cfpos.agents.ecc.agent import Ecc
+from cfpos.agents.ecc.training import make_pool
+from cfpos.agents.memory import keep_freed_memory
+from cfpos.scripts.benchmarks.common import Options, Rows
 from cfpos_envs import make_env
-from scripts.benchmarks.common import Options, Rows
+from cfpos_envs.supervised.data import Pool
+from cfpos_envs.supervised.supervised import Hooks, fit
 
 PROCESSES = 2
 _AVERAGINGS = 15

@@ -6,10 +6,10 @@ import sys
 from functools import partial
 from typing import Any
 
-from cfpos_envs.physics.csi_features import csi_features
+from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
+from cfpos_envs.physics.ecc.features import csi_features
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
-from scripts.benchmarks.common import Options, Rows, cpu_s
 
 SEED = 0
 SITES = ("urban", "urban-small")

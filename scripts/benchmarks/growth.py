@@ -10,9 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.benchmarks.common import Options, Rows, cpu_s
-from scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, Game, actions_for, make
-from scripts.cli import ROOT
+from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
+from cfpos.scripts.benchmarks.environments import (
+    GAMES,
+    LOCAL_LOG,
+    RSS,
+    Game,
+    actions_for,
+    make,
+)
+from cfpos.scripts.cli import ROOT
 
 AP_COUNTS = (16, 36, 64, 128, 256)
 UE_COUNTS = (6, 16, 32)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from agents import make_agent
-from baselines import make_policy
+from cfpos.agents import make_agent
+from cfpos.baselines import make_policy
+from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
+from cfpos.scripts.benchmarks.environments import SEED
 from cfpos_envs import make_env
 from cfpos_envs.front_ends import VectorEnv
-from cfpos_envs.measurements import RadioMeasurements
-from cfpos_envs.physics.bounds import drop_bound, measurement_statistics
-from scripts.benchmarks.common import Options, Rows, cpu_s
-from scripts.benchmarks.environments import SEED
+from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.dcp.bounds import drop_bound, measurement_statistics
 
 ENV_ID = "dcp-jar-v0"
 EPISODES = 50

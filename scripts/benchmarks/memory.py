@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from cfpos.scripts.benchmarks.environments import SEED, actions_for
 from cfpos_envs import make_env
-from scripts.benchmarks.environments import SEED, actions_for
 
 _STATUS = Path("/proc/self/status")
 _KIB_PER_MIB = 1024.0

@@ -14,8 +14,16 @@ from functools import partial, wraps
 from itertools import product
 from typing import Any
 
-from scripts.benchmarks.common import Options, Played, Rows
-from scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, actions_for, make, modes, play
+from cfpos.scripts.benchmarks.common import Options, Played, Rows
+from cfpos.scripts.benchmarks.environments import (
+    GAMES,
+    LOCAL_LOG,
+    RSS,
+    actions_for,
+    make,
+    modes,
+    play,
+)
 
 _GAME = "cfpos_envs.scenarios.dcp.game"
 _REWARDS = "cfpos_envs.scenarios.dcp.rewards"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.benchmarks.common import Rows
+from cfpos.scripts.benchmarks.common import Rows
 
 EXCLUDED, INCLUDED = "agent-steps/s", "with resets"
 

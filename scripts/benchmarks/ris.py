@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from baselines import make_policy
-from baselines.ris import stage1
-from baselines.ris.estimate import pair_channels, pair_links
-from baselines.ris.refine import refine
-from baselines.ris.separation import covariances, noise_variance, separate
-from baselines.ris.stage1 import ChannelOptions
-from baselines.ris.stage2 import locate_pairs
-from cfpos_envs.ris_measurements import RisMeasurements
+from cfpos.baselines import make_policy
+from cfpos.baselines.ris import stage1
+from cfpos.baselines.ris.estimate import pair_channels, pair_links
+from cfpos.baselines.ris.refine import refine
+from cfpos.baselines.ris.separation import covariances, noise_variance, separate
+from cfpos.baselines.ris.stage1 import ChannelOptions
+from cfpos.baselines.ris.stage2 import locate_pairs
+from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
+from cfpos.scripts.benchmarks.environments import SEED
+from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.scenarios.ris.world import draw_phases, draw_scene, measurements
 from cfpos_envs.streams import Streams
-from scripts.benchmarks.common import Options, Rows, cpu_s
-from scripts.benchmarks.environments import SEED
 
 EPISODES = 64
 PRESETS = ("small", "default")

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from agents.products import product
+from cfpos.agents.maddpg.products import product
+from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
+from cfpos.scripts.benchmarks.environments import LOCAL_LOG, RSS, modes
+from cfpos.scripts.benchmarks.growth import round_s
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.fusion import LINE_SEARCH_GAINS
 from cfpos_envs.scenarios.dcp.observe import GAIN_FEATURES
-from scripts.benchmarks.common import Options, Rows, cpu_s
-from scripts.benchmarks.environments import LOCAL_LOG, RSS, modes
-from scripts.benchmarks.growth import round_s
 
 FLOAT_BYTES = 4
 _BATCH = 256

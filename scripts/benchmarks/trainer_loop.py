@@ -1,6 +1,6 @@
 """MADDPG as one writes it down: one network, one optimiser and one loss per agent, in loops.
 
-What the batched update is checked against (``tests/agents/test_batched_update.py``) and what it is compared with.
+What the batched update is checked against (``tests/agents/maddpg/test_batched_update.py``) and compared with.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from agents.learner import CriticLearner
-from agents.networks import BatchedMlp
-from agents.replay import Batch
+from cfpos.agents.maddpg.learner import CriticLearner
+from cfpos.agents.maddpg.networks import BatchedMlp
+from cfpos.agents.maddpg.replay import Batch
 
 
 def plain_net(batched: BatchedMlp, index: int) -> nn.Sequential:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scripts.benchmarks.common import Options
+from cfpos.scripts.benchmarks.common import Options
 
 # One agent's observation and action, as a DCP game with about six users has them.
 OBSERVATION, ACTION = 24, 12

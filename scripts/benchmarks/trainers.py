@@ -11,15 +11,20 @@ from typing import Any
 
 import torch
 
-from agents.config import MaddpgConfig
-from agents.learner import CriticLearner
-from agents.networks import GameShape
-from agents.products import product
-from agents.replay import Batch, Replay
-from scripts.benchmarks.common import Options, Rows, cpu_s
-from scripts.benchmarks.trainer_loop import LoopedMaddpg
-from scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
-from scripts.benchmarks.yardsticks import NOT_INSTALLED, TRAINERS, answer
+from cfpos.agents.maddpg.config import MaddpgConfig
+from cfpos.agents.maddpg.learner import CriticLearner
+from cfpos.agents.maddpg.networks import GameShape
+from cfpos.agents.maddpg.products import product
+from cfpos.agents.maddpg.replay import Batch, Replay
+from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
+from cfpos.scripts.benchmarks.trainer_loop import LoopedMaddpg
+from cfpos.scripts.benchmarks.trainer_sizes import (
+    ACTION,
+    OBSERVATION,
+    Size,
+    sizes,
+)
+from cfpos.scripts.benchmarks.yardsticks import NOT_INSTALLED, TRAINERS, answer
 
 LOOP, CONCATENATED = "concatenated, as a loop", "concatenated"
 # Label -> settings; the loop has those of the critic that it repeats.

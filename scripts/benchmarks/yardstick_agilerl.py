@@ -13,8 +13,13 @@ from agilerl.algorithms import MADDPG
 from gymnasium.spaces import Box
 from tensordict import TensorDict
 
-from scripts.benchmarks.common import Options, cpu_s
-from scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
+from cfpos.scripts.benchmarks.common import Options, cpu_s
+from cfpos.scripts.benchmarks.trainer_sizes import (
+    ACTION,
+    OBSERVATION,
+    Size,
+    sizes,
+)
 
 
 def updater(size: Size, lean: bool) -> Callable[[], object]:

@@ -11,7 +11,7 @@ import numpy as np
 from mobile_env.handlers.multi_agent import MComMAHandler
 from mobile_env.scenarios.large import MComLarge
 
-from scripts.benchmarks.common import Options, Played, episode_s
+from cfpos.scripts.benchmarks.common import Options, Played, episode_s
 
 STEPS = 100
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mpe2 import simple_spread_v3
 
-from scripts.benchmarks.common import Options, Played, episode_s
+from cfpos.scripts.benchmarks.common import Options, Played, episode_s
 
 CYCLES = 25
 

@@ -15,8 +15,13 @@ from torchrl.data import Bounded
 from torchrl.modules import MultiAgentMLP, ProbabilisticActor, TanhDelta, ValueOperator
 from torchrl.objectives import DDPGLoss, SoftUpdate, ValueEstimators
 
-from scripts.benchmarks.common import Options, cpu_s
-from scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
+from cfpos.scripts.benchmarks.common import Options, cpu_s
+from cfpos.scripts.benchmarks.trainer_sizes import (
+    ACTION,
+    OBSERVATION,
+    Size,
+    sizes,
+)
 
 
 def updater(size: Size) -> Callable[[], None]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import vmas
 
-from scripts.benchmarks.common import Options, Played, episode_s
+from cfpos.scripts.benchmarks.common import Options, Played, episode_s
 
 STEPS = 100
 

@@ -14,8 +14,8 @@ import subprocess
 import sys
 from typing import Any
 
-from scripts.benchmarks.common import Options, Rows
-from scripts.cli import ROOT
+from cfpos.scripts.benchmarks.common import Options, Rows
+from cfpos.scripts.cli import ROOT
 
 NOT_INSTALLED = "not installed"
 # yardstick -> the module that must be importable

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tqdm import tqdm
 
-from agents.config import MaddpgConfig
-from baselines import make_policy
+from cfpos.agents.maddpg.config import MaddpgConfig
+from cfpos.baselines import make_policy
 from cfpos_envs import make_env
+from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.evaluation import EvaluationResult, evaluate_many
-from cfpos_envs.rendering import OKABE_ITO
 
 EVALUATION_SEED = 7
 Item = TypeVar("Item")

@@ -7,8 +7,16 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from scripts.experiments.common import Effort, Outcome, bars, baselines, compare, progress, row
-from scripts.experiments.training import train
+from cfpos.scripts.experiments.common import (
+    Effort,
+    Outcome,
+    bars,
+    baselines,
+    compare,
+    progress,
+    row,
+)
+from cfpos.scripts.experiments.dcp.training import train
 
 ENV_ID = "dcp-jar-v0"
 SITE: dict[str, Any] = {"site": "miscalibrated"}

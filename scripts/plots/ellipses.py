@@ -10,11 +10,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cfpos.scripts.plots.curves import Points, ellipse_points
+from cfpos.scripts.plots.sites import Site, SiteSettings, make_site
+from cfpos.scripts.plots.style import (
+    BLUE,
+    LABEL,
+    VERMILION,
+    draw_aps,
+    ground,
+    panels,
+)
 from cfpos_envs.physics.geometry import lattice
-from cfpos_envs.physics.timing_maps import timing_fisher_map
-from scripts.plots.curves import Points, ellipse_points
-from scripts.plots.sites import Site, SiteSettings, make_site
-from scripts.plots.style import BLUE, LABEL, VERMILION, draw_aps, ground, panels
+from cfpos_envs.physics.toa.maps import timing_fisher_map
 
 # Ellipses longer than this many lattice spacings would hide their neighbours: drawn as a line in their direction.
 _LONGEST_SPACINGS = 1.2

@@ -9,11 +9,15 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cfpos_envs.physics.timing_bounds import peb
-from cfpos_envs.physics.timing_maps import timing_drop_fisher
-from scripts.plots.curves import Points, ellipse_points, hyperbola_points, range_difference_m, tdoa_fixes
-from scripts.plots.sites import Site, SiteSettings, make_site
-from scripts.plots.style import (
+from cfpos.scripts.plots.curves import (
+    Points,
+    ellipse_points,
+    hyperbola_points,
+    range_difference_m,
+    tdoa_fixes,
+)
+from cfpos.scripts.plots.sites import Site, SiteSettings, make_site
+from cfpos.scripts.plots.style import (
     BLUE,
     GREEN,
     INK,
@@ -31,6 +35,8 @@ from scripts.plots.style import (
     metres,
     panels,
 )
+from cfpos_envs.physics.toa.bounds import peb
+from cfpos_envs.physics.toa.maps import timing_drop_fisher
 
 MOST_APS = 12
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from cfpos.scripts.plots.style import LABEL, panels
+from cfpos.scripts.policies import build_policy
 from cfpos_envs import make_env
-from cfpos_envs.rendering import draw_cdf, episode_figure
+from cfpos_envs.drawing.figures import draw_cdf, episode_figure
 from cfpos_envs.results import EvaluationResult
-from scripts.plots.style import LABEL, panels
-from scripts.policies import build_policy
 
 
 def cdf_figure(files: Sequence[Path]) -> tuple[Figure, list[EvaluationResult]]:

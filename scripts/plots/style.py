@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from cfpos_envs.rendering import OKABE_ITO, new_figure, save_figure
+from cfpos_envs.drawing.figures import OKABE_ITO, new_figure, save_figure
 
 FORMATS = (".png", ".svg", ".pdf")
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = OKABE_ITO[:6]

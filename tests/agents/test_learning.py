@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from agents import make_agent
-from agents.learner import CriticLearner
-from agents.maddpg import Maddpg
+from agents.maddpg.agent import Maddpg
+from agents.maddpg.learner import CriticLearner
 from tests.agents import probes
 from tests.agents.probes import probe_env
 

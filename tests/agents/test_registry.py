@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from agents import Agent, list_agents, load_agent, make_agent, register_agent
+from agents import (
+    Agent,
+    list_agents,
+    load_agent,
+    make_agent,
+    register_agent,
+)
 from agents import registry as registry_module
-from agents.checkpoints import write_checkpoint
 from agents.registry import agent_class, config_class
-from agents.settings import Settings
+from cfpos_envs.checkpoints import write_checkpoint
+from cfpos_envs.settings import Settings
 from tests.agents import probes
 from tests.agents.probes import probe_env
 
@@ -109,17 +115,17 @@ def test_a_checkpoint_of_an_unknown_agent_is_refused_by_name(tmp_path: Path) -> 
 
 
 def test_a_missing_package_names_its_extra(constant: None) -> None:
-    register_agent("far", "no_such_package.agent:Far", "agents.config:MaddpgConfig", extra="far")
+    register_agent("far", "no_such_package.agent:Far", "agents.maddpg.config:MaddpgConfig", extra="far")
     with pytest.raises(ValueError, match=r'needs the package no_such_package.*pip install "cfpos\[far\]"'):
         make_agent("far", probe_env(probes.Follow))
 
 
 def test_a_name_is_given_once(constant: None) -> None:
-    register_agent("maddpg", "agents.maddpg:Maddpg", "agents.config:MaddpgConfig")
+    register_agent("maddpg", "agents.maddpg:Maddpg", "agents.maddpg.config:MaddpgConfig")
     with pytest.raises(ValueError, match=r"'maddpg' is taken by agents\.maddpg:Maddpg"):
-        register_agent("maddpg", "agents.other:Other", "agents.config:MaddpgConfig")
+        register_agent("maddpg", "agents.other:Other", "agents.maddpg.config:MaddpgConfig")
     with pytest.raises(ValueError, match=r"must look like 'package\.module:ClassName'"):
-        register_agent("new", "agents.other", "agents.config:MaddpgConfig")
+        register_agent("new", "agents.other", "agents.maddpg.config:MaddpgConfig")
 
 
 def test_a_setting_of_an_agent_is_refused_under_its_title(constant: None) -> None:

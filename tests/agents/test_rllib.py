@@ -107,7 +107,7 @@ def test_it_plays_on_two_nodes(cluster: Any) -> None:
 
 @with_ray
 def test_workers_have_their_own_streams() -> None:
-    from cfpos_envs.front_ends.rllib import make_rllib_env
+    from agents.rllib.envs import make_rllib_env
 
     class Context(dict):
         worker_index, vector_index = 0, 0

@@ -15,8 +15,8 @@ from agents.randomness import LentRandomness
 from agents.sb3.settings import PpoSettings, SacSettings, Td3Settings
 from cfpos_envs import evaluate, make_env
 from tests.agents import probes
+from tests.agents.maddpg.test_resume import equal
 from tests.agents.probes import probe_env
-from tests.agents.test_resume import equal
 
 NAMES = ("sb3-ppo", "sb3-sac", "sb3-td3")
 SMALL: dict[str, Any] = {

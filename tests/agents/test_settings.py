@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agents import MaddpgConfig, list_agents, make_agent
-from agents.config import _RANGES, PRESETS
+from agents.maddpg.config import _RANGES, PRESETS
 from tests.agents import probes
 from tests.agents.probes import probe_env
 

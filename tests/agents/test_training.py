@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import MaddpgConfig, make_agent
 from agents.assessment import is_as_good
-from agents.maddpg import Maddpg
+from agents.maddpg.agent import Maddpg
+from agents.maddpg.schedules import cosine_factor, noise_scale
 from agents.metrics import SCALARS
-from agents.schedules import cosine_factor, noise_scale
 from tests.agents import probes
 from tests.agents.interrupted_run import SETTINGS
 from tests.agents.probes import probe_env

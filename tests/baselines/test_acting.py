@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baselines import make_policy
 from cfpos_envs import make_env
-from tests.baselines.synthetic import Drop, draw_drops
+from tests.baselines.dcp.synthetic import Drop, draw_drops
 
 
 class Recorder:

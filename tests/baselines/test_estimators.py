@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from baselines import make_policy
-from baselines.gauss_newton import calibrated, rss_sampling_std_db, wrong_side_variance
-from baselines.radio_map import Site, measured_profiles
-from baselines.search import log_similarity
-from baselines.spectra import beamscan_spectrum, covariance_bearings, music_spectrum
-from cfpos_envs.measurements import PositionEstimate
+from baselines.dcp.gauss_newton import calibrated, rss_sampling_std_db, wrong_side_variance
+from baselines.dcp.radio_map import Site, measured_profiles
+from baselines.dcp.search import log_similarity
+from baselines.dcp.spectra import beamscan_spectrum, covariance_bearings, music_spectrum
+from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.physics.arrays import angle_grid, ula_response
-from cfpos_envs.physics.channel import draw_sample_covariance, rss_w, watts_to_dbm
+from cfpos_envs.physics.dcp.channel import draw_sample_covariance, rss_w
 from cfpos_envs.physics.geometry import nearest_image
-from tests.baselines.synthetic import (
+from cfpos_envs.physics.units import watts_to_dbm
+from tests.baselines.dcp.synthetic import (
     Drop,
     bound_m,
     draw_drops,

@@ -9,11 +9,16 @@ import sys
 import pytest
 import torch
 
-from baselines import Fingerprint, list_policies, make_policy, register_policy
+from baselines import (
+    Fingerprint,
+    list_policies,
+    make_policy,
+    register_policy,
+)
 from baselines.base import NoOptions, radio_measurements
-from baselines.fingerprint import FingerprintOptions
-from cfpos_envs.measurements import PositionEstimate
-from tests.baselines.synthetic import draw_drops
+from baselines.dcp.fingerprint import FingerprintOptions
+from cfpos_envs.measurements.base import PositionEstimate
+from tests.baselines.dcp.synthetic import draw_drops
 
 NAMES = [
     "beamscan",
@@ -79,7 +84,7 @@ def test_values_out_of_range_are_refused(name: str, options: dict, message: str)
 
 
 def test_a_new_policy_is_one_line() -> None:
-    register_policy("fingerprint", "baselines.fingerprint:Fingerprint")
+    register_policy("fingerprint", "baselines.dcp.fingerprint:Fingerprint")
     with pytest.raises(ValueError, match=r"taken by baselines\.fingerprint"):
         register_policy("fingerprint", "elsewhere:Other")
     with pytest.raises(ValueError, match="must look like"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cfpos_envs import evaluate, make_env
-from cfpos_envs.measurements import PositionEstimate
+from cfpos_envs.measurements.base import PositionEstimate
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4}
 ENV_IDS = {

@@ -5,7 +5,12 @@ import pettingzoo
 import pytest
 
 import cfpos_envs
-from cfpos_envs import list_envs, make_env, make_scenario, register
+from cfpos_envs import (
+    list_envs,
+    make_env,
+    make_scenario,
+    register,
+)
 from tests.front_ends.toy import ToyScenario, register_toy
 
 TOY = register_toy()

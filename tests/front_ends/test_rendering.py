@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfpos_envs import rendering
+from cfpos_envs.drawing import figures as rendering
 from cfpos_envs.evaluation import evaluate_many
 from tests.front_ends.toy import Greedy, OneShot, register_toy
 

@@ -8,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import PositionEstimate
-from cfpos_envs.scenarios.base import Entities, Scenario, TensorState, Transition
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.scenarios.base import (
+    Entities,
+    Scenario,
+    TensorState,
+    Transition,
+)
 from cfpos_envs.streams import Streams
 
 
@@ -113,7 +118,7 @@ class ToyScenario(Scenario[ToyState]):
         return 64.0 * self.config.num_ues * self.rounds
 
     def draw(self, axes: Any, state: ToyState, history: list[Tensor]) -> None:
-        from cfpos_envs.rendering import draw_episode
+        from cfpos_envs.drawing.figures import draw_episode
 
         aps, truth = state.ap_positions_m[0], state.true_position_m[0]
         draw_episode(axes, aps, torch.zeros(len(aps)), truth, history, self.config.side_m, wrap=False)

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from cfpos_envs.measurements import RadioModel
-from cfpos_envs.physics.channel import thermal_noise_w
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.units import thermal_noise_w
 
 
 @pytest.fixture

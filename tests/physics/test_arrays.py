@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics import arrays
-from cfpos_envs.physics.channel import channel_covariance, path_angles
-from cfpos_envs.physics.links import Links
+from cfpos_envs.physics.dcp.channel import channel_covariance, path_angles
+from cfpos_envs.physics.dcp.links import Links
 
 
 def test_steering_vector_by_hand() -> None:

@@ -4,13 +4,18 @@ import pytest
 import torch
 from scipy import stats
 
-from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import similarity
-from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile, scattered_spectra
-from cfpos_envs.physics.channel import dbm_to_watts
+from cfpos_envs.physics.arrays import (
+    angle_profile,
+    normalised_spectra,
+    read_profile,
+    scattered_spectra,
+)
+from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
+from cfpos_envs.physics.dcp.links import link_geometry
+from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import displacement
-from cfpos_envs.physics.innovations import predicted_rss_dbm
-from cfpos_envs.physics.links import link_geometry
+from cfpos_envs.physics.units import dbm_to_watts
 
 
 def test_aoa_similarity_by_hand_as_printed_and_averaged() -> None:

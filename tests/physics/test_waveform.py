@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from cfpos_envs.physics import waveform
 from cfpos_envs.physics.arrays import ula_response
-from cfpos_envs.physics.delay_estimation import first_peak_delay_s, music_delay_s
-from cfpos_envs.physics.timing import delay_variance_s2, rms_bandwidth_hz
+from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s, music_delay_s
+from cfpos_envs.physics.toa.ranging import delay_variance_s2, rms_bandwidth_hz
 from cfpos_envs.physics.waveform import Paths
 
 SPACING_HZ = 240e3

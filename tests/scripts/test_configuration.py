@@ -16,7 +16,14 @@ from agents import list_agents
 from agents.registry import config_class
 from cfpos_envs import list_envs, make_scenario
 from scripts.cli import CONF
-from scripts.settings import EvaluateSettings, TrainSettings, check_counts, plain, register_schemas, schema
+from scripts.settings import (
+    EvaluateSettings,
+    TrainSettings,
+    check_counts,
+    plain,
+    register_schemas,
+    schema,
+)
 
 register_schemas()
 # Other tests of this process may have registered their toy.

@@ -10,7 +10,7 @@ import pytest
 
 from scripts import reproduce, update_results
 from scripts.experiments import EXPERIMENTS
-from scripts.experiments.convergence import steps_to_converge
+from scripts.experiments.dcp.convergence import steps_to_converge
 from tests.scripts.commands import error_line, files_below, run
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from cfpos_envs.raytracing.generate import generate, statistics
-from cfpos_envs.raytracing.storage import DatasetError
+from cfpos_envs.channels.tracing.generate import generate, statistics
+from cfpos_envs.channels.tracing.storage import DatasetError
 from scripts.experiments.common import Effort
-from scripts.experiments.ecc_data import by_sight
-from scripts.experiments.ecc_positions import exponent
-from scripts.experiments.ecc_scenes import run
-from tests.raytracing.mirrors import MirrorTracer, small_recipe
+from scripts.experiments.ecc.data import by_sight
+from scripts.experiments.ecc.positions import exponent
+from scripts.experiments.ecc.scenes import run
+from tests.channels.tracing.mirrors import MirrorTracer, small_recipe
 
 
 def test_the_exponent_of_a_power_law_is_found() -> None:

@@ -20,9 +20,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from cfpos_envs.physics.bounds import error_ellipse
-from cfpos_envs.physics.timing import FAMILIES, SYNC_PRESETS
-from cfpos_envs.physics.timing_bounds import gdop, unit_vectors_to
-from cfpos_envs.physics.timing_maps import timing_drop_bound
+from cfpos_envs.physics.toa.bounds import gdop, unit_vectors_to
+from cfpos_envs.physics.toa.maps import timing_drop_bound
+from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS
 from scripts import explorer
 from scripts.plots.curves import range_difference_m, tdoa_fixes
 from scripts.plots.loci import user_fisher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.config import MaddpgConfig
+from agents.maddpg.config import MaddpgConfig
 from agents.registry import config_class
 from cfpos_envs import make_env
 from scripts.settings import fitted

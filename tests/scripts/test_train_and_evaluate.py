@@ -11,7 +11,14 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from tests.scripts.commands import SCENE, TRAINER, command, environment, files_below, run
+from tests.scripts.commands import (
+    SCENE,
+    TRAINER,
+    command,
+    environment,
+    files_below,
+    run,
+)
 
 
 def test_a_run_leaves_config_checkpoints_and_scalars(finished: Path) -> None:

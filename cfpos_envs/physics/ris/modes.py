@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 NUM_MODES = 5
 UE_MODES, BS_MODES, DELAY_MODE = (0, 1), (2, 3), 4

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cfpos_envs.measurements import RadioModel
-from cfpos_envs.physics.channel import thermal_noise_w
-from cfpos_envs.physics.site_files import SiteFile, load_site_file
-from cfpos_envs.scenarios.checks import number_fields, one_of, whole, whole_fields
+from cfpos_envs.checks import (
+    number_fields,
+    one_of,
+    whole,
+    whole_fields,
+)
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.units import thermal_noise_w
+from cfpos_envs.scenarios.site_files import SiteFile, load_site_file
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.native.build import address, library, padded_rows
-from cfpos_envs.physics import channel
-from cfpos_envs.physics.innovations import COARSE_AOA_SCALE
+from cfpos_envs.physics.dcp import channel
+from cfpos_envs.physics.dcp.innovations import COARSE_AOA_SCALE
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.state import direction_spectra
 

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import geometry
-from cfpos_envs.physics.innovations import (
-    Normal,
-    clamp_length,
-    normal_terms,
-)
+from cfpos_envs.physics.dcp.innovations import Normal, normal_terms
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.robust import clamp_length
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
 

@@ -9,22 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import RadioMeasurements
+from cfpos_envs.drawing.figures import draw_episode
+from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, profile_peak
-from cfpos_envs.physics.bounds import drop_fisher, measurement_statistics, position_error_bound
+from cfpos_envs.physics.bounds import position_error_bound
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
-from cfpos_envs.physics.innovations import coarse_joint_scores, rss_weighted_centroid
-from cfpos_envs.rendering import draw_episode
+from cfpos_envs.physics.dcp.bounds import drop_fisher, measurement_statistics
+from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.description import describe
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
-from cfpos_envs.scenarios.dcp.kernel import DcpKernel, drop_kernel_for, kernel_for, takes
+from cfpos_envs.scenarios.dcp.kernel import (
+    DcpKernel,
+    drop_kernel_for,
+    kernel_for,
+    takes,
+)
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
 from cfpos_envs.scenarios.dcp.rounds import play_round
-from cfpos_envs.scenarios.dcp.state import DcpState, at_consensus, direction_spectra, profiles
+from cfpos_envs.scenarios.dcp.state import (
+    DcpState,
+    at_consensus,
+    direction_spectra,
+    profiles,
+)
 from cfpos_envs.scenarios.dcp.world import draw_drop, draw_site
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams

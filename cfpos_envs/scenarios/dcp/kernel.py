@@ -11,7 +11,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cfpos_envs.native.build import KernelUnavailableError, address, library, padded_rows
+from cfpos_envs.native.build import (
+    KernelUnavailableError,
+    address,
+    library,
+    padded_rows,
+)
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import MOST_ANTENNAS, DropKernel

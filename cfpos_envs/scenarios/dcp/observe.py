@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import RadioModel
+from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.similarity import aoa_similarity, masked_mean, sorted_along
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.fusion import stage_terms

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import similarity
 from cfpos_envs.physics.arrays import read_profile_rows
-from cfpos_envs.physics.channel import dbm_to_watts
+from cfpos_envs.physics.dcp.innovations import RssLaw, nominal_bearing_scale, predicted_rss_dbm
+from cfpos_envs.physics.dcp.links import Links
+from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import nearest_image
-from cfpos_envs.physics.innovations import RssLaw, nominal_bearing_scale, predicted_rss_dbm
-from cfpos_envs.physics.links import Links
 from cfpos_envs.physics.propagation import sample_maps
+from cfpos_envs.physics.units import dbm_to_watts
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.fusion import stage_terms
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, profiles

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import geometry
+from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.scenarios.dcp import fusion, rewards
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus

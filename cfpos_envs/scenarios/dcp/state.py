@@ -10,20 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cfpos_envs.lazy import lazy
-from cfpos_envs.measurements import RadioModel
 from cfpos_envs.physics import propagation
 from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile
-from cfpos_envs.physics.innovations import (
+from cfpos_envs.physics.dcp.innovations import (
     RSS_SCALE_FLOOR_DB,
     bearing_residuals,
     distance_from_rss,
     nominal_bearing_scale,
     predicted_rss_dbm,
     rss_slope_db_per_m,
-    student_weight,
 )
-from cfpos_envs.physics.links import Links, link_geometry
+from cfpos_envs.physics.dcp.links import Links, link_geometry
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.lazy import lazy
+from cfpos_envs.physics.robust import student_weight
 from cfpos_envs.physics.similarity import masked_median, shares
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.dcp.config import DcpConfig

@@ -9,11 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cfpos_envs.measurements import RadioModel
-from cfpos_envs.physics import channel, geometry, propagation
+from cfpos_envs.physics import geometry, propagation
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
-from cfpos_envs.physics.innovations import predicted_rss_dbm
-from cfpos_envs.physics.links import link_geometry
+from cfpos_envs.physics.dcp import channel
+from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
+from cfpos_envs.physics.dcp.links import link_geometry
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.units import watts_to_dbm
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
 from cfpos_envs.scenarios.sites import SitePool
@@ -172,7 +174,7 @@ def draw_drop(
     else:
         covariance, trace = kernel.sample(streams["fading"], angle_rad, gain_db)
         rss_w = config.radio.tx_power_w * config.radio.num_pilots * trace
-    rss = channel.watts_to_dbm(rss_w)
+    rss = watts_to_dbm(rss_w)
     rss = rss + pool.stack(site_ids, "rss_bias_db").unsqueeze(-1)
 
     def by_round(values: Tensor) -> Tensor:

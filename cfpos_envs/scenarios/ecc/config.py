@@ -3,95 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cfpos_envs.physics.channel import thermal_noise_w
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
-from cfpos_envs.scenarios.ecc.validation import validate_game, validate_site, validate_site_name
-
-SNR_REFERENCE_M = 100.0
-
-
-@dataclass(frozen=True)
-class CsiSite:
-    """A scene with its base stations and their radio.
-
-    Attributes:
-        source: ``embedded`` (the city of boxes that is part of this package) or ``raytraced`` (a stored data set).
-        dataset: folder of the stored data set, for ``raytraced``.
-        scene_seed: number of the embedded city. It is part of the scene, not of an experiment: training and test play
-            in the same streets, as fingerprints demand, at other places and with other noise.
-        size_m: extent (x, y, z) of the box in which users are.
-        blocks: street blocks along x and y, one building each.
-        building_height_m: least and largest.
-        num_bs, bs_height_m: L; height of masts that stand on no roof.
-        num_scatterers: point scatterers per BS.
-        num_reflections: one- and two-bounce image sources per BS, each as many.
-        num_paths: strongest paths kept per link.
-        carrier_hz: decides wavelength and path gains.
-        subcarrier_spacing_hz, subcarrier_stride, num_subcarriers: every stride-th subcarrier of the grid is kept, N in
-            all.
-        num_slots: T pilot slots per snapshot.
-        array_rows, array_columns, spacing_wavelengths: planar array of every BS.
-        tx_power_w: power of the user over the whole grid (N * stride subcarriers).
-        noise_figure_db: of the BSs.
-        snr_db: if given, sets the noise so that a line of sight of 100 m has this SNR on every entry of a
-            least-squares CSI estimate.
-        slot_jitter_rad: standard deviation of every path's own phase from slot to slot.
-        clock_offset_ns: every user's clock is off by a uniform number of nanoseconds up to this, the same at all BSs;
-            0 is perfect synchronisation, which all features that hold delays profit from.
-        estimator: ``lmmse`` or ``ls``.
-    """
-
-    source: str = "embedded"
-    dataset: str = ""
-    scene_seed: int = 0
-    size_m: tuple[float, ...] = (220.0, 300.0, 30.0)
-    blocks: tuple[int, ...] = (4, 5)
-    building_height_m: tuple[float, ...] = (10.0, 28.0)
-    num_bs: int = 6
-    bs_height_m: float = 25.0
-    num_scatterers: int = 8
-    num_reflections: int = 20
-    num_paths: int = 12
-    carrier_hz: float = 3.5e9
-    subcarrier_spacing_hz: float = 60e3
-    subcarrier_stride: int = 12
-    num_subcarriers: int = 24
-    num_slots: int = 10
-    array_rows: int = 2
-    array_columns: int = 4
-    spacing_wavelengths: float = 0.5
-    tx_power_w: float = 0.2
-    noise_figure_db: float = 7.0
-    snr_db: float | None = None
-    slot_jitter_rad: float = 0.05
-    clock_offset_ns: float = 0.0
-    estimator: str = "lmmse"
-
-    @property
-    def kept_spacing_hz(self) -> float:
-        """Distance of neighbouring kept subcarriers."""
-        return self.subcarrier_spacing_hz * self.subcarrier_stride
-
-    @property
-    def pilot_power_w(self) -> float:
-        """|x_n|^2: the user's power on one subcarrier of the grid."""
-        return self.tx_power_w / (self.num_subcarriers * self.subcarrier_stride)
-
-    @property
-    def noise_power_w(self) -> float:
-        """sigma^2 on one subcarrier."""
-        if self.snr_db is None:
-            return thermal_noise_w(self.subcarrier_spacing_hz, self.noise_figure_db)
-        wavelength_m = SPEED_OF_LIGHT_M_S / self.carrier_hz
-        gain = (wavelength_m / (4 * math.pi * SNR_REFERENCE_M)) ** 2
-        return self.pilot_power_w * gain / 10 ** (self.snr_db / 10)
-
+from cfpos_envs.channels.scene import CsiSite, validate_site
+from cfpos_envs.scenarios.ecc.validation import validate_game, validate_site_name
 
 SITE_PRESETS: dict[str, CsiSite] = {
     "urban": CsiSite(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cfpos_envs.csi_measurements import CsiSystem
+from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.base import Entities
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.observe import Part

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos_envs.csi_measurements import CsiMeasurements
-from cfpos_envs.physics.csi import side_gain
-from cfpos_envs.physics.csi_features import csi_features, slot_average
+from cfpos_envs.measurements.ecc import CsiMeasurements
+from cfpos_envs.physics.ecc.csi import side_gain
+from cfpos_envs.physics.ecc.features import csi_features, slot_average
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.ecc import rewards
 from cfpos_envs.scenarios.ecc.config import EccConfig
@@ -248,7 +248,7 @@ class EccScenario(Scenario[EccState]):
 
     def figure(self, state: EccState, history: list[Tensor]) -> Any:
         """Picture of episode 0 from above and from the side, see ``drawing.scene_figure``."""
-        from cfpos_envs.scenarios.ecc.drawing import scene_figure
+        from cfpos_envs.drawing.scene import scene_figure
 
         played = state.played()
         return scene_figure(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.csi_measurements import CsiSystem
-from cfpos_envs.physics.csi_features import feature_size
+from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.physics.ecc.features import feature_size
 from cfpos_envs.scenarios.ecc.state import EccState
 
 LOG_GAIN_SCALE = 4.0

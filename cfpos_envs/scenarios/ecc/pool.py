@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.csi import side_gain
-from cfpos_envs.physics.csi_features import csi_features, feature_size
+from cfpos_envs.physics.ecc.csi import side_gain
+from cfpos_envs.physics.ecc.features import csi_features, feature_size
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.mobility import draw_ways
 from cfpos_envs.scenarios.ecc.world import CsiWorld, shared_world

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from cfpos_envs.csi_measurements import CsiSystem
-from cfpos_envs.physics.csi import subcarrier_offsets_hz, to_array_frame, upa_response
+from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.physics.ecc.csi import subcarrier_offsets_hz, to_array_frame, upa_response
 from cfpos_envs.physics.similarity import masked_mean
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.ecc.state import EccState
 
 AGREEMENT_SHARE = 0.2

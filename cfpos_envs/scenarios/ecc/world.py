@@ -8,11 +8,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from cfpos_envs.csi_measurements import CsiSystem
-from cfpos_envs.physics import csi as chain
-from cfpos_envs.physics.csi_estimation import lmmse_estimate, lmmse_filter, long_term_covariance, ls_estimate
-from cfpos_envs.scenarios.ecc.config import CsiSite
-from cfpos_envs.scenarios.ecc.sources import CsiSource, Users
+from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.channels.sources import CsiSource, Users
+from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.physics.ecc import csi as chain
+from cfpos_envs.physics.ecc.estimation import (
+    lmmse_estimate,
+    lmmse_filter,
+    long_term_covariance,
+    ls_estimate,
+)
 from cfpos_envs.streams import Streams
 
 CALIBRATION_USERS = 1024
@@ -143,10 +148,10 @@ class CsiWorld:
 def make_source(settings: CsiSite, device: torch.device | str) -> CsiSource:
     """The scene behind ``settings.source``."""
     if settings.source == "embedded":
-        from cfpos_envs.scenarios.ecc.embedded import EmbeddedCity
+        from cfpos_envs.channels.embedded import EmbeddedCity
 
         return EmbeddedCity(settings, device)
-    from cfpos_envs.raytracing.source import RaytracedSource
+    from cfpos_envs.channels.tracing.source import RaytracedSource
 
     return RaytracedSource(settings, device)
 

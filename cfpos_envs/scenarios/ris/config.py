@@ -11,11 +11,16 @@ from typing import Any
 
 import torch
 
+from cfpos_envs.checks import one_of, whole
+from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.channel import Propagation
 from cfpos_envs.physics.ris.geometry import check_geometry, euler_rotation
-from cfpos_envs.ris_measurements import RisSystem
-from cfpos_envs.scenarios.checks import one_of, whole
-from cfpos_envs.scenarios.ris.validation import as_point, as_points, as_shape, number
+from cfpos_envs.scenarios.ris.validation import (
+    as_point,
+    as_points,
+    as_shape,
+    number,
+)
 
 DESIGNS = ("svd", "balanced", "chirp", "random")
 

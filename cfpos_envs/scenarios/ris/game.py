@@ -7,14 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos_envs.rendering_3d import draw_scene_3d
-from cfpos_envs.ris_measurements import RisMeasurements
+from cfpos_envs.drawing.space import draw_scene_3d
+from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.base import Scenario, Transition
 from cfpos_envs.scenarios.ris import rewards
 from cfpos_envs.scenarios.ris.description import describe
 from cfpos_envs.scenarios.ris.observe import observe, part_sizes
 from cfpos_envs.scenarios.ris.options import RisGameConfig
-from cfpos_envs.scenarios.ris.state import RisState, as_measurements, best_bias_m, draw_state, pair_parameters
+from cfpos_envs.scenarios.ris.state import (
+    RisState,
+    as_measurements,
+    best_bias_m,
+    draw_state,
+    pair_parameters,
+)
 from cfpos_envs.streams import Streams
 
 FLOAT_BITS = 32

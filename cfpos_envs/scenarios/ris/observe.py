@@ -13,13 +13,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.geometry import Paths, ris_cosines
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.phases import array_gain
-from cfpos_envs.ris_measurements import RisSystem
 from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.rewards import orthogonal_part
-from cfpos_envs.scenarios.ris.state import RisState, pair_geometry, pair_parameters, pair_paths
+from cfpos_envs.scenarios.ris.state import (
+    RisState,
+    pair_geometry,
+    pair_parameters,
+    pair_paths,
+)
 
 _COARSE = 4.0
 """Offsets are told in units of the round's reach and, so that far ones are told apart too, in units of 4 of it."""

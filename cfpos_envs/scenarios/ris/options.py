@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
-from cfpos_envs.scenarios.checks import one_of, whole
+from cfpos_envs.checks import one_of, whole
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.scenarios.ris.validation import number
 

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, correlate, focus_delay, steering
+from cfpos_envs.physics.ris.modes import (
+    BS_MODES,
+    DELAY_MODE,
+    UE_MODES,
+    correlate,
+    focus_delay,
+    steering,
+)
 
 # Relative to a path's own energy: paths that coincide are fitted as one.
 _RIDGE = 1e-5

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cfpos_envs.measurements.ris import RisMeasurements, RisSystem, SisoMeasurements
 from cfpos_envs.physics.ris.geometry import Paths, path_parameters, trace_paths
-from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, mode_vector
-from cfpos_envs.ris_measurements import RisMeasurements, RisSystem, SisoMeasurements
+from cfpos_envs.physics.ris.modes import (
+    BS_MODES,
+    DELAY_MODE,
+    UE_MODES,
+    mode_vector,
+)
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.ris import world
 from cfpos_envs.scenarios.ris.config import RisConfig

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cfpos_envs.scenarios.checks import whole
+from cfpos_envs.checks import whole
 
 
 def number(name: str, value: Any, least: float, most: float) -> None:

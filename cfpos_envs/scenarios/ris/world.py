@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from cfpos_envs.measurements.ris import RisMeasurements, SisoMeasurements
 from cfpos_envs.physics.ris import channel, information
 from cfpos_envs.physics.ris import phases as designs
 from cfpos_envs.physics.ris.geometry import (
@@ -25,8 +26,7 @@ from cfpos_envs.physics.ris.geometry import (
 )
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.siso import draw_siso_samples
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
-from cfpos_envs.ris_measurements import RisMeasurements, SisoMeasurements
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.streams import Streams

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cfpos_envs.scenarios.checks import one_of, whole
+from cfpos_envs.checks import one_of, whole
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.scenarios.ris.validation import number
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfpos_envs.drawing.space import draw_scene_3d
 from cfpos_envs.physics.ris.geometry import spherical_direction
 from cfpos_envs.physics.ris.information import root_trace
-from cfpos_envs.rendering_3d import draw_scene_3d
 from cfpos_envs.scenarios.base import Scenario, Transition
 from cfpos_envs.scenarios.ris_phase.beams import (
     beam_phases,
@@ -23,7 +23,12 @@ from cfpos_envs.scenarios.ris_phase.beams import (
 )
 from cfpos_envs.scenarios.ris_phase.config import RisPhaseConfig
 from cfpos_envs.scenarios.ris_phase.description import describe
-from cfpos_envs.scenarios.ris_phase.observe import features, grid_cosines, in_sector_units, observe
+from cfpos_envs.scenarios.ris_phase.observe import (
+    features,
+    grid_cosines,
+    in_sector_units,
+    observe,
+)
 from cfpos_envs.scenarios.ris_phase.state import (
     LOST_M,
     RisPhaseState,

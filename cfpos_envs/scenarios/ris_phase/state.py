@@ -19,7 +19,12 @@ from cfpos_envs.physics.ris.geometry import (
 )
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.ris.world import entry_noise_variance
-from cfpos_envs.scenarios.ris_phase.beams import GRID, chirp_phases, relative_gain, sector_grid
+from cfpos_envs.scenarios.ris_phase.beams import (
+    GRID,
+    chirp_phases,
+    relative_gain,
+    sector_grid,
+)
 from cfpos_envs.scenarios.ris_phase.config import RisPhaseConfig
 from cfpos_envs.streams import Streams
 

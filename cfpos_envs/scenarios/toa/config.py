@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cfpos_envs.physics.channel import thermal_noise_w
 from cfpos_envs.physics.los import path_loss_constants
-from cfpos_envs.physics.site_files import SiteFile, load_site_file
-from cfpos_envs.physics.timing import (
-    SPEED_OF_LIGHT_M_S,
+from cfpos_envs.physics.toa.model import TimingModel
+from cfpos_envs.physics.toa.ranging import (
     SYNC_PRESETS,
     SyncPreset,
     check_family,
     rms_bandwidth_hz,
     sync_preset,
 )
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
+from cfpos_envs.scenarios.site_files import SiteFile, load_site_file
 from cfpos_envs.scenarios.toa.validation import validate_game, validate_network
-from cfpos_envs.timing_measurements import TimingModel
 
 SNR_REFERENCE_M = 50.0
 UE_CLOCK_STD_S = {"toa": 0.0, "tdoa": 100e-9, "rtt": 100e-9}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.innovations import STUDENT_NU, clamp_length, student_weight
+from cfpos_envs.physics.robust import STUDENT_NU, clamp_length, student_weight
 from cfpos_envs.scenarios.toa.state import Innovations
 
 RIDGE = 1e-4

@@ -9,8 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.timing_bounds import peb, range_fisher, range_information, unit_vectors_to
-from cfpos_envs.rendering import draw_episode
+from cfpos_envs.drawing.figures import draw_episode
+from cfpos_envs.measurements.toa import TimingMeasurements
+from cfpos_envs.physics.toa.bounds import (
+    peb,
+    range_fisher,
+    range_information,
+    unit_vectors_to,
+)
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa import fusion, rewards
@@ -26,7 +32,6 @@ from cfpos_envs.scenarios.toa.state import (
 )
 from cfpos_envs.scenarios.toa.world import draw_drop, draw_site
 from cfpos_envs.streams import Streams
-from cfpos_envs.timing_measurements import TimingMeasurements
 
 FLOAT_BITS = 32
 ACTION_SIZE = 2

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cfpos_envs.physics.geometry import polar
 from cfpos_envs.physics.similarity import masked_mean, masked_median
+from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.state import Innovations, ToaState
-from cfpos_envs.timing_measurements import TimingModel
 
 INLIER_Z = 3.0
 _SMALLEST = 1e-6

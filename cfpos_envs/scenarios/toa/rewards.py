@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics.similarity import masked_mean
-from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.scenarios.toa.state import ToaState
 
 ERROR_FLOOR_M = 0.1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.similarity import masked_mean, masked_median
-from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.scenarios.base import TensorState
 
 MAD_TO_STD = 1.48

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from cfpos_envs.checks import number_fields, one_of, whole_fields
 from cfpos_envs.physics.los import check_los_scenario
-from cfpos_envs.physics.site_files import SiteFile
-from cfpos_envs.scenarios.checks import number_fields, one_of, whole_fields
+from cfpos_envs.scenarios.site_files import SiteFile
 
 MEASUREMENTS = ("statistical", "waveform")
 DELAY_ESTIMATORS = ("first-peak", "music")

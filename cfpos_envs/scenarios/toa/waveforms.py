@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics import waveform
-from cfpos_envs.physics.delay_estimation import first_peak_delay_s, music_delay_s
-from cfpos_envs.physics.timing import SPEED_OF_LIGHT_M_S
+from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s, music_delay_s
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.streams import Streams
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics import geometry, los, timing
-from cfpos_envs.physics.link_features import draw_features
-from cfpos_envs.physics.timing_bounds import unit_vectors_to
+from cfpos_envs.physics import geometry, los
+from cfpos_envs.physics.toa import ranging as timing
+from cfpos_envs.physics.toa.bounds import unit_vectors_to
+from cfpos_envs.physics.toa.link_features import draw_features
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa.config import TimingSite, ToaConfig
 from cfpos_envs.scenarios.toa.waveforms import measure_waveforms

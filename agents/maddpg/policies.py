@@ -1,0 +1,150 @@
+"""The policies that MADDPG trains: acting, and their file format."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cfpos_envs.streams import derive_seed
+
+from ..base import Agent
+from ..environments import (
+    as_vector_env,
+    check_signature,
+    game_shape,
+    game_signature,
+)
+from .config import MaddpgConfig
+from .exploration import Normaliser
+from .learner import CriticLearner, ModelLearner
+from .networks import GameShape
+
+
+class MaddpgPolicies(Agent):
+    """Deterministic policies for all agents of a game, used with each agent's observation alone.
+
+    A shared actor also serves another number of agents, an entity actor another number of entities.
+
+    Args:
+        env: id, VectorEnv, ParallelEnv of ours, or any PettingZoo parallel environment with Box actions.
+        config: settings.
+
+    Attributes:
+        name: ``maddpg``.
+        decentralised: every action is made of one agent's own observation; only actions cross a fronthaul.
+        env: the batched environment it trains on.
+        config: settings.
+        steps_trained: environment steps behind the present policies.
+
+    Raises:
+        ValueError: the settings ask for what the environment does not have.
+    """
+
+    name = "maddpg"
+    decentralised = True
+    config_class = MaddpgConfig
+    remedy = "lower lr_actor and lr_critic or set grad_clip and reward_clip"
+
+    def __init__(self, env: Any, config: MaddpgConfig) -> None:
+        self.config = config
+        self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
+        self.shape = game_shape(self.env)
+        self.steps_trained = 0
+        if config.share == "entity" and self.env.entities is None:
+            raise ValueError("share=entity needs an environment with entities; use share=separate or share=shared.")
+        shape = self.shape.rows if config.samples_rows else self.shape
+        generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
+        self.learner: CriticLearner | ModelLearner
+        if config.critic == "model":
+            self.learner = ModelLearner(config, shape, generator)
+        else:
+            self.learner = CriticLearner(config, shape, generator)
+        self.normaliser = self._make_normaliser() if config.observation_normalisation else None
+
+    def check_trainable(self) -> None:
+        """ValueError if the critic needs a differentiable environment and this one is not."""
+        differentiable = getattr(getattr(self.env, "scenario", None), "differentiable", False)
+        if self.config.critic == "model" and not differentiable:
+            raise ValueError("critic=model needs a differentiable environment; use critic=own or critic=concatenated.")
+
+    def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
+        """Noise-free actions of all agents.
+
+        Args:
+            observations: [B, n, observation_size]. A shared actor takes any number of agents.
+        """
+        with torch.no_grad():
+            return self.learner.actor(self.normalise(observations.to(self.config.device)))
+
+    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Noise-free actions by agent name, from observations by agent name."""
+        if hasattr(self.env, "pack"):
+            return self.env.unpack(self.act_batch(self.env.pack(observations)), list(observations))
+        names = list(self.env.agents) if self.config.share == "separate" else list(observations)
+        empty = np.zeros(self.shape.observation_size, dtype=np.float32)
+        stacked = np.stack([np.asarray(observations.get(name, empty), dtype=np.float32) for name in names])
+        chosen = self.act_batch(torch.as_tensor(stacked)[None])[0].cpu().numpy()
+        return {name: action for name, action in zip(names, chosen, strict=True) if name in observations}
+
+    def policy_state(self) -> dict[str, Any]:
+        """What ``save`` writes: a copy of the policies and of what they belong to."""
+        return {
+            "name": self.name,
+            "config": self.config.to_dict(),
+            "shape": dataclasses.asdict(self.shape),
+            "signature": game_signature(self.env),
+            "actor": copy.deepcopy(self.learner.actor.state_dict()),
+            "normaliser": self.normaliser.state_dict() if self.normaliser else None,
+            "steps": self.steps_trained,
+        }
+
+    def load_policy(self, state: dict[str, Any]) -> None:
+        """Take over policies from ``policy_state``; ValueError if they belong to another game."""
+        self._check_fits(state)
+        self.learner.actor.load_state_dict(state["actor"])
+        if self.normaliser is not None:
+            self.normaliser.load_state_dict(state["normaliser"])
+        self.steps_trained = int(state["steps"])
+
+    def normalise(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n obs"]:
+        """Observations as the networks see them."""
+        return observations if self.normaliser is None else self.normaliser(observations)
+
+    def _make_normaliser(self) -> Normaliser:
+        shapes = {
+            "separate": (self.shape.agents, self.shape.observation_size),
+            "shared": (self.shape.observation_size,),
+            "entity": (self.shape.rows.observation_size,),
+        }
+        return Normaliser(shapes[self.config.share], self.config.device)
+
+    def _check_fits(self, state: dict[str, Any]) -> None:
+        check_signature(self.env, state["signature"])
+        share, trained = self.config.share, GameShape(**state["shape"])
+        fits = {
+            "separate": _sizes(trained) == _sizes(self.shape) and trained.agents == self.shape.agents,
+            "shared": _sizes(trained) == _sizes(self.shape),
+            "entity": _sizes(trained.rows) == _sizes(self.shape.rows),
+        }
+        if not fits[share]:
+            raise ValueError(
+                f"the checkpoint's {share} actor is for {_describe(trained)}, this environment has "
+                f"{_describe(self.shape)}; make the environment with the training overrides."
+            )
+
+
+def _sizes(shape: GameShape) -> tuple[int, int]:
+    return shape.observation_size, shape.action_size
+
+
+def _describe(shape: GameShape) -> str:
+    return (
+        f"{shape.agents} agents x {shape.entities} entities with {shape.observation_size} observation "
+        f"and {shape.action_size} action entries"
+    )

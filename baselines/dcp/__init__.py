@@ -1,0 +1,1 @@
+"""Estimators from received power and angles: fingerprints, Gauss-Newton, triangulation, searches."""

@@ -1,0 +1,154 @@
+"""Fingerprints at reference points: predicted from a radio map, or surveyed."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cfpos_envs.physics.geometry import lattice
+
+from .radio_map import Site, spectrum_table
+
+GRIDS = ("cells", "border")
+"""Where reference points lie: at the centres of square cells, or on a grid that reaches the border."""
+
+
+class Database(ABC):
+    """P reference points with their fingerprints over M APs.
+
+    Attributes:
+        positions_m: [P, 2] metres.
+        rss_dbm: [P, M] dBm.
+        has_spectra: whether angular spectra are known too.
+    """
+
+    has_spectra: bool
+
+    def __init__(self, positions_m: Float[Tensor, "P 2"], rss_dbm: Float[Tensor, "P M"]) -> None:
+        self.positions_m = positions_m
+        self.rss_dbm = rss_dbm
+        self._reference_dbm = float(rss_dbm.max())
+
+    def __len__(self) -> int:
+        return len(self.positions_m)
+
+    @abstractmethod
+    def unit_spectra(self) -> Float[Tensor, "P M L"]:
+        """Unit-norm angular power of every reference and AP."""
+
+    @abstractmethod
+    def aoa_similarity(
+        self,
+        spectra: Float[Tensor, "Q M L"],
+        columns: Int[Tensor, " C"],
+        rows: Int[Tensor, " n"],
+        references: Int[Tensor, " n"],
+    ) -> Float[Tensor, " n"]:
+        """Xi^a, eq. (8) with 1/M, of n pairs (query row, reference), over the APs in ``columns``."""
+
+    def features(self, kind: str, columns: Int[Tensor, " C"]) -> Float[Tensor, "P F"]:
+        """Vectors of the references whose Euclidean distance is the criterion ``rss-db``, ``rss-linear`` or ``aoa``."""
+        spectra = self.unit_spectra() if kind == "aoa" else None
+        return self.query_features(kind, self.rss_dbm, spectra, columns)
+
+    def query_features(
+        self, kind: str, rss_dbm: Float[Tensor, "Q M"], spectra: Tensor | None, columns: Int[Tensor, " C"]
+    ) -> Float[Tensor, "Q F"]:
+        """The same vectors for measured fingerprints."""
+        if kind == "rss-db":
+            return rss_dbm[:, columns]
+        if kind == "rss-linear":
+            # Powers relative to the strongest reference: watts would be lost in single precision.
+            return torch.pow(10.0, (rss_dbm[:, columns] - self._reference_dbm) / 10.0)
+        if spectra is None:
+            raise ValueError("feature 'aoa' needs angular power spectra; give aoa, or choose feature='rss-db'")
+        unit = torch.nn.functional.normalize(spectra[:, columns], dim=-1)
+        return unit.flatten(1) / math.sqrt(len(columns))
+
+
+class PredictedDatabase(Database):
+    """Fingerprints that the path loss, the known shadowing map and the angular table predict.
+
+    Only the index of each direction in the table is kept: 2 bytes per AP and reference instead of a spectrum.
+
+    Args:
+        site: one site, without batch dimensions.
+        positions_m: [P, 2] reference points, metres.
+    """
+
+    has_spectra = True
+
+    def __init__(self, site: Site, positions_m: Float[Tensor, "P 2"]) -> None:
+        links = site.links(positions_m)
+        super().__init__(positions_m, site.rss_dbm(positions_m, links).T.contiguous())
+        self._table = spectrum_table(site.radio)
+        steps = (len(self._table) - 1) / math.pi
+        self._direction = (links.angle_rad.abs() * steps).round().to(torch.int16).T.contiguous()
+
+    def unit_spectra(self) -> Float[Tensor, "P M L"]:
+        """Unit-norm angular power of every reference and AP."""
+        return self._table[self._direction.long()]
+
+    def aoa_similarity(
+        self,
+        spectra: Float[Tensor, "Q M L"],
+        columns: Int[Tensor, " C"],
+        rows: Int[Tensor, " n"],
+        references: Int[Tensor, " n"],
+    ) -> Float[Tensor, " n"]:
+        """Xi^a of n pairs by look-up in the queries' angle profiles: the factor L is paid per query, not per pair."""
+        used, compact = rows.unique(return_inverse=True)
+        profiles = torch.nn.functional.normalize(spectra[used][:, columns], dim=-1) @ self._table.T
+        flat, width = profiles.flatten(), profiles.shape[-1]
+        start = (compact.unsqueeze(-1) * len(columns) + torch.arange(len(columns))) * width
+        return flat[start + self._direction[references][:, columns]].mean(dim=-1)
+
+
+class SurveyedDatabase(Database):
+    """Measured fingerprints at surveyed points.
+
+    Args:
+        positions_m: [P, 2] surveyed points, metres.
+        rss_dbm: [P, M] measured RSS.
+        spectra: [P, M, L] measured angular power, or None.
+    """
+
+    def __init__(
+        self, positions_m: Float[Tensor, "P 2"], rss_dbm: Float[Tensor, "P M"], spectra: Float[Tensor, "P M L"] | None
+    ) -> None:
+        super().__init__(positions_m, rss_dbm)
+        self.has_spectra = spectra is not None
+        self._unit = None if spectra is None else torch.nn.functional.normalize(spectra, dim=-1)
+
+    def unit_spectra(self) -> Float[Tensor, "P M L"]:
+        """Unit-norm angular power of every reference and AP."""
+        if self._unit is None:
+            raise ValueError("the survey has no angular spectra; survey them too, or choose feature='rss-db'")
+        return self._unit
+
+    def aoa_similarity(
+        self,
+        spectra: Float[Tensor, "Q M L"],
+        columns: Int[Tensor, " C"],
+        rows: Int[Tensor, " n"],
+        references: Int[Tensor, " n"],
+    ) -> Float[Tensor, " n"]:
+        """Xi^a of n pairs from the surveyed spectra."""
+        measured = torch.nn.functional.normalize(spectra[:, columns], dim=-1)
+        surveyed = self.unit_spectra()[:, columns]
+        # A few hundred thousand pairs times M L numbers would fill the memory: go in slices.
+        step = max(1, 8_000_000 // (measured.shape[1] * measured.shape[2]))
+        parts = [
+            (measured[rows[low : low + step]] * surveyed[references[low : low + step]]).sum(dim=-1).mean(dim=-1)
+            for low in range(0, len(rows), step)
+        ]
+        return torch.cat(parts)
+
+
+def reference_points(side_m: float, spacing_m: float, grid: str) -> Float[Tensor, "P 2"]:
+    """Lattice of reference points: ``cells`` puts them at cell centres, ``border`` lets the grid reach the border."""
+    return lattice(side_m, spacing_m, to_border=grid == "border")

@@ -1,0 +1,184 @@
+"""Gaussian-process regression from fingerprints to positions."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from torch import Tensor
+
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.geometry import unit_vectors
+
+from ..base import (
+    Estimator,
+    cleaned,
+    finished,
+    radio_measurements,
+    require_positive,
+    usable_links,
+)
+from .database import GRIDS, reference_points
+from .radio_map import Site, SiteCache, sites_with_rows
+from .survey import simulate_survey
+
+_FEATURES = ("rss-db", "aoa", "joint")
+_MAX_REFERENCES = 4000
+"""The fit needs the cube of this many operations and its square in memory (128 MB)."""
+
+_BLOCK_WEIGHTS = (0.1, 0.3, 1.0)
+"""Weights of the angular block against the RSS block that are tried; the marginal likelihood chooses."""
+
+
+@dataclass(frozen=True)
+class GprOptions:
+    """Options of ``gpr``.
+
+    Attributes:
+        feature: ``rss-db``, ``aoa`` (unit-norm angular power per AP) or ``joint`` (both, each block standardised).
+        spacing: distance of the surveyed reference points, metres.
+        grid: ``cells`` or ``border``, see ``fingerprint``.
+        survey_seed: seed of the simulated survey.
+        tuning_points: reference points (evenly picked) on which the kernel is tuned before the fit on all of them.
+    """
+
+    feature: str = "joint"
+    spacing: float = 5.0
+    grid: str = "cells"
+    survey_seed: int = 0
+    tuning_points: int = 225
+
+    def __post_init__(self) -> None:
+        if self.feature not in _FEATURES:
+            raise ValueError(f"feature is {self.feature!r}; it must be one of {', '.join(_FEATURES)}")
+        if self.grid not in GRIDS:
+            raise ValueError(f"grid is {self.grid!r}; it must be one of {', '.join(GRIDS)}")
+        require_positive("spacing", self.spacing)
+        require_positive("tuning_points", self.tuning_points)
+
+
+class GaussianProcess(Estimator):
+    """Regression from fingerprints to positions: one Gaussian process per site, fitted to a simulated survey of it.
+
+    The survey contains the site's shadowing where its map is known and none otherwise.
+
+    Args:
+        env, options: see ``Policy`` and ``GprOptions``.
+    """
+
+    name: ClassVar[str] = "gpr"
+    options_class: ClassVar[type] = GprOptions
+
+    def __init__(self, env: Any = None, options: GprOptions | None = None) -> None:
+        super().__init__(env, options)
+        self._cache: SiteCache[FittedProcess] = SiteCache()
+
+    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions with the predictive covariance; valid with at least one usable AP.
+
+        Raises:
+            ValueError: more reference points than a Gaussian process can be fitted to.
+        """
+        radio_measurements(measurements, self.name)
+        usable = usable_links(measurements, aoa=self.options.feature != "rss-db")
+        clean = cleaned(measurements, usable)
+        episodes, _, num_ues = measurements.rss_dbm.shape
+        positions, variances = torch.zeros(episodes, num_ues, 2), torch.zeros(episodes, num_ues)
+        for site, rows in sites_with_rows(clean):
+            process = self._cache.get(site, self._fit)
+            rss = clean.rss_dbm[rows].transpose(1, 2).flatten(0, 1).cpu()
+            spectra = clean.angular_power[rows].transpose(1, 2).flatten(0, 1).cpu()
+            located, variance = process.predict(rss, spectra)
+            positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
+            variances[rows.cpu()] = variance.reshape(len(rows), num_ues)
+        covariance = variances[..., None, None] * torch.eye(2)
+        device, radio = measurements.rss_dbm.device, measurements.radio
+        return finished(positions.to(device), covariance.to(device), usable.any(dim=1), radio.side_m, radio.wrap)
+
+    def _fit(self, site: Site) -> FittedProcess:
+        radio, options = site.radio, self.options
+        points = reference_points(radio.side_m, options.spacing, options.grid)
+        if len(points) > _MAX_REFERENCES:
+            raise ValueError(f"spacing {options.spacing} m makes {len(points)} references; gpr takes {_MAX_REFERENCES}")
+        survey = simulate_survey(site, points, options.survey_seed)
+        assert survey.angular_power is not None
+        process = FittedProcess(options.feature, radio.side_m, radio.wrap, options.tuning_points)
+        process.fit(survey.positions_m, survey.rss_dbm, survey.angular_power)
+        return process
+
+
+def _block_scales(blocks: list[np.ndarray], weight: float) -> list[tuple[np.ndarray, float]]:
+    """Mean and scale per block: one scale keeps the geometry inside it; the second block counts ``weight``-fold."""
+    weights = (1.0, weight)
+    scales = [block.std() * math.sqrt(block.shape[1]) / factor for block, factor in zip(blocks, weights)]
+    return [(block.mean(axis=0), float(scale)) for block, scale in zip(blocks, scales)]
+
+
+def _tuned_process(inputs: np.ndarray, targets: np.ndarray) -> GaussianProcessRegressor:
+    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-6, 1e0))
+    with warnings.catch_warnings():
+        # A hyper-parameter at its bound is a fine fit here; the warning would speak to nobody.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return GaussianProcessRegressor(kernel, normalize_y=True).fit(inputs, targets)
+
+
+class FittedProcess:
+    """Standardised fingerprints -> position. On a torus, position -> point on two circles, so that there is no seam.
+
+    Args:
+        feature: see ``GprOptions``.
+        side_m, wrap: the area.
+        tuning_points: see ``GprOptions``.
+    """
+
+    def __init__(self, feature: str, side_m: float, wrap: bool, tuning_points: int) -> None:
+        self._feature, self._side_m, self._wrap, self._tuning_points = feature, side_m, wrap, tuning_points
+        self._blocks: list[tuple[np.ndarray, float]] = []
+
+    def fit(self, positions_m: Tensor, rss_dbm: Tensor, spectra: Tensor) -> None:
+        """Tune the kernel on some reference points, then condition on all of them."""
+        blocks = self._raw(rss_dbm, spectra)
+        targets = self._encode(positions_m)
+        picked = np.random.default_rng(0).permutation(len(targets))[: self._tuning_points]
+        tuned: list[tuple[float, list[tuple[np.ndarray, float]], Any]] = []
+        for weight in _BLOCK_WEIGHTS if len(blocks) > 1 else (1.0,):
+            self._blocks = _block_scales(blocks, weight)
+            process = _tuned_process(self._standardised(blocks)[picked], targets[picked])
+            tuned.append((process.log_marginal_likelihood_value_, self._blocks, process.kernel_))
+        _, self._blocks, kernel = max(tuned, key=lambda entry: entry[0])
+        self._process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
+        self._process.fit(self._standardised(blocks), targets)
+
+    def predict(self, rss_dbm: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions [Q, 2] in metres and the variance [Q] of either coordinate, m^2."""
+        inputs = self._standardised(self._raw(rss_dbm, spectra))
+        mean, deviation = self._process.predict(inputs, return_std=True)
+        variance = torch.from_numpy(np.square(deviation).mean(axis=-1)).float()
+        targets = torch.from_numpy(mean).float()
+        if not self._wrap:
+            return targets, variance
+        turn = self._side_m / (2 * math.pi)
+        angles = torch.stack([torch.atan2(targets[:, 1], targets[:, 0]), torch.atan2(targets[:, 3], targets[:, 2])], -1)
+        return torch.remainder(angles * turn, self._side_m), variance * turn**2
+
+    def _raw(self, rss_dbm: Tensor, spectra: Tensor) -> list[np.ndarray]:
+        unit = torch.nn.functional.normalize(spectra, dim=-1).flatten(1)
+        chosen = {"rss-db": [rss_dbm], "aoa": [unit], "joint": [rss_dbm, unit]}[self._feature]
+        return [block.double().numpy() for block in chosen]
+
+    def _standardised(self, blocks: list[np.ndarray]) -> np.ndarray:
+        return np.hstack([(block - mean) / scale for block, (mean, scale) in zip(blocks, self._blocks)])
+
+    def _encode(self, positions_m: Tensor) -> np.ndarray:
+        if not self._wrap:
+            return positions_m.double().numpy()
+        circles = unit_vectors(positions_m.double() * (2 * math.pi / self._side_m))
+        return circles.flatten(1).numpy()

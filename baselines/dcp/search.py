@@ -1,0 +1,197 @@
+"""Searches for the best label-free score, and the yardsticks that need no estimator at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
+from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
+from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
+
+from ..base import (
+    Estimator,
+    Policy,
+    cleaned,
+    finished,
+    in_chunks,
+    radio_measurements,
+    require_positive,
+    usable_links,
+)
+from .radio_map import Site, measured_profiles
+
+_CHUNK = 16
+_COARSE_BLOCK = 50
+_DIRECTIONS = 8
+
+
+@dataclass(frozen=True)
+class DirectSearchOptions:
+    """Options of ``direct-search``.
+
+    Attributes:
+        grid_spacing: spacing of the coarse grid, metres.
+        rounds: rounds of the pattern search; every round looks at eight points around the best one and either goes
+            there or halves the pattern. On 100 m, 5 m and 13 rounds make 504 evaluations per user.
+    """
+
+    grid_spacing: float = 5.0
+    rounds: int = 13
+
+    def __post_init__(self) -> None:
+        require_positive("grid_spacing", self.grid_spacing)
+        require_positive("rounds", self.rounds)
+
+
+class DirectSearch(Estimator):
+    """Maximises the ``log`` similarity of RSS and AOA: where a policy rewarded with it would end.
+
+    It does so whatever similarity the environment rewards; see ``log_similarity``.
+    """
+
+    name: ClassVar[str] = "direct-search"
+    options_class: ClassVar[type] = DirectSearchOptions
+
+    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions without covariance; valid with two usable APs or more."""
+        return in_chunks(radio_measurements(measurements, self.name), _CHUNK, self._locate)
+
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        usable = usable_links(measurements)
+        measurements = cleaned(measurements, usable)
+        radio, site, profiles = measurements.radio, Site.of(measurements), measured_profiles(measurements)
+        spacing = min(self.options.grid_spacing, radio.side_m)
+        episodes, _, num_ues = measurements.rss_dbm.shape
+        grid = lattice(radio.side_m, spacing).to(measurements.rss_dbm.device)
+        blocks = grid.expand(episodes, num_ues, -1, 2).split(_COARSE_BLOCK, dim=2)
+        scores = torch.cat([log_similarity(site, measurements.rss_dbm, profiles, block, usable) for block in blocks], 2)
+        best, index = scores.max(dim=-1)
+        points, radius = grid[index], torch.full_like(best, spacing / 2)
+        for _ in range(self.options.rounds):
+            around = into_area(points.unsqueeze(2) + _ring(radius), radio.side_m, radio.wrap)
+            value, chosen = log_similarity(site, measurements.rss_dbm, profiles, around, usable).max(dim=-1)
+            better = value > best
+            moved = torch.gather(around, 2, chosen[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
+            points, best = torch.where(better[..., None], moved, points), torch.where(better, value, best)
+            radius = torch.where(better, radius, radius / 2)
+        return finished(points, None, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
+
+
+class Centroid(Estimator):
+    """Mean of the AP positions weighted by linear RSS: the start of the RSS game and a floor for estimators."""
+
+    name: ClassVar[str] = "centroid"
+
+    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions without covariance; valid with one usable AP or more."""
+        usable = usable_links(radio_measurements(measurements, self.name), aoa=False)
+        radio = measurements.radio
+        heard = usable.any(dim=1)
+        # A user without any link gets them all, so that the centroid is finite; it is marked invalid below.
+        mask = usable | ~heard.unsqueeze(1)
+        rss = cleaned(measurements, usable).rss_dbm
+        positions = rss_weighted_centroid(measurements.ap_positions_m, rss, radio.side_m, radio.wrap, mask)
+        return finished(positions, None, heard, radio.side_m, radio.wrap)
+
+
+@dataclass(frozen=True)
+class RandomOptions:
+    """Options of ``random``.
+
+    Attributes:
+        seed: of the policy's own random stream, which runs on over episodes.
+    """
+
+    seed: int = 0
+
+
+class RandomPolicy(Policy):
+    """Uniform actions in [-1, 1]: what a game does without any policy (in ``confidence`` games still a fair fix)."""
+
+    name: ClassVar[str] = "random"
+    options_class: ClassVar[type] = RandomOptions
+
+    def __init__(self, env: Any = None, options: RandomOptions | None = None) -> None:
+        super().__init__(env, options)
+        self._generator = torch.Generator().manual_seed(self.options.seed)
+
+    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Uniform actions of every agent."""
+        return {
+            agent: (2 * torch.rand(_action_shape(self._required_env(), agent), generator=self._generator) - 1).numpy()
+            for agent in observations
+        }
+
+    def act_batch(self, observations: Tensor) -> Tensor:
+        """Uniform actions of every agent in every episode."""
+        shape = (*observations.shape[:-1], self._required_env().action_size)
+        return (2 * torch.rand(shape, generator=self._generator) - 1).to(observations.device)
+
+
+class Untrained(Policy):
+    """The neutral action 0 in every round: what the game's own physics achieves before anything is learned."""
+
+    name: ClassVar[str] = "untrained"
+
+    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Zeros for every agent."""
+        env = self._required_env()
+        return {agent: np.zeros(_action_shape(env, agent), dtype=np.float32) for agent in observations}
+
+    def act_batch(self, observations: Tensor) -> Tensor:
+        """Zeros for every agent in every episode."""
+        return observations.new_zeros(*observations.shape[:-1], self._required_env().action_size)
+
+
+def log_similarity(
+    site: Site,
+    rss_dbm: Float[Tensor, "B M K"],
+    profiles: Float[Tensor, "B M K A"],
+    points_m: Float[Tensor, "B K C 2"],
+    usable: Bool[Tensor, "B M K"],
+) -> Float[Tensor, "B K C"]:
+    """Similarity s = -log(rms / 1 dB + 0.05) - log(1 - Xi^a) of C candidate points per user.
+
+    Source: Liu et al. (DCP), eq. (7), repaired; see ``physics.similarity``.
+
+    Args:
+        site: B episodes' sites.
+        rss_dbm: measured RSS.
+        profiles: angle profiles of the measured spectra.
+        points_m: candidates, metres.
+        usable: links that count.
+    """
+    episodes, num_ues, candidates, _ = points_m.shape
+    flat = points_m.flatten(1, 2)
+    links = site.links(flat)
+    shape = (episodes, -1, num_ues, candidates)
+    residual = rss_dbm.unsqueeze(-1) - site.rss_dbm(flat, links).reshape(shape)
+    # The nearest entry of a table with quarter-degree steps is as good as an interpolation here and half the cost.
+    steps = (profiles.shape[-1] - 1) / math.pi
+    index = (links.angle_rad.abs() * steps).round().long().reshape(shape)
+    cosine = torch.gather(profiles, -1, index)
+    mask = usable.permute(0, 2, 1).unsqueeze(2)
+    return rss_log_similarity(residual.permute(0, 2, 3, 1), mask) + aoa_log_similarity(cosine.permute(0, 2, 3, 1), mask)
+
+
+def _ring(radius_m: Float[Tensor, "B K"]) -> Float[Tensor, "B K 8 2"]:
+    directions = unit_vectors(torch.arange(_DIRECTIONS, device=radius_m.device) * (2 * math.pi / _DIRECTIONS))
+    return radius_m[..., None, None] * directions
+
+
+def _action_shape(env: Any, agent: str) -> tuple[int, ...]:
+    # A ParallelEnv, ours or anybody's, has spaces; a VectorEnv has one size for all agents.
+    if hasattr(env, "action_space"):
+        shape: tuple[int, ...] = env.action_space(agent).shape
+        return shape
+    return (env.action_size,)

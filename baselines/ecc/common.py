@@ -1,0 +1,115 @@
+"""What all estimators from CSI share: their part in a game, refusals, the answer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+
+from ..base import Estimator
+
+FLAG_BITS = 1
+"""Every message says whether the link has a path."""
+FLOAT_BITS = 32
+_CHUNK_SNAPSHOTS = 256
+
+
+class CsiEstimator(Estimator):
+    """A one-shot estimator that reads ``CsiMeasurements``.
+
+    Attributes:
+        fronthaul_bits: bits that a BS sends per user and snapshot.
+    """
+
+    families: ClassVar[tuple[str, ...]] = ("csi",)
+
+    @property
+    @abstractmethod
+    def fronthaul_bits(self) -> float:
+        """Bits that a BS sends per user and snapshot."""
+
+    def locate(self, measurements: Any) -> PositionEstimate:
+        """Positions [B, J, 3] in metres; invalid (and in the middle of the area) where no BS hears the user.
+
+        Args:
+            measurements: ``CsiMeasurements``.
+
+        Raises:
+            TypeError: measurements of another kind of scenario.
+        """
+        received = csi_measurements(measurements, self.name)
+        csi, valid = usable(received.csi.flatten(0, 1), received.valid.flatten(0, 1))
+        users = received.csi.shape[1]
+        parts = []
+        for rows in torch.arange(len(csi), device=csi.device).split(_CHUNK_SNAPSHOTS):
+            episodes = rows // users
+            parts.append(self._positions(csi[rows], valid[rows], received.select(episodes)))
+        heard = valid.any(dim=-1)
+        centre = csi.real.new_tensor(received.system.centre_m)
+        position = torch.cat(parts)
+        known = heard & torch.isfinite(position).all(dim=-1)
+        position = into_box(torch.where(known[:, None], position, centre), received.system)
+        shape = received.csi.shape[:2]
+        return PositionEstimate(position.unflatten(0, shape), None, known.unflatten(0, shape))
+
+    @abstractmethod
+    def _positions(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> Float[Tensor, "S 3"]:
+        """Positions of S snapshots, metres.
+
+        Args:
+            csi: zero on invalid links.
+            valid: links that hold something.
+            of: one episode per snapshot, for the base stations' places; its users are not to be looked at.
+        """
+
+    def _fix(self, measurements: Any) -> PositionEstimate:
+        received = csi_measurements(measurements, self.name)
+        # The tensors of a game state are never changed in place, so the same object means the same measurements.
+        if self._last is None or self._last[0] is not received.csi:
+            self._last = (received.csi, self.locate(received))
+        return self._last[1]
+
+
+def csi_measurements(measurements: Any, policy: str) -> CsiMeasurements:
+    """The argument itself, refused unless it is a ``CsiMeasurements``.
+
+    Raises:
+        TypeError: measurements of another kind of scenario.
+    """
+    if not isinstance(measurements, CsiMeasurements):
+        raise TypeError(
+            f"{policy} needs CsiMeasurements (channel state information), got {type(measurements).__name__}; "
+            "use it with an ecc environment"
+        )
+    return measurements
+
+
+def usable(
+    csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"]
+) -> tuple[Complex[Tensor, "S L T A N"], Bool[Tensor, "S L"]]:
+    """CSI with zeros in place of what is not finite, and the links that hold something."""
+    parts = torch.view_as_real(csi).flatten(2)
+    holds = valid & torch.isfinite(parts).all(dim=-1) & (parts != 0).any(dim=-1)
+    return torch.where(holds[..., None, None, None], csi, torch.zeros_like(csi)), holds
+
+
+def into_box(position_m: Float[Tensor, "*batch 3"], system: CsiSystem) -> Float[Tensor, "*batch 3"]:
+    """The nearest point of the area."""
+    low, high = position_m.new_tensor(system.area_min_m), position_m.new_tensor(system.area_max_m)
+    return torch.minimum(torch.maximum(position_m, low), high)
+
+
+def same_network(there: CsiSystem, here: CsiSystem) -> str:
+    """Why what was learned in one network cannot serve another; empty if it can."""
+    for name in ("num_bs", "array_shape", "num_subcarriers", "num_slots", "area_min_m", "area_max_m"):
+        if getattr(there, name) != getattr(here, name):
+            return f"{name}={getattr(there, name)}, not {getattr(here, name)}"
+    return ""

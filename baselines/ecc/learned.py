@@ -1,0 +1,191 @@
+"""Estimators that learn from labelled CSI by the protocol of ECC: same loop, same snapshots, same averages."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.data import Batch, Pool, joined
+from cfpos_envs.supervised.fit_config import FitConfig
+from cfpos_envs.supervised.supervised import fit
+
+from .common import CsiEstimator, same_network
+from .surveys import system_of, training_snapshots
+
+_CALIBRATION_SAMPLES = 4096
+_TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr")
+
+
+@dataclass(frozen=True)
+class LearnedOptions:
+    """Options of every learned estimator.
+
+    Attributes:
+        weights: file that ``save`` wrote; empty: learn from the environment's training split at the first use.
+        train_samples: labelled snapshots to learn from, at least ``batch_size``.
+        train_steps: steps of gradient descent.
+        batch_size: snapshots per step.
+        lr: highest learning rate.
+        seed: of weights, snapshots and their order.
+    """
+
+    weights: str = ""
+    train_samples: int = 16_384
+    train_steps: int = 400
+    batch_size: int = 256
+    lr: float = FitConfig.lr
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_samples", "train_steps", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if self.train_samples < self.batch_size:
+            raise ValueError(f"train_samples is {self.train_samples}; it must be at least batch_size={self.batch_size}")
+        self.fit_config()
+
+    def fit_config(self) -> FitConfig:
+        """The training loop's settings."""
+        samples = self.train_steps * self.batch_size
+        return FitConfig(samples=samples, batch_size=self.batch_size, lr=self.lr, evaluations=0, seed=self.seed)
+
+
+class LearnedCsi(CsiEstimator):
+    """An estimator with a network. Made without ``weights`` it learns when it is first asked, and says so with a bar.
+
+    Attributes:
+        system: the network of base stations that it learned in; None before that.
+        train_cpu_s: processor time of its training.
+    """
+
+    options_class: ClassVar[type] = LearnedOptions
+    options: LearnedOptions
+
+    def __init__(self, env: Any = None, options: Any = None) -> None:
+        super().__init__(env, options)
+        self.system: CsiSystem | None = system_of(env)
+        self.train_cpu_s = 0.0
+        self._network: Any = None
+        if self.options.weights:
+            self.load(self.options.weights)
+
+    @abstractmethod
+    def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
+        """What is trained: see ``cfpos_envs.supervised.supervised.Locator``; its inputs are those of ``inputs``."""
+
+    @abstractmethod
+    def inputs(self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], system: CsiSystem) -> Batch:
+        """What the central unit has of S snapshots, after everything that the fronthaul does to it."""
+
+    def train(self, progress: bool | None = None) -> None:
+        """Learn from the environment's training split.
+
+        Args:
+            progress: show bars; None: only on a terminal.
+
+        Raises:
+            ValueError: made without an environment that measures CSI.
+        """
+        options = self.options
+        hidden = None if progress is None else not progress
+        parts = training_snapshots(self.env, self.name, options.train_samples, options.seed)
+        bar = tqdm(total=options.train_samples, desc=f"{self.name}: snapshots", disable=hidden, leave=False)
+        system = self._known_system()
+        pieces = []
+        with bar:
+            for part in parts:
+                batch = self.inputs(part.csi, part.valid, system)
+                pieces.append(Pool(batch.features.half(), batch.log_gain, batch.valid, part.position_m))
+                bar.update(len(part.position_m))
+        self.train_on(joined(pieces), progress)
+
+    def train_on(self, pool: Pool, progress: bool | None = None) -> None:
+        """Learn from a pool of ``inputs`` with positions.
+
+        Args:
+            pool: at least ``batch_size`` snapshots.
+            progress: show a bar; None: only on a terminal.
+
+        Raises:
+            ValueError: the pool is smaller than a batch, or there is no environment.
+        """
+        generator = torch.Generator().manual_seed(derive_seed(self.options.seed, self.name))
+        network = self.make_network(self._known_system(), generator)
+        calibrate = getattr(network, "calibrate_inputs", None)
+        if calibrate is not None:
+            calibrate(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
+        result = fit(network, pool, self.options.fit_config(), progress=progress)
+        self._network, self.train_cpu_s = result.model.eval(), result.cpu_seconds
+
+    def save(self, path: str | Path) -> None:
+        """Write networks and what they belong to; ``weights=path`` takes them up again.
+
+        Raises:
+            ValueError: nothing has been learned.
+        """
+        if self._network is None:
+            raise ValueError(f"{self.name} has learned nothing to save; call train() first")
+        options = {k: v for k, v in dataclasses.asdict(self.options).items() if k not in _TRAINING}
+        system = dataclasses.asdict(self._known_system())
+        state = copy.deepcopy(self._network.state_dict())
+        write_checkpoint(path, {"agent": {"name": self.name, "options": options, "system": system, "network": state}})
+
+    def load(self, path: str | Path) -> None:
+        """Take over what ``save`` wrote; the file decides on the options that shape the network.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, of another policy, or of another network of base stations.
+        """
+        stored = read_checkpoint(path)["agent"]
+        if stored.get("name") != self.name:
+            raise ValueError(f"{path} holds {stored.get('name')!r}, not {self.name!r}; load it with its own policy")
+        listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["system"].items()}
+        there, here = CsiSystem(**listed), self.system
+        differs = "" if here is None else same_network(there, here)
+        if differs:
+            raise ValueError(f"{path} was trained with {differs}; make the environment with the training overrides")
+        self.options = dataclasses.replace(self.options, **stored["options"])
+        network = self.make_network(there, torch.Generator().manual_seed(0))
+        network.load_state_dict(stored["network"])
+        # Gains are standardised with the averages that the network was trained with.
+        self.system, self._network = there, network.eval()
+
+    @torch.no_grad()
+    def _positions(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> Float[Tensor, "S 3"]:
+        if self._network is None:
+            with torch.enable_grad():
+                self.train()
+        system = self._known_system()
+        differs = same_network(system, of.system)
+        if differs:
+            raise ValueError(f"{self.name} was trained with {differs}; train it on this network")
+        return self.predict(self.inputs(csi, valid, system))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "S 3"]:
+        """Positions in metres of what ``inputs`` made, by a network that has learned."""
+        position: Tensor = self._network.predict(batch)
+        return position
+
+    def _known_system(self) -> CsiSystem:
+        if self.system is None:
+            # Says what is missing.
+            next(training_snapshots(None, self.name, 1, 0))
+        assert self.system is not None
+        return self.system

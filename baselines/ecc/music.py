@@ -1,0 +1,214 @@
+"""Directions by MUSIC at planar arrays, and the point in space where their lines pass each other most closely."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from cfpos_envs.measurements.ecc import CsiMeasurements
+from cfpos_envs.physics.ecc.csi import rotation_matrix, upa_response
+
+from ..base import require_positive
+from .common import FLAG_BITS, FLOAT_BITS, CsiEstimator
+
+_REFINEMENTS = 3
+_DIRECTION_NUMBERS = 3
+_LEAST_RANGE_M = 1.0
+_PULL, _TINY = 1e-6, 1e-12
+
+
+@dataclass(frozen=True)
+class Music3dOptions:
+    """Options of ``music`` where it reads CSI.
+
+    Attributes:
+        num_sources: paths that the signal subspace holds, from 1 to less than the antennas.
+        grid: directions along each axis of the first search over the half sphere in front of an array.
+        steps: reweightings of the intersection.
+        scale_deg: angle beyond which a direction is taken for a reflection and counts less.
+        both_sides: whether a user may be behind an array; a planar array cannot tell front from back.
+    """
+
+    num_sources: int = 1
+    grid: int = 32
+    steps: int = 10
+    scale_deg: float = 5.0
+    both_sides: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_sources", 1), ("grid", 4), ("steps", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+        require_positive("scale_deg", self.scale_deg)
+        if not isinstance(self.both_sides, bool):
+            raise ValueError(f"both_sides is {self.both_sides!r}; it must be true or false")
+
+
+class Music3d(CsiEstimator):
+    """Directions by MUSIC at every base station's planar array, then their intersection in space by least squares."""
+
+    name: ClassVar[str] = "music"
+    options_class: ClassVar[type] = Music3dOptions
+    options: Music3dOptions
+
+    @property
+    def fronthaul_bits(self) -> float:
+        """A direction of three 32-bit numbers, its gain, and the flag."""
+        return float(FLOAT_BITS * (_DIRECTION_NUMBERS + 1) + FLAG_BITS)
+
+    def _positions(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> Float[Tensor, "S 3"]:
+        system, options = of.system, self.options
+        if options.num_sources >= system.num_antennas:
+            raise ValueError(
+                f"num_sources is {options.num_sources}; with {system.num_antennas} antennas it must be at most "
+                f"{system.num_antennas - 1}"
+            )
+        local = music_directions(
+            spatial_covariance(csi), system.array_shape, system.spacing_wavelengths, options.num_sources, options.grid
+        )
+        rotation = rotation_matrix(of.bs_orientation_rad)
+        front = (rotation @ local.unsqueeze(-1)).squeeze(-1)
+        # A planar array sees what is behind it mirrored in its plane.
+        mirror = local * local.new_tensor([-1.0, 1.0, 1.0])
+        back = (rotation @ mirror.unsqueeze(-1)).squeeze(-1)
+        low, high = (csi.real.new_tensor(corner) for corner in (system.area_min_m, system.area_max_m))
+        sides = [front, back] if options.both_sides else [front]
+        return intersect(of.bs_positions_m, sides, valid, low, high, options.steps, options.scale_deg)
+
+
+def spatial_covariance(csi: Complex[Tensor, "*batch T A N"]) -> Complex[Tensor, "*batch A A"]:
+    """R = 1 / (T N) sum h h^H over slots and subcarriers, which makes paths of different delays incoherent.
+
+    Args:
+        csi: of one BS.
+    """
+    columns = csi.movedim(-3, -2).flatten(-2)  # [..., A, T N]
+    return columns @ columns.mH / columns.shape[-1]
+
+
+def music_directions(
+    covariance: Complex[Tensor, "*batch A A"],
+    array_shape: tuple[int, int],
+    spacing_wavelengths: float,
+    num_sources: int,
+    grid: int,
+) -> Float[Tensor, "*batch 3"]:
+    """Direction, in the array's frame and in front of it, whose response is most nearly orthogonal to the noise.
+
+    The peak of 1 / ||E_n^H a(u)||^2 (Schmidt 1986) over direction cosines (u_y, u_z): a grid, then finer ones around
+    the best point.
+
+    Args:
+        covariance: R.
+        array_shape, spacing_wavelengths: see ``physics.csi.upa_response``.
+        num_sources: dimension of the signal subspace, below A.
+        grid: points along an axis.
+    """
+    signal = torch.linalg.eigh(covariance).eigenvectors[..., -num_sources:]
+    # ||E_n^H a||^2 = A - ||E_s^H a||^2: the least projection on the noise is the largest on the signal.
+    centre = covariance.real.new_zeros((*covariance.shape[:-2], 2))
+    half = 1.0
+    for _ in range(1 + _REFINEMENTS):
+        steps = torch.linspace(-half, half, grid, device=covariance.device)
+        offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).flatten(0, 1)
+        cosines = centre.unsqueeze(-2) + offsets
+        inside = cosines.square().sum(dim=-1) < 1.0
+        response = upa_response(_unit(cosines), array_shape, spacing_wavelengths)  # [..., G, A]
+        power = torch.view_as_real(response.conj() @ signal).square().sum(dim=(-1, -2))
+        best = torch.where(inside, power, torch.full_like(power, -1.0)).argmax(dim=-1)
+        index = best[..., None, None].expand(*best.shape, 1, 2)
+        centre = cosines.gather(-2, index).squeeze(-2)
+        half = 2.0 * half / (grid - 1)
+    return _unit(centre)
+
+
+def intersect(
+    places_m: Float[Tensor, "S L 3"],
+    sides: list[Float[Tensor, "S L 3"]],
+    valid: Bool[Tensor, "S L"],
+    low_m: Float[Tensor, "3"],
+    high_m: Float[Tensor, "3"],
+    steps: int,
+    scale_deg: float,
+) -> Float[Tensor, "S 3"]:
+    """The point nearest to the lines in the least-squares sense, directions that disagree losing their weight.
+
+    p = (sum w (I - u u^T))^-1 sum w (I - u u^T) s with the weights of a Cauchy loss on the angle between u and p - s,
+    w = 1 / (|p - s|^2 (1 + (angle / scale)^2)). Several starts (every pair of lines, on every side) are tried; the one
+    with the least loss stays, so that reflections do not drag the point along.
+
+    Args:
+        places_m: s, the arrays.
+        sides: unit directions u; where there are two, either may be the right one.
+        valid: links that have a direction; with fewer than two, the nearest point to the middle of the area counts.
+        low_m, high_m: corners of the area.
+        steps: reweightings.
+        scale_deg: width of the Cauchy loss.
+    """
+    scale = torch.deg2rad(torch.tensor(scale_deg))
+    directions = torch.stack(sides, dim=-2)  # [S, L, D, 3]
+    best = ((low_m + high_m) / 2).expand(len(places_m), 3)
+    least = torch.full((len(places_m),), torch.inf, device=places_m.device)
+    for first, second in itertools.combinations(range(places_m.shape[1]), 2):
+        for one, other in itertools.product(range(len(sides)), repeat=2):
+            start = _nearest_to_two(
+                places_m[:, [first, second]], directions[:, first, one], directions[:, second, other]
+            )
+            point = torch.minimum(torch.maximum(start, low_m), high_m)
+            loss = _angles(places_m, directions, point)[0].div(scale).square().log1p().mul(valid).sum(dim=1)
+            better = (loss < least) & valid[:, first] & valid[:, second]
+            best, least = torch.where(better[:, None], point, best), torch.where(better, loss, least)
+    centre = (low_m + high_m) / 2
+    for _ in range(steps):
+        angle, chosen = _angles(places_m, directions, best)
+        distance = (best.unsqueeze(1) - places_m).norm(dim=-1).clamp(min=_LEAST_RANGE_M)
+        # An angle of r scale is as far from its line as r scale times the distance.
+        weight = valid / (distance.square() * (1 + (angle / scale).square()))
+        best = _closest(places_m, chosen, weight, centre)
+        best = torch.minimum(torch.maximum(best, low_m), high_m)
+    return best
+
+
+def _angles(places_m: Tensor, directions: Tensor, point_m: Tensor) -> tuple[Tensor, Tensor]:
+    """[S, L] angle between the better of each link's directions and the point, and that direction [S, L, 3]."""
+    towards = torch.nn.functional.normalize(point_m.unsqueeze(1) - places_m, dim=-1)
+    cosine, side = (directions * towards.unsqueeze(-2)).sum(dim=-1).max(dim=-1)
+    index = side[..., None, None].expand(*side.shape, 1, 3)
+    return cosine.clamp(-1.0, 1.0).acos(), directions.gather(-2, index).squeeze(-2)
+
+
+def _closest(places_m: Tensor, directions: Tensor, weight: Tensor, centre_m: Tensor) -> Tensor:
+    """The weighted least-squares point, pulled a little towards the middle where the lines say nothing."""
+    # In double precision: one line alone leaves a matrix that only the pull makes invertible.
+    directions, weight, eye = directions.double(), weight.double(), torch.eye(3, device=places_m.device).double()
+    parts = weight[..., None, None] * (eye - directions.unsqueeze(-1) * directions.unsqueeze(-2))
+    pull = _PULL * weight.sum(dim=1)[:, None, None] + _TINY
+    matrix = parts.sum(dim=1) + pull * eye
+    right = (parts @ places_m.double().unsqueeze(-1)).sum(dim=1) + pull * centre_m.double()[:, None]
+    return torch.linalg.solve(matrix, right).squeeze(-1).to(places_m)
+
+
+def _nearest_to_two(places_m: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Middle of the shortest segment between two half lines [S, 3] from ``places_m`` [S, 2, 3]."""
+    apart = places_m[:, 0] - places_m[:, 1]
+    overlap = (first * second).sum(dim=-1)
+    along_first, along_second = (first * apart).sum(dim=-1), (second * apart).sum(dim=-1)
+    slack = (1 - overlap.square()).clamp(min=1e-6)
+    range_first = ((overlap * along_second - along_first) / slack).clamp(min=0)
+    range_second = ((along_second - overlap * along_first) / slack).clamp(min=0)
+    ends = places_m[:, 0] + range_first[:, None] * first, places_m[:, 1] + range_second[:, None] * second
+    return (ends[0] + ends[1]) / 2
+
+
+def _unit(cosines: Tensor) -> Tensor:
+    """(sqrt(1 - y^2 - z^2), y, z)."""
+    front = (1 - cosines.square().sum(dim=-1, keepdim=True)).clamp(min=0).sqrt()
+    return torch.cat((front, cosines), dim=-1)

@@ -1,0 +1,172 @@
+"""Positions from links held to have a line of sight: by features (``toa-nlos-drop``) or told (``toa-oracle``)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
+from cfpos_envs.physics.toa.bounds import unit_vectors_to
+from cfpos_envs.physics.toa.link_features import los_log_odds
+
+from .common import TimingEstimator, estimate
+from .links import FEWEST_LINKS, RangeLinks, range_links
+from .multilateration import (
+    Fit,
+    inverse_2x2,
+    solve_ranges,
+    well_posed,
+)
+from .robust import huber_fit
+
+
+@dataclass(frozen=True)
+class NlosDropOptions:
+    """Options of ``toa-nlos-drop``.
+
+    Attributes:
+        minimum: links that are kept whatever the classifier says, the likeliest ones, >= 3.
+        los_share: share of LOS links expected beforehand, between 0 and 1.
+        coefficients: six numbers of ``fit_los_classifier``, for features that do not follow the laws of the
+            statistical fidelity (waveforms, your own hall); None takes those laws.
+    """
+
+    minimum: int = 4
+    los_share: float = 0.5
+    coefficients: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.minimum, bool) or not isinstance(self.minimum, int) or self.minimum < FEWEST_LINKS:
+            raise ValueError(f"minimum is {self.minimum!r}; it must be an integer of at least {FEWEST_LINKS}")
+        if not 0 < self.los_share < 1:
+            raise ValueError(f"los_share is {self.los_share!r}; it must lie between 0 and 1, both excluded")
+        if self.coefficients is not None and len(self.coefficients) != len(FEATURES) + 1:
+            raise ValueError(
+                f"coefficients has {len(self.coefficients)} numbers; it must have {len(FEATURES) + 1}, "
+                "as fit_los_classifier makes them"
+            )
+
+
+class ToaNlosDrop(TimingEstimator):
+    """Classifies every link by its channel features and takes weighted least squares over those held LOS."""
+
+    name: ClassVar[str] = "toa-nlos-drop"
+    options_class: ClassVar[type] = NlosDropOptions
+
+    def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
+        options, links = self.options, range_links(measurements)
+        robust = huber_fit(links)
+        odds = self._log_odds(measurements, links, robust.position_m) + math.log(
+            options.los_share / (1 - options.los_share)
+        )
+        return over_kept_links(links, likely_links(odds, links.usable, options.minimum), robust, measurements.range_m)
+
+    def _log_odds(self, measurements: TimingMeasurements, links: RangeLinks, near_m: Tensor) -> Tensor:
+        # The RSS is judged at the distance of a robust fix; the link's own range is what is in doubt.
+        features = torch.nan_to_num(measurements.features.double())
+        expected = expected_rss_dbm(measurements, near_m)
+        if self.options.coefficients is None:
+            return los_log_odds(features, expected)
+        weights = features.new_tensor(self.options.coefficients)
+        return _scores(features, expected) @ weights[1:] + weights[0]
+
+
+class ToaOracle(TimingEstimator):
+    """Told which links have a line of sight, takes weighted least squares over these: the yardstick of robustness."""
+
+    name: ClassVar[str] = "toa-oracle"
+
+    def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
+        if measurements.is_los is None:
+            raise ValueError("toa-oracle needs is_los, which these measurements do not reveal; use toa-em")
+        links = range_links(measurements)
+        los, robust = links.only(measurements.is_los), huber_fit(links)
+        fit = solve_ranges(los)
+        valid = well_posed(los, fit)
+        # Too few of them: a position that is at least finite, and marked.
+        position = torch.where(valid[..., None], fit.position_m, robust.position_m)
+        return estimate(links, position, inverse_2x2(fit.information), valid, measurements.range_m)
+
+
+def likely_links(
+    log_odds: Float[Tensor, "B M K"], usable: Bool[Tensor, "B M K"], minimum: int
+) -> Bool[Tensor, "B M K"]:
+    """Usable links with positive log-odds of LOS, or the ``minimum`` likeliest ones if these are more.
+
+    Args:
+        log_odds: posterior log-odds of a line of sight.
+        usable: links that count at all.
+        minimum: number of links to keep at least, as far as there are so many.
+    """
+    odds = torch.where(usable, log_odds, -torch.inf)
+    order = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return usable & ((odds > 0) | (order < minimum))
+
+
+def over_kept_links(links: RangeLinks, kept: Bool[Tensor, "B M K"], fallback: Fit, like: Tensor) -> PositionEstimate:
+    """Weighted least squares over the kept links; the fallback where they alone do not determine a position.
+
+    Args:
+        links: all links.
+        kept: links to use.
+        fallback: a fit to all links.
+        like: tensor whose precision the answer has.
+    """
+    few = links.only(kept)
+    fit = solve_ranges(few)
+    alone, together = well_posed(few, fit), well_posed(links, fallback)
+    position = torch.where(alone[..., None], fit.position_m, fallback.position_m)
+    information = torch.where(alone[..., None, None], fit.information, fallback.information)
+    return estimate(links, position, inverse_2x2(information), alone | together, like)
+
+
+def expected_rss_dbm(measurements: TimingMeasurements, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B M K"]:
+    """RSS of a line of sight by the path loss at believed positions, dBm.
+
+    Args:
+        measurements: for the site and the constants.
+        points_m: believed positions.
+    """
+    model = measurements.model
+    _, slant = unit_vectors_to(
+        measurements.ap_positions_m.double(), measurements.height_diff_m.double(), points_m.double()
+    )
+    gain = model.snr_linear(slant) / model.max_snr_linear
+    return 10 * torch.log10(gain * model.tx_power_w) + 30
+
+
+def fit_los_classifier(
+    features: Float[Tensor, "*batch 5"], expected_rss_dbm: Float[Tensor, "*batch"], is_los: Bool[Tensor, "*batch"]
+) -> tuple[float, ...]:
+    """Logistic regression of LOS on log10 of the first four features and the RSS offset, for ``coefficients``.
+
+    Args:
+        features: of links whose class is known, simulated or surveyed.
+        expected_rss_dbm: RSS by the path loss at their true distance.
+        is_los: their class.
+
+    Returns:
+        Intercept and five weights; log-odds at equal odds beforehand.
+
+    Raises:
+        ValueError: only one class is present.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if bool(is_los.all()) or not bool(is_los.any()):
+        raise ValueError("is_los has one class only; give links with and without a line of sight")
+    scores = _scores(features.double(), expected_rss_dbm.double()).reshape(-1, len(FEATURES)).cpu().numpy()
+    model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(scores, is_los.reshape(-1).cpu().numpy())
+    return (float(model.intercept_[0]), *(float(weight) for weight in model.coef_[0]))
+
+
+def _scores(features: Tensor, expected_rss_dbm: Tensor) -> Tensor:
+    # A waveform may have no measurable rise time at all: 1 ns and kurtosis 1 bound the logarithms from below.
+    logs = features[..., :4].clamp(min=1.0).log10()
+    return torch.cat((logs, (features[..., 4] - expected_rss_dbm).unsqueeze(-1) / 10), dim=-1)

@@ -1,0 +1,1 @@
+"""Where propagation paths come from: the embedded city, stored data sets, the ray tracer."""

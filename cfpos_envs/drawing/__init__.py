@@ -1,0 +1,1 @@
+"""Pictures: episodes, scenes in space, error distributions, convergence."""

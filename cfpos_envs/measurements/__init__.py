@@ -1,0 +1,1 @@
+"""What the central unit receives and what an estimator answers: the meeting point of environments and estimators."""

@@ -1,0 +1,1 @@
+"""Received power and angles at multi-antenna access points: channels, predictions and their Fisher information."""

@@ -1,0 +1,1 @@
+"""Channel state information at planar arrays: from paths to CSI, its estimation, and features of it."""

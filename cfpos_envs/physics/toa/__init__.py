@@ -1,0 +1,1 @@
+"""Arrival times: ranges, clocks, delay estimation and their Fisher information."""

@@ -1,0 +1,1 @@
+"""Learning positions from labelled CSI: networks, quantised messages, fitting; for agents and estimators alike."""

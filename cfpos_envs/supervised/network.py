@@ -1,0 +1,211 @@
+"""The whole ECC system as one differentiable network, with the real bitstream between its two halves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cfpos_envs.supervised.bitstream import (
+    Layout,
+    Messages,
+    pack_messages,
+    unpack_messages,
+)
+from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.data import Batch
+from cfpos_envs.supervised.encoders import (
+    InputShape,
+    MlpEncoder,
+    RawTokens,
+    SegNetEncoders,
+)
+from cfpos_envs.supervised.fusion import CmaLstm, MlpFusion, Received
+from cfpos_envs.supervised.quantiser import LatentQuantiser, gain_codes, gain_levels
+
+_EPSILON_M2 = 1e-6
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What the scene decides about the network.
+
+    Attributes:
+        num_bs: L.
+        inputs: features of one BS.
+        num_tokens: rows of Z: N_sc, or the columns of the features where these are not subcarriers.
+        centre_m: middle of the area.
+        scale_m: half of its longest edge: one scale for all axes keeps distances in proportion.
+    """
+
+    num_bs: int
+    inputs: InputShape
+    num_tokens: int
+    centre_m: tuple[float, float, float]
+    scale_m: float
+
+
+class EccNetwork(nn.Module):
+    """Encoders at the base stations, quantisers, bitstream, fusion at the central unit.
+
+    Args:
+        config: settings.
+        shape: sizes.
+        generator: initial weights.
+
+    Raises:
+        ValueError: features that are no image where the encoder needs one.
+    """
+
+    feature_scale: Tensor
+    centre_m: Tensor
+
+    def __init__(self, config: EccConfig, shape: NetworkShape, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config, self.shape = config, shape
+        self.register_buffer("centre_m", torch.tensor(shape.centre_m))
+        self.register_buffer("feature_scale", torch.ones(shape.num_bs))
+        self.encoder = _encoder(config, shape, generator)
+        width = config.latent_width if config.encodes else shape.inputs.channels * shape.inputs.rows
+        self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits)
+        self.quantiser = LatentQuantiser(shape.num_bs, config.quantiser_bits)
+        self.fusion = _fusion(config, shape, width, generator)
+        if config.strategy == "local-split":
+            self.encoder.requires_grad_(False)
+
+    def calibrate_inputs(self, batch: Batch) -> None:
+        """Take the scale of every BS's features, their RMS over valid links, from training data."""
+        mean_square = batch.features.flatten(2).square().mean(dim=-1)
+        heard = batch.valid.sum(0).clamp(min=1)
+        self.feature_scale.copy_((mean_square * batch.valid).sum(0).div(heard).sqrt().clamp(min=1e-6))
+
+    @torch.no_grad()
+    def calibrate(self, batch: Batch) -> None:
+        """Measure the latent scales of the present weights on training data."""
+        latents = self._encode(batch.features)
+        self.quantiser.mean_square.copy_(latents.float().square().mean(dim=(1, 2)))
+
+    def forward(self, batch: Batch) -> Float[Tensor, "B N 3"]:
+        """Normalised positions, the last one being the estimate; differentiable through the quantiser."""
+        latents = self.quantiser(self._encode(batch.features))
+        gains = gain_levels(gain_codes(batch.log_gain, self.config.gain_bits), self.config.gain_bits)
+        return self.fusion(self._received(latents, gains, batch.valid))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """``weighted_loss`` in normalised coordinates."""
+        target = (batch.position_m - self.centre_m) / self.shape.scale_m
+        return weighted_loss(self.forward(batch).float(), target, self.config.loss == "distance", self.shape.scale_m)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "B 3"]:
+        """Positions in metres by way of the real bitstream (where there is a quantiser)."""
+        if self.layout.bits == 0:
+            return self.positions_m(self.forward(batch)[:, -1])
+        return self.decode(self.encode(batch))
+
+    @torch.no_grad()
+    def encode(self, batch: Batch, received: Bool[Tensor, "B L"] | None = None) -> Messages:
+        """What the base stations send.
+
+        Args:
+            batch: what they measured.
+            received: false where a message is lost on its way; None: all arrive.
+        """
+        codes = self.quantiser.codes(self._encode(batch.features)).transpose(0, 1)
+        gains = gain_codes(batch.log_gain, self.config.gain_bits)
+        return pack_messages(self.layout, codes, gains, batch.valid, received)
+
+    @torch.no_grad()
+    def decode(self, messages: Messages) -> Float[Tensor, "B 3"]:
+        """Positions in metres from bits alone.
+
+        Raises:
+            BitstreamError: the messages do not have the layout's length.
+        """
+        codes, gains, has_path = unpack_messages(messages)
+        latents = self.quantiser.levels(codes).transpose(0, 1)
+        valid = has_path & messages.received
+        received = self._received(latents, gain_levels(gains, self.config.gain_bits), valid)
+        return self.positions_m(self.fusion(received)[:, -1])
+
+    def positions_m(self, normalised: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Normalised to metres."""
+        return normalised.float() * self.shape.scale_m + self.centre_m
+
+    def images(self, features: Float[Tensor, "B L C H W"]) -> Float[Tensor, "L B C H W"]:
+        """Scaled features, BS first, as the encoders take them."""
+        return features.transpose(0, 1) / self.feature_scale[:, None, None, None, None]
+
+    def encoder_multiply_adds(self) -> int:
+        """Multiply-adds of one BS for one snapshot."""
+        assert isinstance(self.encoder, (MlpEncoder, SegNetEncoders, RawTokens))
+        return self.encoder.multiply_adds()
+
+    def encoder_parameters(self) -> int:
+        """Parameters at one BS."""
+        return sum(parameter.numel() for parameter in self.encoder.parameters()) // self.shape.num_bs
+
+    def fusion_parameters(self) -> int:
+        """Parameters at the CU."""
+        return sum(parameter.numel() for parameter in self.fusion.parameters())
+
+    def _encode(self, features: Tensor) -> Float[Tensor, "L B D"]:
+        return self.encoder(self.images(features)).flatten(2)
+
+    def _received(
+        self, latents: Float[Tensor, "L B D"], log_gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"]
+    ) -> Received:
+        return Received(latents.unflatten(-1, (self.shape.num_tokens, -1)), log_gain, valid)
+
+
+def weighted_loss(
+    positions: Float[Tensor, "B N 3"], target: Float[Tensor, "B 3"], distance: bool, scale_m: float
+) -> Float[Tensor, ""]:
+    """WMSE of equation (34), w_i = 2 i / (N (N + 1)), or the same weights over distances; mean over the batch.
+
+    Args:
+        positions: normalised estimates after each subcarrier.
+        target: normalised truth.
+        distance: distances instead of their squares: the mean error itself.
+        scale_m: metres per unit, for the small number that keeps the gradient of the distance finite.
+    """
+    count = positions.shape[1]
+    weights = torch.arange(1, count + 1, device=positions.device) * (2.0 / (count * (count + 1)))
+    squared = (positions - target[:, None]).square().sum(dim=-1)
+    if distance:
+        squared = (squared + _EPSILON_M2 / scale_m**2).sqrt()
+    return (squared * weights).sum(dim=1).mean()
+
+
+def _encoder(config: EccConfig, shape: NetworkShape, generator: torch.Generator) -> nn.Module:
+    if not config.encodes:
+        return RawTokens()
+    if config.encoder == "segnet":
+        if shape.inputs.rows == 1:
+            raise ValueError(
+                f"features={config.features} is no image, which encoder=segnet needs; use stabilised, amplitude or acf"
+            )
+        return SegNetEncoders(shape.num_bs, shape.inputs, config.channels, config.latent_width, generator)
+    return MlpEncoder(
+        shape.num_bs, shape.inputs, config.encoder_hidden, shape.num_tokens, config.latent_width, generator
+    )
+
+
+def _fusion(config: EccConfig, shape: NetworkShape, width: int, generator: torch.Generator) -> nn.Module:
+    if config.fusion == "mlp":
+        numbers = shape.num_tokens * width
+        return MlpFusion(shape.num_bs, numbers, config.fusion_hidden, config.fusion_depth, generator)
+    return CmaLstm(
+        shape.num_bs,
+        shape.num_tokens,
+        width,
+        config.fusion_size,
+        config.fusion_hidden,
+        config.heads,
+        config.beta if config.mask else None,
+        config.literal,
+        config.tokens == "flat",
+        generator,
+    )

@@ -1,0 +1,1 @@
+"""Experiments on received power and angles."""

@@ -1,0 +1,1 @@
+"""Experiments on CSI over a thin fronthaul."""

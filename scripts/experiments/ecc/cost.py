@@ -1,0 +1,121 @@
+"""What locating one user costs: processor time at a base station and at the central unit, multiply-adds, parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from cfpos.scripts.experiments.common import Effort, Outcome, progress
+from cfpos.scripts.experiments.ecc import common as ecc
+from cfpos_envs.drawing.figures import OKABE_ITO
+from cfpos_envs.registry import make_scenario
+from cfpos_envs.scenarios.ecc.pool import draw_snapshots
+from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.data import Batch, Pool
+from cfpos_envs.supervised.fit_config import FitConfig
+from cfpos_envs.supervised.inputs import batch_of, network_shape
+from cfpos_envs.supervised.network import EccNetwork
+from cfpos_envs.supervised.supervised import fit
+
+MODELS: dict[str, EccConfig] = {
+    "ecc-fast small": EccFastConfig.preset("small"),
+    "ecc-fast urban": EccFastConfig.preset("urban"),
+    "ecc small": EccConfig.preset("small"),
+    "ecc paper": EccConfig.preset("paper"),
+}
+BATCH = 64
+_SECONDS = 0.5
+
+
+def run(effort: Effort) -> Outcome:
+    """Time untrained networks of every preset: what they cost does not depend on their weights."""
+    known = ecc.system()
+    part = next(draw_snapshots(make_scenario(ecc.ENV_ID).config, BATCH, seed=0, chunk=BATCH))
+    rows: list[dict[str, Any]] = []
+    for label, config in progress(MODELS.items(), "timing", len(MODELS)):
+        network = EccNetwork(config, network_shape(config, known), torch.Generator().manual_seed(0)).eval()
+        batch = batch_of(part.csi, part.valid, config, known)
+        messages = network.encode(batch)
+        one = dataclasses.replace(messages, data=messages.data[:1], received=messages.received[:1])
+        seconds = 0.01 if effort.is_quick else _SECONDS
+
+        def features(config: EccConfig = config) -> Any:
+            return batch_of(part.csi, part.valid, config, known)
+
+        def at_bs(network: EccNetwork = network, batch: Any = batch) -> Any:
+            return network.encode(batch)
+
+        def at_cu(network: EccNetwork = network, messages: Any = messages) -> Any:
+            return network.decode(messages)
+
+        def alone(network: EccNetwork = network, one: Any = one) -> Any:
+            return network.decode(one)
+
+        stations = BATCH * known.num_bs
+        rows.append(
+            {
+                "model": label,
+                "bs_features_ms": 1e3 * cpu_seconds(features, seconds) / stations,
+                "bs_encoder_ms": 1e3 * cpu_seconds(at_bs, seconds) / stations,
+                "cu_ms": 1e3 * cpu_seconds(at_cu, seconds) / BATCH,
+                "cu_one_user_ms": 1e3 * cpu_seconds(alone, seconds),
+                "bs_multiply_adds": network.encoder_multiply_adds(),
+                "bs_parameters": network.encoder_parameters(),
+                "cu_parameters": network.fusion_parameters(),
+                "message_bits": network.layout.message_bits,
+                "trained_per_s": training_rate(network, batch, BATCH // 8 if label == "ecc paper" else BATCH, effort),
+            }
+        )
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    names = ("bs_features_ms", "bs_encoder_ms", "cu_ms")
+    for index, name in enumerate(names):
+        places = [place + 0.25 * (index - 1) for place in range(len(rows))]
+        axes.barh(places, [line[name] for line in rows], height=0.25, color=OKABE_ITO[index], label=name)
+    axes.set(xscale="log", xlabel="processor time per user [ms]")
+    axes.set_yticks(range(len(rows)), [line["model"] for line in rows])
+    axes.invert_yaxis()
+    axes.legend()
+    remark = (
+        f"process time of one core in float32, {BATCH} users at once (cu_one_user_ms: one); bs columns are for one "
+        "base station; features include normalisation and phase stabilisation or autocorrelation; trained_per_s: "
+        "snapshots per processor second of Stage II, batches of 64 (paper: 8), mixed precision where there is hardware."
+    )
+    return Outcome(rows, figure, [remark])
+
+
+def training_rate(network: EccNetwork, batch: Batch, size: int, effort: Effort) -> float:
+    """Snapshots per processor second of Stage II, in the precision that suits this processor.
+
+    Args:
+        network: is changed.
+        batch: to train on.
+        size: snapshots per step.
+        effort: two steps in quick mode.
+    """
+    pool = Pool(batch.features.half(), batch.log_gain, batch.valid, batch.position_m)
+    settings: dict[str, Any] = {"batch_size": size, "evaluations": 0, "precision": network.config.precision}
+    # The first steps choose their routines and are not counted.
+    fit(network, pool, FitConfig(samples=2 * size, **settings), progress=False)
+    steps = 2 if effort.is_quick else max(2, min(200, int(_SECONDS * 4e9 / (size * network_work(network)))))
+    return fit(network, pool, FitConfig(samples=steps * size, **settings), progress=False).samples_per_s
+
+
+def network_work(network: EccNetwork) -> float:
+    """Multiply-adds of one snapshot forwards, roughly: all encoders and the CU's parameters once per token."""
+    tokens = 1 if network.config.fusion == "mlp" else network.shape.num_tokens
+    return network.shape.num_bs * network.encoder_multiply_adds() + tokens * network.fusion_parameters()
+
+
+def cpu_seconds(function: Callable[[], Any], at_least: float) -> float:
+    """Processor seconds of one call, over as many calls as take ``at_least`` seconds."""
+    function()
+    count, began = 0, time.process_time()
+    while time.process_time() - began < at_least:
+        function()
+        count += 1
+    return (time.process_time() - began) / max(count, 1)
