@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from cfpos_envs.checks import nearest, unknown_name
 
 if TYPE_CHECKING:
     from .base import Policy
@@ -125,9 +126,7 @@ def _check_family(name: str, env: Any) -> None:
 
 def _load(name: str, family: str = "") -> type[Policy]:
     if name not in _paths:
-        near = difflib.get_close_matches(str(name), list_policies(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"unknown policy {name!r}{hint} Registered: {', '.join(list_policies())}")
+        raise ValueError(unknown_name("policy", name, list_policies(), "Registered"))
     module, _, class_name = _family_paths.get((name, family), _paths[name]).partition(":")
     policy_class: type[Policy] = getattr(importlib.import_module(module, __package__), class_name)
     return policy_class
@@ -142,7 +141,6 @@ def check_options(policy: str, options_class: type, options: dict[str, Any]) -> 
     valid = sorted(entry.name for entry in dataclasses.fields(options_class))
     for name in options:
         if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
+            hint = nearest(name, valid) or "."
             listed = f"Valid options: {', '.join(valid)}" if valid else "It takes no options"
             raise ValueError(f"unknown option {name!r} of policy {policy!r}{hint} {listed}")

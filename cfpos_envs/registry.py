@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -12,6 +11,7 @@ import gymnasium
 import pettingzoo
 import torch
 
+from cfpos_envs.checks import unknown_name
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.single import SingleAgentEnv
 from cfpos_envs.front_ends.vector import VectorEnv
@@ -166,9 +166,7 @@ def check_overrides(config_class: type, overrides: dict[str, Any]) -> None:
     valid = sorted(entry.name for entry in dataclasses.fields(config_class) if entry.init)
     for name in overrides:
         if name not in valid:
-            near = difflib.get_close_matches(name, [*valid, *_RESERVED], n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
-            raise ValueError(f"unknown override {name!r}{hint} Valid overrides: {', '.join(valid)}")
+            raise ValueError(unknown_name("override", name, valid, "Valid overrides", also=_RESERVED))
 
 
 def _bare(id: str) -> str:
@@ -179,9 +177,7 @@ def _find(id: str) -> _Entry:
     if not isinstance(id, str):
         raise ValueError(f"environment id is {id!r}; it must be one of {', '.join(list_envs())}")
     if _bare(id) not in _entries:
-        near = difflib.get_close_matches(_bare(id), list_envs(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"unknown environment {id!r}{hint} Registered: {', '.join(list_envs())}")
+        raise ValueError(unknown_name("environment", _bare(id), list_envs(), "Registered"))
     return _entries[_bare(id)]
 
 

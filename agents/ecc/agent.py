@@ -19,8 +19,8 @@ from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.features import feature_size
 from cfpos_envs.settings import Settings
 from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Messages
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
 from cfpos_envs.supervised.network import EccNetwork
@@ -52,11 +52,11 @@ class Ecc(Agent):
     """
 
     name: ClassVar[str] = "ecc"
-    config_class: ClassVar[type[Settings]] = EccConfig
+    config_class: ClassVar[type[Settings]] = EccAgentConfig
     shares_batches: ClassVar[bool] = True
-    config: EccConfig
+    config: EccAgentConfig
 
-    def __init__(self, env: Any, config: EccConfig) -> None:
+    def __init__(self, env: Any, config: EccAgentConfig) -> None:
         self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
         # The measurements to act on are those of the environment that was handed in, not of one made from it.
@@ -233,7 +233,7 @@ class EccFast(Ecc):
     """``ecc`` with multilayer perceptrons at both ends: trains in minutes of one CPU core."""
 
     name: ClassVar[str] = "ecc-fast"
-    config_class: ClassVar[type[Settings]] = EccFastConfig
+    config_class: ClassVar[type[Settings]] = EccFastAgentConfig
 
 
 def csi_system(env: Any, name: str) -> CsiSystem:

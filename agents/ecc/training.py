@@ -23,13 +23,13 @@ from cfpos_envs.checkpoints import (
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
 from cfpos_envs.streams import derive_seed
-from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Pool
 from cfpos_envs.supervised.errors import errors_m
+from cfpos_envs.supervised.fitting import FitResult, Hooks, fit
 from cfpos_envs.supervised.inputs import pool_of
 from cfpos_envs.supervised.network import EccNetwork
 from cfpos_envs.supervised.processes import join_process_group, others_missed, process_group
-from cfpos_envs.supervised.supervised import FitResult, Hooks, fit
 
 from ..interruption import Interruption, check_same_settings, torch_threads
 from ..memory import keep_freed_memory
@@ -56,7 +56,7 @@ _FREE_SETTINGS = frozenset({"checkpoint_every", "threads", "device", "num_envs"}
 class EccLearner(Protocol):
     """What a run needs of its agent: the attributes of ``Ecc``."""
 
-    config: EccConfig
+    config: EccAgentConfig
     env: Any
     system: CsiSystem
     network: EccNetwork

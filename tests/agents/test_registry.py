@@ -110,7 +110,7 @@ def test_a_new_agent_is_made_trained_saved_and_recognised(constant: None, tmp_pa
 
 def test_a_checkpoint_of_an_unknown_agent_is_refused_by_name(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "agent.pt", {"agent": {"name": "madpg", "config": {}}})
-    with pytest.raises(ValueError, match=r"unknown agent 'madpg'\. Did you mean maddpg"):
+    with pytest.raises(ValueError, match=r"unknown agent 'madpg'; did you mean maddpg"):
         load_agent(tmp_path / "agent.pt", probe_env(probes.Follow))
 
 
@@ -129,5 +129,5 @@ def test_a_name_is_given_once(constant: None) -> None:
 
 
 def test_a_setting_of_an_agent_is_refused_under_its_title(constant: None) -> None:
-    with pytest.raises(ValueError, match=r"unknown agent setting 'valu'\. Did you mean value"):
+    with pytest.raises(ValueError, match=r"unknown agent setting 'valu'; did you mean value"):
         make_agent("constant", probe_env(probes.Follow), valu=1.0)
