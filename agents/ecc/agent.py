@@ -27,15 +27,15 @@ from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
 from cfpos_envs.supervised.network import EccNetwork
 
-from ..base import Agent, Plan, State
+from ..base import Plan, State
 from ..environments import as_vector_env
-from .training import Training
+from .training import EccLearner, Training
 
 # What an observation holds after the features: log gain, validity, ...; see ``scenarios.ecc.observe``.
 _LOG_GAIN_SCALE = 4.0
 
 
-class Ecc(Agent):
+class Ecc(EccLearner):
     """Edge-cloud cooperative positioning: encode at every BS, decode and locate at the CU, all BSs report its answer.
 
     Everything between the two is real: ``encode`` gives packed bytes, ``decode`` reads nothing else.
@@ -45,9 +45,6 @@ class Ecc(Agent):
         config: settings.
 
     Attributes:
-        game: the environment's game.
-        system: constants of the network it was trained in; they standardise the gains.
-        network: encoders, quantiser, fusion.
         messages: what the base stations sent last.
 
     Raises:
@@ -59,7 +56,6 @@ class Ecc(Agent):
     shares_batches: ClassVar[bool] = True
     # It makes its inputs from the CSI where the environment shows others.
     signature_parts: ClassVar[Collection[str]] = ("family", "action")
-    config: EccAgentConfig
     env: VectorEnv
 
     def __init__(self, env: object, config: EccAgentConfig) -> None:
@@ -236,5 +232,6 @@ def csi_game(env: BatchedEnv, name: str) -> EccScenario:
 
 
 def _stored_system(state: Mapping[str, Any]) -> CsiSystem:
-    listed = state["system"].items()
-    return CsiSystem(**{name: tuple(value) if isinstance(value, list) else value for name, value in listed})
+    stored: dict[str, Any] = state["system"]
+    listed: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+    return CsiSystem(**listed)

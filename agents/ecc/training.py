@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +44,14 @@ _CALIBRATION_SAMPLES = 4096
 _PICTURE_SAMPLES = 8
 
 
-@runtime_checkable
-class EccLearner(Protocol):
-    """What a run needs of its agent beside the methods of ``Agent``: the attributes of ``Ecc``."""
+class EccLearner(Agent):
+    """What a run needs of its agent.
+
+    Attributes:
+        game: the environment's game.
+        system: constants of the network it was trained in; they standardise the gains.
+        network: encoders, quantiser, fusion.
+    """
 
     config: EccAgentConfig
     game: EccScenario
@@ -64,9 +69,10 @@ class Training(TrainingRun):
 
     free_settings = frozenset({*TrainingRun.free_settings, "num_envs"})
 
-    def __init__(self, agent: Agent, plan: Plan) -> None:
-        assert isinstance(agent, EccLearner)
-        self.learner, self.config = agent, agent.config
+    agent: EccLearner
+
+    def __init__(self, agent: EccLearner, plan: Plan) -> None:
+        self.config = agent.config
         self.stage, self.fit_state = "local", None
         self.samples = agent.config.samples if plan.total_steps is None else plan.total_steps
         if self.samples < 1:
@@ -89,18 +95,18 @@ class Training(TrainingRun):
         also = [signal.SIGTERM] if processes > 1 else []
         with self._told_how_to_go_on(), self.session(0, *also):
             began = time.process_time()
-            self.pool, self.validation = make_pool(self.learner, self.plan.progress).split(self.config.validation)
+            self.pool, self.validation = make_pool(self.agent, self.plan.progress).split(self.config.validation)
             pool_seconds = time.process_time() - began
-            self.learner.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
+            self.agent.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
             seconds = 0.0
             if self.stage == "local":
                 seconds = self._local().cpu_seconds
                 self.stage, self.fit_state = "joint", None
             joint = self._joint()
-            self.learner.network = joint.model.eval()
+            self.agent.network = joint.model.eval()
             self.agent.steps_trained = self.samples
             self.write_best(self.agent.policy_state())
-            found = errors_m(self.learner.network, self.validation)
+            found = errors_m(self.agent.network, self.validation)
             results = {
                 "steps": float(self.samples),
                 **_statistics(found),
@@ -113,7 +119,7 @@ class Training(TrainingRun):
     def _local(self) -> FitResult:
         """Stage I: every BS trains its own autoencoder on unlabelled snapshots (Algorithm 1)."""
         seed = derive_seed(self.config.seed, "decoders")
-        model = Autoencoders(self.learner.network, torch.Generator().manual_seed(seed))
+        model = Autoencoders(self.agent.network, torch.Generator().manual_seed(seed))
         hooks = Hooks(
             scalars=lambda seen, values: self.log.scalars(seen, _renamed(values, "local")),
             evaluated=self._local_evaluated,
@@ -122,8 +128,8 @@ class Training(TrainingRun):
         )
         config = self.config.fit_config(self.config.local_samples)
         result = fit(model, self.pool, config, hooks=hooks, resume=self.fit_state, progress=self.plan.progress)
-        self.learner.network.encoder.load_state_dict(result.model.encoder.state_dict())
-        self.learner.network.encoder.requires_grad_(self.config.strategy != "local-split")
+        self.agent.network.encoder.load_state_dict(result.model.encoder.state_dict())
+        self.agent.network.encoder.requires_grad_(self.config.strategy != "local-split")
         return result
 
     def _joint(self) -> FitResult:
@@ -135,7 +141,7 @@ class Training(TrainingRun):
             stopped=lambda: self.interruption.asked,
         )
         return fit(
-            self.learner.network,
+            self.agent.network,
             self.pool,
             self.config.fit_config(self.samples),
             validation=self.validation,
@@ -147,10 +153,10 @@ class Training(TrainingRun):
     def _local_evaluated(self, seen: int, model: Any) -> None:
         if self.log_dir is not None:
             batch = self.validation.batch(slice(0, _PICTURE_SAMPLES)).to(self.config.device)
-            self.log.figures(seen, pictures.reconstruction(model, batch, self.config, self.learner.system))
+            self.log.figures(seen, pictures.reconstruction(model, batch, self.config, self.agent.system))
 
     def _evaluated(self, seen: int, model: Any) -> None:
-        training, self.learner.network = self.learner.network, model
+        training, self.agent.network = self.agent.network, model
         try:
             if self.log_dir is not None:
                 found = errors_m(model, self.validation)
@@ -163,7 +169,7 @@ class Training(TrainingRun):
             if self.plan.callback is not None:
                 self.plan.callback(seen)
         finally:
-            self.learner.network = training
+            self.agent.network = training
 
     def _checkpoint(self, state: dict[str, Any]) -> None:
         self.write_last({"stage": self.stage, "fit": state, "samples": self.samples})
