@@ -66,15 +66,31 @@ class NormalEquations:
 
 
 @dataclass(frozen=True)
-class ClockEquations(NormalEquations):
+class RangeEquations(NormalEquations):
+    """Those of measurements along one direction each."""
+
+    def total(self: EquationsT, dim: int = -2) -> EquationsT:
+        """Added up along a dimension; numbers that belong together side by side, which fixes the order of rounding."""
+        parts = self.parts()
+        groups = (parts[:3], parts[3:5], parts[5:7])
+        sums = [_sums(group, dim) for group in groups if group] + [(part.sum(dim=dim),) for part in parts[7:]]
+        return type(self)(*(part for group in sums for part in group))
+
+
+def _sums(parts: tuple[Tensor, ...], dim: int) -> tuple[Tensor, ...]:
+    return torch.stack(parts, dim=-1).sum(dim=dim - 1).unbind(dim=-1)
+
+
+@dataclass(frozen=True)
+class ClockEquations(RangeEquations):
     """The same with one more unknown, an offset o that every residual contains: minimises sum w (r - u.p - o)^2.
 
     w = sum w, (wx, wy) = sum w u, r = sum w r.
     """
 
-    w: Tensor
     wx: Tensor
     wy: Tensor
+    w: Tensor
     r: Tensor
 
     def without_offset(self) -> NormalEquations:
@@ -105,7 +121,7 @@ def line_terms(
     weight: Float[Tensor, "*batch M K"],
     residual: Float[Tensor, "*batch M K"],
     common_clock: bool = True,
-) -> NormalEquations:
+) -> RangeEquations:
     """Each AP's terms where it measures along one direction, e.g. a range.
 
     Args:
@@ -117,7 +133,7 @@ def line_terms(
     ux, uy = unit.unbind(dim=-1)
     x, y = weight * ux, weight * uy
     equations = (x * ux, x * uy, y * uy, residual * x, residual * y)
-    return NormalEquations(*equations) if common_clock else ClockEquations(*equations, weight, x, y, weight * residual)
+    return RangeEquations(*equations) if common_clock else ClockEquations(*equations, x, y, weight, weight * residual)
 
 
 def polar_terms(
