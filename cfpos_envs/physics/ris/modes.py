@@ -87,6 +87,23 @@ def steering_derivatives(
     return tuple(derivative(vector, slope) for vector, slope in zip(vectors, slopes))
 
 
+def synthesise(
+    vectors: Sequence[Complex[Tensor, "*batch L _n"]], gains: Complex[Tensor, "*batch L"]
+) -> Complex[Tensor, "*batch U1 U2 B1 B2 N"]:
+    """Sum over the paths of gain times outer product of the five steering vectors: the deterministic channel.
+
+    H_n = sum_l g_l a_U(theta_l) a_B(psi_l)^H d(tau_l)_n, entry by entry.
+
+    Args:
+        vectors: of ``steering``.
+        gains: g_l; their precision is the result's.
+    """
+    vectors = [vector.to(gains.dtype) for vector in vectors]
+    u1, u2, b1, b2, n = (vector.shape[-1] for vector in vectors)
+    left = _outer(_outer(vectors[0], vectors[1]), _outer(vectors[2], vectors[3])) * gains.unsqueeze(-1)
+    return (left.mT @ vectors[4]).reshape(*gains.shape[:-1], u1, u2, b1, b2, n)
+
+
 def correlate(
     received: Complex[Tensor, "*batch U1 U2 B1 B2 N"], vectors: Sequence[Complex[Tensor, "*batch L _n"]]
 ) -> Complex[Tensor, "*batch L"]:

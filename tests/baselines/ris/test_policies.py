@@ -16,7 +16,7 @@ from baselines import make_policy
 from baselines.ris import estimate
 from baselines.ris.stage1 import ChannelOptions
 from cfpos_envs.measurements.ris import RisMeasurements
-from cfpos_envs.physics.ris.modes import steering
+from cfpos_envs.physics.ris.modes import steering, synthesise
 from cfpos_envs.scenarios.ris.world import draw_phases, gains
 from cfpos_envs.streams import Streams
 from tests.baselines.ris.drops import (
@@ -25,7 +25,6 @@ from tests.baselines.ris.drops import (
     outcomes,
     ris_drop,
 )
-from tests.physics.ris.reference import synthesise
 
 NAMES = ("ris-wls", "ris-wls-paper", "ris-ls", "ris-aoa-toa", "ris-siso")
 TINY = {"bs_shape": (4, 4), "ue_shape": (4, 4), "ris_shape": (16, 16), "num_slots": 16, "preset": "small"}

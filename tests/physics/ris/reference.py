@@ -26,18 +26,3 @@ def isolated_variances(
     n, w = (torch.tensor(values, dtype=power.dtype, device=power.device) for values in (sizes, slopes))
     noise = torch.as_tensor(noise_variance, dtype=power.dtype, device=power.device)[..., None, None]
     return 6.0 * noise / (power * n.prod() * w.square() * (n.square() - 1))
-
-
-def synthesise(
-    vectors: Sequence[Complex[Tensor, "*batch L _n"]], gains: Complex[Tensor, "*batch L"]
-) -> Complex[Tensor, "*batch U1 U2 B1 B2 N"]:
-    """Sum over the paths of gain times outer product of the five steering vectors: the deterministic channel.
-
-    H_n = sum_l g_l a_U(theta_l) a_B(psi_l)^H d(tau_l)_n, entry by entry.
-
-    Args:
-        vectors: of ``steering``.
-        gains: g_l; their precision is the result's.
-    """
-    vectors = [vector.to(gains.dtype) for vector in vectors]
-    return torch.einsum("...la,...lb,...lc,...ld,...ln,...l->...abcdn", *vectors, gains)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import channel, modes, phases
 from cfpos_envs.physics.ris.geometry import trace_paths
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.ris.siso import draw_siso_samples
 from tests.physics.ris.pilots import pilot_matrix, remove_pilots, send_pilots
-from tests.physics.ris.reference import synthesise
 
 UE = torch.tensor([10.0, 10.0, -10.0], dtype=torch.float64)
 BS = torch.zeros(3, dtype=torch.float64)

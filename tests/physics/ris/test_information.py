@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import information, modes
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S as C
 from cfpos_envs.scenarios.ris import world
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.streams import Streams
 from tests.physics.ris import linear_theory
-from tests.physics.ris.reference import isolated_variances, synthesise
+from tests.physics.ris.reference import isolated_variances
 
 
 @lru_cache(maxsize=32)

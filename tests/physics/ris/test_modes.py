@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import geometry, modes
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S as C
-from tests.physics.ris.reference import synthesise
 
 SIZES, SLOPES = (3, 4, 2, 5, 6), modes.mode_slopes(200e6, 6)
 NS = 1e-9 * C

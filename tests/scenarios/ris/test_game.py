@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from cfpos_envs import make_env, make_scenario
-from cfpos_envs.physics.ris.modes import mode_slopes, steering
+from cfpos_envs.physics.ris.modes import mode_slopes, steering, synthesise
 from cfpos_envs.scenarios.ris import rewards
 from cfpos_envs.scenarios.ris.game import RisScenario
 from cfpos_envs.scenarios.ris.observe import lag_one, part_sizes, parts
 from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.state import pair_parameters
 from cfpos_envs.streams import Streams
-from tests.physics.ris.reference import synthesise
 
 SIZES = (3, 4, 4, 3, 16)
 SLOPES = mode_slopes(100e6, 16)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import modes
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S as C
 from cfpos_envs.scenarios.ris import world
 from cfpos_envs.scenarios.ris.config import PRESETS, RisConfig
 from cfpos_envs.streams import Streams
-from tests.physics.ris.reference import synthesise
 
 # One antenna less per axis than the small preset where only the logic counts.
 TINY: dict[str, Any] = {
