@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checkpoints import SIGNATURE_PARTS, check_game, read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import SIGNATURE_PARTS, check_game, game_of, read_checkpoint, write_checkpoint
 from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.settings import Settings
 
@@ -131,8 +131,7 @@ class Agent(ABC):
         return {
             "name": self.name,
             "config": self.config.to_dict(),
-            "env_id": self.env.env_id,
-            "signature": self.env.signature(),
+            **game_of(self.env),
             **self.network_state(),
             "steps": self.steps_trained,
         }
@@ -145,9 +144,7 @@ class Agent(ABC):
 
     def check_game(self, state: Mapping[str, Any]) -> None:
         """ValueError if ``state`` (of ``policy_state``) belongs to another game."""
-        scenario = self.env.scenario
-        options = {} if scenario is None else vars(scenario.config)
-        check_game(state, self.env.signature(), self.env.env_id, options, self.signature_parts)
+        check_game(state, self.env, self.signature_parts)
 
     def check_trainable(self) -> None:  # noqa: B027 - most agents learn wherever they play
         """ValueError if the agent can play in this environment but not learn there."""

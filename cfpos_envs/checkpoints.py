@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -97,20 +97,30 @@ def checkpoint_path(path: str | Path, prefer: str = BEST) -> Path:
     return path
 
 
-def check_game(
-    state: Mapping[str, Any],
-    here: Mapping[str, Any],
-    name_here: str,
-    options: Mapping[str, object],
-    parts: Collection[str] = SIGNATURE_PARTS,
-) -> None:
+@runtime_checkable
+class NamedGame(Protocol):
+    """What is noted of a game: any ``cfpos_envs.front_ends.base.Env``."""
+
+    env_id: str
+
+    def signature(self) -> dict[str, Any]:
+        """See ``Scenario.signature``."""
+
+    def options(self) -> Mapping[str, object]:
+        """The game's config by name."""
+
+
+def game_of(env: NamedGame) -> dict[str, Any]:
+    """The entries by which a stored policy knows its game: ``{**game_of(env), ...}``; ``check_game`` reads them."""
+    return {"env_id": env.env_id, "signature": env.signature()}
+
+
+def check_game(state: Mapping[str, Any], env: NamedGame, parts: Collection[str] = SIGNATURE_PARTS) -> None:
     """Refuse a policy of another game.
 
     Args:
-        state: what was stored: ``signature`` (of ``Scenario.signature``) and ``env_id`` of the game it was trained in.
-        here: signature of the game it is to play.
-        name_here: how messages call that game.
-        options: of that game's config, by name; of them files of the builds before name some.
+        state: what was stored, with the entries of ``game_of`` of the game it was trained in.
+        env: the game it is to play.
         parts: which parts of the signature the policy relies on.
 
     Raises:
@@ -118,12 +128,12 @@ def check_game(
     """
     trained: Mapping[str, Any] = state["signature"]
     if "family" not in trained:
-        _check_old_game(trained, here, name_here, options)
+        _check_old_game(trained, env)
         return
-    there, mine = _entries(trained, parts), _entries(here, parts)
+    there, mine = _entries(trained, parts), _entries(env.signature(), parts)
     for entry in {**there, **mine}:
         if there.get(entry) != mine.get(entry):
-            raise ValueError(_another_game(state["env_id"], name_here, entry, there.get(entry), mine.get(entry)))
+            raise ValueError(_another_game(state["env_id"], env.env_id, entry, there.get(entry), mine.get(entry)))
 
 
 def _entries(signature: Mapping[str, Any], parts: Collection[str]) -> dict[str, object]:
@@ -141,21 +151,20 @@ def _entries(signature: Mapping[str, Any], parts: Collection[str]) -> dict[str, 
     return entries
 
 
-def _check_old_game(
-    trained: Mapping[str, str], here: Mapping[str, Any], name_here: str, options: Mapping[str, object]
-) -> None:
+def _check_old_game(trained: Mapping[str, str], env: NamedGame) -> None:
     """``check_game`` for a file of the builds before, which names the game's class and a few of its options."""
     game = trained["game"]
     families = OLD_GAMES.get(game, (game,))
+    here, options = env.signature(), env.options()
     if here["family"] not in families:
-        raise ValueError(_another_game(game, name_here, "family", " or ".join(families), here["family"]))
+        raise ValueError(_another_game(game, env.env_id, "family", " or ".join(families), here["family"]))
     for name, value in trained.items():
         if name != "game" and str(options.get(name, value)) != value:
-            raise ValueError(_another_game(game, name_here, name, value, options[name]))
+            raise ValueError(_another_game(game, env.env_id, name, value, options[name]))
     unknown = (["family"] if len(families) > 1 else []) + [name for name in here["ranges"] if name not in trained]
     if unknown:
         warnings.warn(
-            f"the checkpoint is of a build that did not note {', '.join(unknown)}: it is taken to be of {name_here}; "
+            f"the checkpoint is of a build that did not note {', '.join(unknown)}: it is taken to be of {env.env_id}; "
             "save it again to note them.",
             stacklevel=2,
         )

@@ -65,6 +65,10 @@ class Env(ABC):
         found = self.scenario.signature()
         return {**found, "family": found["family"] or type(self.scenario).__name__}
 
+    def options(self) -> Mapping[str, object]:
+        """The game's config by name; nothing of other people's games."""
+        return {} if self.scenario is None else vars(self.scenario.config)
+
     @abstractmethod
     def batched(self, num_envs: int, seed: int) -> BatchedEnv:
         """The same game as tensors: itself if it already is, else a new environment.
