@@ -10,17 +10,12 @@ from torch import Tensor
 from cfpos_envs.drawing.space import draw_scene_3d
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.base import Scenario, Transition
-from cfpos_envs.scenarios.ris import rewards
+from cfpos_envs.scenarios.ris import fusion, reward
 from cfpos_envs.scenarios.ris.description import describe
 from cfpos_envs.scenarios.ris.observe import observe, part_sizes
 from cfpos_envs.scenarios.ris.options import RisGameConfig
-from cfpos_envs.scenarios.ris.state import (
-    RisState,
-    as_measurements,
-    best_bias_m,
-    draw_state,
-    pair_parameters,
-)
+from cfpos_envs.scenarios.ris.state import RisState, as_measurements
+from cfpos_envs.scenarios.ris.world import draw_state
 from cfpos_envs.streams import Streams
 
 FLOAT_BITS = 32
@@ -58,66 +53,29 @@ class RisScenario(Scenario[RisState]):
 
     def step(self, state: RisState, actions: Tensor) -> Transition[RisState]:
         """Move the estimates, reward by what they explain; see ``Scenario.step``."""
-        actions = actions.clamp(-1.0, 1.0)
-        position, bias = self._moved(state, actions)
+        config = self.config
+        position, bias = fusion.moved(config, state, actions.clamp(-1.0, 1.0))
         nxt = state.replace(position_m=position, bias_m=bias, round=state.round + 1)
-        done = nxt.round >= self.rounds
-        explained = self._explained(state, position, bias)
-        quality = self._quality(state, position, bias, explained)
-        reward = quality.detach()
-        if self.config.reward == "gain":
-            reward = reward - self._before(state)
+        explained = quality = reward.quality(config, state, position, bias, "explained")
+        if config.reward != "explained":
+            quality = reward.quality(config, state, position, bias, config.reward)
+        rewards = quality.detach()
+        if config.reward == "gain":
+            with torch.no_grad():
+                rewards = rewards - reward.quality(config, state, state.position_m, state.bias_m, "gain")
         # Late corrections are small and change little: per metre of reach they count as much as early ones.
-        weight = (self.config.reach_m / self.config.reach_in(state.round)).unsqueeze(1)
+        weight = (config.reach_m / config.reach_in(state.round)).unsqueeze(1)
         metrics = {"objective": weight * quality, "score": explained.detach().mean(dim=1)}
-        return Transition(nxt, reward, torch.zeros_like(done), done, metrics)
-
-    def _moved(self, state: RisState, actions: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
-        if config.action == "absolute":
-            low, high = config.clock_m
-            aim = config.aim_m.to(actions)
-            return aim + config.area_m * actions[..., :3], low + (high - low) * (actions[..., 3:] + 1) / 2
-        step = config.reach_in(state.round)[:, None, None] * actions
-        return self._inside(state.position_m + step[..., :3], state.bias_m + step[..., 3:])
-
-    def _inside(self, position_m: Tensor, bias_m: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
-        low, high = config.clock_m
-        aim = config.aim_m.to(position_m)
-        return aim + (position_m - aim).clamp(-config.area_m, config.area_m), bias_m.clamp(low, high)
-
-    def _explained(self, state: RisState, position_m: Tensor, bias_m: Tensor) -> Tensor:
-        """[B, J] share of the received energy that hypotheses explain, mean over the base stations."""
-        system, parameters = self.config.system, pair_parameters(state, position_m, bias_m)
-        return rewards.explained_share(system.sizes, system.slopes, state.received, parameters).mean(dim=-1)
-
-    def _quality(self, state: RisState, position_m: Tensor, bias_m: Tensor, explained: Tensor) -> Tensor:
-        """[B, J] what the configured reward measures, differentiable."""
-        if self.config.reward == "explained":
-            return explained
-        if self.config.reward == "error":
-            return rewards.log_error(position_m, state.true_position_m)
-        system, parameters = self.config.system, pair_parameters(state, position_m, bias_m)
-        return rewards.path_shares(system.sizes, system.slopes, state.received, parameters).mean(dim=(-2, -1))
-
-    @torch.no_grad()
-    def _before(self, state: RisState) -> Tensor:
-        """[B, J] the same at the present estimate."""
-        explained = self._explained(state, state.position_m, state.bias_m)
-        return self._quality(state, state.position_m, state.bias_m, explained)
+        done = nxt.round >= self.rounds
+        return Transition(nxt, rewards, torch.zeros_like(done), done, metrics)
 
     # Reading a state -----------------------------------------------------------------------------------------------
 
     def global_state(self, state: RisState) -> Tensor:
         """[B, state_size]: estimates in the area and in the clock's range, and the round, scaled into [-1, 1]."""
-        config = self.config
-        low, high = config.clock_m
-        parts = [
-            ((state.position_m - config.aim_m.to(state.position_m)) / config.area_m).flatten(1),
-            (2 * (state.bias_m - low) / (high - low) - 1).flatten(1),
-            (state.round.to(torch.float32) / self.rounds).unsqueeze(1),
-        ]
+        progress = (state.round.to(torch.float32) / self.rounds).unsqueeze(1)
+        known = fusion.scaled(self.config, state)
+        parts = (known[..., :3].flatten(1), known[..., 3:].flatten(1), progress)
         return torch.cat(parts, dim=1).clamp(-1.0, 1.0)
 
     @property
@@ -136,8 +94,8 @@ class RisScenario(Scenario[RisState]):
 
     def with_estimate(self, state: RisState, positions: Tensor) -> RisState:
         """The state with the estimates at ``positions`` [B, J, 3] and the clocks that explain most there."""
-        position, bias = self._inside(positions.to(state.position_m), state.bias_m)
-        found = best_bias_m(state, self.config.system, position, *self.config.clock_m)
+        position, bias = fusion.inside(self.config, positions.to(state.position_m), state.bias_m)
+        found = fusion.best_bias_m(state, self.config.system, position, *self.config.clock_m)
         return state.replace(position_m=position, bias_m=found.to(bias))
 
     def truth(self, state: RisState) -> dict[str, Tensor]:
@@ -160,22 +118,15 @@ class RisScenario(Scenario[RisState]):
 
     def measurements(self, state: RisState) -> RisMeasurements:
         """What the UEs received and what the network tells them."""
-        return as_measurements(self.config, state)
+        received = state.received * state.received_rms[..., None, None, None, None, None]
+        return as_measurements(self.config, state, state.phases, received)
 
     def encode_estimate(self, state: RisState, positions: Tensor) -> Tensor:
         """Actions by which every UE reports ``positions`` [B, J, 3] and the clock that explains most there.
 
         A correction reaches no farther than the round allows; the rounds that follow do the rest.
         """
-        target, config = self.with_estimate(state, positions), self.config
-        if config.action == "absolute":
-            low, high = config.clock_m
-            aim = config.aim_m.to(target.position_m)
-            chosen = ((target.position_m - aim) / config.area_m, 2 * (target.bias_m - low) / (high - low) - 1)
-            return torch.cat(chosen, dim=-1).clamp(-1.0, 1.0)
-        reach = config.reach_in(state.round)[:, None, None]
-        moves = (target.position_m - state.position_m, target.bias_m - state.bias_m)
-        return (torch.cat(moves, dim=-1) / reach).clamp(-1.0, 1.0)
+        return fusion.encode(self.config, state, self.with_estimate(state, positions))
 
     def describe(self) -> str:
         """Tables of observation, action and reward, made from the code."""

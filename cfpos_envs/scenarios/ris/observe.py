@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.measurements.ris import RisSystem
-from cfpos_envs.physics.ris.geometry import Paths, ris_cosines
+from cfpos_envs.physics.ris.geometry import Paths, ris_cosines, trace_paths
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.phases import array_gain
+from cfpos_envs.scenarios.ris.fusion import scaled
 from cfpos_envs.scenarios.ris.options import RisGameConfig
-from cfpos_envs.scenarios.ris.rewards import orthogonal_part
+from cfpos_envs.scenarios.ris.reward import loaded_solve, orthogonal_part
 from cfpos_envs.scenarios.ris.state import (
     RisState,
     pair_geometry,
     pair_parameters,
-    pair_paths,
 )
 
 _COARSE = 4.0
@@ -85,16 +85,16 @@ def make_view(config: RisGameConfig, state: RisState) -> View:
     departures = (b1.unsqueeze(-1) * b2.unsqueeze(-2)).flatten(-2).mT  # [B, J, I, NB, L]
     block = state.received.flatten(-3, -2)
     gram = departures.mH @ departures
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     # A little loading: a hypothesised line of sight near a surface's direction must not blow up the noise.
-    filters = torch.linalg.solve(gram + _LOADING * departures.shape[-2] * eye, departures.mH)
+    filters = loaded_solve(gram, departures.mH, _LOADING * departures.shape[-2])
     at_ue = torch.einsum("...lb,...ijbn->...lijn", filters, block)
     at_ue = at_ue * v1.conj()[..., :, None, None] * v2.conj()[..., None, :, None] * d.conj()[..., None, None, :]
     by_antenna = block.movedim(-2, -4).flatten(-3)
     rest = orthogonal_part(departures[..., 1:], by_antenna) * departures[..., :1].conj()
     u1, u2, _, _, n = system.sizes
     at_bs = rest.unflatten(-1, (u1, u2, n)).movedim(-4, -2).unflatten(-2, system.bs_shape)
-    return View(config, system, state, pair_paths(state), at_ue, at_bs)
+    ue, bs, ris, _ = pair_geometry(state, state.position_m)
+    return View(config, system, state, trace_paths(ue, bs, ris), at_ue, at_bs)
 
 
 def observe(config: RisGameConfig, state: RisState) -> Tensor:
@@ -243,10 +243,7 @@ def _surfaces(view: View) -> Tensor:
 
 def _estimate(view: View) -> Tensor:
     """Where the estimate lies in the area and in the clock's range."""
-    state, config = view.state, view.config
-    low, high = config.clock_m
-    position = (state.position_m - config.aim_m.to(state.position_m)) / config.area_m
-    return torch.cat((position, 2 * (state.bias_m - low) / (high - low) - 1), dim=-1)
+    return scaled(view.config, view.state)
 
 
 def _progress(view: View) -> Tensor:
