@@ -156,7 +156,7 @@ def _run_locate(scenario: Scenario[Any], state: TensorState, policy: Any) -> _Ch
     position = estimate.position.detach().to(scenario.estimate(state).dtype)
     finite = torch.isfinite(position).all(-1)
     if not bool(finite.all()):
-        position = torch.where(finite[..., None], position, _area_centre(scenario, measurements))
+        position = torch.where(finite[..., None], position, scenario.area_centre_m.to(position))
     errors = _to_numpy(scenario.truth(scenario.with_estimate(state, position))["error_m"])
     return _ChunkResult(errors, _to_numpy(estimate.valid & finite), None, seconds, seconds)
 
@@ -246,18 +246,6 @@ def _now(scenario: Scenario[Any]) -> float:
     if _device(scenario).type == "cuda":
         torch.cuda.synchronize(_device(scenario))
     return time.perf_counter()
-
-
-def _area_centre(scenario: Scenario[Any], measurements: Any) -> Tensor:
-    """The coordinates of the centre of the area, metres: what the scenario says, else the middle of its square."""
-    centre = getattr(scenario, "area_centre_m", None)
-    if centre is not None:
-        return torch.as_tensor(centre)
-    known = (getattr(measurements, name, None) for name in ("radio", "model"))
-    side_m = next((part.side_m for part in known if part is not None), getattr(scenario.config, "side_m", None))
-    if side_m is None:
-        raise ValueError("a position is not finite and the scenario tells no side_m whose centre could stand in for it")
-    return torch.tensor(side_m / 2)
 
 
 def _restart(policy: Any) -> None:

@@ -282,6 +282,11 @@ class DcpScenario(Scenario[DcpState]):
             use_aoa=self.config.stage != "rss",
         )
 
+    @property
+    def area_centre_m(self) -> Tensor:
+        """[2] middle of the square."""
+        return torch.full((2,), self.radio.side_m / 2)
+
     def measurements(self, state: DcpState) -> RadioMeasurements:
         """What the CPU received: all APs, no truth."""
         return RadioMeasurements(

@@ -228,6 +228,11 @@ class ToaScenario(Scenario[ToaState]):
         information = range_information(state.now(state.sequence_variance_m2).double(), state.is_los & state.valid)
         return range_fisher(self.model.family, unit, information)
 
+    @property
+    def area_centre_m(self) -> Tensor:
+        """[2] middle of the square."""
+        return torch.full((2,), self.model.side_m / 2)
+
     def measurements(self, state: ToaState) -> TimingMeasurements:
         """What the CPU received: all APs, no truth."""
         return TimingMeasurements(
