@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiMeasurements
@@ -15,6 +16,9 @@ from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.scenarios.ecc.world import draw_state, shared_world
 from cfpos_envs.scenarios.features import Words, rows
 from cfpos_envs.streams import Streams
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _REWARDS = {
     "error": "minus the distance of the fused report from the truth / {scale:g} m (privileged)",
@@ -65,18 +69,14 @@ class EccScenario(Scenario[EccState]):
         config, source = self.config, self.world.source
         actions = actions.clamp(-1.0, 1.0).unflatten(2, (config.num_ues, -1))
         reports, fused = fusion.fuse(config, self.system, state, actions)
-        score = reward.consistency(
-            self.system, state, source.bs_positions_m, source.bs_orientation_rad, reports, fused
-        )
+        score = reward.consistency(self.system, state, source.bs_positions_m, source.bs_orientation_rad, reports, fused)
         objective = reward.error_reward(self.system, state, fused) if self.privileged_reward else score
-        shares = objective.detach().unsqueeze(1).expand(-1, self.system.num_bs, -1)
         # A payload crosses where a snapshot is new.
         new = (state.round == 0) | (config.snapshots > 1)
         sent = state.fronthaul_bits_so_far + new * state.fronthaul_bits_per_snapshot * config.num_ues
         nxt = state.replace(consensus_m=fused, round=state.round + 1, fronthaul_bits_so_far=sent)
-        done = nxt.round >= self.rounds
-        metrics = {"score": score.detach().mean(dim=-1), "objective": objective, "entity_rewards": shares}
-        return Transition(nxt, shares.sum(dim=-1), torch.zeros_like(done), done, metrics)
+        rewards = objective.detach().unsqueeze(1).expand(-1, self.system.num_bs, -1)
+        return self.transition(nxt, rewards, {"score": score.detach().mean(dim=-1), "objective": objective})
 
     # Fronthaul -----------------------------------------------------------------------------------------------------
 
@@ -166,8 +166,8 @@ class EccScenario(Scenario[EccState]):
         title = (
             f"Positioning in three dimensions from CSI, site {config.site!r}: {system.num_bs} base stations (agents) "
             f"with {system.array_shape[0]} x {system.array_shape[1]} antennas,",
-            f"{config.num_ues} user(s), {self.rounds} rounds, area {size} m, {system.num_subcarriers} subcarriers every "
-            f"{system.subcarrier_spacing_hz / 1e3:g} kHz at {system.carrier_hz / 1e9:g} GHz, {system.num_slots} slots,",
+            f"{config.num_ues} user(s), {self.rounds} rounds, area {size} m, {system.num_subcarriers} subcarriers "
+            f"every {system.subcarrier_spacing_hz / 1e3:g} kHz at {system.carrier_hz / 1e9:g} GHz, {system.num_slots} slots,",
             f"users {config.mobility}; lossless CSI: {system.lossless_bits} bits per base station, user and snapshot.",
         )
         closing = (

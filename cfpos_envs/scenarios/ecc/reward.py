@@ -23,9 +23,7 @@ WEIGHTS = {"reports": 0.2, "gains": 0.3, "signatures": 0.5}
 _LEAST_DISTANCE_M = 1.0
 
 
-def error_reward(
-    system: CsiSystem, state: EccState, fused_m: Float[Tensor, "B J 3"]
-) -> Float[Tensor, "B J"]:
+def error_reward(system: CsiSystem, state: EccState, fused_m: Float[Tensor, "B J 3"]) -> Float[Tensor, "B J"]:
     """Minus the distance of the fused report from the truth, in units of the area's half side. Privileged."""
     true_position = state.now(state.true_position_m)
     # The root has no slope at zero.

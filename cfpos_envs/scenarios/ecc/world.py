@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Bool, Complex, Complex64, Float
+from jaxtyping import Bool, Complex64, Float
 from torch import Tensor
 
 from cfpos_envs.channels.scene import CsiSite

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, mode_vector, steering
+from cfpos_envs.scenarios.features import Row
 from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, pair_parameters
 
@@ -15,6 +16,19 @@ _BIAS_POINTS, _BIAS_ZOOMS = 49, 3
 
 Estimate = tuple[Float[Tensor, "B J 3"], Float[Tensor, "B J I"]]
 """Positions and clock biases, metres."""
+
+
+def action_rows(config: RisGameConfig) -> tuple[Row, ...]:
+    """The entries of an action: three coordinates and one clock bias per base station."""
+    low, high = config.clock_m
+    if config.action == "absolute":
+        place = f"x, y, z in the cube of {2 * config.area_m:g} m around the UEs' middle"
+        return Row("position", place, size=3), Row(
+            "clock", f"clock bias of each base station in [{low:.1f} m, {high:.1f} m]", size=config.num_bs
+        )
+    place = f"x, y, z: moved by up to the reach, {config.reach_m:g} m, times {config.zoom:g} after every round"
+    clock = "clock bias of each base station, likewise, in metres"
+    return Row("move", place, size=3), Row("clock move", clock, size=config.num_bs)
 
 
 def moved(config: RisGameConfig, state: RisState, actions: Float[Tensor, "B J act"]) -> Estimate:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cfpos_envs.drawing.space import draw_scene_3d
 from cfpos_envs.measurements.ris import RisMeasurements
-from cfpos_envs.scenarios.base import Scenario, Transition
+from cfpos_envs.scenarios.base import FLOAT_BITS, Scenario, Transition
+from cfpos_envs.scenarios.features import Words, rows
 from cfpos_envs.scenarios.ris import fusion, reward
-from cfpos_envs.scenarios.ris.description import describe
-from cfpos_envs.scenarios.ris.observe import observe, part_sizes
+from cfpos_envs.scenarios.ris.observe import features_of, observe
 from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, as_measurements
 from cfpos_envs.scenarios.ris.world import draw_state
 from cfpos_envs.streams import Streams
 
-FLOAT_BITS = 32
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_REWARDS = {
+    "explained": "share of the received energy that the estimate explains with the paths' gains fitted, in [0, 1]",
+    "paths": "mean over the paths of the share of what arrives from each one's departure that it explains, in [0, 1]",
+    "gain": "increase of that mean (see reward='paths') in the round",
+    "error": "-log(error / m + 0.01) by the simulated truth (privileged, for studies)",
+}
 
 
 class RisScenario(Scenario[RisState]):
@@ -32,14 +40,12 @@ class RisScenario(Scenario[RisState]):
     config_class = RisGameConfig
     family = "ris"
     differentiable = True
+    config: RisGameConfig
 
     def __init__(self, config: RisGameConfig, device: torch.device | str = "cpu") -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.agents = tuple(f"ue_{j}" for j in range(config.num_ues))
-        self.rounds = config.rounds
-        self.observation_size = sum(part_sizes(config).values())
-        self.action_size = 3 + config.num_bs
+        self._features = features_of(config)
+        agents = tuple(f"ue_{j}" for j in range(config.num_ues))
+        super().__init__(config, device, agents, rows(self._features), fusion.action_rows(config))
 
     def reset(self, streams: Streams, num_envs: int) -> RisState:
         """Draw places, clocks, channels and noise; see ``Scenario.reset``."""
@@ -49,7 +55,7 @@ class RisScenario(Scenario[RisState]):
 
     def observe(self, state: RisState) -> Tensor:
         """[B, J, observation_size] in [-1, 1]; see ``describe()`` for the entries."""
-        return observe(self.config, state)
+        return observe(self._features, self.config, state)
 
     def step(self, state: RisState, actions: Tensor) -> Transition[RisState]:
         """Move the estimates, reward by what they explain; see ``Scenario.step``."""
@@ -66,8 +72,7 @@ class RisScenario(Scenario[RisState]):
         # Late corrections are small and change little: per metre of reach they count as much as early ones.
         weight = (config.reach_m / config.reach_in(state.round)).unsqueeze(1)
         metrics = {"objective": weight * quality, "score": explained.detach().mean(dim=1)}
-        done = nxt.round >= self.rounds
-        return Transition(nxt, rewards, torch.zeros_like(done), done, metrics)
+        return self.transition(nxt, rewards, metrics)
 
     # Reading a state -----------------------------------------------------------------------------------------------
 
@@ -128,9 +133,30 @@ class RisScenario(Scenario[RisState]):
         """
         return fusion.encode(self.config, state, self.with_estimate(state, positions))
 
-    def describe(self) -> str:
-        """Tables of observation, action and reward, made from the code."""
-        return describe(self.config)
+    def words(self) -> Words:
+        """Network, arrays and reward for ``describe``."""
+        config, system = self.config, self.config.system
+        u1, u2, b1, b2, n = system.sizes
+        title = (
+            f"Localisation by {config.num_bs} base station(s) and {config.num_ris} surface(s), {config.num_ues} UEs "
+            f"(agents), {self.rounds} rounds.",
+            f"Arrays: base station {b1} x {b2}, UE {u1} x {u2}, surfaces {' x '.join(map(str, system.ris_shape))}; "
+            f"{n} subcarriers over {system.bandwidth_hz / 1e6:g} MHz at {system.carrier_hz / 1e9:g} GHz, "
+            f"SNR {config.snr_db:g} dB.",
+        )
+        end = f"Estimates start in the middle. The episode is truncated after {self.rounds} rounds."
+        return Words(title, "UE", f"{config.reward}: {_REWARDS[config.reward]}.", (end,))
+
+    def ranges(self) -> dict[str, float | str | list[float]]:
+        """What an action moves by or means: reach and its decrease, area and clock range."""
+        config = self.config
+        return {
+            "action": config.action,
+            "reach_m": config.reach_m,
+            "zoom": config.zoom,
+            "area_m": config.area_m,
+            "clock_m": list(config.clock_m),
+        }
 
     def fronthaul_bits(self) -> float:
         """Bits that the network tells per episode as 32-bit numbers: places of base stations and surfaces, profiles.
@@ -141,7 +167,7 @@ class RisScenario(Scenario[RisState]):
         places = 3 * (config.num_bs + config.num_ris)
         return float(FLOAT_BITS * (places + config.num_ris * config.system.num_ris_elements))
 
-    def draw(self, axes: Any, state: RisState, history: list[Tensor]) -> None:
+    def draw(self, axes: Axes, state: RisState, history: list[Tensor]) -> None:
         """Episode 0 from above and from the side: base stations, surfaces, true and estimated positions by round."""
         draw_scene_3d(
             axes,
