@@ -43,6 +43,7 @@ class RisScenario(Scenario[RisState]):
     config: RisGameConfig
 
     def __init__(self, config: RisGameConfig, device: torch.device | str = "cpu") -> None:
+        self.privileged_reward = config.reward == "error"
         self._features = features_of(config)
         agents = tuple(f"ue_{j}" for j in range(config.num_ues))
         super().__init__(config, device, agents, rows(self._features), fusion.action_rows(config))

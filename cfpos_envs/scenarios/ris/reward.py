@@ -114,7 +114,7 @@ def orthogonal_part(
 
 
 def loaded_solve(
-    gram: Complex[Tensor, "*batch r r"], right: Complex[Tensor, "*batch r k"], loading: float
+    gram: Complex[Tensor, "*batch r r"], right: Complex[Tensor, "*#batch r k"], loading: float
 ) -> Complex[Tensor, "*batch r k"]:
     """(G + loading I)^-1 right: normal equations that stay solvable where columns coincide."""
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)

@@ -59,7 +59,7 @@ def test_observation_is_made_of_its_parts() -> None:
     scenario, taken = env.scenario, env.measurements
     seen = env.observe().unflatten(2, (2, -1))
     start, columns = 0, {}
-    for part in scenario.parts:
+    for part in scenario.observation_rows:
         columns[part.name] = seen[..., start : start + part.size]
         start += part.size
     assert start == scenario.entities.observation_size
@@ -79,7 +79,7 @@ def test_observation_is_made_of_its_parts() -> None:
 @pytest.mark.parametrize("features", ["stabilised", "amplitude", "cov"])
 def test_other_features(features: str) -> None:
     env = batch(features=features)
-    assert env.scenario.parts[0].name == features
+    assert env.scenario.observation_rows[0].name == features
     assert features in env.describe()
     assert env.observe().abs().max() <= 1
 
