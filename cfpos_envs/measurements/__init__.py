@@ -1,1 +1,21 @@
 """What the central unit receives and what an estimator answers: the meeting point of environments and estimators."""
+
+from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.measurements.ris import RisMeasurements, RisSystem
+from cfpos_envs.measurements.toa import TimingMeasurements
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.toa.model import TimingModel
+
+__all__ = [
+    "CsiMeasurements",
+    "CsiSystem",
+    "PositionEstimate",
+    "RadioMeasurements",
+    "RadioModel",
+    "RisMeasurements",
+    "RisSystem",
+    "TimingMeasurements",
+    "TimingModel",
+]

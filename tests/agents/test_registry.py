@@ -121,8 +121,8 @@ def test_a_missing_package_names_its_extra(constant: None) -> None:
 
 
 def test_a_name_is_given_once(constant: None) -> None:
-    register_agent("maddpg", "agents.maddpg:Maddpg", "agents.maddpg.config:MaddpgConfig")
-    with pytest.raises(ValueError, match=r"'maddpg' is taken by agents\.maddpg:Maddpg"):
+    register_agent("maddpg", ".maddpg.agent:Maddpg", ".maddpg.config:MaddpgConfig")
+    with pytest.raises(ValueError, match=r"'maddpg' is taken by \.maddpg\.agent:Maddpg"):
         register_agent("maddpg", "agents.other:Other", "agents.maddpg.config:MaddpgConfig")
     with pytest.raises(ValueError, match=r"must look like 'package\.module:ClassName'"):
         register_agent("new", "agents.other", "agents.maddpg.config:MaddpgConfig")

@@ -218,10 +218,11 @@ def test_a_compiler_that_fails_is_reported_in_one_line(monkeypatch, tmp_path):
 
 def test_a_library_is_kept_per_source_and_compiler(monkeypatch):
     compiler = build._compiler()
-    key = build._key(compiler)
-    assert key == build._key(compiler)
+    key = build._key(compiler, build._ENVIRONMENTS)
+    assert key == build._key(compiler, build._ENVIRONMENTS)
+    assert key != build._key(compiler, build._ENVIRONMENTS[:1])
     monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-DOTHER"))
-    assert key != build._key(compiler)
+    assert key != build._key(compiler, build._ENVIRONMENTS)
 
 
 def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
