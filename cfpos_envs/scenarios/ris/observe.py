@@ -6,9 +6,10 @@ from the block first, so what the estimate explains lies at offset zero and ever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Complex, Float
@@ -93,67 +94,58 @@ def observe(
 
 def features_of(config: RisGameConfig) -> tuple[Feature[View], ...]:
     """The entries of an observation in order."""
-    system, stations, surfaces = config.system, config.num_bs, config.num_ris
-    u1, u2, b1, b2, n = system.sizes
-    paths, places = (surfaces + 1) * stations, surfaces + stations
+    return (*_RECEIVED[config.observation](config), *_network(config))
+
+
+def _correlations(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    stations, paths = config.num_bs, (config.num_ris + 1) * config.num_bs
     offsets: tuple[tuple[str, str, Callable[[View], Tensor], int], ...] = (
         ("across", "per path: metres (x, y, z) by which its arrival places the UE elsewhere", _across, 3 * paths),
         ("departure", "line of sight: metres (y, z) by which its departure does so", _departure, 2 * stations),
         ("along", "per path: metres by which it is longer than predicted, clock included", _along, paths),
     )
-    fit = Feature("fit", "per path: share of its energy that the estimate explains", _fit, size=paths)
-    received: dict[str, tuple[Feature[View], ...]] = {
-        "correlations": (
-            *(Feature(n, f"{meaning}; / reach", _in_reach(f, 1.0), size=s) for n, meaning, f, s in offsets),
-            *(
-                Feature(f"{n}, coarse", f"the same / {_COARSE:g} reach", _in_reach(f, _COARSE), size=s)
-                for n, _, f, s in offsets
-            ),
-            Feature(
-                "coherence",
-                "modulus of the lag-one correlations that these come from",
-                _coherence,
-                size=3 * paths + 2 * stations,
-            ),
-            fit,
-        ),
-        "spectra": (
-            Feature(
-                "spectra",
-                "per path and axis: share of the energy in every DFT bin, the estimate at bin 0",
-                _spectra,
-                size=(u1 + u2 + n) * paths + (b1 + b2) * stations,
-            ),
-            fit,
-        ),
-        "tensor": (
-            Feature(
-                "samples",
-                "real and imaginary parts of all samples, in units of their root mean square",
-                _samples,
-                _LARGEST_SAMPLE,
-                2 * u1 * u2 * b1 * b2 * n * stations,
-            ),
-        ),
-    }
-    half_window_m = system.window_m / 2
-    network = (
-        Feature(
-            "direction", "unit vectors from base stations and surfaces to the estimate", _direction, 1.0, 3 * places
-        ),
+    fine = (Feature(n, f"{meaning}; / reach", partial(_in_reach, f, 1.0), size=s) for n, meaning, f, s in offsets)
+    text = f"the same / {_COARSE:g} reach"
+    coarse = (Feature(f"{n}, coarse", text, partial(_in_reach, f, _COARSE), size=s) for n, _, f, s in offsets)
+    modulus = "modulus of the lag-one correlations that these come from"
+    return (*fine, *coarse, Feature("coherence", modulus, _coherence, size=3 * paths + 2 * stations), _fit_of(config))
+
+
+def _bins_of_spectra(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    (u1, u2, b1, b2, n), paths = config.system.sizes, config.num_ris + 1
+    meaning = "per path and axis: share of the energy in every DFT bin, the estimate at bin 0"
+    size = ((u1 + u2 + n) * paths + b1 + b2) * config.num_bs
+    return Feature("spectra", meaning, _spectra, size=size), _fit_of(config)
+
+
+def _all_samples(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    meaning = "real and imaginary parts of all samples, in units of their root mean square"
+    size = 2 * math.prod(config.system.sizes) * config.num_bs
+    return (Feature("samples", meaning, _samples, _LARGEST_SAMPLE, size),)
+
+
+def _fit_of(config: RisGameConfig) -> Feature[View]:
+    paths = (config.num_ris + 1) * config.num_bs
+    return Feature("fit", "per path: share of its energy that the estimate explains", _fit, size=paths)
+
+
+def _network(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    surfaces, stations, half_window_m = config.num_ris, config.num_bs, config.system.window_m / 2
+    places = surfaces + stations
+    directions = "unit vectors from base stations and surfaces to the estimate"
+    gains = "share of its full gain that every surface's known profile has towards the estimate"
+    return (
+        Feature("direction", directions, _direction, size=3 * places),
         Feature("distance", "m, their distances", _distance, half_window_m, places),
         Feature("orientation", "x' and y' axes of the UE's array in the global frame", _orientation, size=6),
         Feature("places", "m, base stations and surfaces from the area's middle", _places, half_window_m, 3 * places),
-        Feature(
-            "surfaces",
-            "share of its full gain that every surface's known profile has towards the estimate",
-            _surfaces,
-            size=surfaces * stations,
-        ),
+        Feature("surfaces", gains, _surfaces, size=surfaces * stations),
         Feature("estimate", "the estimate in the area and in the clock's range", _estimate, size=3 + stations),
         Feature("progress", "rounds played / rounds, and log10(reach / m) / 3", _progress, size=2),
     )
-    return (*received[config.observation], *network)
+
+
+_RECEIVED = {"correlations": _correlations, "spectra": _bins_of_spectra, "tensor": _all_samples}
 
 
 # The received block ------------------------------------------------------------------------------------------------
@@ -220,12 +212,9 @@ def _fit(view: View) -> Tensor:
     return (summed / (energy * view.at_ue.shape[-3:].numel()).clamp(min=1e-12)).flatten(2)
 
 
-def _in_reach(values: Callable[[View], Tensor], factor: float) -> Callable[[View], Tensor]:
-    def scaled(view: View) -> Tensor:
-        reach = view.config.reach_in(view.state.round)[:, None, None]
-        return values(view) / (factor * reach)
-
-    return scaled
+def _in_reach(values: Callable[[View], Tensor], factor: float, view: View) -> Tensor:
+    """Values in units of ``factor`` times the reach of the round."""
+    return values(view) / (factor * view.config.reach_in(view.state.round)[:, None, None])
 
 
 # What the network sends, and the estimate --------------------------------------------------------------------------
