@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiMeasurements
@@ -58,13 +59,13 @@ class EccScenario(Scenario[EccState]):
         """Draw users, their ways and all snapshots; see ``Scenario.reset``."""
         return draw_state(self.config, self.world, streams, num_envs)
 
-    def observe(self, state: EccState) -> Tensor:
-        """[B, L, J * F] in [-1, 1]; see ``describe()`` for the entries."""
+    def observe(self, state: EccState) -> Float[Tensor, "B L obs"]:
+        """In [-1, 1], one user after another; see ``describe()`` for the entries."""
         source = self.world.source
         view = View(self.config, self.system, state, source.bs_positions_m, source.bs_orientation_rad)
         return observe(self._features, view)
 
-    def step(self, state: EccState, actions: Tensor) -> Transition[EccState]:
+    def step(self, state: EccState, actions: Float[Tensor, "B L act"]) -> Transition[EccState]:
         """Fuse the reports and judge the result; see ``Scenario.step``."""
         config, source = self.config, self.world.source
         actions = actions.clamp(-1.0, 1.0).unflatten(2, (config.num_ues, -1))
@@ -107,12 +108,12 @@ class EccScenario(Scenario[EccState]):
     # Reading a state -----------------------------------------------------------------------------------------------
 
     @property
-    def area_centre_m(self) -> Tensor:
-        """[3] what is reported of a user of whom nothing is known."""
+    def area_centre_m(self) -> Float[Tensor, "3"]:
+        """What is reported of a user of whom nothing is known."""
         return torch.tensor(self.system.centre_m, device=self.device)
 
-    def global_state(self, state: EccState) -> Tensor:
-        """[B, state_size]: standardised gains and validity of all links, consensus and round, in [-1, 1]."""
+    def global_state(self, state: EccState) -> Float[Tensor, "B size"]:
+        """Standardised gains and validity of all links, consensus and round, in [-1, 1]."""
         valid = state.now(state.sequence_valid)
         log_gain = self.system.standardise_log_gain(state.now(state.sequence_gain), valid) / 4.0
         columns = [
@@ -128,8 +129,8 @@ class EccScenario(Scenario[EccState]):
         """2 L J + 3 J + 1."""
         return (2 * self.system.num_bs + fusion.POSITION_SIZE) * self.config.num_ues + 1
 
-    def with_estimate(self, state: EccState, positions: Tensor) -> EccState:
-        """The state with the fused report at ``positions`` [B, J, 3], or the nearest points of the area."""
+    def with_estimate(self, state: EccState, positions: Float[Tensor, "B J 3"]) -> EccState:
+        """The state with the fused report at ``positions``, or the nearest points of the area."""
         return super().with_estimate(state, fusion.into_area(self.system, positions.to(state.consensus_m)))
 
     def truth(self, state: EccState) -> dict[str, Tensor]:
@@ -150,8 +151,8 @@ class EccScenario(Scenario[EccState]):
             site_ids=state.site_ids,
         )
 
-    def encode_estimate(self, state: EccState, positions: Tensor) -> Tensor:
-        """Actions by which every BS reports ``positions`` [B, J, 3], all with the same confidence."""
+    def encode_estimate(self, state: EccState, positions: Float[Tensor, "B J 3"]) -> Float[Tensor, "B L act"]:
+        """Actions by which every BS reports ``positions``, all with the same confidence."""
         normalised = self.system.normalise_position(positions).clamp(-1.0, 1.0)
         padding = self.action_size // self.config.num_ues - fusion.POSITION_SIZE
         actions = torch.nn.functional.pad(normalised, (0, padding))
@@ -167,7 +168,8 @@ class EccScenario(Scenario[EccState]):
             f"Positioning in three dimensions from CSI, site {config.site!r}: {system.num_bs} base stations (agents) "
             f"with {system.array_shape[0]} x {system.array_shape[1]} antennas,",
             f"{config.num_ues} user(s), {self.rounds} rounds, area {size} m, {system.num_subcarriers} subcarriers "
-            f"every {system.subcarrier_spacing_hz / 1e3:g} kHz at {system.carrier_hz / 1e9:g} GHz, {system.num_slots} slots,",
+            f"every {system.subcarrier_spacing_hz / 1e3:g} kHz at {system.carrier_hz / 1e9:g} GHz, "
+            f"{system.num_slots} slots,",
             f"users {config.mobility}; lossless CSI: {system.lossless_bits} bits per base station, user and snapshot.",
         )
         closing = (

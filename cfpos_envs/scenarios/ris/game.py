@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.drawing.space import draw_scene_3d
@@ -54,11 +55,11 @@ class RisScenario(Scenario[RisState]):
 
     # Rounds --------------------------------------------------------------------------------------------------------
 
-    def observe(self, state: RisState) -> Tensor:
-        """[B, J, observation_size] in [-1, 1]; see ``describe()`` for the entries."""
+    def observe(self, state: RisState) -> Float[Tensor, "B J obs"]:
+        """In [-1, 1]; see ``describe()`` for the entries."""
         return observe(self._features, self.config, state)
 
-    def step(self, state: RisState, actions: Tensor) -> Transition[RisState]:
+    def step(self, state: RisState, actions: Float[Tensor, "B J act"]) -> Transition[RisState]:
         """Move the estimates, reward by what they explain; see ``Scenario.step``."""
         config = self.config
         position, bias = fusion.moved(config, state, actions.clamp(-1.0, 1.0))
@@ -77,8 +78,8 @@ class RisScenario(Scenario[RisState]):
 
     # Reading a state -----------------------------------------------------------------------------------------------
 
-    def global_state(self, state: RisState) -> Tensor:
-        """[B, state_size]: estimates in the area and in the clock's range, and the round, scaled into [-1, 1]."""
+    def global_state(self, state: RisState) -> Float[Tensor, "B size"]:
+        """Estimates in the area and in the clock's range, and the round, scaled into [-1, 1]."""
         progress = (state.round.to(torch.float32) / self.rounds).unsqueeze(1)
         known = fusion.scaled(self.config, state)
         parts = (known[..., :3].flatten(1), known[..., 3:].flatten(1), progress)
@@ -89,17 +90,17 @@ class RisScenario(Scenario[RisState]):
         """(3 + I) J + 1."""
         return self.config.num_ues * self.action_size + 1
 
-    def estimate(self, state: RisState) -> Tensor:
-        """[B, J, 3] metres."""
+    def estimate(self, state: RisState) -> Float[Tensor, "B J 3"]:
+        """Metres."""
         return state.position_m
 
     @property
-    def area_centre_m(self) -> Tensor:
-        """[3] middle of the area: what counts where a policy has no answer."""
+    def area_centre_m(self) -> Float[Tensor, "3"]:
+        """Middle of the area: what counts where a policy has no answer."""
         return self.config.aim_m.to(torch.float32)
 
-    def with_estimate(self, state: RisState, positions: Tensor) -> RisState:
-        """The state with the estimates at ``positions`` [B, J, 3] and the clocks that explain most there."""
+    def with_estimate(self, state: RisState, positions: Float[Tensor, "B J 3"]) -> RisState:
+        """The state with the estimates at ``positions`` and the clocks that explain most there."""
         position, bias = fusion.inside(self.config, positions.to(state.position_m), state.bias_m)
         found = fusion.best_bias_m(state, self.config.system, position, *self.config.clock_m)
         return state.replace(position_m=position, bias_m=found.to(bias))
@@ -127,8 +128,8 @@ class RisScenario(Scenario[RisState]):
         received = state.received * state.received_rms[..., None, None, None, None, None]
         return as_measurements(self.config, state, state.phases, received)
 
-    def encode_estimate(self, state: RisState, positions: Tensor) -> Tensor:
-        """Actions by which every UE reports ``positions`` [B, J, 3] and the clock that explains most there.
+    def encode_estimate(self, state: RisState, positions: Float[Tensor, "B J 3"]) -> Float[Tensor, "B J act"]:
+        """Actions by which every UE reports ``positions`` and the clock that explains most there.
 
         A correction reaches no farther than the round allows; the rounds that follow do the rest.
         """

@@ -256,7 +256,7 @@ def _draw_bias_m(config: RisConfig, streams: Streams, batch: int) -> Tensor:
     return 1e-9 * SPEED_OF_LIGHT_M_S * (low + (high - low) * drawn + config.bias_step_ns * (ue + bs))
 
 
-def _draw_links_m(config: RisConfig, ue_m: Tensor, streams: Streams) -> Tensor | None:
+def _draw_links_m(config: RisConfig, ue_m: Float[Tensor, "B J 3"], streams: Streams) -> Tensor | None:
     if config.link_std_m is None or config.num_ues < 2:
         return None
     truth = ue_m[:, :1] - ue_m[:, 1:]

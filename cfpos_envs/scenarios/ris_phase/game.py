@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.drawing.space import draw_scene_3d
@@ -57,11 +58,11 @@ class RisPhaseScenario(Scenario[RisPhaseState]):
 
     # Rounds --------------------------------------------------------------------------------------------------------
 
-    def observe(self, state: RisPhaseState) -> Tensor:
-        """[B, R, observation_size] in [-1, 1]; see ``describe()`` for the entries."""
+    def observe(self, state: RisPhaseState) -> Float[Tensor, "B R obs"]:
+        """In [-1, 1]; see ``describe()`` for the entries."""
         return observe(self._features, self.config, state)
 
-    def step(self, state: RisPhaseState, actions: Tensor) -> Transition[RisPhaseState]:
+    def step(self, state: RisPhaseState, actions: Float[Tensor, "B R act"]) -> Transition[RisPhaseState]:
         """Play the profiles, send pilots, report energies; see ``Scenario.step``."""
         config, actions = self.config, actions.clamp(-1.0, 1.0)
         phases = fusion.profile_phases(config, state, actions)
@@ -74,17 +75,17 @@ class RisPhaseScenario(Scenario[RisPhaseState]):
 
     # Reading a state -----------------------------------------------------------------------------------------------
 
-    def estimate(self, state: RisPhaseState) -> Tensor:
-        """[B, J, 3] metres: where the network takes the users to be."""
+    def estimate(self, state: RisPhaseState) -> Float[Tensor, "B J 3"]:
+        """Metres: where the network takes the users to be."""
         return fusion.network_estimate_m(self.config, state)
 
     @property
-    def area_centre_m(self) -> Tensor:
-        """[3] middle of the users' places: what counts where a policy has no answer."""
+    def area_centre_m(self) -> Float[Tensor, "3"]:
+        """Middle of the users' places: what counts where a policy has no answer."""
         return self.config.scene.places_m("ue")[0].to(torch.float32)
 
-    def with_estimate(self, state: RisPhaseState, positions: Tensor) -> RisPhaseState:
-        """The state in which the network takes the users to be at ``positions`` [B, J, 3]."""
+    def with_estimate(self, state: RisPhaseState, positions: Float[Tensor, "B J 3"]) -> RisPhaseState:
+        """The state in which the network takes the users to be at ``positions``."""
         return state.replace(position_m=positions.to(state.position_m), given=torch.ones_like(state.given))
 
     def truth(self, state: RisPhaseState) -> dict[str, Tensor]:
@@ -109,8 +110,8 @@ class RisPhaseScenario(Scenario[RisPhaseState]):
     def measurements(self, state: RisPhaseState) -> None:
         """Nothing: the surfaces receive nothing that an estimator of positions could take."""
 
-    def encode_estimate(self, state: RisPhaseState, positions: Tensor) -> Tensor:
-        """Actions by which every surface points a pencil beam at the middle of ``positions`` [B, J, 3]."""
+    def encode_estimate(self, state: RisPhaseState, positions: Float[Tensor, "B J 3"]) -> Float[Tensor, "B R act"]:
+        """Actions by which every surface points a pencil beam at the middle of ``positions``."""
         return fusion.encode_beams(self.config, state, positions)
 
     def words(self) -> Words:

@@ -124,12 +124,12 @@ def played_from_m(state: RisPhaseState) -> Float[Tensor, "B J 3"]:
 def _draw_users(
     config: RisPhaseConfig,
     generator: torch.Generator,
-    first: Tensor,
-    ris: Tensor,
-    azimuth: Tensor,
-    elevation: Tensor,
-) -> Tensor:
-    """[B, J, 3]: the first user and, by rejection, others in what all sectors have in common."""
+    first: Float[Tensor, "B 3"],
+    ris: Float[Tensor, "B R 3"],
+    azimuth: Float[Tensor, "B R"],
+    elevation: Float[Tensor, "B R"],
+) -> Float[Tensor, "B J 3"]:
+    """The first user and, by rejection, others in what all sectors have in common."""
     if config.num_ues == 1:
         return first.unsqueeze(1)
     reach = 2 * config.sector_rad * (first.unsqueeze(1) - ris).norm(dim=-1).amin(dim=1)
