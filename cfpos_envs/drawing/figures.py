@@ -226,19 +226,6 @@ def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bound_rmse: float | N
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def rounds_figure(results: Sequence[EvaluationResult], title: str = "") -> Figure:
-    """RMSE after every round; one-shot estimators, which have no rounds, appear as horizontal lines.
-
-    Raises:
-        ValueError: no result given.
-    """
-    with new_figure() as (figure, axes):
-        curves = {r.policy: r.rmse_by_round if r.rmse_by_round is not None else [r.rmse] for r in results}
-        draw_convergence(axes, curves, _shared_bound(results), "round")
-        axes.set_title(title)
-    return figure
-
-
 def draw_convergence(
     axes: Axes,
     curves: Mapping[str, Sequence[float] | tuple[Sequence[float], Sequence[float]]],

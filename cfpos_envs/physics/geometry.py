@@ -9,11 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def wrap_angle(angle_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The same direction in [-pi, pi)."""
-    return torch.remainder(angle_rad + math.pi, 2 * math.pi) - math.pi
-
-
 def nearest_image(delta_m: Float[Tensor, "*batch"], side_m: float, wrap: bool) -> Float[Tensor, "*batch"]:
     """Shortest representative of a coordinate difference on the torus of side ``side_m``; unchanged if not ``wrap``."""
     if not wrap:

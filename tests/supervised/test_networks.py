@@ -11,7 +11,6 @@ import torch
 
 from agents.ecc.autoencoder import Autoencoders, cosine_loss
 from cfpos_envs.measurements.ecc import CsiSystem
-from cfpos_envs.physics.ecc.csi import encoder_input
 from cfpos_envs.supervised.config import EccConfig, EccFastConfig
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, SegNetEncoders
@@ -24,6 +23,7 @@ from cfpos_envs.supervised.inputs import (
     network_shape,
 )
 from cfpos_envs.supervised.network import EccNetwork, weighted_loss
+from tests.physics.ecc.reference import encoder_input
 
 SYSTEM = CsiSystem(
     carrier_hz=3.5e9,

@@ -218,12 +218,6 @@ def rss_fisher(
     return torch.einsum("...mki,...mkj->...kij", scaled, scaled)
 
 
-def gdop(vectors_m: Float[Tensor, "*batch M K 2"]) -> Float[Tensor, "*batch K"]:
-    """Geometric dilution of precision of ranges: the PEB if every distance to an AP had an error of one metre."""
-    distance = torch.linalg.vector_norm(vectors_m, dim=-1, keepdim=True).clamp(min=_SMALLEST_DISTANCE_M)
-    return position_error_bound(rss_fisher(vectors_m / distance, torch.ones_like(distance).squeeze(-1)))
-
-
 def drop_bound(
     radio: RadioModel,
     statistics: MeasurementStatistics,

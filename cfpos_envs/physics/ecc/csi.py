@@ -232,32 +232,9 @@ def stack_real(csi: Complex[Tensor, "*batch T A N"]) -> Float[Tensor, "*batch T 
     return torch.view_as_real(csi)
 
 
-def unstack_real(stacked: Float[Tensor, "*batch T A N 2"]) -> Complex[Tensor, "*batch T A N"]:
-    """Inverse of ``stack_real``."""
-    return torch.view_as_complex(stacked.contiguous())
-
-
 def flatten_slots(stacked: Float[Tensor, "*batch T A N 2"]) -> Float[Tensor, "*batch TA N 2"]:
     """Slots and antennas in one axis, row (t - 1) A + m, R of (14)."""
     return stacked.flatten(-4, -3)
-
-
-def unflatten_slots(flat: Float[Tensor, "*batch TA N 2"], num_slots: int) -> Float[Tensor, "*batch T A N 2"]:
-    """Inverse of ``flatten_slots``."""
-    return flat.unflatten(-3, (num_slots, -1))
-
-
-def encoder_input(csi: Complex[Tensor, "*batch T A N"], stabilise: str = "per-entry") -> Float[Tensor, "*batch TA N 2"]:
-    """What a BS's encoder sees, (15): normalised, phase-stabilised, real.
-
-    Args:
-        csi: estimated CSI of one BS and snapshot.
-        stabilise: see ``reference_phase``.
-
-    Raises:
-        ValueError: unknown ``stabilise``.
-    """
-    return flatten_slots(stack_real(stabilise_phase(normalise_gain(csi), stabilise)))
 
 
 def check_stabilise(stabilise: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from torch import Tensor
 
 
@@ -58,17 +58,3 @@ def lmmse_estimate(
         matrix: of ``lmmse_filter``.
     """
     return torch.einsum("...nab,...bn->...an", matrix, received)
-
-
-def lmmse_error_covariance(
-    covariance: Complex[Tensor, "*links N A A"], pilot_power_w: float, noise_power_w: float
-) -> Float[Tensor, "*links N"]:
-    """Mean squared error of (4) summed over antennas if the channel has this covariance: tr(R) - tr(W x R).
-
-    Args:
-        covariance: R_{h,n}.
-        pilot_power_w: |x_n|^2.
-        noise_power_w: sigma^2.
-    """
-    power = torch.linalg.eigvalsh(covariance.to(torch.complex128)).clamp(min=0.0)
-    return (power * noise_power_w / (power * pilot_power_w + noise_power_w)).sum(dim=-1).to(torch.float32)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.physics.bounds import position_error_bound
-from cfpos_envs.physics.toa.ranging import check_family, difference_covariance, differencing_matrix
+from cfpos_envs.physics.toa.ranging import check_family
 
 # A link shorter than this has no direction and adds nothing: the range has no gradient at the AP itself.
 SMALLEST_RANGE_M = 1e-6
@@ -93,30 +93,6 @@ def tdoa_fisher(
     total = information_per_m2.sum(dim=-2, keepdim=True).clamp(min=torch.finfo(information_per_m2.dtype).tiny)
     mean = ((information_per_m2 / total).unsqueeze(-1) * unit).sum(dim=-3, keepdim=True)
     return toa_fisher(unit - mean, information_per_m2)
-
-
-def tdoa_difference_fisher(
-    unit: Float[Tensor, "*batch M K D"],
-    variance_m2: Float[Tensor, "*batch M K"],
-    reference: int = 0,
-    independent: bool = False,
-) -> Float[Tensor, "*batch K D D"]:
-    """J = (D U)^T (D Sigma D^T)^-1 (D U) of the differences to one AP, 1/m^2.
-
-    Args:
-        unit: see ``unit_vectors_to``.
-        variance_m2: variances of the pseudo-ranges, finite: every AP counts here.
-        reference: which AP is subtracted.
-        independent: the textbook shortcut, which drops the correlation of the differences: then the number depends on
-            the reference and is no bound.
-
-    Raises:
-        ValueError: for fewer than two APs or an unknown reference.
-    """
-    matrix = differencing_matrix(unit.shape[-3], reference, unit.dtype).to(unit.device)
-    covariance = difference_covariance(variance_m2.transpose(-1, -2), reference, independent)
-    slopes = torch.einsum("pm,...mkd->...kpd", matrix, unit)
-    return slopes.mT @ torch.linalg.solve(covariance, slopes)
 
 
 def range_fisher(

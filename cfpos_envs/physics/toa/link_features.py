@@ -89,13 +89,6 @@ def los_log_odds(
     return (((logs - nlos).square() - (logs - los).square()) / (2 * std.square())).sum(dim=-1)
 
 
-def bayes_error(use_rss: bool = True) -> float:
-    """Smallest error rate of any classifier at equal odds, Phi(-|d'|/2)."""
-    laws = FEATURE_LAWS if use_rss else FEATURE_LAWS[:4]
-    separation = math.sqrt(sum(law.separation**2 for law in laws))
-    return 0.5 * math.erfc(separation / (2 * math.sqrt(2)))
-
-
 def _scores_mean(is_los: Tensor, dtype: torch.dtype) -> Tensor:
     los = torch.tensor([law.los_mean for law in FEATURE_LAWS], dtype=dtype, device=is_los.device)
     nlos = torch.tensor([law.nlos_mean for law in FEATURE_LAWS], dtype=dtype, device=is_los.device)

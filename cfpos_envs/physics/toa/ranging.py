@@ -288,17 +288,6 @@ def differencing_matrix(num_aps: int, reference: int = 0, dtype: torch.dtype = t
     return eye[others] - eye[reference]
 
 
-def range_differences(range_m: Float[Tensor, "*batch M"], reference: int = 0) -> Float[Tensor, "*batch P"]:
-    """r_m - r_reference for the other APs in order, metres: the unknown UE offset is gone.
-
-    Args:
-        range_m: pseudo-ranges of one UE, APs last.
-        reference: which AP is subtracted.
-    """
-    matrix = differencing_matrix(range_m.shape[-1], reference, range_m.dtype).to(range_m.device)
-    return range_m @ matrix.transpose(0, 1)
-
-
 def difference_covariance(
     variance_m2: Float[Tensor, "*batch M"], reference: int = 0, independent: bool = False
 ) -> Float[Tensor, "*batch P P"]:

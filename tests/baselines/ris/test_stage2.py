@@ -36,9 +36,9 @@ from cfpos_envs.physics.ris.information import (
     fisher,
     without_clock,
 )
-from cfpos_envs.physics.ris.linear_theory import ls_covariance, wls_covariance
 from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import array_gain, random_profiles
+from tests.physics.ris.linear_theory import ls_covariance, wls_covariance
 
 SYSTEM = RisSystem(28e9, 200e6, 64, (8, 8), (6, 6), (20, 20), 64, 1.0)
 UE = torch.tensor([10.0, 10.0, -10.0], dtype=torch.float64)

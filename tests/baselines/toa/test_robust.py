@@ -20,7 +20,7 @@ from baselines.toa.robust import (
     huber_fit,
     los_share,
 )
-from cfpos_envs.physics.toa.link_features import bayes_error, los_log_odds
+from cfpos_envs.physics.toa.link_features import los_log_odds
 from tests.baselines.toa.synthetic import (
     GRID_16,
     SQUARE,
@@ -30,6 +30,7 @@ from tests.baselines.toa.synthetic import (
     points,
     ranges_drop,
 )
+from tests.physics.toa.reference import bayes_error
 
 MIXTURE = MixtureLoss(torch.full((1, 1, 1), 0.7, dtype=torch.float64), 10.0)
 

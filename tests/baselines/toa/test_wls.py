@@ -18,7 +18,7 @@ from baselines.toa.multilateration import (
     linear_starts,
     solve_ranges,
 )
-from cfpos_envs.physics.toa.bounds import tdoa_difference_fisher, unit_vectors_to
+from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.ranging import difference_covariance, differencing_matrix
 from tests.baselines.dcp.synthetic import draw_drops
 from tests.baselines.toa.synthetic import (
@@ -30,6 +30,7 @@ from tests.baselines.toa.synthetic import (
     points,
     ranges_drop,
 )
+from tests.physics.toa.reference import tdoa_difference_fisher
 
 WLS = {"toa": "toa-wls", "tdoa": "tdoa-wls", "rtt": "rtt-wls"}
 ALL = ("toa-wls", "tdoa-wls", "tdoa-chan", "toa-huber", "toa-em", "toa-nlos-drop", "toa-oracle")

@@ -10,7 +10,8 @@ from cfpos_envs.physics.dcp import bounds
 from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
 from cfpos_envs.physics.dcp.links import link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
-from cfpos_envs.physics.geometry import displacement, wrap_angle
+from cfpos_envs.physics.geometry import displacement
+from tests.physics.reference import wrap_angle
 
 TRIALS = 6000
 NUM_APS = 10

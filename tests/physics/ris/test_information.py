@@ -10,11 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfpos_envs.physics.ris import information, linear_theory, modes
+from cfpos_envs.physics.ris import information, modes
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S as C
 from cfpos_envs.scenarios.ris import world
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.streams import Streams
+from tests.physics.ris import linear_theory
+from tests.physics.ris.reference import isolated_variances
 
 
 @lru_cache(maxsize=32)
@@ -52,7 +55,7 @@ def test_fisher_information_by_finite_differences_of_the_mean() -> None:
     parameters, gains, variance, exact = default_information()
 
     def mean(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        return modes.synthesise(modes.steering(system.sizes, system.slopes, x), g).flatten()
+        return synthesise(modes.steering(system.sizes, system.slopes, x), g).flatten()
 
     columns = []
     unknown = [(0, m) for m in range(5)] + [(path, m) for path in (1, 2) for m in (0, 1, 4)]
@@ -75,7 +78,7 @@ def test_fisher_information_by_finite_differences_of_the_mean() -> None:
 def test_paths_of_the_default_scene_are_as_if_alone() -> None:
     system = scene()[0].system
     _, gains, variance, _ = default_information()
-    alone = information.isolated_variances(system.sizes, system.slopes, gains, variance)
+    alone = isolated_variances(system.sizes, system.slopes, gains, variance)
     unknown = torch.cat((alone[0], alone[1, [0, 1, 4]], alone[2, [0, 1, 4]])).sqrt()
     found = default_covariance().diagonal().sqrt()
     torch.testing.assert_close(found, unknown, rtol=1e-4, atol=0)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import geometry, modes
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S as C
 
 SIZES, SLOPES = (3, 4, 2, 5, 6), modes.mode_slopes(200e6, 6)
@@ -40,7 +41,7 @@ def test_block_and_matched_filters_are_their_definitions(
 ) -> None:
     parameters, gains = random_paths(seed, *batch, paths=paths)
     vectors = modes.steering(sizes, SLOPES, parameters)
-    block = modes.synthesise(vectors, gains)
+    block = synthesise(vectors, gains)
     torch.testing.assert_close(
         block, torch.einsum("...l,...la,...lb,...lc,...ld,...le->...abcde", gains, *vectors), rtol=1e-12, atol=1e-12
     )
@@ -63,7 +64,7 @@ def test_the_block_is_gain_times_array_responses_times_delay() -> None:
     theta, psi, delay_s = (0.3, -0.6), (0.2, 0.7), 4e-9
     parameters = points((*theta, *psi, C * delay_s))
     gain = torch.tensor([0.8 - 0.5j], dtype=torch.complex128)
-    block = modes.synthesise(modes.steering(SIZES, SLOPES, parameters), gain)
+    block = synthesise(modes.steering(SIZES, SLOPES, parameters), gain)
     for u1, u2, b1, b2, n in ((0, 0, 0, 0, 0), (2, 3, 1, 4, 5), (1, 0, 1, 2, 3)):
         at_ue = math.pi * (u1 * theta[0] + u2 * theta[1])
         at_bs = math.pi * (b1 * psi[0] + b2 * psi[1])

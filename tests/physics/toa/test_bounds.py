@@ -29,6 +29,7 @@ from cfpos_envs.physics.toa.ranging import (
     range_variance_m2,
 )
 from cfpos_envs.physics.waveform import delay_response
+from tests.physics.toa.reference import tdoa_difference_fisher
 
 SQUARE = torch.tensor([[50, 50], [-50, 50], [-50, -50], [50, -50]], dtype=torch.float64)
 MODEL = TimingModel("toa", 500.0, 256, 240e3, -30.5, 36.7, 0.1, 1e-14, 4, 0.5, 1e-9, 10.0, 2e-9)
@@ -79,8 +80,8 @@ def test_square_of_four_aps(user: tuple, toa: float, tdoa: float, independent: f
     found = [
         bounds.toa_fisher(unit, information),
         bounds.tdoa_fisher(unit, information),
-        bounds.tdoa_difference_fisher(unit, variance),
-        bounds.tdoa_difference_fisher(unit, variance, independent=True),
+        tdoa_difference_fisher(unit, variance),
+        tdoa_difference_fisher(unit, variance, independent=True),
     ]
     assert [float(bounds.peb(fisher)) for fisher in found] == pytest.approx([toa, tdoa, tdoa, independent], abs=5e-5)
     assert float(bounds.gdop(unit)) == pytest.approx(toa, abs=5e-5)
@@ -124,7 +125,7 @@ def test_eliminating_the_offset_equals_full_covariance_for_every_reference(seed:
     variance = variance.unsqueeze(-1).expand(-1, 2)
     direct = bounds.tdoa_fisher(unit, 1 / variance)
     for reference in range(count):
-        differences = bounds.tdoa_difference_fisher(unit, variance, reference)
+        differences = tdoa_difference_fisher(unit, variance, reference)
         torch.testing.assert_close(differences, direct, rtol=1e-7, atol=1e-9 * float(direct.abs().max()))
     # Less is known than with a common clock: J_toa - J_tdoa has no negative eigenvalue.
     loss = torch.linalg.eigvalsh(bounds.toa_fisher(unit, 1 / variance) - direct)
@@ -163,7 +164,7 @@ def test_fisher_matrices_are_the_curvature_of_the_likelihood(method: str, full_3
         fisher = (
             bounds.toa_fisher(unit, 1 / sigma2)
             if method == "toa"
-            else bounds.tdoa_difference_fisher(unit, sigma2, 2, shortcut)
+            else tdoa_difference_fisher(unit, sigma2, 2, shortcut)
         )
     torch.testing.assert_close(fisher[0], numerical, rtol=1e-4, atol=1e-5)
 
@@ -378,8 +379,8 @@ def test_bad_numbers_are_refused_by_name() -> None:
         "variance_m2": lambda: bounds.range_information(torch.zeros(4, 1)),
         "family": lambda: bounds.range_fisher("aoa", unit, torch.ones(4, 1)),
         "std_db": lambda: bounds.shadowed_rss_fisher(unit, torch.ones(4, 1), 36.7, 0.0),
-        "at least 2 APs": lambda: bounds.tdoa_difference_fisher(unit[:1], torch.ones(1, 1, dtype=torch.float64)),
-        "reference": lambda: bounds.tdoa_difference_fisher(unit, torch.ones(4, 1, dtype=torch.float64), 4),
+        "at least 2 APs": lambda: tdoa_difference_fisher(unit[:1], torch.ones(1, 1, dtype=torch.float64)),
+        "reference": lambda: tdoa_difference_fisher(unit, torch.ones(4, 1, dtype=torch.float64), 4),
         "spacing_m": lambda: area_points(100.0, 0.0),
         "dtype": lambda: timing_peb_map(MODEL, SQUARE, heights, points((1, 2)), dtype=torch.float16),
         "needs APs": lambda: timing_peb_map(MODEL, SQUARE[:0], heights[:0], points((1, 2))),

@@ -10,12 +10,12 @@ from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
 from cfpos_envs.physics.toa import ranging as timing
 from cfpos_envs.physics.toa.link_features import (
     FEATURE_LAWS,
-    bayes_error,
     draw_features,
     los_log_odds,
 )
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
+from tests.physics.toa.reference import bayes_error, range_differences
 
 MODEL = TimingModel("toa", 100.0, 64, 240e3, -30.5, 36.7, 0.1, 1e-12, 4, 0.5, 1e-9, 10.0, 2e-9)
 
@@ -86,7 +86,7 @@ def test_clock_errors_are_common_to_all_users_and_user_offsets_to_all_aps() -> N
     # A round trip knows nothing of the user's clock and half of the AP's error.
     torch.testing.assert_close(draw("rtt"), (clocks / 2).unsqueeze(-1).expand(5, 3, 4), rtol=0, atol=1e-15)
     # Differences take the user's offset out.
-    differences = timing.range_differences((40 + SPEED_OF_LIGHT_M_S * draw("tdoa")).transpose(-1, -2))
+    differences = range_differences((40 + SPEED_OF_LIGHT_M_S * draw("tdoa")).transpose(-1, -2))
     torch.testing.assert_close(
         differences,
         (SPEED_OF_LIGHT_M_S * (clocks[:, 1:] - clocks[:, :1])).unsqueeze(1).expand(5, 4, 2),
@@ -121,13 +121,13 @@ def test_differencing_by_hand() -> None:
     variance = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
     assert timing.difference_covariance(variance).tolist() == [[3.0, 1.0], [1.0, 6.0]]
     assert timing.difference_covariance(variance, independent=True).tolist() == [[3.0, 0.0], [0.0, 6.0]]
-    assert timing.range_differences(variance, 2).tolist() == [-4.0, -3.0]
+    assert range_differences(variance, 2).tolist() == [-4.0, -3.0]
 
 
 def test_differences_scatter_as_their_covariance_says() -> None:
     variance = torch.tensor([4.0, 1.0, 9.0, 2.0], dtype=torch.float64)
     white = torch.randn(100_000, 4, generator=seeded(), dtype=torch.float64)
-    sampled = torch.cov(timing.range_differences(white * variance.sqrt(), 2).T)
+    sampled = torch.cov(range_differences(white * variance.sqrt(), 2).T)
     torch.testing.assert_close(sampled, timing.difference_covariance(variance, 2), rtol=0, atol=0.25)
 
 
@@ -149,7 +149,7 @@ def test_ranges_take_any_leading_shape(lead: list, m: int, k: int, family: str) 
     assert ranges.shape == distance.shape
     assert bool(torch.isfinite(ranges).all())
     flipped = ranges.transpose(-1, -2)
-    assert timing.range_differences(flipped, m - 1).shape == (*lead, k, m - 1)
+    assert range_differences(flipped, m - 1).shape == (*lead, k, m - 1)
     assert timing.difference_covariance(flipped.square(), 0).shape == (*lead, k, m - 1, m - 1)
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.physics.ris import modes
+from cfpos_envs.physics.ris.modes import synthesise
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S as C
 from cfpos_envs.scenarios.ris import world
 from cfpos_envs.scenarios.ris.config import PRESETS, RisConfig
@@ -111,7 +112,7 @@ def test_without_noise_and_fading_the_block_is_its_paths() -> None:
     config, scene, phases = drawn(**SILENT)
     system = config.system
     vectors = modes.steering(system.sizes, system.slopes, scene.parameters)
-    mean = modes.synthesise(vectors, world.gains(config, scene, phases))
+    mean = synthesise(vectors, world.gains(config, scene, phases))
     error = world.receive(config, scene, phases) - mean
     assert float(error.abs().max()) < 1e-6 * float(mean.abs().max())
 
@@ -120,7 +121,7 @@ def test_samples_have_the_stated_variance() -> None:
     config, scene, phases = drawn(batch=300)
     system = config.system
     vectors = modes.steering(system.sizes, system.slopes, scene.parameters)
-    rest = world.receive(config, scene, phases) - modes.synthesise(vectors, world.gains(config, scene, phases))
+    rest = world.receive(config, scene, phases) - synthesise(vectors, world.gains(config, scene, phases))
     expected = world.entry_noise_variance(config) + world.fading_variances(config, scene)[0, 0, 0].sum()
     # 172 800 entries, nearly independent.
     assert float(rest.abs().square().mean()) == pytest.approx(float(expected), rel=2e-2)
