@@ -42,9 +42,9 @@ def observe(features: tuple[Feature[View], ...], view: View) -> Float[Tensor, "B
 def features_of(config: EccConfig, system: CsiSystem) -> tuple[Feature[View], ...]:
     """The entries of one base station's observation of one user, in order."""
     size = feature_size(config.features, system.array_shape, system.num_subcarriers)
-    scale_m, no_path = system.scale_m, "0 without a path"
+    scale_m, seen = system.scale_m, "features of the CSI, see docs/physics-csi.md; 0 without a path"
     return (
-        Feature(config.features, f"features of the CSI, see docs/physics-csi.md; {no_path}", _csi, size=size),
+        Feature(config.features, seen, _csi, size=size),
         Feature("log_gain", "log10 gain less its mean over its standard deviation", _log_gain, LOG_GAIN_SCALE),
         Feature("valid", "1 for a link with a path, -1 without", _valid),
         Feature("consensus", "m, last fused report minus centre of the area", _consensus, scale_m, 3),

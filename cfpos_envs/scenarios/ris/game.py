@@ -124,7 +124,7 @@ class RisScenario(Scenario[RisState]):
         }
 
     def measurements(self, state: RisState) -> RisMeasurements:
-        """What the UEs received and what the network tells them."""
+        """What the UEs received and what the network lets them know."""
         received = state.received * state.received_rms[..., None, None, None, None, None]
         return as_measurements(self.config, state, state.phases, received)
 
@@ -161,7 +161,7 @@ class RisScenario(Scenario[RisState]):
         }
 
     def fronthaul_bits(self) -> float:
-        """Bits that the network tells per episode as 32-bit numbers: places of base stations and surfaces, profiles.
+        """Bits that one UE gets per episode as 32-bit floats: places of base stations and surfaces, profiles.
 
         Nothing is reported back: every UE finds its own position.
         """

@@ -99,33 +99,21 @@ def receive(
 
 
 def gains(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> Complex[Tensor, "B J I L"]:
-    """Complex gains of the paths; 0 for a blocked line of sight.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+    """Complex gains of the paths; 0 for a blocked line of sight."""
     amplitudes = channel.specular_amplitudes(scene.paths, config.propagation)
     found = channel.path_gains(amplitudes, scene.gain_phase_rad, array_gains(config, scene, phases))
     return torch.cat((found[..., :1] * ~scene.blocked.unsqueeze(-1), found[..., 1:]), dim=-1)
 
 
 def array_gains(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> Complex[Tensor, "B J I R"]:
-    """Array gains rho of the surfaces.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+    """Array gains rho of the surfaces."""
     ue, bs, ris, _ = scene.pairs
     incoming, outgoing = ris_cosines(ue, bs, ris)
     return designs.array_gain(phases[:, None, None].to(torch.complex128), outgoing, incoming, config.system.ris_shape)
 
 
 def measurements(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> RisMeasurements:
-    """What the estimators get.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+    """What the estimators get."""
     return as_measurements(config, scene, phases, receive(config, scene, phases))
 
 
@@ -135,11 +123,7 @@ def scene_valid(config: RisConfig, scene: Scene) -> Bool[Tensor, "B J"]:
 
 
 def pair_information(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> Float[Tensor, "B J I 4 4"]:
-    """Information on position and clock bias of every pair by itself.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+    """Information on position and clock bias of every pair by itself."""
     system = config.system
     noise = entry_noise_variance(config) + fading_variances(config, scene).sum(dim=-1)
     found = information.fisher(system.sizes, system.slopes, scene.parameters, gains(config, scene, phases), noise)
@@ -150,11 +134,7 @@ def pair_information(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B
 def drop_bound(
     config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]
 ) -> tuple[Float[Tensor, "B J"], Float[Tensor, "B J I"]]:
-    """PEB and CEB in metres with all base stations, and links between UEs where there are any.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+    """PEB and CEB in metres with all base stations, and links between UEs where there are any."""
     pairs = pair_information(config, scene, phases)
     alone = information.without_clock(pairs).sum(dim=2)
     covariance = information.cooperative_covariance(alone, link_covariance_m2(config, alone))

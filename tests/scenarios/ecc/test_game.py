@@ -289,6 +289,15 @@ def test_the_truth_is_told_in_three_dimensions() -> None:
     np.testing.assert_allclose(env.vector.estimate[0].numpy(), point, atol=1e-4)
 
 
+def test_games_whose_reports_mean_something_else_have_another_signature() -> None:
+    def signature(**options: Any) -> dict[str, Any]:
+        return make_env(ENV, **FAST, **options).scenario.signature()
+
+    assert signature() == signature(num_ues=2, reward="consistency")
+    for options in ({"features": "cov"}, {"fusion": "confidence"}, {"site": "urban"}, {"size_m": (50.0, 60.0, 15.0)}):
+        assert signature(**options) != signature(), options
+
+
 def test_maddpg_plays_and_learns_from_the_error() -> None:
     from agents import make_agent
 

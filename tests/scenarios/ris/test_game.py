@@ -264,6 +264,17 @@ def test_measurements_are_the_samples_at_their_own_scale():
     assert (scaled > 0.7).all()
 
 
+def test_games_whose_actions_mean_something_else_have_another_signature():
+    def signature(**options):
+        return make_scenario("ris-v0", **options).signature()
+
+    assert signature() == signature(snr_db=20.0, rounds=4)
+    assert signature()["ranges"]["reach_m"] == 5.0
+    for options in ({"reach_m": 0.5}, {"zoom": 0.5}, {"area_m": 9.0}, {"bias_ns": 10.0}, {"action": "absolute"},
+                    {"observation": "spectra"}, {"num_ris": 1}):  # fmt: skip
+        assert signature(**options) != signature(), options
+
+
 # Learning ----------------------------------------------------------------------------------------------------------
 
 

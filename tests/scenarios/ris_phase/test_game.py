@@ -198,6 +198,15 @@ def test_feedback_decides_what_is_seen():
     assert ((found - (state.turned[:, :, 0] - middle) / half).abs().median()).item() < 0.02
 
 
+def test_games_whose_actions_mean_something_else_have_another_signature():
+    def signature(**options):
+        return make_scenario("ris-phase-v0", **options).signature()
+
+    assert signature() == signature(snr_db=20.0, reward="bound")
+    for options in ({"sector_deg": 5.0}, {"feedback": "position"}, {"action": "raw"}, {"report_db": 3.0}):
+        assert signature(**options) != signature(), options
+
+
 # Designs, learning -------------------------------------------------------------------------------------------------
 
 
