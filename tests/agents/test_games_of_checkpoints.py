@@ -36,8 +36,8 @@ def test_no_game_takes_the_policies_of_another(games: dict[str, VectorEnv]) -> N
     for trained, played in itertools.permutations(games, 2):
         with pytest.raises(ValueError, match="another environment") as caught:
             check_game(game_of(games[trained]), games[played])
-        told = str(caught.value)
-        assert trained in told and played in told and "\n" not in told
+        assert {trained, played} <= set(str(caught.value).replace(";", "").split())
+        assert "\n" not in str(caught.value)
     for env in games.values():
         check_game(game_of(env), env)
 
@@ -47,7 +47,7 @@ def test_no_game_takes_the_policies_of_another(games: dict[str, VectorEnv]) -> N
     [
         ("toa-v0", "tdoa-v0", {}, "trained in toa-v0 with family=toa, here tdoa-v0 with tdoa"),
         ("tdoa-v0", "rtt-v0", {}, "trained in tdoa-v0 with family=tdoa, here rtt-v0 with rtt"),
-        ("ris-v0", "ris-v0", {"reach_m": 5.0}, "reach_m"),
+        ("ris-v0", "ris-v0", {"reach_m": 0.5}, "reach_m"),
         ("dcp-rss-v0", "dcp-aoa-v0", {}, "stage"),
     ],
 )
@@ -84,7 +84,8 @@ def test_files_of_the_builds_before_load_by_the_names_of_then(games: dict[str, V
     for name in ("toa-v0", "tdoa-v0"):
         with pytest.warns(UserWarning, match=rf"did not note family.*taken to be of {name}") as noticed:
             load_agent(path, games[name])
-        assert len(noticed) == 1 and "\n" not in str(noticed[0].message)
+        (notice,) = noticed
+        assert "\n" not in str(notice.message)
     with pytest.raises(ValueError, match="another environment: trained in ToaScenario"):
         load_agent(path, games["dcp-rss-v0"])
 
