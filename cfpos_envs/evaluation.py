@@ -256,7 +256,7 @@ def _test_scenario(env: object, overrides: dict[str, Any]) -> tuple[str, Game]:
     if not isinstance(env, Env) or env.scenario is None:
         raise TypeError(f"env is a {type(env).__name__}; it must be an id, ParallelEnv, VectorEnv or SingleAgentEnv")
     scenario = env.scenario
-    check_overrides(type(scenario.config), overrides)
+    changes = {**check_overrides(type(scenario.config), overrides, vars(scenario.config)), "split": "test"}
     make: Any = type(scenario)
     return env.env_id, make(dataclasses.replace(scenario.config, **changes), device=env.device)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -18,6 +20,7 @@ from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.single import SingleAgentEnv
 from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.scenarios.base import Scenario
+from cfpos_envs.scenarios.site_files import site_base
 
 NAMESPACE = "cfpos"
 """Prefix of the ids in the registries of Gymnasium and PettingZoo: ``cfpos/dcp-rss-v0``."""
@@ -102,9 +105,20 @@ def make_config(id: str, **overrides: Any) -> Any:
     Raises:
         ValueError: unknown id, unknown or invalid override.
     """
-    config_class = _scenario_class(id).config_class
-    check_overrides(config_class, overrides)
-    return config_class(**{**_find(id).config_defaults, **overrides})
+    config_class, defaults = _scenario_class(id).config_class, _find(id).config_defaults
+    return config_class(**{**defaults, **check_overrides(config_class, overrides, defaults)})
+
+
+def has_entities(id: str) -> bool:
+    """Whether the vectors of an id's agents are made of equal parts, one per user.
+
+    Nothing is built: the class says so, by ``entities: Entities`` instead of ``Scenario``'s ``Entities | None``.
+
+    Raises:
+        ValueError: unknown id.
+    """
+    hints = (inspect.get_annotations(parent).get("entities") for parent in _scenario_class(id).__mro__)
+    return "None" not in str(next(hint for hint in hints if hint is not None))
 
 
 def _scenario_class(id: str) -> Any:
@@ -176,16 +190,37 @@ def make_env(
     return ParallelEnv(scenario, seed=seed, render_mode=render_mode, env_id=_bare(id))
 
 
-def check_overrides(config_class: type, overrides: dict[str, Any]) -> None:
-    """Refuse names that are no fields of ``config_class``.
+def check_overrides(
+    config_class: type, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Overrides by their present names, ready for the config.
+
+    Args:
+        config_class: dataclass whose fields they are; ``old_names`` of it, if there, maps names of earlier builds.
+        overrides: by name. A mapping as ``site`` that names no preset or file changes the site of ``base``.
+        base: options that they are put on.
 
     Raises:
-        ValueError: names the first wrong one, its nearest matches and all valid ones.
+        ValueError: a name that is no field, with its nearest matches and all valid ones; a name given twice.
     """
-    valid = sorted(entry.name for entry in dataclasses.fields(config_class) if entry.init)
-    for name in overrides:
+    valid = {entry.name: entry.default for entry in dataclasses.fields(config_class) if entry.init}
+    old_names: Mapping[str, str] = getattr(config_class, "old_names", {})
+    chosen = {name: value for name, value in overrides.items() if name not in old_names}
+    for name in chosen:
         if name not in valid:
             raise ValueError(unknown_name("override", name, valid, "Valid overrides", also=_RESERVED))
+    for old, new in old_names.items():
+        # The command line knows the old names too, as None where nobody sets them.
+        if overrides.get(old) is not None:
+            if chosen.get(new, valid[new]) != valid[new]:
+                raise ValueError(f"{old} is the old name of {new}; give {new} alone")
+            warnings.warn(f"{old} is the old name of {new}; write {new}={overrides[old]}", DeprecationWarning, 3)
+            chosen[new] = overrides[old]
+    site, before = chosen.get("site"), (base or {}).get("site")
+    if isinstance(site, Mapping) and before is not None and not {"preset", "file"} & site.keys():
+        named = before if isinstance(before, Mapping) else {site_base(before): before}
+        chosen["site"] = {**named, **site}
+    return chosen
 
 
 def _bare(id: str) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from cfpos_envs.drawing.figures import draw_episode
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.bounds import position_error_bound
-from cfpos_envs.scenarios.base import FLOAT_BITS, Scenario, TensorState, Transition, at_round
+from cfpos_envs.scenarios.base import FLOAT_BITS, Entities, Scenario, TensorState, Transition, at_round
 from cfpos_envs.scenarios.features import Row
 from cfpos_envs.scenarios.site_files import SiteFile
 from cfpos_envs.scenarios.sites import ApSiteSettings, Places, SitePool, trajectories
@@ -65,7 +65,7 @@ class ApConfig(Protocol):
         """Time between rounds."""
 
     @property
-    def mobility(self) -> float:
+    def speed_m_s(self) -> float:
         """Speed of the users, m/s; they are measured anew in every round where it is not 0."""
 
 
@@ -148,6 +148,7 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
         wrap: whether distances go around the edges of the square.
     """
 
+    entities: Entities
     sees_directions: bool = False
     numbers_per_link: int = 2
 
@@ -290,7 +291,7 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
     def fronthaul_bits(self) -> float:
         """Float32 numbers an AP sends per episode: what it measures of each UE once (each round if they move), and its
         actions each round."""
-        measured = self.numbers_per_link * self.num_ues * (self.rounds if self.config.mobility else 1)
+        measured = self.numbers_per_link * self.num_ues * (self.rounds if self.config.speed_m_s else 1)
         return FLOAT_BITS * measured + super().fronthaul_bits()
 
     def draw(self, axes: Axes, state: ApStateT, history: list[Tensor]) -> None:
@@ -315,4 +316,4 @@ def user_ways(
 ) -> Float[Tensor, "B T K 2"]:
     """Where the users are in every round, T = 1 if they stand still."""
     times_s = torch.arange(config.rounds, device=streams.device) * config.round_s
-    return trajectories(start_m, config.mobility, times_s, config.settings.side_m, wrap, streams)
+    return trajectories(start_m, config.speed_m_s, times_s, config.settings.side_m, wrap, streams)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +17,12 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checks import nearest
+from cfpos_envs.checks import nearest, unknown_name
 
 AP_KEYS = ("x_m", "y_m", "height_m", "orientation_deg")
-SITE_KEYS = ("name", "carrier_hz", "num_antennas", "side_m", "wrap", "aps")
+SITE_KEYS = ("name", "preset", "aps")
 CSV_COLUMNS = (*AP_KEYS, "num_antennas", "carrier_hz")
+SITE_SUFFIXES = (".yaml", ".yml", ".csv")
 _REQUIRED = ("x_m", "y_m")
 _SAME_POINT_M = 1e-3
 
@@ -31,38 +35,44 @@ class SiteFile:
         ap_positions_m: [M, 2] horizontal positions, in the order of the file.
         ap_height_m: [M] heights above ground.
         orientation_rad: [M] directions of the array axes, counter-clockwise from +x.
-        num_antennas, carrier_hz: of every AP.
-        side_m, wrap: the square area [0, side_m]^2 and whether distances are taken on the torus.
         name: of the site; the file's stem if it gives none.
+        path: of the file.
+        preset: the named site that it starts from.
+        fields: fields of the site's config that it sets.
     """
 
     ap_positions_m: Float[Tensor, "M 2"]
     ap_height_m: Float[Tensor, " M"] | None
     orientation_rad: Float[Tensor, " M"] | None
-    num_antennas: int | None
-    carrier_hz: float | None
-    side_m: float | None
-    wrap: bool | None
     name: str
+    path: str
+    preset: str | None
+    fields: dict[str, Any]
 
 
-def load_site_file(path: str | Path) -> SiteFile:
+def site_base(name: str) -> str:
+    """What a site given by name is: ``file`` or ``preset``."""
+    return "file" if name.lower().endswith(SITE_SUFFIXES) else "preset"
+
+
+def load_site_file(path: str | Path, config_class: type) -> SiteFile:
     """Read a site from ``*.yaml``/``*.yml`` or ``*.csv``.
 
     YAML: a mapping with ``aps``, a list of ``{x_m, y_m, height_m, orientation_deg}`` of which the last two are
-    optional, and optionally ``name, carrier_hz, num_antennas, side_m, wrap``. CSV: a header line and one line per AP
-    with ``x_m, y_m`` and optionally ``height_m, orientation_deg, num_antennas, carrier_hz``; the last two must not
-    differ between APs. Heights and orientations are given for all APs or for none.
+    optional, and optionally ``name``, ``preset`` and any field of the site's config. CSV: a header line and one line
+    per AP with ``x_m, y_m`` and optionally ``height_m, orientation_deg, num_antennas, carrier_hz``; the last two must
+    not differ between APs. Heights and orientations are given for all APs or for none.
 
     Args:
         path: the file.
+        config_class: dataclass whose fields the file may set.
 
     Raises:
         ValueError: for anything missing, unknown, not finite or contradictory, naming file and row.
     """
     file = Path(path)
     suffix = file.suffix.lower()
-    if suffix not in (".yaml", ".yml", ".csv"):
+    if suffix not in SITE_SUFFIXES:
         raise ValueError(f"site file {file}: unknown type {suffix!r}; use .yaml, .yml or .csv")
     if not file.is_file():
         raise ValueError(f"site file {file} does not exist; give the path of a YAML or CSV file")
@@ -71,31 +81,70 @@ def load_site_file(path: str | Path) -> SiteFile:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"site file {file} cannot be read as UTF-8 text: {error}") from error
     where = f"site file {file}"
-    return _from_csv(text, where, file.stem) if suffix == ".csv" else _from_yaml(text, where, file.stem)
+    rows, general = _from_csv(text, where) if suffix == ".csv" else _from_yaml(text, where)
+    return _site(rows, {"name": file.stem, **general}, where, str(path), config_class)
 
 
-def _from_yaml(text: str, where: str, stem: str) -> SiteFile:
+def checked_fields(
+    values: Mapping[str, Any], config_class: type, where: str, also: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Fields of a site's config as the types that it declares; their ranges are the config's own affair.
+
+    Args:
+        values: as read from YAML, CSV or the command line: numbers may be text, as YAML reads 10e9.
+        config_class: dataclass with these fields.
+        where: what messages begin with.
+        also: further names that the caller knows, for the hint.
+
+    Raises:
+        ValueError: unknown field, with the nearest; a value of another type.
+    """
+    hints = typing.get_type_hints(config_class)
+    known = [entry.name for entry in dataclasses.fields(config_class)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{where}: {unknown_name('site field', str(name), [*known, *also])}")
+    return {name: _typed(value, hints[name], f"{where}: {name}") for name, value in values.items()}
+
+
+def _typed(value: Any, hint: Any, what: str) -> Any:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    kind = kinds[0]
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{what} must be a list, got {value!r}")
+        return tuple(value)
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{what} must be true or false, got {value!r}")
+    if kind is str and not isinstance(value, str):
+        raise ValueError(f"{what} must be text, got {value!r}")
+    if kind is int and _number(value, what) != int(float(value)):
+        raise ValueError(f"{what} must be a whole number, got {value!r}")
+    return kind(_number(value, what)) if kind in (int, float) else value
+
+
+def _from_yaml(text: str, where: str) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
+    """Its APs, and everything else."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where} must be a mapping with the key 'aps'")
-    _refuse_unknown(content, SITE_KEYS, where)
-    rows = content.get("aps")
+    rows = content.pop("aps", None)
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{where} has no APs; list at least one under 'aps'")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"{where}, AP {number}: must be a mapping with {', '.join(AP_KEYS)}, got {row!r}")
         _refuse_unknown(row, AP_KEYS, f"{where}, AP {number}")
-    wrap = content.get("wrap")
-    if wrap is not None and not isinstance(wrap, bool):
-        raise ValueError(f"{where}: wrap must be true or false, got {wrap!r}")
-    return _site(rows, {**content, "name": content.get("name", stem)}, where)
+    return rows, content
 
 
-def _from_csv(text: str, where: str, stem: str) -> SiteFile:
+def _from_csv(text: str, where: str) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
+    """Its APs, and what all of them share."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     reader = csv.DictReader(lines, skipinitialspace=True)
     header = [name.strip() for name in reader.fieldnames or ()]
@@ -106,13 +155,13 @@ def _from_csv(text: str, where: str, stem: str) -> SiteFile:
     if len(set(header)) < len(header):
         raise ValueError(f"{where} names a column twice: {', '.join(header)}")
     _refuse_unknown(header, CSV_COLUMNS, where)
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for number, row in enumerate(reader, start=1):
         if None in row or None in row.values():
             raise ValueError(f"{where}, AP {number}: the line must have {len(header)} values")
         rows.append({key: value for key, value in row.items() if str(value).strip()})
     shared = {key: _shared(rows, key, where) for key in ("num_antennas", "carrier_hz")}
-    return _site(rows, {**shared, "name": stem}, where)
+    return rows, {key: value for key, value in shared.items() if value is not None}
 
 
 def _shared(rows: Sequence[Mapping[str, Any]], key: str, where: str) -> Any:
@@ -129,31 +178,35 @@ def _shared(rows: Sequence[Mapping[str, Any]], key: str, where: str) -> Any:
     return given[0][1] if given else None
 
 
-def _site(rows: Sequence[Mapping[str, Any]], general: Mapping[str, Any], where: str) -> SiteFile:
+def _site(
+    rows: Sequence[Mapping[str, Any]], general: dict[str, Any], where: str, path: str, config_class: type
+) -> SiteFile:
     """Check the values and build the result."""
     if not rows:
         raise ValueError(f"{where} has no APs; list at least one")
+    name, preset = str(general.pop("name")), general.pop("preset", None)
+    if "wrap" in general and not hasattr(config_class, "wrap") and general.pop("wrap") is not False:
+        raise ValueError(f"{where} says wrap: true, but distances of this game are not taken on a torus; remove it")
+    fields = checked_fields(general, config_class, where, SITE_KEYS)
+    for key in ("side_m", "num_antennas", "carrier_hz"):
+        if key in fields and fields[key] <= 0:
+            raise ValueError(f"{where}: {key} must be positive, got {fields[key]:g}")
     positions = torch.stack([_column(rows, key, where, required=True) for key in _REQUIRED], dim=-1)
-    side = _positive(general.get("side_m"), f"{where}: side_m")
     _refuse_shared_points(positions, where)
-    if side is not None:
-        outside = ((positions < 0) | (positions > side)).any(dim=-1).nonzero().flatten().tolist()
-        if outside:
-            raise ValueError(f"{where}, AP {outside[0] + 1}: lies outside the area [0, {side:g}] m; enlarge side_m")
-    antennas = _positive(general.get("num_antennas"), f"{where}: num_antennas")
-    if antennas is not None and antennas != int(antennas):
-        raise ValueError(f"{where}: num_antennas must be a whole number, got {antennas:g}")
+    side = fields.get("side_m", math.inf)
+    outside = ((positions < 0) | (positions > side)).any(dim=-1).nonzero().flatten().tolist()
+    if outside and side < math.inf:
+        raise ValueError(f"{where}, AP {outside[0] + 1}: lies outside the area [0, {side:g}] m; enlarge side_m")
     orientation = _column(rows, "orientation_deg", where)
     height = _column(rows, "height_m", where)
     return SiteFile(
         ap_positions_m=positions.to(torch.float32),
         ap_height_m=None if height is None else height.to(torch.float32),
         orientation_rad=None if orientation is None else torch.deg2rad(orientation).to(torch.float32),
-        num_antennas=None if antennas is None else int(antennas),
-        carrier_hz=_positive(general.get("carrier_hz"), f"{where}: carrier_hz"),
-        side_m=side,
-        wrap=general.get("wrap"),
-        name=str(general["name"]),
+        name=name,
+        path=path,
+        preset=preset,
+        fields=fields,
     )
 
 
@@ -176,15 +229,6 @@ def _number(value: Any, what: str) -> float:
         raise ValueError(f"{what} must be a number, got {value!r}") from None
     if not math.isfinite(number):
         raise ValueError(f"{what} must be a finite number, got {value!r}")
-    return number
-
-
-def _positive(value: Any, what: str) -> float | None:
-    if value is None:
-        return None
-    number = _number(value, what)
-    if number <= 0:
-        raise ValueError(f"{what} must be positive, got {number:g}")
     return number
 
 

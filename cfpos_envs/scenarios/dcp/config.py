@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-from cfpos_envs.checks import (
-    number_fields,
-    one_of,
-    whole,
-    whole_fields,
-)
+from cfpos_envs.checks import number_fields, one_of, switch, whole, whole_fields
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import thermal_noise_w
-from cfpos_envs.scenarios.site_files import SiteFile, load_site_file
+from cfpos_envs.scenarios.site_config import SiteOptions
 
 
 @dataclass(frozen=True)
@@ -134,13 +129,14 @@ KERNELS = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True)
-class DcpConfig:
-    """Options of one DCP game. A site field left at None is taken from the site preset; see ``SiteSettings``.
+class DcpConfig(SiteOptions[SiteSettings]):
+    """Options of one DCP game. A site field left at None is taken from ``site``; see ``SiteSettings``.
 
     Attributes:
         stage: what the game measures: ``rss``, ``aoa``, ``chained`` (rss rounds, then joint correction) or ``joint``.
         split: ``train`` holds APs out for the held-out rewards; ``test`` fuses all and uses other sites and drops.
-        site: preset (``clean shadowed miscalibrated hard mixed cf-200``) or path of a YAML or CSV site file.
+        site: preset (``clean shadowed miscalibrated hard mixed cf-200``), path of a YAML or CSV site file, or a mapping
+            of any site fields with ``preset`` or ``file``: ``{preset: hard, bias_db: 3.0}``.
         num_ues: K.
         num_pilots: tau_p; None for K.
         rounds: episode length T.
@@ -159,17 +155,22 @@ class DcpConfig:
         confidence_scale: lambda in w exp(lambda a).
         correction_db, correction_rad: largest additive corrections of ``confidence-correction``.
         max_step_m: longest fused step of ``information`` fusion.
-        mobility: speed of the UEs in m/s, straight on with random headings; 0 for static.
-        round_s: time between rounds, for mobility.
+        speed_m_s: speed of the UEs in m/s, straight on with random headings; 0 for static.
+        round_s: time between rounds, for moving UEs.
         num_angles: resolution of the angle profile.
         ue_height_m: height of the UEs, used with the AP heights of a site file.
         kernel: what computes rounds on a CPU: ``torch``, or ``native``, compiled code several times as fast that a C++
             compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding.
     """
 
+    site_presets: ClassVar[Mapping[str, SiteSettings]] = SITE_PRESETS
+    own_preset: ClassVar[str | None] = "clean"
+    own_fields: ClassVar[Mapping[str, Any]] = {"wrap": False}
+    old_names: ClassVar[Mapping[str, str]] = {"mobility": "speed_m_s"}
+
     stage: str = "joint"
     split: str = "train"
-    site: str = "shadowed"
+    site: str | Mapping[str, Any] = field(default="shadowed", hash=False)
     num_ues: int = 6
     num_pilots: int | None = None
     rounds: int = 6
@@ -188,7 +189,7 @@ class DcpConfig:
     correction_db: float = 8.0
     correction_rad: float = 0.2
     max_step_m: float = 5.0
-    mobility: float = 0.0
+    speed_m_s: float = 0.0
     round_s: float = 0.1
     num_angles: int = 181
     num_aps: int | None = None
@@ -220,6 +221,7 @@ class DcpConfig:
     kernel: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _validate_game(self)
         _validate_site(self.settings)
         _validate_inside(self)
@@ -228,17 +230,6 @@ class DcpConfig:
                 f"num_pilots={self.num_pilots} cannot serve num_ues={self.num_ues}: "
                 "pilots are orthogonal, give at least one per UE"
             )
-
-    @cached_property
-    def site_file(self) -> SiteFile | None:
-        """The user's own site, if ``site`` names a file."""
-        if self.site in SITE_PRESETS:
-            return None
-        if not self.site.lower().endswith((".yaml", ".yml", ".csv")):
-            raise ValueError(
-                f"unknown site {self.site!r}; choose one of {', '.join(SITE_PRESETS)} or a .yaml or .csv file"
-            )
-        return load_site_file(self.site)
 
     @property
     def credits_counterfactual(self) -> bool:
@@ -259,34 +250,10 @@ class DcpConfig:
             return self.settings.height_diff_m
         return float((self.site_file.ap_height_m - self.ue_height_m).abs().max())
 
-    @cached_property
-    def settings(self) -> SiteSettings:
-        """The site preset with this config's own site fields put over it."""
-        return self._override(SITE_PRESETS.get(self.site, SITE_PRESETS["shadowed"]))
-
     def settings_of(self, site_index: int) -> SiteSettings:
         """Settings of one site of the pool: those of the mixture's presets in turn, or ``settings``."""
-        if not self.settings.mixture:
-            return self.settings
-        return self._override(SITE_PRESETS[self.settings.mixture[site_index % len(self.settings.mixture)]])
-
-    def _override(self, base: SiteSettings) -> SiteSettings:
-        changes: dict[str, Any] = {}
-        if self.site_file is not None:
-            changes["num_aps"] = len(self.site_file.ap_positions_m)
-            if self.num_aps not in (None, changes["num_aps"]):
-                raise ValueError(
-                    f"num_aps={self.num_aps}, but site file {self.site!r} has {changes['num_aps']}; drop the override"
-                )
-            for name in ("num_antennas", "carrier_hz", "side_m", "wrap"):
-                value = getattr(self.site_file, name)
-                if value is not None:
-                    changes[name] = value
-        for entry in dataclasses.fields(SiteSettings):
-            value = getattr(self, entry.name, None)
-            if value is not None:
-                changes[entry.name] = value
-        return dataclasses.replace(base, **changes)
+        mixture = self.settings.mixture
+        return self.changed_site(mixture[site_index % len(mixture)]) if mixture else self.settings
 
     @cached_property
     def radio(self) -> RadioModel:
@@ -336,7 +303,7 @@ def _validate_game(c: DcpConfig) -> None:
         whole("num_pilots", c.num_pilots, 1)
     whole_fields(c, 19, "num_angles")
     number_fields(c, 0.0, math.inf, "coarse_spacing_m", "coarse_rss_scale_db", "round_s", "max_step_m", above=True)
-    number_fields(c, 0.0, math.inf, "mobility", "confidence_scale", "correction_db", "correction_rad")
+    number_fields(c, 0.0, math.inf, "speed_m_s", "confidence_scale", "correction_db", "correction_rad")
     number_fields(c, 0.0, 0.9, "held_out_share")
     if c.stage == "chained" and c.stage_one_rounds >= c.rounds:
         raise ValueError(
@@ -363,17 +330,26 @@ def _validate_inside(c: DcpConfig) -> None:
     if outside.any():
         row = int(outside.nonzero()[0]) + 1
         raise ValueError(
-            f"AP {row} of site file {c.site!r} lies outside the square [0, {side_m:g}] m; set side_m or move the AP"
+            f"AP {row} of site file {c.site_file.path!r} lies outside the square [0, {side_m:g}] m; "
+            "set side_m or move the AP"
         )
 
 
 def _validate_site(s: SiteSettings) -> None:
     one_of("layout", s.layout, ("uniform", "grid"))
+    for name in s.mixture:
+        one_of("mixture", name, [name for name, preset in SITE_PRESETS.items() if not preset.mixture])
+    switch("wrap", s.wrap)
+    switch("shadowing_random", s.shadowing_random)
     whole_fields(s, 1, "num_aps", "num_paths", "snapshots", "num_sites")
     whole_fields(s, 2, "num_antennas")
     number_fields(s, 1, 4096, "num_aps", "num_antennas")
     number_fields(s, 0.0, math.inf, "side_m", "carrier_hz", "tx_power_w", "bandwidth_hz", above=True)
     number_fields(s, 0.0, math.inf, "map_resolution_m", "shadowing_decorrelation_m", above=True)
+    number_fields(s, 0.0, math.inf, "path_loss_reference_hz", "spacing_wavelengths", above=True)
+    number_fields(s, 0.0, math.inf, "path_loss_slope_db", "nlos_loss_db", "nlos_offset_min_deg")
+    number_fields(s, s.nlos_offset_min_deg, 180.0, "nlos_offset_max_deg")
+    number_fields(s, -math.inf, math.inf, "path_loss_intercept_db", "orientation_deg")
     number_fields(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "min_ue_distance_m", "shadowing_db")
     number_fields(s, 0.0, math.inf, "angular_spread_deg", "noise_figure_db")
     number_fields(s, 0.0, math.inf, "array_offset_deg", "bias_db", "bearing_noise_deg")

@@ -56,7 +56,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         c, s = self.config, self.config.settings
         return Words(
             title=(
-                f"DCP, stage {c.stage!r}, site {c.site!r}: {s.num_aps} APs (agents), {c.num_ues} UEs, "
+                f"DCP, stage {c.stage!r}, site {c.site_text}: {s.num_aps} APs (agents), {c.num_ues} UEs, "
                 f"{s.num_antennas} antennas per AP, {c.rounds} rounds, area {s.side_m:g} m square.",
             ),
             agent="AP",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from cfpos_envs.channels.scene import CsiSite, validate_site
-from cfpos_envs.scenarios.ecc.validation import validate_game, validate_site_name
+from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.physics.ecc.csi import check_stabilise
+from cfpos_envs.physics.ecc.features import check_features
+from cfpos_envs.scenarios.site_config import SiteOptions
+
+FUSIONS = ("mean", "confidence")
+REWARDS = ("error", "consistency")
+MOBILITIES = ("static", "spiral", "waypoint")
 
 SITE_PRESETS: dict[str, CsiSite] = {
     "urban": CsiSite(),
@@ -18,12 +24,13 @@ SITE_PRESETS: dict[str, CsiSite] = {
 
 
 @dataclass(frozen=True)
-class EccConfig:
-    """Options of one game. A field of the site left at None is taken from the site preset; see ``CsiSite``.
+class EccConfig(SiteOptions[CsiSite]):
+    """Options of one game. A site field left at None is taken from ``site``; see ``CsiSite``.
 
     Attributes:
         split: ``train`` or ``test``: other places and other noise in the same scene.
-        site: preset (``urban urban-small``, and those that data sets add).
+        site: preset (``urban urban-small``), or a mapping of any site fields with ``preset``:
+            ``{preset: urban-small, num_bs: 4}``.
         num_ues: J users per episode, each positioned for itself.
         rounds: episode length. Static users are measured once and heard of in every round; moving ones are measured
             anew each round.
@@ -43,8 +50,10 @@ class EccConfig:
         round_s: time between two measurements of a moving user, for ``waypoint``.
     """
 
+    site_presets: ClassVar[Mapping[str, CsiSite]] = SITE_PRESETS
+
     split: str = "train"
-    site: str = "urban"
+    site: str | Mapping[str, Any] = field(default="urban", hash=False)
     num_ues: int = 1
     rounds: int = 2
     features: str = "acf"
@@ -84,22 +93,26 @@ class EccConfig:
     estimator: str | None = None
 
     def __post_init__(self) -> None:
-        validate_site_name(self.site, tuple(SITE_PRESETS))
+        super().__post_init__()
         validate_site(self.settings)
-        validate_game(self)
-
-    @cached_property
-    def settings(self) -> CsiSite:
-        """The site preset with this config's own site fields put over it."""
-        changes: dict[str, Any] = {}
-        for entry in dataclasses.fields(CsiSite):
-            value = getattr(self, entry.name)
-            if value is not None:
-                # YAML and JSON know no tuples.
-                changes[entry.name] = tuple(value) if isinstance(value, list) else value
-        return dataclasses.replace(SITE_PRESETS[self.site], **changes)
+        _validate_game(self)
 
     @property
     def snapshots(self) -> int:
         """Measured snapshots per episode: one, or one per round if users move."""
         return 1 if self.mobility == "static" else self.rounds
+
+
+def _validate_game(c: EccConfig) -> None:
+    one_of("split", c.split, ("train", "test"))
+    one_of("fusion", c.fusion, FUSIONS)
+    one_of("reward", c.reward, REWARDS)
+    one_of("mobility", c.mobility, MOBILITIES)
+    check_features(c.features)
+    check_stabilise(c.stabilise)
+    whole_fields(c, 1, "num_ues", "rounds")
+    whole_fields(c, 0, "lost_bs")
+    number_fields(c, 0.0, math.inf, "confidence_scale")
+    number_fields(c, 0.0, math.inf, "speed_m_s", "round_s", "fronthaul_bits_max", above=True)
+    if c.lost_bs >= c.settings.num_bs:
+        raise ValueError(f"lost_bs={c.lost_bs} leaves none of num_bs={c.settings.num_bs} base stations; lower it")

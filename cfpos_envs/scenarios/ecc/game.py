@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiMeasurements
-from cfpos_envs.scenarios.base import Scenario, Transition
+from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.ecc import fusion, reward
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.observe import View, features_of, observe
@@ -44,6 +44,7 @@ class EccScenario(Scenario[EccState]):
     family = "csi"
     differentiable = True
     fixed_site = True
+    entities: Entities
     config: EccConfig
 
     def __init__(self, config: EccConfig, device: torch.device | str = "cpu") -> None:
@@ -165,8 +166,8 @@ class EccScenario(Scenario[EccState]):
         config, system = self.config, self.system
         size = " x ".join(f"{b - a:g}" for a, b in zip(system.area_min_m, system.area_max_m))
         title = (
-            f"Positioning in three dimensions from CSI, site {config.site!r}: {system.num_bs} base stations (agents) "
-            f"with {system.array_shape[0]} x {system.array_shape[1]} antennas,",
+            f"Positioning in three dimensions from CSI, site {config.site_text}: {system.num_bs} base stations "
+            f"(agents) with {system.array_shape[0]} x {system.array_shape[1]} antennas,",
             f"{config.num_ues} user(s), {self.rounds} rounds, area {size} m, {system.num_subcarriers} subcarriers "
             f"every {system.subcarrier_spacing_hz / 1e3:g} kHz at {system.carrier_hz / 1e9:g} GHz, "
             f"{system.num_slots} slots,",

@@ -1,4 +1,4 @@
-"""Options of a network with surfaces, every default once: the radio's in ``RisRadio``, the scene's in ``RisConfig``."""
+"""Options of a network with surfaces, every default once: radio, scene, and on top of these the localisation game."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 
-from cfpos_envs.checks import one_of, whole
+from cfpos_envs.checks import number, number_fields, one_of, whole
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.channel import Propagation
 from cfpos_envs.physics.ris.geometry import check_geometry, euler_rotation
-from cfpos_envs.scenarios.ris.validation import (
-    as_point,
-    as_points,
-    as_shape,
-    number,
-)
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
+from cfpos_envs.scenarios.site_config import given_fields
 
 DESIGNS = ("svd", "balanced", "chirp", "random")
+OBSERVATIONS = ("correlations", "spectra", "tensor")
+ACTIONS = ("correction", "absolute")
+REWARDS = ("explained", "paths", "gain", "error")
+_CLOCK_MARGIN_M = 1.0
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,14 @@ class RisConfig:
                 raise ValueError(
                     f"{name}={getattr(self, name)}, but {points} has only {available} points; give it more"
                 )
-        number("kappa_bs_db", self.kappa_bs_db, -100.0, 200.0)
-        number("kappa_ris_db", self.kappa_ris_db, -100.0, 200.0)
-        number("exponent_los", self.exponent_los, 0.0, 10.0)
-        number("exponent_ris", self.exponent_ris, 0.0, 10.0)
-        number("snr_db", self.snr_db, -200.0, 300.0)
-        number("los_blocked", self.los_blocked, 0.0, 1.0)
-        number("bias_step_ns", self.bias_step_ns, -1e6, 1e6)
-        number("ue_box_m", self.ue_box_m, 0.0, 1e4)
-        number("sector_deg", self.sector_deg, 0.0, 90.0)
-        if self.link_std_m is not None:
-            number("link_std_m", self.link_std_m, 1e-9, 1e6)
+        number_fields(self, -100.0, 200.0, "kappa_bs_db", "kappa_ris_db")
+        number_fields(self, 0.0, 10.0, "exponent_los", "exponent_ris")
+        number_fields(self, -200.0, 300.0, "snr_db")
+        number_fields(self, 0.0, 1.0, "los_blocked")
+        number_fields(self, -1e6, 1e6, "bias_step_ns")
+        number_fields(self, 0.0, 1e4, "ue_box_m")
+        number_fields(self, 0.0, 90.0, "sector_deg")
+        number_fields(self, 1e-9, 1e6, "link_std_m")
         low_ns, high_ns = self.bias_range_ns
         if low_ns > high_ns:
             raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high) with low <= high")
@@ -149,13 +146,13 @@ class RisConfig:
     def _convert(self) -> None:
         """Lists, as files and command lines give them, become tuples, so that the config can be hashed."""
         for name in _PLACES.values():
-            object.__setattr__(self, name, as_points(name, getattr(self, name)))
+            object.__setattr__(self, name, _as_points(name, getattr(self, name)))
         if isinstance(self.los_blocked, bool):
             object.__setattr__(self, "los_blocked", float(self.los_blocked))
-        object.__setattr__(self, "euler_deg", as_point("euler_deg", self.euler_deg))
+        object.__setattr__(self, "euler_deg", _as_point("euler_deg", self.euler_deg))
         for name in ("bs_shape", "ue_shape", "ris_shape"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_shape(name, getattr(self, name)))
+                object.__setattr__(self, name, _as_shape(name, getattr(self, name)))
         if isinstance(self.bias_ns, Sequence):
             if isinstance(self.bias_ns, str) or len(self.bias_ns) != 2:
                 raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high)")
@@ -180,9 +177,7 @@ class RisConfig:
     @cached_property
     def radio(self) -> RisRadio:
         """The preset with this config's own radio fields put over it."""
-        names = [entry.name for entry in dataclasses.fields(RisRadio)]
-        changes: dict[str, Any] = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return dataclasses.replace(PRESETS[self.preset], **changes)
+        return dataclasses.replace(PRESETS[self.preset], **given_fields(RisRadio, self))
 
     @cached_property
     def system(self) -> RisSystem:
@@ -225,3 +220,86 @@ class RisConfig:
 
 _PLACES = {"num_ris": "ris_positions_m", "num_ues": "ue_positions_m", "num_bs": "bs_positions_m"}
 """Count -> the field with the points."""
+
+
+@dataclass(frozen=True)
+class RisGameConfig(RisConfig):
+    """A scene and how it is played; the scene's fields are those of ``RisConfig``.
+
+    Attributes:
+        rounds: episode length T.
+        observation: ``correlations``: per path and axis the lag-one correlation of what was received, turned by the
+            present estimate; ``spectra``: per path and axis the power spectrum; ``tensor``: the samples themselves.
+        action: ``correction`` of the present estimate by at most the reach of the round, or the ``absolute`` point.
+        reward: ``paths``: share of the received energy that the estimate explains, judged path by path so that weak
+            ones count; ``explained``: share of all of it; ``gain``: increase of ``paths`` in the round; ``error``:
+            -log(error / m + 0.01) by the simulated truth (privileged, for studies).
+        area_m: half the side of the cube around the UEs' middle in which estimates stay.
+        reach_m: largest correction of a coordinate, and of the clock, in the first round.
+        zoom: factor of the reach from round to round, in (0, 1].
+
+    Raises:
+        ValueError: for a value outside its range, or an area that does not hold all places of the UEs.
+    """
+
+    rounds: int = 6
+    observation: str = "correlations"
+    action: str = "correction"
+    reward: str = "paths"
+    area_m: float = 6.0
+    reach_m: float = 5.0
+    zoom: float = 0.4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("rounds", self.rounds, 1)
+        one_of("observation", self.observation, OBSERVATIONS)
+        one_of("action", self.action, ACTIONS)
+        one_of("reward", self.reward, REWARDS)
+        number_fields(self, 1e-3, 1e4, "area_m", "reach_m")
+        number_fields(self, 1e-3, 1.0, "zoom")
+        places = self.places_m("ue")
+        needed = float((places - self.aim_m).abs().max()) + self.ue_box_m
+        if needed > self.area_m:
+            raise ValueError(
+                f"area_m={self.area_m:g} is too small for UEs up to {needed:g} m from their middle; raise area_m or "
+                "lower ue_box_m"
+            )
+
+    @property
+    def clock_m(self) -> tuple[float, float]:
+        """Lowest and highest clock bias that an estimate may have, metres: what may occur, and a margin."""
+        low_ns, high_ns = self.bias_range_ns
+        last_ns = self.bias_step_ns * (self.num_ues + self.num_bs - 2)
+        ends = sorted((0.0, last_ns))
+        low, high = (1e-9 * SPEED_OF_LIGHT_M_S * ns for ns in (low_ns + ends[0], high_ns + ends[1]))
+        return low - _CLOCK_MARGIN_M, high + _CLOCK_MARGIN_M
+
+    def reach_in(self, rounds_played: torch.Tensor) -> torch.Tensor:
+        """Largest correction, metres, after so many rounds."""
+        return self.reach_m * self.zoom ** rounds_played.to(torch.float32)
+
+
+def _as_point(name: str, value: Any) -> tuple[float, ...]:
+    """Three finite numbers as a tuple."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
+        raise ValueError(f"{name}={value!r} must be three numbers")
+    for entry in value:
+        number(name, entry, -1e6, 1e6)
+    return tuple(float(entry) for entry in value)
+
+
+def _as_points(name: str, value: Any) -> tuple[tuple[float, ...], ...]:
+    """A list of points as a tuple of tuples."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError(f"{name}={value!r} must be a list of points, three numbers each")
+    return tuple(_as_point(name, point) for point in value)
+
+
+def _as_shape(name: str, value: Any) -> tuple[int, int]:
+    """Two whole numbers of at least 1 as a tuple."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"{name}={value!r} must be two whole numbers, elements along either axis")
+    for entry in value:
+        whole(name, entry, 1)
+    return (value[0], value[1])

@@ -9,7 +9,7 @@ from torch import Tensor
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, mode_vector, steering
 from cfpos_envs.scenarios.features import Row
-from cfpos_envs.scenarios.ris.options import RisGameConfig
+from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, pair_parameters
 
 _BIAS_POINTS, _BIAS_ZOOMS = 49, 3

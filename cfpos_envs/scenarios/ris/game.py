@@ -13,8 +13,8 @@ from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.base import FLOAT_BITS, Scenario, Transition
 from cfpos_envs.scenarios.features import Words, rows
 from cfpos_envs.scenarios.ris import fusion, reward
+from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.observe import features_of, observe
-from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, as_measurements
 from cfpos_envs.scenarios.ris.world import draw_state
 from cfpos_envs.streams import Streams

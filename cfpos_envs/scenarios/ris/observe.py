@@ -20,8 +20,8 @@ from cfpos_envs.physics.ris.geometry import Paths, ris_cosines, trace_paths
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.phases import array_gain
 from cfpos_envs.scenarios.features import Feature, evaluate
+from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.fusion import scaled
-from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.reward import loaded_solve, orthogonal_part
 from cfpos_envs.scenarios.ris.state import (
     RisState,

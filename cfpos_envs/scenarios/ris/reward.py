@@ -16,7 +16,7 @@ from cfpos_envs.physics.ris.modes import (
     focus_delay,
     steering,
 )
-from cfpos_envs.scenarios.ris.options import RisGameConfig
+from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, pair_parameters
 
 # Relative to a path's own energy: paths that coincide are fitted as one.

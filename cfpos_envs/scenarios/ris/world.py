@@ -25,8 +25,7 @@ from cfpos_envs.physics.ris.geometry import (
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.siso import draw_siso_samples
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
-from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.options import RisGameConfig
+from cfpos_envs.scenarios.ris.config import RisConfig, RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, Scene, as_measurements, link_covariance_m2
 from cfpos_envs.streams import Streams
 

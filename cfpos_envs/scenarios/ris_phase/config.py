@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cfpos_envs.checks import one_of, whole
+from cfpos_envs.checks import number_fields, one_of, whole_fields
 from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.validation import number
 
 ACTIONS = ("beam", "raw")
 FEEDBACKS = ("none", "energy", "position")
@@ -68,13 +67,12 @@ class RisPhaseConfig:
         one_of("action", self.action, ACTIONS)
         one_of("feedback", self.feedback, FEEDBACKS)
         one_of("reward", self.reward, REWARDS)
-        whole("rounds", self.rounds, 1)
-        whole("num_ues", self.num_ues, 1)
-        number("sector_deg", self.sector_deg, 0.1, 30.0)
-        number("ue_box_m", self.ue_box_m, 0.0, 1e3)
-        number("site_deg", self.site_deg, 0.0, 30.0)
-        number("site_share", self.site_share, 0.0, 0.9)
-        number("report_db", self.report_db, 1e-3, 100.0)
+        whole_fields(self, 1, "rounds", "num_ues")
+        number_fields(self, 0.1, 30.0, "sector_deg")
+        number_fields(self, 0.0, 1e3, "ue_box_m")
+        number_fields(self, 0.0, 30.0, "site_deg")
+        number_fields(self, 0.0, 0.9, "site_share")
+        number_fields(self, 1e-3, 100.0, "report_db")
         scene = self.scene
         object.__setattr__(self, "ris_positions_m", scene.ris_positions_m)
         object.__setattr__(self, "ue_position_m", scene.ue_positions_m[0])

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
-from cfpos_envs.physics.los import path_loss_constants
+import torch
+
+from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
+from cfpos_envs.physics.los import check_los_scenario, path_loss_constants
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import (
     SYNC_PRESETS,
@@ -18,10 +22,18 @@ from cfpos_envs.physics.toa.ranging import (
     sync_preset,
 )
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
-from cfpos_envs.scenarios.site_files import SiteFile, load_site_file
-from cfpos_envs.scenarios.toa.validation import validate_game, validate_network
+from cfpos_envs.scenarios.site_config import SiteOptions
+from cfpos_envs.scenarios.site_files import SiteFile
 
 SNR_REFERENCE_M = 50.0
+MEASUREMENTS = ("statistical", "waveform")
+DELAY_ESTIMATORS = ("first-peak", "music")
+REWARDS = ("similarity", "held-out", "error")
+STARTS = ("coarse", "linear", "centre")
+LAYOUTS = ("uniform", "grid", "circle")
+# APs whose second principal axis is shorter than this share of the first one stand on a line.
+_LINE_SHARE = 1e-4
+_MIN_APS = 3
 UE_CLOCK_STD_S = {"toa": 0.0, "tdoa": 100e-9, "rtt": 100e-9}
 """Clock offset of a UE where the config does not say: TOA assumes a common clock."""
 
@@ -132,15 +144,16 @@ SITE_PRESETS: dict[str, TimingSite] = {
 
 
 @dataclass(frozen=True)
-class ToaConfig:
-    """Options of one time-based game. A site field left at None is taken from the site preset; see ``TimingSite``.
+class ToaConfig(SiteOptions[TimingSite]):
+    """Options of one time-based game. A site field left at None is taken from ``site``; see ``TimingSite``.
 
     Attributes:
         family: ``toa`` (common clock), ``tdoa`` (unknown UE clock) or ``rtt`` (round trips).
         measurement: ``statistical``: ranges and features are drawn; ``waveform``: channels are, and both estimated.
         delay_estimator: of ``waveform``: ``first-peak`` or ``music``.
         split: ``train`` holds APs out for the held-out reward; ``test`` fuses all and uses other sites and drops.
-        site: preset (``street clear office nlos-0 nlos-30 nlos-50 nlos-any``) or path of a YAML or CSV site file.
+        site: preset (``street clear office nlos-0 nlos-30 nlos-50 nlos-any``), path of a YAML or CSV site file, or a
+            mapping of any site fields with ``preset`` or ``file``: ``{preset: office, sync: ptp}``.
         num_ues: K.
         rounds: episode length T.
         reward: ``similarity``: all measured links judge the fused point; ``held-out``: APs that took no part judge
@@ -152,16 +165,20 @@ class ToaConfig:
         confidence_scale: lambda in the weight exp(lambda (a - 1)), which multiplies the robust one.
         correction_m: largest correction of a range.
         max_step_m: longest fused step of a round.
-        mobility: speed of the UEs in m/s, straight on with random headings; 0 for static.
-        round_s: time between rounds, for mobility.
+        speed_m_s: speed of the UEs in m/s, straight on with random headings; 0 for static.
+        round_s: time between rounds, for moving UEs.
         ue_height_m: height of the UEs, used with the AP heights of a site file.
     """
+
+    site_presets: ClassVar[Mapping[str, TimingSite]] = SITE_PRESETS
+    own_preset: ClassVar[str | None] = "clear"
+    old_names: ClassVar[Mapping[str, str]] = {"mobility": "speed_m_s"}
 
     family: str = "toa"
     measurement: str = "statistical"
     delay_estimator: str = "first-peak"
     split: str = "train"
-    site: str = "street"
+    site: str | Mapping[str, Any] = field(default="street", hash=False)
     num_ues: int = 4
     rounds: int = 5
     reward: str = "held-out"
@@ -172,7 +189,7 @@ class ToaConfig:
     confidence_scale: float = 4.0
     correction_m: float = 10.0
     max_step_m: float = 20.0
-    mobility: float = 0.0
+    speed_m_s: float = 0.0
     round_s: float = 0.1
     ue_height_m: float = 1.5
     num_aps: int | None = None
@@ -209,48 +226,16 @@ class ToaConfig:
     num_sites: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_family(self.family)
-        validate_game(self)
+        _validate_game(self)
         if self.range_std_m is not None:
             given = [name for name in ("snr_db", "sync", "sync_std_s") if getattr(self, name) is not None]
             if given:
                 raise ValueError(f"range_std_m fixes the error of every range; drop {given[0]}, which would change it")
-        validate_network(self.settings, self.site_file, self.site)
+        _validate_network(self.settings, self.site_file)
         self._validate_waveform()
         _ = self.model
-
-    @cached_property
-    def site_file(self) -> SiteFile | None:
-        """The user's own site, if ``site`` names a file."""
-        if self.site in SITE_PRESETS:
-            return None
-        if not self.site.lower().endswith((".yaml", ".yml", ".csv")):
-            raise ValueError(
-                f"unknown site {self.site!r}; choose one of {', '.join(SITE_PRESETS)} or a .yaml or .csv file"
-            )
-        return load_site_file(self.site)
-
-    @cached_property
-    def settings(self) -> TimingSite:
-        """The site preset with this config's own site fields put over it."""
-        changes: dict[str, Any] = {}
-        file = self.site_file
-        if file is not None:
-            if file.wrap:
-                raise ValueError(f"site file {self.site!r} says wrap: true; arrival times are not taken on a torus")
-            changes["num_aps"] = len(file.ap_positions_m)
-            if self.num_aps not in (None, changes["num_aps"]):
-                raise ValueError(
-                    f"num_aps={self.num_aps}, but site file {self.site!r} has {changes['num_aps']}; drop the override"
-                )
-            for name in ("num_antennas", "carrier_hz", "side_m"):
-                if getattr(file, name) is not None:
-                    changes[name] = getattr(file, name)
-        for entry in dataclasses.fields(TimingSite):
-            value = getattr(self, entry.name, None)
-            if value is not None:
-                changes[entry.name] = value
-        return dataclasses.replace(SITE_PRESETS.get(self.site, SITE_PRESETS["street"]), **changes)
 
     @cached_property
     def ue_clock_std(self) -> float:
@@ -309,3 +294,67 @@ def _typical_burst_std_s(model: TimingModel, site: TimingSite) -> float:
     gain_db = model.path_loss_intercept_db - model.path_loss_slope_db * math.log10(max(slant, 1.0))
     snr = model.max_snr_linear * 10 ** (gain_db / 10)
     return 1.0 / math.sqrt(8 * math.pi**2 * model.rms_bandwidth_hz**2 * snr)
+
+
+def _validate_game(c: ToaConfig) -> None:
+    one_of("measurement", c.measurement, MEASUREMENTS)
+    one_of("delay_estimator", c.delay_estimator, DELAY_ESTIMATORS)
+    one_of("split", c.split, ("train", "test"))
+    one_of("reward", c.reward, REWARDS)
+    one_of("start", c.start, STARTS)
+    switch("reveal_los", c.reveal_los)
+    whole_fields(c, 1, "num_ues", "rounds")
+    whole_fields(c, 2, "coarse_points")
+    number_fields(c, 0.0, math.inf, "speed_m_s", "confidence_scale", "correction_m", "ue_height_m")
+    number_fields(c, 0.0, 0.9, "held_out_share")
+    number_fields(c, 0.0, math.inf, "round_s", "max_step_m", above=True)
+
+
+def _validate_network(s: TimingSite, file: SiteFile | None) -> None:
+    one_of("layout", s.layout, LAYOUTS)
+    whole_fields(s, 1, "num_aps", "num_antennas", "num_paths", "num_sites")
+    if s.num_aps < _MIN_APS:
+        raise ValueError(f"num_aps={s.num_aps} cannot fix a position in the plane by ranges; give at least {_MIN_APS}")
+    number_fields(s, 1, 4096, "num_aps")
+    switch("nlos_share_random", s.nlos_share_random)
+    whole_fields(s, 2, "num_subcarriers")
+    number_fields(s, 0.0, math.inf, "side_m", "carrier_hz", "subcarrier_spacing_hz", "tx_power_w", above=True)
+    number_fields(s, 0.0, math.inf, "excess_shape", "range_std_m", "spacing_wavelengths", above=True)
+    number_fields(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "nlos_mean_m", "shadowing_db", "noise_figure_db")
+    number_fields(s, 0.0, math.inf, "sync_std_s", "ue_clock_std_s", "processing_error_std_s", "path_loss_slope_db")
+    number_fields(s, 0.0, math.inf, "delay_spread_s", "angular_spread_deg", "nlos_loss_db")
+    number_fields(s, 0.0, 1.0, "nlos_share", "blocked_share")
+    number_fields(s, -200.0, 200.0, "snr_db", "path_loss_intercept_db", "k_factor_db")
+    if s.nlos_share_random and s.nlos_share is None:
+        raise ValueError("nlos_share_random draws the share from [0, nlos_share]; set nlos_share too")
+    check_los_scenario(s.los)
+    _ = s.clock
+    _validate_places(s, file)
+
+
+def _validate_places(s: TimingSite, file: SiteFile | None) -> None:
+    if file is None:
+        if s.layout == "grid" and any(s.num_aps == count for count in (3, *_primes(s.num_aps))):
+            raise ValueError(
+                f"a grid of num_aps={s.num_aps} would be a single line, which fixes no position; "
+                "choose a composite number or another layout"
+            )
+        return
+    outside = ((file.ap_positions_m < 0) | (file.ap_positions_m > s.side_m)).any(dim=-1)
+    if outside.any():
+        row = int(outside.nonzero()[0]) + 1
+        raise ValueError(
+            f"AP {row} of site file {file.path!r} lies outside the square [0, {s.side_m:g}] m; "
+            "set side_m or move the AP"
+        )
+    centred = (file.ap_positions_m - file.ap_positions_m.mean(dim=0)).double()
+    axes = torch.linalg.svdvals(centred)
+    if float(axes[1]) < _LINE_SHARE * float(axes[0]):
+        raise ValueError(
+            f"the APs of site file {file.path!r} stand on one line, which fixes no position (mirror image); "
+            "move one of them"
+        )
+
+
+def _primes(number: int) -> tuple[int, ...]:
+    return (number,) if all(number % d for d in range(2, math.isqrt(number) + 1)) else ()

@@ -58,7 +58,7 @@ class ToaScenario(ApScenario[ToaState, ToaSite]):
         return Words(
             title=(
                 f"Time-based positioning, {c.family} ({_FAMILIES[c.family]}),",
-                f"{c.measurement} measurements, site {c.site!r}: {s.num_aps} APs (agents), {c.num_ues} UEs, "
+                f"{c.measurement} measurements, site {c.site_text}: {s.num_aps} APs (agents), {c.num_ues} UEs, "
                 f"{c.rounds} rounds, area {s.side_m:g} m square, {s.num_subcarriers} x "
                 f"{s.subcarrier_spacing_hz / 1e3:g} kHz.",
             ),

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import types
 
 import pytest
 import torch
 
-from cfpos_envs import make_env
-from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig
+from cfpos_envs import evaluate, make_env
+from cfpos_envs.registry import make_config
+from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, SiteSettings
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,63 @@ def test_a_mixture_alternates_between_its_presets_and_keeps_overrides():
     assert [kind.shadowing_db for kind in kinds] == [0.0, 4.0, 0.0, 6.0]
     assert [kind.nlos_share for kind in kinds] == [0.0, 0.0, 0.25, 0.25]
     assert all(kind.num_antennas == 4 for kind in kinds)
+
+
+@pytest.mark.parametrize("entry", dataclasses.fields(SiteSettings), ids=lambda entry: entry.name)
+def test_every_field_of_the_site_can_be_set(entry):
+    default = getattr(SITE_PRESETS["hard"], entry.name)
+    value = {bool: not default, str: "grid", tuple: ("clean", "hard")}.get(type(default), 3)
+    value = {"biased_share": 0.5, "nlos_share": 0.5, "nlos_offset_max_deg": 50.0}.get(entry.name, value)
+    config = make_config("dcp-jar-v0", site={"preset": "hard", entry.name: value})
+    assert getattr(config.settings, entry.name) == value
+    assert config.settings == dataclasses.replace(SITE_PRESETS["hard"], **{entry.name: value})
+    assert dataclasses.replace(config, split="test").settings == config.settings
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+def test_fields_of_the_site_and_options_of_the_same_name_combine():
+    config = make_config("dcp-jar-v0", site={"preset": "cf-200", "orientation_deg": None, "num_aps": 9}, num_aps=16)
+    assert (config.settings.orientation_deg, config.settings.num_aps, config.settings.side_m) == (None, 16, 200.0)
+    assert config.site_text == "'cf-200' with num_aps=16, orientation_deg=None"
+    assert DcpConfig(site={"preset": "hard"}) == DcpConfig(site="hard")
+    assert "site 'hard' with bias_db=3.0:" in make_env("dcp-jar-v0", site={"preset": "hard", "bias_db": 3}).describe()
+
+
+@pytest.mark.parametrize(
+    ("site", "named"),
+    [
+        ({"bandwith_hz": 1.0}, "unknown site field 'bandwith_hz'; did you mean bandwidth_hz"),
+        ({"presett": "hard"}, "unknown site field 'presett'; did you mean preset"),
+        ({"preset": "hrd"}, "did you mean hard"),
+        ({"bias_db": None}, "site: bias_db must be a number"),
+        ({"bias_db": -1.0}, "bias_db=-1.0 must be at least 0"),
+        ({"nlos_offset_max_deg": 10.0}, "nlos_offset_max_deg=10.0 must be at least 20"),
+        ({"mixture": ["clean", "mixed"]}, "mixture='mixed' is not one of"),
+        ({"file": "nowhere.yaml"}, "nowhere.yaml does not exist"),
+    ],
+)
+def test_wrong_sites_are_named_with_what_is_allowed(site, named):
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        DcpConfig(site=site)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("env_id", ["dcp-jar-v0", "tdoa-v0"])
+def test_the_old_name_of_the_speed_warns_and_means_the_same(env_id):
+    with pytest.warns(DeprecationWarning, match="mobility is the old name of speed_m_s") as caught:
+        config = make_config(env_id, mobility=3.0)
+    assert (len(caught), config) == (1, make_config(env_id, speed_m_s=3.0))
+    assert make_config(env_id, mobility=None, speed_m_s=3.0) == config
+    with pytest.raises(ValueError, match="give speed_m_s alone"):
+        make_config(env_id, mobility=3.0, speed_m_s=2.0)
+
+
+def test_an_evaluation_changes_fields_of_the_environments_own_site():
+    env = make_env("dcp-jar-v0", site="hard", num_ues=1, num_aps=4, num_sites=1)
+    middle = types.SimpleNamespace(locate=lambda seen: seen.ap_positions_m.mean(dim=1, keepdim=True))
+    scored = evaluate(env, middle, episodes=1, site={"bias_db": 1.0})
+    assert scored.config["site"] == {"preset": "hard", "bias_db": 1.0}
 
 
 def test_snr_option_sets_the_noise_at_50_m():

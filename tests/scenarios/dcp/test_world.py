@@ -99,7 +99,7 @@ def test_a_quarter_of_the_links_is_8_db_weaker():
 
 def test_moving_users_keep_their_speed_and_stay_inside():
     for wrap in (True, False):
-        _, state = fresh(mobility=30.0, round_s=0.5, wrap=wrap, batch=50)
+        _, state = fresh(speed_m_s=30.0, round_s=0.5, wrap=wrap, batch=50)
         path = state.true_position_m
         assert path.shape == (50, 6, 2, 2)
         assert path.min() >= 0
@@ -111,7 +111,7 @@ def test_moving_users_keep_their_speed_and_stay_inside():
 
 
 def test_each_round_of_a_moving_user_is_measured_anew():
-    scenario, state = fresh(mobility=30.0, round_s=0.5)
+    scenario, state = fresh(speed_m_s=30.0, round_s=0.5)
     step = scenario.step(state, torch.zeros(6, 9, scenario.action_size))
     assert not torch.equal(step.state.rss_dbm, state.rss_dbm)
     assert torch.equal(step.state.rss_dbm, state.sequence_rss_dbm[:, 1])

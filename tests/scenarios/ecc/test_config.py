@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cfpos_envs import make_env
+from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.registry import make_config
 from cfpos_envs.scenarios.ecc.config import SITE_PRESETS, EccConfig
 
 
@@ -56,6 +58,19 @@ def test_every_preset_makes_a_config_and_overrides_win() -> None:
         assert (changed.num_slots, changed.size_m) == (2, (50.0, 40.0, 35.0))
     config = dataclasses.replace(EccConfig(site="urban-small", lost_bs=1), split="test")
     assert (config.settings, config.lost_bs) == (SITE_PRESETS["urban-small"], 1)
+
+
+def test_every_field_of_the_site_can_be_set() -> None:
+    values = {"source": "raytraced", "dataset": "x", "estimator": "ls", "size_m": [50, 40, 35], "blocks": [2, 2]}
+    for entry in dataclasses.fields(CsiSite):
+        value = values.get(entry.name, [3.0, 9.0] if entry.name == "building_height_m" else 3)
+        settings = make_config("ecc-urban-small-v0", site={entry.name: value}).settings
+        wanted = tuple(value) if isinstance(value, list) else value
+        assert settings == dataclasses.replace(SITE_PRESETS["urban-small"], **{entry.name: wanted})
+    with pytest.raises(ValueError, match="unknown site field 'num_bss'; did you mean num_bs"):
+        EccConfig(site={"num_bss": 3})
+    with pytest.raises(ValueError, match="this game has no site files"):
+        EccConfig(site={"file": "hall.yaml", "num_bs": 3})
 
 
 def test_the_radio_by_hand() -> None:

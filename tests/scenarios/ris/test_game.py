@@ -11,9 +11,9 @@ import torch
 from cfpos_envs import make_env, make_scenario
 from cfpos_envs.physics.ris.modes import mode_slopes, steering, synthesise
 from cfpos_envs.scenarios.ris import reward as rewards
+from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.game import RisScenario
 from cfpos_envs.scenarios.ris.observe import lag_one
-from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.state import pair_parameters
 from cfpos_envs.streams import Streams
 

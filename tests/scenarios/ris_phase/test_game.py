@@ -266,7 +266,7 @@ def test_chirp_phases_are_sums_of_local_cosines():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sector_deg": 45.0}, "sector_deg=45.0 must lie in"),
+        ({"sector_deg": 45.0}, "sector_deg=45.0 must be at most 30"),
         ({"feedback": "energies"}, "did you mean energy"),
         ({"action": "phase"}, "action='phase' is not one of"),
         ({"ris_shape": [1, 8]}, "has no beams"),

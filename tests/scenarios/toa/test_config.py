@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cfpos_envs import make_env
-from cfpos_envs.scenarios.toa.config import SITE_PRESETS, ToaConfig
+from cfpos_envs.scenarios.toa.config import SITE_PRESETS, TimingSite, ToaConfig
 
 C = 299_792_458.0
 
@@ -53,6 +53,25 @@ def test_every_preset_makes_a_config_and_overrides_win():
     for name, preset in SITE_PRESETS.items():
         assert ToaConfig(site=name).settings == preset
         assert ToaConfig(site=name, nlos_mean_m=7.5, num_aps=9).settings.nlos_mean_m == 7.5
+
+
+def test_every_field_of_the_site_can_be_set():
+    values = {
+        "los": "inh_open_office",
+        "sync": "ptp",
+        "layout": "circle",
+        "nlos_share_random": True,
+        "nlos_share": 0.5,
+        "blocked_share": 0.5,
+        "carrier_hz": 5e9,
+    }
+    for entry in dataclasses.fields(TimingSite):
+        value = values.get(entry.name, 5)
+        needed = {"nlos_share": 0.5} if entry.name == "nlos_share_random" else {}
+        config = ToaConfig(site={"preset": "office", **needed, entry.name: value})
+        assert config.settings == dataclasses.replace(SITE_PRESETS["office"], **needed, **{entry.name: value})
+    with pytest.raises(ValueError, match="unknown site field 'sinc'; did you mean sync"):
+        ToaConfig(site={"sinc": "ptp"})
 
 
 def test_replacing_the_split_keeps_everything_else():

@@ -140,14 +140,14 @@ def test_blocked_links_are_a_share_and_their_numbers_finite():
 
 
 def test_moving_users_go_straight_on_at_their_speed_and_stay_inside():
-    drop, _, _ = drawn(mobility=20.0, round_s=1.0, batch=50)
+    drop, _, _ = drawn(speed_m_s=20.0, round_s=1.0, batch=50)
     position = drop.true_position_m
     assert drop.range_m.shape[1] == 5
     assert ((position >= 0) & (position <= 100)).all()
     steps = torch.linalg.vector_norm(position[:, 1:] - position[:, :-1], dim=-1)
     turned = (position[:, 1:] - position[:, :-1]).diff(dim=1).abs().amax(dim=(1, 3)) > 1e-3
     assert steps.transpose(1, 2)[~turned].flatten().numpy() == pytest.approx(20.0, rel=1e-3)
-    scenario = ToaScenario(ToaConfig(mobility=20.0, site="nlos-0", split="test"))
+    scenario = ToaScenario(ToaConfig(speed_m_s=20.0, site="nlos-0", split="test"))
     state = scenario.reset(Streams(0, "test"), 20)
     for index in range(scenario.rounds):
         state = scenario.step(state, torch.zeros(20, 16, scenario.action_size)).state
