@@ -16,6 +16,7 @@ from pathlib import Path
 from cfpos.agents import list_agents
 from cfpos.baselines import list_policies
 from cfpos.scripts.cli import ROOT
+from cfpos.scripts.conf_values import stale_files
 from cfpos.scripts.docs_blocks import INDEX, load_index, refreshed
 from cfpos.scripts.experiments import EXPERIMENTS
 from cfpos_envs import list_envs
@@ -94,7 +95,7 @@ def index_errors() -> Iterator[str]:
 
 def problems(write: bool = False) -> list[str]:
     """Everything that is wrong, one line each."""
-    found = [line for page in pages() for line in stale_blocks(page, write)]
+    found = [*stale_files(write), *(line for page in pages() for line in stale_blocks(page, write))]
     found += [line for page in pages() for line in broken_links(page)]
     return [*found, *missing_sections(), *index_errors()]
 

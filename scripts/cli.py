@@ -7,6 +7,7 @@ import re
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cfpos.scripts import sweeps
-from cfpos.scripts.settings import register_schemas
+from cfpos.scripts.settings import CONF, ROOT, register_schemas
 from cfpos_envs.checks import nearest
 from cfpos_envs.supervised.processes import launched
 
-ROOT = Path(__file__).resolve().parent.parent
-CONF = ROOT / "conf"
 USER_ERROR = 2
 LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slurm": "launchers", "ray": "ray"}
 """Hydra's launchers that are no dependency of ours -> the extra that installs them."""
@@ -103,7 +102,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     register_schemas()
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     sweeps.SweepReport.folder = None
-    with user_errors(debug), _explained(config_name), _own_folder():
+    with user_errors(debug), _explained(config_name), _own_folder(), _old_names_in_one_line():
         _launch(main, debug)
 
 
@@ -178,6 +177,19 @@ def _own_folder() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         sys.argv.append(f"hydra.run.dir={folder}")
         yield
+
+
+@contextmanager
+def _old_names_in_one_line() -> Iterator[None]:
+    """Warnings about old names of options are shown once, without the line of the code that found them."""
+    shown = warnings.formatwarning
+    with warnings.catch_warnings():
+        warnings.filterwarnings("once", ".* is the old name of ", DeprecationWarning)
+        warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"
+        try:
+            yield
+        finally:
+            warnings.formatwarning = shown
 
 
 @contextmanager

@@ -167,15 +167,21 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _fields(config_class: Any) -> str:
-    meanings: dict[str, str] = {}
+def meanings(config_class: type) -> dict[str, str]:
+    """What the docstrings of a config dataclass and of its parents say of every field."""
+    found: dict[str, str] = {}
     for parent in reversed(config_class.__mro__):
-        meanings.update(_attribute_docs(parent))
+        found.update(_attribute_docs(parent))
+    return found
+
+
+def _fields(config_class: Any) -> str:
+    told = meanings(config_class)
     rows = [
         {
             "name": f"`{entry.name}`",
             "default": f"`{entry.default}`",
-            "meaning": meanings.get(entry.name, "as in the table of the site"),
+            "meaning": told.get(entry.name, "as in the table of the site"),
         }
         for entry in dataclasses.fields(config_class)
     ]

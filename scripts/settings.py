@@ -1,18 +1,23 @@
-"""What the commands can be told. Every default stands in a dataclass; this module shows those dataclasses to Hydra.
+"""Options of the commands. Every default stands in a dataclass; this module shows those dataclasses to Hydra.
 
-``conf/*.yaml`` only composes: ``schema/<id>`` in the group ``env`` is the config dataclass of that environment (plus
-its ``id``), ``schema/<agent>-<preset>`` in the group ``agent`` that of the trainer (plus its ``name``). Mistyped keys
-therefore fail.
+``schema/<id>`` in the group ``env`` is the config dataclass of that environment (plus its ``id``),
+``schema/<agent>-<preset>`` in the group ``agent`` that of the trainer (plus its ``name``): they give ``conf/*.yaml``
+their types, and mistyped keys fail. The values in these files are written from the same dataclasses by
+``scripts/conf_values.py``. What is registered without a file is composed from its schema alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -20,7 +25,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cfpos.agents.registry import config_class, list_agents
 from cfpos_envs import list_envs
-from cfpos_envs.registry import make_config
+from cfpos_envs.registry import has_entities, make_config
+from cfpos_envs.scenarios.site_config import SiteOptions
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+GIVEN_BY_THE_RUN = ("seed", "device", "threads")
+"""Settings of every agent that are those of the command."""
+PLUGINS = "cfpos.envs"
+"""Entry points of this group are loaded first: other packages register their environments and agents there."""
 
 
 @dataclass
@@ -79,12 +92,56 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_settings", node=TrainSettings)
     store.store(name="evaluate_settings", node=EvaluateSettings)
-    for env_id in list_envs():
-        store.store(group="env/schema", name=env_id, node=schema({"id": env_id}, make_config(env_id)))
+    for plugin in entry_points(group=PLUGINS):
+        plugin.load()
     for agent in list_agents():
         for preset in config_class(agent).presets:
             node = schema({"name": agent}, config_class(agent).preset(preset))
             store.store(group="agent/schema", name=f"{agent}-{preset}", node=node)
+    presets = {path.stem: agent_preset(path) for path in sorted((CONF / "agent").glob("*.yaml"))}
+    for agent in list_agents():
+        if agent not in presets:
+            presets[agent] = agent, "entity" if "entity" in config_class(agent).presets else "default"
+            node = schema({"name": agent}, config_class(agent).preset(presets[agent][1]))
+            node.update({name: f"${{{name}}}" for name in GIVEN_BY_THE_RUN})
+            store.store(group="agent", name=agent, node=node)
+    for env_id in list_envs():
+        env, node = env_id.removesuffix("-v0"), schema({"id": env_id}, make_config(env_id))
+        store.store(group="env/schema", name=env_id, node=node)
+        if not (CONF / "env" / f"{env}.yaml").is_file():
+            store.store(group="env", name=env, node=node)
+        if not has_entities(env_id):
+            for name, (agent, preset) in presets.items():
+                node = without_entities(agent, preset)
+                store.store(group="agent/without_entities", name=f"{name}-{env}", node=node, package="agent")
+
+
+def agent_preset(path: Path) -> tuple[str, str]:
+    """Agent and preset of a file in ``conf/agent``: what its defaults list calls ``schema@_here_: AGENT-PRESET``.
+
+    Raises:
+        ValueError: it has no such line.
+    """
+    found = re.search(r"schema@_here_: (\S+)", path.read_text(encoding="utf-8"))
+    for agent in list_agents() if found is not None else ():
+        for preset in config_class(agent).presets:
+            if f"{agent}-{preset}" == found[1]:
+                return agent, preset
+    raise ValueError(f"{path} names no schema; begin its defaults with '- schema@_here_: AGENT-PRESET'")
+
+
+def without_entities(agent: str, preset: str) -> dict[str, Any]:
+    """What changes in a preset that shares one network over (agent, user) pairs, in a game whose vectors have none.
+
+    Whatever the preset ``entity`` sets is as in ``default``. A model critic stays one, with one network for all agents.
+    """
+    known = config_class(agent)
+    chosen = known.preset(preset).to_dict()
+    if chosen.get("share") != "entity":
+        return {}
+    default = known.preset("default").to_dict()
+    changed = {name: default[name] for name in known.presets["entity"]}
+    return {**changed, "critic": "model", "share": "shared"} if chosen.get("critic") == "model" else changed
 
 
 def schema(names: dict[str, str], config: Any) -> DictConfig:
@@ -97,39 +154,29 @@ def schema(names: dict[str, str], config: Any) -> DictConfig:
     hints = typing.get_type_hints(type(config))
     fields: list[tuple[str, Any, Any]] = [(key, str, value) for key, value in names.items()]
     for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        default = field(default_factory=partial(list, value)) if isinstance(value, tuple) else value
+        value = shown(config, entry.name)
+        default = field(default_factory=partial(copy, value)) if isinstance(value, (list, dict)) else value
         fields.append((entry.name, _hydra_type(hints[entry.name]), default))
+    # Old names are taken too; make_config translates them.
+    fields += [(name, Any, None) for name in getattr(config, "old_names", ())]
     made = dataclasses.make_dataclass(f"{type(config).__name__}Schema", fields)
     node = OmegaConf.structured(made)
     assert isinstance(node, DictConfig)
+    for name, *_ in fields:
+        if isinstance(node[name], DictConfig):
+            # Its keys are the dataclass' affair, which knows them all.
+            OmegaConf.set_struct(node[name], False)
     return node
 
 
-def fitted(agent: str, values: Mapping[str, Any], env: Any, typed: Collection[str] = ()) -> dict[str, Any]:
-    """Settings of an agent for the game it gets: the named ones are for games with entities, others need other ones.
-
-    Where a game has no entities, whatever the preset ``entity`` sets gives way to what suits the game, but for fields
-    that were typed. A model critic stays one, with one network for all agents.
-
-    Args:
-        agent: registered name.
-        values: composed settings.
-        env: batched environment.
-        typed: fields that were set on the command line.
-
-    Returns:
-        The settings, unchanged where the game has entities or ``share`` is not ``entity`` or was typed.
-    """
-    chosen = dict(values)
-    if chosen.get("share") != "entity" or "share" in typed or getattr(env, "entities", None) is not None:
-        return chosen
-    known = config_class(agent)
-    suited = {**known.preset("default").to_dict(), **known.suited(env, {})}
-    chosen.update({name: suited[name] for name in known.presets.get("entity", {}) if name not in typed})
-    if values.get("critic") == "model":
-        chosen.update(critic="model", share="shared", lr_actor=values["lr_actor"])
-    return chosen
+def shown(config: Any, name: str) -> Any:
+    """The value of an option as YAML has it: lists for tuples, ``{preset: NAME}`` for the site of that name."""
+    value = getattr(config, name)
+    if name == "site" and isinstance(config, SiteOptions):
+        return dict(value) if isinstance(value, Mapping) else {"preset": value}
+    return (
+        [list(entry) if isinstance(entry, tuple) else entry for entry in value] if isinstance(value, tuple) else value
+    )
 
 
 def check_counts(config: DictConfig, *names: str) -> None:

@@ -21,7 +21,7 @@ from cfpos.scripts.cli import (
     overrides_given,
     run_hydra,
 )
-from cfpos.scripts.settings import check_counts, fitted, plain
+from cfpos.scripts.settings import check_counts, plain
 from cfpos.scripts.sweeps import exclusive
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import LAST
@@ -45,12 +45,7 @@ def main(config: DictConfig) -> None:
         config = resumed_config(config)
     overrides = plain(config.env, "id")
     env = make_env(config.env.id, num_envs=config.agent.num_envs, seed=config.seed, device=config.device, **overrides)
-    typed = [key.removeprefix("agent.") for key in overrides_given()]
-    # Into the config too, so that the saved one tells what was used and a resumed run takes the same.
-    settings = fitted(config.agent.name, plain(config.agent, "name"), env, typed)
-    for name in settings:
-        config.agent[name] = settings[name]
-    agent = make_agent(config.agent.name, env, **settings)
+    agent = make_agent(config.agent.name, env, **plain(config.agent, "name"))
     rank, processes = launched()
     if processes > 1:
         _check_processes(config, agent, processes)

@@ -14,11 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from agents import list_agents
 from agents.registry import config_class
-from cfpos_envs import list_envs, make_scenario
-from scripts.cli import CONF
+from cfpos_envs import list_envs, register
+from cfpos_envs.registry import make_config
+from scripts.conf_values import written
 from scripts.settings import (
+    CONF,
+    GIVEN_BY_THE_RUN,
     EvaluateSettings,
     TrainSettings,
+    agent_preset,
     check_counts,
     plain,
     register_schemas,
@@ -28,20 +32,11 @@ from scripts.settings import (
 register_schemas()
 # Other tests of this process may have registered their toy.
 ENV_IDS = [name for name in list_envs() if not name.startswith("toy")]
-GIVEN_BY_THE_RUN = ("seed", "device", "threads")
 
 
 def composed(name: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(name, overrides=list(overrides))
-
-
-def as_plain(config: Any) -> dict[str, Any]:
-    return {name: _listed(value) for name, value in dataclasses.asdict(config).items()}
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def group(name: str) -> list[str]:
@@ -57,27 +52,81 @@ def test_every_registered_environment_has_a_composition_and_the_other_way_round(
 def test_environment_settings_are_those_of_the_dataclass(command: str, env_id: str) -> None:
     config = composed(command, f"env={env_id.removesuffix('-v0')}")
     assert config.env.id == env_id
-    assert plain(config.env, "id") == as_plain(make_scenario(env_id).config)
+    assert make_config(env_id, **plain(config.env, "id")) == make_config(env_id)
+
+
+@pytest.mark.parametrize("path", [*sorted(CONF.glob("agent/*.yaml")), *sorted(CONF.glob("env/*.yaml"))], ids=str)
+def test_files_show_every_value_that_their_dataclass_has(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert written(path, text) == text, "run python scripts/check_docs.py --write"
+    shown = {key: value for key, value in yaml.safe_load(text).items() if key != "defaults"}
+    if path.parent.name == "agent":
+        agent, preset = agent_preset(path)
+        wanted = {**config_class(agent).preset(preset).to_dict(), **{name: f"${{{name}}}" for name in GIVEN_BY_THE_RUN}}
+        assert shown == wanted
+    else:
+        env_id = f"{path.stem}-v0"
+        assert list(shown) == [entry.name for entry in dataclasses.fields(make_config(env_id))]
+        assert make_config(env_id, **shown) == make_config(env_id)
 
 
 @pytest.mark.parametrize("name", group("agent"))
 def test_agent_settings_are_those_of_the_dataclass(name: str) -> None:
     config = composed("train", f"agent={name}", "seed=5", "threads=2")
-    agent = config.agent.name
-    assert (config.agent.seed, config.agent.threads, config.agent.device) == (5, 2, "cpu")
-    # The file names its schema, AGENT-PRESET.
-    (schema_name,) = [
-        entry["schema@_here_"]
-        for entry in yaml.safe_load((CONF / "agent" / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
-        if isinstance(entry, dict)
-    ]
-    wanted = as_plain(config_class(agent).preset(schema_name.removeprefix(f"{agent}-")))
-    left_out = set(GIVEN_BY_THE_RUN)
-    found = plain(config.agent, "name")
-    assert {key: value for key, value in found.items() if key not in left_out} == {
-        key: value for key, value in wanted.items() if key not in left_out
+    agent, preset = agent_preset(CONF / "agent" / f"{name}.yaml")
+    wanted = config_class(agent).preset(preset, seed=5, threads=2).to_dict()
+    assert config.agent.name == agent
+    assert plain(config.agent, "name") == wanted
+    assert config_class(agent).build(wanted).to_dict() == wanted
+
+
+@pytest.mark.parametrize("env", ["ris", "ris-phase"])
+@pytest.mark.parametrize("name", group("agent"))
+def test_a_game_without_entities_is_composed_with_what_suits_it(name: str, env: str) -> None:
+    agent, preset = agent_preset(CONF / "agent" / f"{name}.yaml")
+    chosen = config_class(agent).preset(preset)
+    if getattr(chosen, "share", None) != "entity":
+        wanted = chosen
+    elif preset == "model":
+        wanted = config_class(agent).preset("default", critic="model", share="shared", lr_actor=2e-3)
+    else:
+        wanted = config_class(agent).preset("default")
+    found = composed("train", f"agent={name}", f"env={env}").agent
+    assert plain(found, "name", *GIVEN_BY_THE_RUN) == {
+        key: value for key, value in wanted.to_dict().items() if key not in GIVEN_BY_THE_RUN
     }
-    assert config_class(agent).build(found).to_dict() == found
+
+
+def test_what_is_typed_stays_whatever_the_game() -> None:
+    agent = composed("train", "env=ris-phase", "agent.batch_size=333", "agent.share=shared").agent
+    assert (agent.batch_size, agent.share, agent.critic) == (333, "shared", "concatenated")
+
+
+def test_what_is_registered_elsewhere_is_composed_without_a_file() -> None:
+    register("toy-of-others-v0", "cfpos_envs.scenarios.ris.game:RisScenario", preset="small", rounds=3)
+    register_schemas()
+    config = composed("train", "env=toy-of-others", "env.rounds=4")
+    assert (config.env.id, config.env.rounds, config.env.preset) == ("toy-of-others-v0", 4, "small")
+    assert (config.agent.share, config.agent.batch_size) == ("separate", 1024)
+
+
+@pytest.mark.parametrize(
+    ("override", "site"),
+    [
+        ("env.site=hard", "hard"),
+        ("env.site={preset:hard,bandwidth_hz:3e5}", {"preset": "hard", "bandwidth_hz": 3e5}),
+        ("env.site.bandwidth_hz=3e5", {"preset": "shadowed", "bandwidth_hz": 3e5}),
+    ],
+)
+def test_sites_are_named_or_changed_field_by_field(override: str, site: Any) -> None:
+    config = make_config("dcp-jar-v0", **plain(composed("train", override).env, "id"))
+    assert config == make_config("dcp-jar-v0", site=site)
+
+
+def test_old_names_of_options_are_taken() -> None:
+    composition = composed("train", "env.mobility=3").env
+    with pytest.warns(DeprecationWarning, match="old name of speed_m_s"):
+        assert make_config("dcp-jar-v0", **plain(composition, "id")).speed_m_s == 3.0
 
 
 def test_every_agent_has_a_composition() -> None:
@@ -91,14 +140,6 @@ def test_command_settings_are_those_of_the_dataclass(command: str, settings: typ
         if entry.name not in ("env", "agent"):
             assert config[entry.name] == getattr(settings(), entry.name), entry.name
     assert set(config) == {entry.name for entry in dataclasses.fields(settings)}
-
-
-@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
-def test_yaml_files_compose_and_define_no_default(path: Path) -> None:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    allowed = {"defaults", "hydra", *GIVEN_BY_THE_RUN}
-    assert set(content) <= allowed
-    assert all(str(content[key]).startswith("${") for key in GIVEN_BY_THE_RUN if key in content)
 
 
 @pytest.mark.parametrize("override", ["env.num_apps=3", "agent.lr_actr=1", "sede=1", "env.num_aps=abc", "seed=1.5"])

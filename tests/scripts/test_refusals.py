@@ -31,6 +31,8 @@ Refusal = Callable[..., str]
         (["env.num_ues=0"], "num_ues=0 must be at least 1"),
         (["env.num_pilots=2"], "give at least one per UE"),
         (["env.site=nowhere"], "unknown site 'nowhere'; choose one of clean"),
+        (["env.site={preset:hard,bias_bd:3}"], "unknown site field 'bias_bd'; did you mean bias_db"),
+        (["env.site.bias_bd=3"], "unknown site field 'bias_bd'; did you mean bias_db"),
         (["agent.lr_actor=-1"], "lr_actor=-1.0 must be at least 0"),
         (["total_steps=0"], "total_steps=0 must be at least 1"),
         (["device=tpu"], "it must be 'cpu', 'cuda' or 'cuda:N'"),
@@ -42,6 +44,22 @@ def test_training_refuses_in_one_line_and_writes_nothing(
 ) -> None:
     assert said in refusal("train", *arguments)
     assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("num_aps: 0", "num_aps=0 must be at least 1"),
+        ("num_aps: many", "'many' of type 'str' could not be converted to Integer"),
+        ("num_apps: 3", "num_apps"),
+        ("site: {bias_bd: 3}", "did you mean bias_db"),
+    ],
+)
+def test_a_value_in_a_file_that_the_dataclass_refuses(value: str, said: str, tmp_path: Path, refusal: Refusal) -> None:
+    (tmp_path / "mine" / "env").mkdir(parents=True)
+    file = tmp_path / "mine" / "env" / "hall.yaml"
+    file.write_text(f"defaults:\n  - schema@_here_: dcp-jar-v0\n  - _self_\n{value}\n", encoding="utf-8")
+    assert said in refusal("train", f"--config-dir={tmp_path / 'mine'}", "env=hall")
 
 
 @pytest.mark.parametrize(

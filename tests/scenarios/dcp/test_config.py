@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-import types
 
 import pytest
 import torch
 
-from cfpos_envs import evaluate, make_env
-from cfpos_envs.registry import make_config
+from cfpos_envs import make_env
+from cfpos_envs.registry import check_overrides, make_config
 from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, SiteSettings
 
 
@@ -104,11 +103,10 @@ def test_the_old_name_of_the_speed_warns_and_means_the_same(env_id):
         make_config(env_id, mobility=3.0, speed_m_s=2.0)
 
 
-def test_an_evaluation_changes_fields_of_the_environments_own_site():
-    env = make_env("dcp-jar-v0", site="hard", num_ues=1, num_aps=4, num_sites=1)
-    middle = types.SimpleNamespace(locate=lambda seen: seen.ap_positions_m.mean(dim=1, keepdim=True))
-    scored = evaluate(env, middle, episodes=1, site={"bias_db": 1.0})
-    assert scored.config["site"] == {"preset": "hard", "bias_db": 1.0}
+def test_a_mapping_without_a_base_changes_the_site_that_is_there():
+    for before, named in (("hard", {"preset": "hard"}), ("hall.csv", {"file": "hall.csv"}), ({"snr_db": 1.0},) * 2):
+        changed = check_overrides(DcpConfig, {"site": {"bias_db": 1.0}}, {"site": before})
+        assert changed == {"site": {**named, "bias_db": 1.0}}
 
 
 def test_snr_option_sets_the_noise_at_50_m():
