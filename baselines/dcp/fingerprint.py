@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import displacement, unit_vectors
 
 from ..base import (
     Estimator,
     finished,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .database import (
@@ -44,6 +44,9 @@ from .survey import (
     survey_from_arrays,
     survey_from_csv,
 )
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _MATCHING = ("nn", "wknn")
 _DATABASES = ("model", "surveyed")
@@ -90,14 +93,12 @@ class FingerprintOptions:
             ("fusion", _FUSIONS),
         )
         for name, allowed in allowed_values:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        if not isinstance(self.neighbours, int) or self.neighbours < 1:
-            raise ValueError(f"neighbours is {self.neighbours!r}; it must be an integer of at least 1")
-        require_positive("spacing", self.spacing)
+            one_of(name, getattr(self, name), allowed)
+        whole_fields(self, 1, "neighbours")
+        number_fields(self, 0.0, math.inf, "spacing", above=True)
 
 
-class Fingerprint(Estimator):
+class Fingerprint(Estimator[RadioMeasurements]):
     """Nearest or weighted k-nearest neighbours in a database of fingerprints; made once per site and kept.
 
     Without an environment, on a person's own data::
@@ -115,10 +116,12 @@ class Fingerprint(Estimator):
     """
 
     name: ClassVar[str] = "fingerprint"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = FingerprintOptions
+    options: FingerprintOptions
 
     def __init__(
-        self, env: Any = None, options: FingerprintOptions | None = None, survey: Survey | None = None
+        self, env: Env | None = None, options: FingerprintOptions | None = None, survey: Survey | None = None
     ) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[Database] = SiteCache()
@@ -172,10 +175,8 @@ class Fingerprint(Estimator):
             ValueError: own data without a survey, or of a shape that does not fit it.
             TypeError: measurements of another kind of scenario.
         """
-        if isinstance(measurements, RadioMeasurements):
-            return self._locate_radio(measurements)
         if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor)):
-            radio_measurements(measurements, self.name)
+            return super().locate(measurements)
         if self._own is None:
             raise ValueError("this fingerprint has no survey to compare own data with; use Fingerprint.from_survey")
         if isinstance(measurements, Mapping):
@@ -190,7 +191,7 @@ class Fingerprint(Estimator):
         feature = "rss-db" if survey.angular_power is None else "joint-db"
         return cls(None, FingerprintOptions(**{"feature": feature, **options}), survey)
 
-    def _locate_radio(self, measurements: RadioMeasurements) -> PositionEstimate:
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         radio, device = measurements.radio, measurements.rss_dbm.device
         usable = usable_links(measurements, aoa=needs_spectra(self.options.feature))
         episodes, num_aps, num_ues = measurements.rss_dbm.shape

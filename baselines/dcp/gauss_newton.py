@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import (
@@ -30,9 +31,6 @@ from ..base import (
     Estimator,
     cleaned,
     finished,
-    in_chunks,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .radio_map import NUM_ANGLES, Site, measured_profiles
@@ -41,7 +39,6 @@ from .spectra import METHODS, covariance_bearings
 _RIDGE = 1e-6
 _MAX_STEP_M = 5.0
 _MAD_TO_STD = 1.4826
-_CHUNK = 32
 _COARSE_RSS_SCALE_DB = 1.0
 """What sampling noise and the distance to the nearest grid point add to the RSS residual of the coarse search."""
 
@@ -84,25 +81,23 @@ class GaussNewtonOptions:
     self_calibrate: bool = False
 
     def __post_init__(self) -> None:
-        if self.sigma_db is not None and not self.sigma_db >= 0:
-            raise ValueError(f"sigma_db is {self.sigma_db!r}; it must be at least 0 dB, or None for what was told")
-        if self.bearing not in ("profile", *METHODS):
-            raise ValueError(f"bearing is {self.bearing!r}; it must be one of {', '.join(('profile', *METHODS))}")
-        require_positive("steps", self.steps)
-        require_positive("grid_spacing", self.grid_spacing)
+        number_fields(self, 0.0, math.inf, "sigma_db")
+        one_of("bearing", self.bearing, ("profile", *METHODS))
+        whole_fields(self, 1, "steps")
+        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 
-class _GaussNewton(Estimator):
+class _GaussNewton(Estimator[RadioMeasurements]):
     """Coarse arg-max on a grid, then robust Gauss-Newton; subclasses say which measurements they use."""
 
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = GaussNewtonOptions
+    options: GaussNewtonOptions
+    _episodes_at_a_time: ClassVar[int | None] = 32
     uses_bearings: ClassVar[bool]
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions with the covariance from the inverse information matrix; valid with two usable APs or more."""
-        return in_chunks(radio_measurements(measurements, self.name), _CHUNK, self._locate)
-
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions with the covariance from the inverse information matrix; valid with two usable APs or more."""
         options = self.options
         usable = usable_links(measurements, aoa=self.uses_bearings)
         measurements = cleaned(measurements, usable)

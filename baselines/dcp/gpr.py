@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import unit_vectors
 
@@ -22,13 +23,14 @@ from ..base import (
     Estimator,
     cleaned,
     finished,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .database import GRIDS, reference_points
 from .radio_map import Site, SiteCache, sites_with_rows
 from .survey import simulate_survey
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _FEATURES = ("rss-db", "aoa", "joint")
 _MAX_REFERENCES = 4000
@@ -57,15 +59,13 @@ class GprOptions:
     tuning_points: int = 225
 
     def __post_init__(self) -> None:
-        if self.feature not in _FEATURES:
-            raise ValueError(f"feature is {self.feature!r}; it must be one of {', '.join(_FEATURES)}")
-        if self.grid not in GRIDS:
-            raise ValueError(f"grid is {self.grid!r}; it must be one of {', '.join(GRIDS)}")
-        require_positive("spacing", self.spacing)
-        require_positive("tuning_points", self.tuning_points)
+        one_of("feature", self.feature, _FEATURES)
+        one_of("grid", self.grid, GRIDS)
+        number_fields(self, 0.0, math.inf, "spacing", above=True)
+        whole_fields(self, 1, "tuning_points")
 
 
-class GaussianProcess(Estimator):
+class GaussianProcess(Estimator[RadioMeasurements]):
     """Regression from fingerprints to positions: one Gaussian process per site, fitted to a simulated survey of it.
 
     The survey contains the site's shadowing where its map is known and none otherwise.
@@ -75,19 +75,20 @@ class GaussianProcess(Estimator):
     """
 
     name: ClassVar[str] = "gpr"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = GprOptions
+    options: GprOptions
 
-    def __init__(self, env: Any = None, options: GprOptions | None = None) -> None:
+    def __init__(self, env: Env | None = None, options: GprOptions | None = None) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[FittedProcess] = SiteCache()
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions with the predictive covariance; valid with at least one usable AP.
 
         Raises:
             ValueError: more reference points than a Gaussian process can be fitted to.
         """
-        radio_measurements(measurements, self.name)
         usable = usable_links(measurements, aoa=self.options.feature != "rss-db")
         clean = cleaned(measurements, usable)
         episodes, _, num_ues = measurements.rss_dbm.shape

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
 from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
@@ -23,14 +24,10 @@ from ..base import (
     Policy,
     cleaned,
     finished,
-    in_chunks,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .radio_map import Site, measured_profiles
 
-_CHUNK = 16
 _COARSE_BLOCK = 50
 _DIRECTIONS = 8
 
@@ -49,24 +46,24 @@ class DirectSearchOptions:
     rounds: int = 13
 
     def __post_init__(self) -> None:
-        require_positive("grid_spacing", self.grid_spacing)
-        require_positive("rounds", self.rounds)
+        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
+        whole_fields(self, 1, "rounds")
 
 
-class DirectSearch(Estimator):
+class DirectSearch(Estimator[RadioMeasurements]):
     """Maximises the ``log`` similarity of RSS and AOA: where a policy rewarded with it would end.
 
     It does so whatever similarity the environment rewards; see ``log_similarity``.
     """
 
     name: ClassVar[str] = "direct-search"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = DirectSearchOptions
-
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions without covariance; valid with two usable APs or more."""
-        return in_chunks(radio_measurements(measurements, self.name), _CHUNK, self._locate)
+    options: DirectSearchOptions
+    _episodes_at_a_time: ClassVar[int | None] = 16
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions without covariance; valid with two usable APs or more."""
         usable = usable_links(measurements)
         measurements = cleaned(measurements, usable)
         radio, site, profiles = measurements.radio, Site.of(measurements), measured_profiles(measurements)
@@ -87,14 +84,15 @@ class DirectSearch(Estimator):
         return finished(points, None, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
 
 
-class Centroid(Estimator):
+class Centroid(Estimator[RadioMeasurements]):
     """Mean of the AP positions weighted by linear RSS: the start of the RSS game and a floor for estimators."""
 
     name: ClassVar[str] = "centroid"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions without covariance; valid with one usable AP or more."""
-        usable = usable_links(radio_measurements(measurements, self.name), aoa=False)
+        usable = usable_links(measurements, aoa=False)
         radio = measurements.radio
         heard = usable.any(dim=1)
         # A user without any link gets them all, so that the centroid is finite; it is marked invalid below.

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.physics.ecc.features import angle_delay_amplitude
 
-from ..base import require_positive
 from .common import (
     FLAG_BITS,
     FLOAT_BITS,
@@ -44,13 +44,10 @@ class KnnOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("references", "neighbours"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        whole_fields(self, 1, "references", "neighbours")
         if self.neighbours > self.references:
             raise ValueError(f"neighbours is {self.neighbours}; it must not exceed references={self.references}")
-        require_positive("gain_weight", self.gain_weight)
+        number_fields(self, 0.0, math.inf, "gain_weight", above=True)
 
 
 class CsiKnn(CsiEstimator):

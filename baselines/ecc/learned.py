@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.data import Batch, Pool, joined
@@ -49,10 +50,7 @@ class LearnedOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_samples", "train_steps", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        whole_fields(self, 1, "train_samples", "train_steps", "batch_size")
         if self.train_samples < self.batch_size:
             raise ValueError(f"train_samples is {self.train_samples}; it must be at least batch_size={self.batch_size}")
         self.fit_config()

@@ -52,6 +52,7 @@ class TdoaWls(TimingEstimator):
 
     name: ClassVar[str] = "tdoa-wls"
     options_class: ClassVar[type] = TdoaWlsOptions
+    options: TdoaWlsOptions
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements, unknown_offset=True)
