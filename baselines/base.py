@@ -158,11 +158,9 @@ class Estimator(Policy, Generic[MeasuredT]):
                 f"use it with {wanted.environments}"
             )
         if measurements.family not in self.families:
-            from .registry import suited_policies
-
             raise ValueError(
                 f"{self.name} takes {' or '.join(self.families)} measurements, got {measurements.family}; "
-                f"choose one of {', '.join(suited_policies(measurements.family))}"
+                f"use one of list_policies({measurements.family!r})"
             )
         measurements.check()
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,6 +28,7 @@ _EASE, _TIGHTEN = 0.1, 5.0
 _DAMPING_RANGE = (1e-12, 1e9)
 
 
+@runtime_checkable
 class Residuals(Protocol):
     """M rows for each of K users in B episodes.
 

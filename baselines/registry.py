@@ -22,8 +22,8 @@ _paths: dict[str, str | tuple[str, ...]] = {
     "joint-gn": ".dcp.gauss_newton:JointGaussNewton",
     "direct-search": ".dcp.search:DirectSearch",
     "centroid": ".dcp.search:Centroid",
-    "random": ".dcp.search:RandomPolicy",
-    "untrained": ".dcp.search:Untrained",
+    "random": ".yardsticks:RandomPolicy",
+    "untrained": ".yardsticks:Untrained",
     "toa-wls": ".toa.wls:ToaWls",
     "rtt-wls": ".toa.wls:RttWls",
     "tdoa-wls": ".toa.wls:TdoaWls",
@@ -50,9 +50,13 @@ _paths: dict[str, str | tuple[str, ...]] = {
 _deprecated = {"ris-random-phases": (".ris.phase_designs:RisRandomPhases", "random")}
 
 
-def list_policies() -> list[str]:
-    """All registered names, sorted."""
-    return sorted(_paths)
+def list_policies(family: str | None = None) -> list[str]:
+    """Registered names, sorted: all, or those of the policies that can play games of a family."""
+    names = sorted(_paths)
+    if family is None:
+        return names
+    accepted = {name: policy_families(name) for name in names}
+    return [name for name, families in accepted.items() if not families or family in families]
 
 
 def register_policy(name: str, class_path: str) -> None:
@@ -68,7 +72,7 @@ def register_policy(name: str, class_path: str) -> None:
     module, _, class_name = class_path.partition(":")
     if not module or not class_name:
         raise ValueError(f"class_path is {class_path!r}; it must look like 'package.module:ClassName'")
-    if _paths.get(name, class_path) != class_path:
+    if name in _paths and _paths[name] not in (class_path, class_path.removeprefix(str(__package__))):
         raise ValueError(f"policy name {name!r} is taken by {_paths[name]}; choose another name")
     _paths[name] = class_path
 
@@ -100,7 +104,7 @@ def make_policy(name: str, env: Env | str | None = None, **options: object) -> P
     if family and accepted and family not in accepted:
         raise ValueError(
             f"policy {name!r} takes measurements of the family {' or '.join(accepted)}, this environment "
-            f"makes {family}; choose one of {', '.join(suited_policies(family))}"
+            f"makes {family}; choose one of {', '.join(list_policies(family))}"
         )
     return policy_class(env, chosen)
 
@@ -112,12 +116,6 @@ def policy_families(name: str) -> tuple[str, ...]:
         ValueError: unknown name.
     """
     return tuple(family for found in _load(name) for family in found.families)
-
-
-def suited_policies(family: str) -> list[str]:
-    """Names of the policies that can play games of a family."""
-    accepted = {name: policy_families(name) for name in list_policies()}
-    return [name for name, families in accepted.items() if not families or family in families]
 
 
 def _load(name: str) -> list[type[Policy]]:

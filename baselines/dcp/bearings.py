@@ -24,11 +24,11 @@ from ..base import (
 from .gauss_newton import (
     LinkObservations,
     coarse_fix,
-    gauss_newton,
     link_observations,
+    robust_gauss_newton,
     unknown_shadowing_db,
 )
-from .radio_map import Site
+from .radio_map import RadioMap
 from .spectra import covariance_bearings
 
 _RSS_STEPS = 12
@@ -71,15 +71,15 @@ class _Bearings(Estimator[RadioMeasurements]):
         """Positions with the covariance from the bearings' information; valid with two usable APs or more."""
         usable = usable_links(measurements) & torch.isfinite(measurements.covariance.abs()).all(dim=-1).all(dim=-1)
         measurements = cleaned(measurements, usable)
-        radio, site = measurements.radio, Site.of(measurements)
+        radio, site = measurements.radio, RadioMap.of(measurements)
         shadowing_db = unknown_shadowing_db(measurements)
         spacing = self.options.grid_spacing
         coarse = coarse_fix(measurements, usable, shadowing_db, None, spacing)
         rss = link_observations(measurements, usable, shadowing_db, None)
-        start, _ = gauss_newton(site, rss, coarse, spacing, _RSS_STEPS)
+        start, _ = robust_gauss_newton(site, rss, coarse, spacing, _RSS_STEPS)
         bearing = self.bearings(measurements)
         links = LinkObservations(usable, bearing_rad=bearing, bearing_std_rad=nominal_bearing_scale(bearing))
-        positions, covariance = gauss_newton(site, links, start, _START_STD_M, self.options.steps)
+        positions, covariance = robust_gauss_newton(site, links, start, _START_STD_M, self.options.steps)
         return finished(positions, covariance, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
 
 

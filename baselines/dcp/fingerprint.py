@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, one_of, whole_fields
@@ -30,14 +31,14 @@ from .database import (
     SurveyedDatabase,
     reference_points,
 )
-from .matching import (
+from .nearest import (
     FEATURES,
     Queries,
     nearest_references,
     needs_spectra,
     weighted_position,
 )
-from .radio_map import Site, SiteCache, sites_with_rows
+from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import (
     Survey,
     simulate_survey,
@@ -132,7 +133,9 @@ class Fingerprint(Estimator[RadioMeasurements]):
             self._own = self._checked(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
 
     @classmethod
-    def from_survey(cls, positions: Any, rss: Any, aoa: Any = None, **options: Any) -> Fingerprint:
+    def from_survey(
+        cls, positions: ArrayLike, rss: ArrayLike, aoa: ArrayLike | None = None, **options: object
+    ) -> Fingerprint:
         """Estimator over measured fingerprints.
 
         Args:
@@ -147,7 +150,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         return cls._over(survey_from_arrays(positions, rss, aoa), options)
 
     @classmethod
-    def from_csv(cls, path: str | PathLike[str], **options: Any) -> Fingerprint:
+    def from_csv(cls, path: str | PathLike[str], **options: object) -> Fingerprint:
         """Estimator over a CSV file with columns ``x_m,y_m,rss_<ap>...`` and optionally ``aoa_<ap>_<beam>...``.
 
         Args:
@@ -160,7 +163,9 @@ class Fingerprint(Estimator[RadioMeasurements]):
         """
         return cls._over(survey_from_csv(path), options)
 
-    def locate(self, measurements: Any, aoa: Any = None) -> PositionEstimate:
+    def locate(
+        self, measurements: RadioMeasurements | Mapping[str, ArrayLike] | ArrayLike, aoa: ArrayLike | None = None
+    ) -> PositionEstimate:
         """Positions of all users.
 
         Args:
@@ -184,7 +189,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         return self._locate_own(self._own, np.asarray(measurements, dtype=np.float64), aoa)
 
     @classmethod
-    def _over(cls, survey: Survey, options: dict[str, Any]) -> Fingerprint:
+    def _over(cls, survey: Survey, options: dict[str, object]) -> Fingerprint:
         from ..registry import check_options
 
         check_options(cls.name, FingerprintOptions, options)
@@ -209,7 +214,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
         return finished(positions.to(device), None, usable.any(dim=1), radio.side_m, radio.wrap)
 
-    def _locate_own(self, database: Database, rss: np.ndarray, aoa: Any) -> PositionEstimate:
+    def _locate_own(self, database: Database, rss: np.ndarray, aoa: ArrayLike | None) -> PositionEstimate:
         num_aps = database.rss_dbm.shape[1]
         rss = rss[None] if rss.ndim == 1 else rss
         if rss.ndim != 2 or rss.shape[1] != num_aps:
@@ -223,7 +228,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         located = locate_by_matching(database, Queries(power, spectra), heard, self.options, side_m=1.0, wrap=False)
         return PositionEstimate(located, None, heard.any(dim=-1))
 
-    def _database(self, site: Site) -> Database:
+    def _database(self, site: RadioMap) -> Database:
         points = reference_points(site.radio.side_m, self.options.spacing, self.options.grid)
         if self.options.database == "model":
             return self._checked(PredictedDatabase(site, points))
@@ -293,14 +298,14 @@ def _match(
     return weighted_position(database.positions_m[indices], distances, side_m, wrap)
 
 
-def _unpacked(measurements: Mapping[str, Any]) -> tuple[Any, Any]:
+def _unpacked(measurements: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ArrayLike | None]:
     unknown = sorted(set(measurements) - {"rss", "aoa"})
     if unknown or "rss" not in measurements:
         raise ValueError(f"measurements has keys {sorted(measurements)}; it must have 'rss' and may have 'aoa'")
     return measurements["rss"], measurements.get("aoa")
 
 
-def _spectra(aoa: Any, users: int, database: Database) -> Tensor:
+def _spectra(aoa: ArrayLike | None, users: int, database: Database) -> Tensor:
     surveyed = database.unit_spectra()
     if aoa is None:
         raise ValueError("this estimator compares angular spectra; give aoa, or make it with feature='rss-db'")

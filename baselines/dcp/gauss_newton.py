@@ -33,7 +33,7 @@ from ..base import (
     finished,
     usable_links,
 )
-from .radio_map import NUM_ANGLES, Site, measured_profiles
+from .radio_map import NUM_ANGLES, RadioMap, measured_profiles
 from .spectra import METHODS, covariance_bearings
 
 _RIDGE = 1e-6
@@ -48,16 +48,16 @@ class LinkObservations:
     """What is known about each link; None leaves a kind of measurement out.
 
     Attributes:
-        usable: [B, M, K] links that count.
-        rss_dbm, rss_std_db: [B, M, K] measured RSS and the standard deviation of its residual.
-        bearing_rad, bearing_std_rad: [B, M, K] measured bearing to the array axis in [0, pi], and its deviation.
+        usable: links that count.
+        rss_dbm, rss_std_db: measured RSS and the standard deviation of its residual.
+        bearing_rad, bearing_std_rad: measured bearing to the array axis in [0, pi], and its deviation.
     """
 
-    usable: Tensor
-    rss_dbm: Tensor | None = None
-    rss_std_db: Tensor | None = None
-    bearing_rad: Tensor | None = None
-    bearing_std_rad: Tensor | None = None
+    usable: Bool[Tensor, "B M K"]
+    rss_dbm: Float[Tensor, "B M K"] | None = None
+    rss_std_db: Float[Tensor, "B M K"] | None = None
+    bearing_rad: Float[Tensor, "B M K"] | None = None
+    bearing_std_rad: Float[Tensor, "B M K"] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class _GaussNewton(Estimator[RadioMeasurements]):
         shadowing_db = unknown_shadowing_db(measurements) if options.sigma_db is None else options.sigma_db
         observations = link_observations(measurements, usable, shadowing_db, self._bearings(measurements, profiles))
         start = coarse_fix(measurements, usable, shadowing_db, profiles, options.grid_spacing)
-        site, start_std = Site.of(measurements), options.grid_spacing / math.sqrt(12.0)
-        positions, covariance = gauss_newton(
+        site, start_std = RadioMap.of(measurements), options.grid_spacing / math.sqrt(12.0)
+        positions, covariance = robust_gauss_newton(
             site, observations, start, start_std, options.steps, options.self_calibrate
         )
         radio = measurements.radio
@@ -183,7 +183,7 @@ def coarse_fix(
         profiles: angle profiles; None searches by RSS alone.
         spacing_m: grid spacing, metres.
     """
-    site = Site.of(measurements)
+    site = RadioMap.of(measurements)
     points = lattice(site.radio.side_m, min(spacing_m, site.radio.side_m)).to(measurements.rss_dbm.device)
     batched = points.expand(len(measurements.rss_dbm), -1, -1)
     links = site.links(batched)
@@ -198,8 +198,8 @@ def coarse_fix(
     return points[scores.argmax(dim=-1)]
 
 
-def gauss_newton(
-    site: Site,
+def robust_gauss_newton(
+    site: RadioMap,
     observations: LinkObservations,
     start_m: Float[Tensor, "B K 2"],
     start_std_m: float,
@@ -252,7 +252,7 @@ def wrong_side_variance(
 
 
 def _normal_sums(
-    site: Site, observations: LinkObservations, points: Tensor, uncertainty_m: Tensor, calibrate: bool
+    site: RadioMap, observations: LinkObservations, points: Tensor, uncertainty_m: Tensor, calibrate: bool
 ) -> Normal:
     links = site.links(points)
     zero = torch.zeros_like(links.distance_m)
@@ -308,7 +308,7 @@ def _median(values: Tensor, usable: Tensor) -> Tensor:
     return torch.nan_to_num(torch.nanquantile(hidden, 0.5, dim=-1, keepdim=True), nan=0.0)
 
 
-def _map_gradients(site: Site, points: Tensor) -> Tensor:
+def _map_gradients(site: RadioMap, points: Tensor) -> Tensor:
     """Central differences of the known maps over one metre, [B, M, K, 2] in dB per metre."""
     assert site.maps_db is not None
     radio, columns = site.radio, []

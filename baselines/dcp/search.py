@@ -1,13 +1,11 @@
-"""Searches for the best label-free score, and the yardsticks that need no estimator at all."""
+"""Search for the best label-free score, and the centroid, from which every other estimator has to improve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -21,12 +19,11 @@ from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import (
     Estimator,
-    Policy,
     cleaned,
     finished,
     usable_links,
 )
-from .radio_map import Site, measured_profiles
+from .radio_map import RadioMap, measured_profiles
 
 _COARSE_BLOCK = 50
 _DIRECTIONS = 8
@@ -66,7 +63,7 @@ class DirectSearch(Estimator[RadioMeasurements]):
         """Positions without covariance; valid with two usable APs or more."""
         usable = usable_links(measurements)
         measurements = cleaned(measurements, usable)
-        radio, site, profiles = measurements.radio, Site.of(measurements), measured_profiles(measurements)
+        radio, site, profiles = measurements.radio, RadioMap.of(measurements), measured_profiles(measurements)
         spacing = min(self.options.grid_spacing, radio.side_m)
         episodes, _, num_ues = measurements.rss_dbm.shape
         grid = lattice(radio.side_m, spacing).to(measurements.rss_dbm.device)
@@ -102,57 +99,8 @@ class Centroid(Estimator[RadioMeasurements]):
         return finished(positions, None, heard, radio.side_m, radio.wrap)
 
 
-@dataclass(frozen=True)
-class RandomOptions:
-    """Options of ``random``.
-
-    Attributes:
-        seed: of the policy's own random stream, which runs on over episodes.
-    """
-
-    seed: int = 0
-
-
-class RandomPolicy(Policy):
-    """Uniform actions in [-1, 1]: what a game does without any policy (in ``confidence`` games still a fair fix)."""
-
-    name: ClassVar[str] = "random"
-    options_class: ClassVar[type] = RandomOptions
-
-    def __init__(self, env: Any = None, options: RandomOptions | None = None) -> None:
-        super().__init__(env, options)
-        self._generator = torch.Generator().manual_seed(self.options.seed)
-
-    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Uniform actions of every agent."""
-        return {
-            agent: (2 * torch.rand(_action_shape(self._required_env(), agent), generator=self._generator) - 1).numpy()
-            for agent in observations
-        }
-
-    def act_batch(self, observations: Tensor) -> Tensor:
-        """Uniform actions of every agent in every episode."""
-        shape = (*observations.shape[:-1], self._required_env().action_size)
-        return (2 * torch.rand(shape, generator=self._generator) - 1).to(observations.device)
-
-
-class Untrained(Policy):
-    """The neutral action 0 in every round: what the game's own physics achieves before anything is learned."""
-
-    name: ClassVar[str] = "untrained"
-
-    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Zeros for every agent."""
-        env = self._required_env()
-        return {agent: np.zeros(_action_shape(env, agent), dtype=np.float32) for agent in observations}
-
-    def act_batch(self, observations: Tensor) -> Tensor:
-        """Zeros for every agent in every episode."""
-        return observations.new_zeros(*observations.shape[:-1], self._required_env().action_size)
-
-
 def log_similarity(
-    site: Site,
+    site: RadioMap,
     rss_dbm: Float[Tensor, "B M K"],
     profiles: Float[Tensor, "B M K A"],
     points_m: Float[Tensor, "B K C 2"],
@@ -185,11 +133,3 @@ def log_similarity(
 def _ring(radius_m: Float[Tensor, "B K"]) -> Float[Tensor, "B K 8 2"]:
     directions = unit_vectors(torch.arange(_DIRECTIONS, device=radius_m.device) * (2 * math.pi / _DIRECTIONS))
     return radius_m[..., None, None] * directions
-
-
-def _action_shape(env: Any, agent: str) -> tuple[int, ...]:
-    # A ParallelEnv, ours or anybody's, has spaces; a VectorEnv has one size for all agents.
-    if hasattr(env, "action_space"):
-        shape: tuple[int, ...] = env.action_space(agent).shape
-        return shape
-    return (env.action_size,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -22,6 +22,9 @@ from .common import (
     same_network,
 )
 from .surveys import system_of, training_snapshots
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _TINY = 1e-9
 
@@ -57,7 +60,7 @@ class CsiKnn(CsiEstimator):
     options_class: ClassVar[type] = KnnOptions
     options: KnnOptions
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
         self.system: CsiSystem | None = system_of(env)
         self._prints: Tensor | None = None

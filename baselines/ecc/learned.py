@@ -7,7 +7,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -24,6 +24,9 @@ from cfpos_envs.supervised.supervised import fit
 
 from .common import CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _CALIBRATION_SAMPLES = 4096
 _TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr")
@@ -72,7 +75,7 @@ class LearnedCsi(CsiEstimator):
     options_class: ClassVar[type] = LearnedOptions
     options: LearnedOptions
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
         self.system: CsiSystem | None = system_of(env)
         self.train_cpu_s = 0.0

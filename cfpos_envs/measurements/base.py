@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -18,16 +18,13 @@ RowsT = TypeVar("RowsT", bound="Rows")
 class Rows:
     """A dataclass whose tensors (and fields of this kind) share their first axis; anything else belongs to all rows."""
 
-    def select(self: RowsT, index: slice | Int[Tensor, " n"]) -> RowsT:
+    def select(self: RowsT, index: int | slice | Int[Tensor, " n"]) -> RowsT:
         """Some rows only."""
-        return dataclasses.replace(
-            self,
-            **{
-                name: value[index] if isinstance(value, Tensor) else value.select(index)
-                for name, value in self.__dict__.items()
-                if isinstance(value, (Tensor, Rows))
-            },
-        )
+        return self._mapped(lambda tensor: tensor[index])
+
+    def to(self: RowsT, device: torch.device | str) -> RowsT:
+        """The same on another device."""
+        return self._mapped(lambda tensor: tensor.to(device))
 
     @classmethod
     def joined(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
@@ -43,6 +40,16 @@ class Rows:
         """Whether ``other`` holds the same: the tensors themselves or equal ones on the same device, without NaN."""
         return type(self) is type(other) and all(
             _same(value, getattr(other, name)) for name, value in self.__dict__.items()
+        )
+
+    def _mapped(self: RowsT, function: Callable[[Tensor], Tensor]) -> RowsT:
+        return dataclasses.replace(
+            self,
+            **{
+                name: function(value) if isinstance(value, Tensor) else value._mapped(function)
+                for name, value in self.__dict__.items()
+                if isinstance(value, (Tensor, Rows))
+            },
         )
 
 
