@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ class Estimator(Policy, Generic[MeasuredT]):
         super().__init__(env, options)
         self._last: tuple[MeasuredT, PositionEstimate] | None = None
 
-    def locate(self, measurements: MeasuredT) -> PositionEstimate:
+    def locate(self, measurements: object) -> PositionEstimate:
         """Positions [B, K, 2 or 3] of all users in metres, with covariance where the method has one, and validity.
 
         Args:
@@ -113,12 +113,12 @@ class Estimator(Policy, Generic[MeasuredT]):
             TypeError: measurements of another type.
             ValueError: of another family, or measurements that cannot be right.
         """
-        self._check(measurements)
+        received = self._checked(measurements)
         # Where temporaries are large, memory must not grow with the batch.
-        episodes, step = len(measurements), self._chunk(measurements)
+        episodes, step = len(received), self._chunk(received)
         if episodes <= step:
-            return self._locate(measurements)
-        pieces = [self._locate(measurements.select(slice(low, low + step))) for low in range(0, episodes, step)]
+            return self._locate(received)
+        pieces = [self._locate(received.select(slice(low, low + step))) for low in range(0, episodes, step)]
         return pieces[0].joined(pieces)
 
     @abstractmethod
@@ -150,7 +150,7 @@ class Estimator(Policy, Generic[MeasuredT]):
             self._last = (measurements, self.locate(measurements))
         return self._last[1]
 
-    def _check(self, measurements: object) -> None:
+    def _checked(self, measurements: object) -> MeasuredT:
         wanted = self.measurement_type
         if not isinstance(measurements, wanted):
             raise TypeError(
@@ -163,6 +163,7 @@ class Estimator(Policy, Generic[MeasuredT]):
                 f"use one of list_policies({measurements.family!r})"
             )
         measurements.check()
+        return cast("MeasuredT", measurements)
 
 
 def usable_links(measurements: RadioMeasurements, *, aoa: bool = True) -> Bool[Tensor, "B M K"]:

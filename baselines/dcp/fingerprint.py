@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -130,7 +130,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         if survey is None and self.options.survey is not None:
             survey = survey_from_csv(self.options.survey)
         if survey is not None:
-            self._own = self._checked(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
+            self._own = self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
 
     @classmethod
     def from_survey(
@@ -163,9 +163,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         """
         return cls._over(survey_from_csv(path), options)
 
-    def locate(
-        self, measurements: RadioMeasurements | Mapping[str, ArrayLike] | ArrayLike, aoa: ArrayLike | None = None
-    ) -> PositionEstimate:
+    def locate(self, measurements: object, aoa: ArrayLike | None = None) -> PositionEstimate:
         """Positions of all users.
 
         Args:
@@ -189,7 +187,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         return self._locate_own(self._own, np.asarray(measurements, dtype=np.float64), aoa)
 
     @classmethod
-    def _over(cls, survey: Survey, options: dict[str, object]) -> Fingerprint:
+    def _over(cls, survey: Survey, options: dict[str, Any]) -> Fingerprint:
         from ..registry import check_options
 
         check_options(cls.name, FingerprintOptions, options)
@@ -231,11 +229,11 @@ class Fingerprint(Estimator[RadioMeasurements]):
     def _database(self, site: RadioMap) -> Database:
         points = reference_points(site.radio.side_m, self.options.spacing, self.options.grid)
         if self.options.database == "model":
-            return self._checked(PredictedDatabase(site, points))
+            return self._fitting(PredictedDatabase(site, points))
         survey = simulate_survey(site, points, self.options.survey_seed)
-        return self._checked(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
+        return self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
 
-    def _checked(self, database: Database) -> Database:
+    def _fitting(self, database: Database) -> Database:
         options = self.options
         if needs_spectra(options.feature) and not database.has_spectra:
             raise ValueError(f"feature {options.feature!r} needs spectra but the survey has none; use feature='rss-db'")

@@ -179,7 +179,7 @@ class JointCp(TimingEstimator):
             TypeError: measurements of another kind of scenario.
             ValueError: another family, no ``cfr``, or it does not fit the model.
         """
-        self._check(measurements)
+        self._checked(measurements)
         state = self._alternate(measurements)
         known = estimate(
             state.links,
