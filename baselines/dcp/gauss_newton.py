@@ -65,7 +65,7 @@ class GaussNewtonOptions:
     """Options of ``rss-gn`` and ``joint-gn``.
 
     Attributes:
-        sigma_db: standard deviation of the shadowing that no map explains, dB; None takes what the network was told.
+        sigma_db: standard deviation of the shadowing that no map explains, dB; None takes that of the measurements.
         steps: Gauss-Newton steps, >= 1, each at most 5 m long.
         grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it.
         bearing: source of the bearings of ``joint-gn``: ``profile`` compares the angular power spectrum (all that the
@@ -121,7 +121,7 @@ class _GaussNewton(Estimator[RadioMeasurements]):
 
 
 class RssGaussNewton(_GaussNewton):
-    """RSS only: the path loss turned round, every AP weighted by the information in its RSS."""
+    """RSS only: the path-loss law inverted, every AP weighted by the information in its RSS."""
 
     name: ClassVar[str] = "rss-gn"
     uses_bearings: ClassVar[bool] = False

@@ -118,13 +118,13 @@ def answer(
     nothing = torch.eye(3, dtype=position_m.dtype, device=position_m.device) * farthest_m**2
     blank = torch.zeros_like(position_m[..., 0])
     bias_m, variance = (blank, torch.full_like(blank, torch.inf)) if bias is None else bias
-    told = valid & torch.isfinite(bias_m) & torch.isfinite(variance)
+    known = valid & torch.isfinite(bias_m) & torch.isfinite(variance)
     return RisEstimate(
         position=torch.where(valid.unsqueeze(-1), position_m, middle),
         covariance=torch.where(valid[..., None, None], covariance_m2, nothing),
         valid=valid,
-        bias_m=torch.where(told, bias_m, blank),
-        bias_variance_m2=torch.where(told, variance, torch.full_like(blank, window**2 / 12)),
+        bias_m=torch.where(known, bias_m, blank),
+        bias_variance_m2=torch.where(known, variance, torch.full_like(blank, window**2 / 12)),
     )
 
 
@@ -179,7 +179,7 @@ def _along_links(own: Tensor, pull: Tensor, offset: Tensor, spread: Tensor) -> t
     arriving, arriving_pull = _through(others, pulls + others @ offset, spread)
     first = own[:, :1] + arriving.sum(dim=1, keepdim=True)
     first_pull = pull[:, :1] + arriving_pull.sum(dim=1, keepdim=True)
-    # A UE is not told again what came from itself.
+    # What came from a UE itself does not count again.
     rest = first - arriving
     back, back_pull = _through(rest, first_pull - arriving_pull - rest @ offset, spread)
     return torch.cat((first, others + back), dim=1), torch.cat((first_pull, pulls + back_pull), dim=1)

@@ -210,7 +210,7 @@ class JointCp(TimingEstimator):
         return state
 
     def flat(self, measurements: TimingMeasurements) -> Complex[Tensor, "B M K N S"]:
-        """Channel estimates with the flat prior, from the same told gains."""
+        """Channel estimates with the flat prior, from the same known gains."""
         return flat_channel(required_cfr(measurements), measurements.model, path_gain(measurements))
 
     def genie(
@@ -249,7 +249,7 @@ class JointCp(TimingEstimator):
         bound_s = scattered_delay_std_s(
             model, path_gain(measurements), self.options.los_share, self.options.rms_spread_s
         )
-        # Where classes have to be told apart, a line of sight with a displaced peak must not pass for another class.
+        # Where classes are estimated, a line of sight with a displaced peak must not pass for another class.
         noise = (_FIRST_PEAK_LOSS if model.nlos_mean_m > 0 else 1.0) * SPEED_OF_LIGHT_M_S * bound_s
         total = torch.maximum(links.std_m.square(), noise.square() + (SPEED_OF_LIGHT_M_S * model.sync_std_s) ** 2)
         std = (aperture * snr).clamp(min=1e-12).rsqrt()

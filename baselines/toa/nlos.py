@@ -1,4 +1,4 @@
-"""Positions from links held to have a line of sight: by features (``toa-nlos-drop``) or told (``toa-oracle``)."""
+"""Positions from line-of-sight links: classified by features (``toa-nlos-drop``) or known (``toa-oracle``)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ToaNlosDrop(TimingEstimator):
 
 
 class ToaOracle(TimingEstimator):
-    """Told which links have a line of sight, takes weighted least squares over these: the yardstick of robustness."""
+    """Weighted least squares over the links that truly have a line of sight: the yardstick of robustness."""
 
     name: ClassVar[str] = "toa-oracle"
 

@@ -87,7 +87,7 @@ class EmOptions:
     """Options of ``toa-em``.
 
     Attributes:
-        nlos_mean_m: mean of the exponential excess, metres; None takes what the network was told.
+        nlos_mean_m: mean of the exponential excess, metres; None takes that of the measurements.
         rounds: largest number of rounds of E and M steps.
         start_threshold: threshold of the Huber fix it starts from.
     """

@@ -25,7 +25,7 @@ class RadioMeasurements(Measurements):
         angular_power: measured angular power spectrum of the LS channel estimate (eq. 5), linear.
         covariance: sample covariance of the LS estimate (eq. 3), for estimators that want more than the spectrum.
         shadowing_maps: [B, M, G, G] dB on a regular grid over the area if the radio map is known, else None.
-        shadowing_std_db: standard deviation of the shadowing that the network has been told (0 if none).
+        shadowing_std_db: standard deviation of the shadowing as the network knows it (0 if none).
         site_ids: one integer per episode; equal integers mean the same site (for caching radio maps).
     """
 

@@ -29,11 +29,11 @@ class TimingMeasurements(Measurements):
         ap_positions_m, ap_orientation_rad, height_diff_m: the known site (array axis direction; AP minus UE height).
         range_m: c times the arrival time (toa), the same with the UE's unknown clock offset in it, so that only
             differences between APs mean something (tdoa), c/2 times the round trip less the reported processing (rtt).
-        variance_m2: told variance of ``range_m`` in line of sight: noise and clock errors.
+        variance_m2: known variance of ``range_m`` in line of sight: noise and clock errors.
         snr_db: SNR of the whole pilot, array gain included.
         features: the columns ``FEATURES``: kurtosis of |CIR|, rise time, mean excess delay, RMS delay spread, RSS.
         valid: the link was measured (not blocked).
-        is_los: which links have a line of sight; for a genie only, None unless the environment is told to reveal it.
+        is_los: which links have a line of sight; for a genie only, None unless the environment reveals it (``reveal_los``).
         cfr: least-squares channel frequency response, subcarriers ascending around the carrier, with noise of variance
             ``model.cfr_noise_variance`` per entry; None in the statistical fidelity.
         site_ids: one integer per episode; equal integers mean the same site.
