@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from cfpos_envs.checks import nearest, unknown_name
 
 if TYPE_CHECKING:
     from .base import Env, Policy
@@ -121,9 +122,7 @@ def policy_families(name: str) -> tuple[str, ...]:
 def _load(name: str) -> list[type[Policy]]:
     """The classes of a name: one, or one for every type of measurements."""
     if name not in _paths and name not in _deprecated:
-        near = difflib.get_close_matches(str(name), list_policies(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"unknown policy {name!r}{hint} Registered: {', '.join(list_policies())}")
+        raise ValueError(unknown_name("policy", name, list_policies(), "Registered"))
     paths = _deprecated[name][0] if name in _deprecated else _paths[name]
     pairs = [path.partition(":") for path in ([paths] if isinstance(paths, str) else paths)]
     return [getattr(importlib.import_module(module, __package__), found) for module, _, found in pairs]
@@ -138,7 +137,6 @@ def check_options(policy: str, options_class: type, options: Mapping[str, object
     valid = sorted(entry.name for entry in dataclasses.fields(options_class))
     for name in options:
         if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
+            hint = nearest(name, valid) or "."
             listed = f"Valid options: {', '.join(valid)}" if valid else "It takes no options"
             raise ValueError(f"unknown option {name!r} of policy {policy!r}{hint} {listed}")

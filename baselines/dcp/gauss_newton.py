@@ -16,14 +16,13 @@ from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import (
     RSS_SCALE_FLOOR_DB,
-    Normal,
     bearing_residuals,
     coarse_joint_scores,
     nominal_bearing_scale,
-    normal_terms,
     rss_slope_db_per_m,
 )
 from cfpos_envs.physics.geometry import into_area, lattice
+from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.propagation import sample_maps
 from cfpos_envs.physics.robust import clamp_length, student_weight
 
@@ -233,7 +232,7 @@ def robust_gauss_newton(
     return points, final.covariance(_RIDGE)
 
 
-def _standard_deviation(sums: Normal) -> Tensor:
+def _standard_deviation(sums: NormalEquations) -> Tensor:
     """Root mean variance of the two coordinates, metres."""
     return torch.sqrt(torch.diagonal(sums.covariance(_RIDGE), dim1=-2, dim2=-1).mean(dim=-1))
 
@@ -253,10 +252,10 @@ def wrong_side_variance(
 
 def _normal_sums(
     site: RadioMap, observations: LinkObservations, points: Tensor, uncertainty_m: Tensor, calibrate: bool
-) -> Normal:
+) -> NormalEquations:
     links = site.links(points)
     zero = torch.zeros_like(links.distance_m)
-    total = Normal(*(zero.sum(dim=-2) for _ in range(5)))
+    total = NormalEquations(*(zero.sum(dim=-2) for _ in range(5)))
     if observations.rss_dbm is not None and observations.rss_std_db is not None:
         gradient = rss_slope_db_per_m(site.radio, links).unsqueeze(-1) * links.unit
         if site.maps_db is not None:
@@ -269,8 +268,8 @@ def _normal_sums(
             std = std * (_MAD_TO_STD * z.nanmedian(dim=-2, keepdim=True).values).clamp(min=1.0)
         steepness = torch.linalg.vector_norm(gradient, dim=-1).clamp(min=1e-6)
         weight = (steepness / std).square() * student_weight(residual / std) * observations.usable
-        terms = normal_terms(gradient / steepness.unsqueeze(-1), weight, zero, residual / steepness, zero)
-        total = _added(total, terms)
+        terms = polar_terms(gradient / steepness.unsqueeze(-1), weight, zero, residual / steepness, zero)
+        total = total.plus(terms.total())
     if observations.bearing_rad is not None and observations.bearing_std_rad is not None:
         residual, _ = bearing_residuals(observations.bearing_rad, links)
         std = observations.bearing_std_rad
@@ -282,8 +281,8 @@ def _normal_sums(
         variance = (std * links.distance_m).square() + side
         z = residual * links.distance_m / variance.sqrt()
         weight = student_weight(z) / variance * observations.usable
-        terms = normal_terms(links.unit, zero, weight, zero, residual * links.distance_m)
-        total = _added(total, terms)
+        terms = polar_terms(links.unit, zero, weight, zero, residual * links.distance_m)
+        total = total.plus(terms.total())
     return total
 
 
@@ -317,7 +316,3 @@ def _map_gradients(site: RadioMap, points: Tensor) -> Tensor:
         behind = sample_maps(site.maps_db, into_area(points - axis, radio.side_m, radio.wrap), radio.side_m, radio.wrap)
         columns.append(ahead - behind)
     return torch.stack(columns, dim=-1)
-
-
-def _added(total: Normal, terms: Normal) -> Normal:
-    return Normal(*(a + b.sum(dim=-2) for a, b in zip(total.parts(), terms.parts(), strict=True)))

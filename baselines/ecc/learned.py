@@ -20,7 +20,7 @@ from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.data import Batch, Pool, joined
 from cfpos_envs.supervised.fit_config import FitConfig
-from cfpos_envs.supervised.supervised import fit
+from cfpos_envs.supervised.fitting import fit
 
 from .common import CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
@@ -85,7 +85,7 @@ class LearnedCsi(CsiEstimator):
 
     @abstractmethod
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
-        """What is trained: see ``cfpos_envs.supervised.supervised.Locator``; its inputs are those of ``inputs``."""
+        """What is trained: see ``cfpos_envs.supervised.fitting.Locator``; its inputs are those of ``inputs``."""
 
     @abstractmethod
     def inputs(self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], system: CsiSystem) -> Batch:

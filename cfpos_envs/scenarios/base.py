@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from cfpos_envs.scenarios.features import Row, Words, describe, width
 from cfpos_envs.streams import Streams
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FLOAT_BITS = 32
+"""Bits of a number that crosses the fronthaul without having been quantised."""
 
 StateT = TypeVar("StateT", bound="TensorState")
 
@@ -39,9 +47,17 @@ class TensorState:
         """The fields by name, for checkpoints."""
         return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
 
-    def _map(self: StateT, function: Any) -> StateT:
+    def _map(self: StateT, function: Callable[[Tensor], Tensor]) -> StateT:
         changes = {name: None if value is None else function(value) for name, value in self.state_dict().items()}
         return dataclasses.replace(self, **changes)
+
+
+class _Positions(Protocol):
+    """The fields of a state from which a game's estimate and truth are read unless it says otherwise."""
+
+    true_position_m: Tensor
+    consensus_m: Tensor
+    round: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,31 @@ class Transition(Generic[StateT]):
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
+class GameConfig(Protocol):
+    """What every game's config dataclass has."""
+
+    @property
+    def rounds(self) -> int:
+        """Episode length."""
+
+    @property
+    def split(self) -> str:
+        """``train`` or ``test``: the two share no site and no drop."""
+
+
 class Scenario(ABC, Generic[StateT]):
     """A batched Markov game. Stateless but for its config and caches: all randomness enters through ``reset``.
 
+    To write: ``reset``, ``observe``, ``step``, ``measurements``, ``encode_estimate``. Everything else has a default
+    that follows from the tables of rows and from three fields of the state: ``true_position_m`` ([B, K, D], or
+    [B, T, K, D] round by round), ``consensus_m`` [B, K, D] (the joint estimate) and ``round`` [B].
+
     Attributes:
-        config: the validated config dataclass.
+        config: the validated config dataclass, an instance of ``config_class``.
         family: what kind of measurements it makes ("dcp", "toa", "tdoa", "rtt"); policies tell which they take.
         agents: names, e.g. ``("ap_0", ...)``.
+        observation_rows, action_rows: tables of one agent's vectors, or of one part of them where there are entities.
         observation_size, action_size: length of one agent's vectors, all within [-1, 1].
         rounds: episode length.
         entities: see ``Entities``; None where an agent's vectors have no such structure.
@@ -93,9 +127,13 @@ class Scenario(ABC, Generic[StateT]):
         privileged_reward: the reward is made of the simulated truth.
     """
 
-    config: Any
+    config: Any  # each game's own dataclass, read by name (see GameConfig)
+    config_class: type
     family: str = ""
+    device: torch.device = torch.device("cpu")
     agents: tuple[str, ...]
+    observation_rows: tuple[Row, ...] = ()
+    action_rows: tuple[Row, ...] = ()
     observation_size: int
     action_size: int
     rounds: int
@@ -103,6 +141,28 @@ class Scenario(ABC, Generic[StateT]):
     differentiable: bool = False
     fixed_site: bool = False
     privileged_reward: bool = False
+
+    def __init__(
+        self,
+        config: GameConfig,
+        device: torch.device | str,
+        agents: tuple[str, ...],
+        observation_rows: tuple[Row, ...],
+        action_rows: tuple[Row, ...],
+        num_entities: int | None = None,
+    ) -> None:
+        """Set the attributes that follow from config and tables; ``num_entities`` parts per agent, None for one."""
+        self.config = config
+        self.device = torch.device(device)
+        self.agents = agents
+        self.rounds = config.rounds
+        self.observation_rows, self.action_rows = observation_rows, action_rows
+        seen, chosen = width(observation_rows), width(action_rows)
+        if num_entities is not None:
+            self.entities = Entities(num_entities, seen, chosen)
+        self.observation_size, self.action_size = (num_entities or 1) * seen, (num_entities or 1) * chosen
+
+    # To write ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def reset(self, streams: Streams, num_envs: int) -> StateT:
@@ -117,49 +177,133 @@ class Scenario(ABC, Generic[StateT]):
         """One round. ``actions`` [B, n, action_size] in [-1, 1]. Deterministic, never changes ``state`` in place."""
 
     @abstractmethod
-    def global_state(self, state: StateT) -> Tensor:
-        """[B, state_size] in [-1, 1], for centralised critics; label-free too."""
-
-    @property
-    @abstractmethod
-    def state_size(self) -> int:
-        """Length of one row of ``global_state``."""
-
-    @abstractmethod
-    def estimate(self, state: StateT) -> Tensor:
-        """[B, K, 2] current joint position estimate, metres."""
-
-    @abstractmethod
-    def truth(self, state: StateT) -> dict[str, Tensor]:
-        """For ``infos`` and evaluation only: ``true_position`` [B, K, 2], ``error_m`` [B, K], ``rmse_m`` [B],
-        ``peb_m`` [B, K] (position error bound; NaN-free; absent key if the scenario has no bound), and where this can
-        happen ``valid`` [B, K]: false where the measurements do not determine a position."""
-
-    @abstractmethod
     def measurements(self, state: StateT) -> Any:
         """What the central unit received, for estimators with a ``locate`` method."""
 
     @abstractmethod
     def encode_estimate(self, state: StateT, positions: Tensor) -> Tensor:
-        """[B, n, action_size]: the actions by which every agent reports ``positions`` [B, K, 2] as nearly as the
+        """[B, n, action_size]: the actions by which every agent reports ``positions`` [B, K, D] as nearly as the
         action space can say it."""
 
-    @abstractmethod
+    # What a game may add -------------------------------------------------------------------------------------------
+
+    def words(self) -> Words:
+        """Title, reward and end for ``describe``."""
+        title = (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+        return Words((title,), closing=(f"The episode is truncated after {self.rounds} rounds.",))
+
+    def ranges(self) -> dict[str, float | str | list[float]]:
+        """Options beyond the tables' names and scales that give observations and actions their meaning: a policy
+        trained with others would mean something else. Plain JSON values."""
+        return {}
+
+    def bound_m(self, state: StateT) -> Tensor | None:
+        """[B, K] position error bound, metres, NaN-free; None where the game has none."""
+        return None
+
+    def displacement_m(self, start_m: Tensor, end_m: Tensor) -> Tensor:
+        """From one point to another; shorter than the difference in an area that wraps around."""
+        return end_m - start_m
+
+    @property
+    def area_centre_m(self) -> Tensor:
+        """[D] what counts as the estimate where a policy has no answer.
+
+        Raises:
+            TypeError: the game does not say.
+        """
+        raise TypeError(f"{type(self).__name__} has no area_centre_m; define it, or let the policy answer every user")
+
+    def draw(self, axes: Axes, state: StateT, history: list[Tensor]) -> None:
+        """Draw episode 0 of ``state`` on matplotlib ``axes``; ``history`` holds the estimates [K, D] so far."""
+        raise TypeError(f"{type(self).__name__} has no picture; override draw().")
+
+    # What follows from these ---------------------------------------------------------------------------------------
+
+    def estimate(self, state: StateT) -> Tensor:
+        """[B, K, D] current joint position estimate, metres."""
+        return cast(_Positions, state).consensus_m
+
     def with_estimate(self, state: StateT, positions: Tensor) -> StateT:
-        """The state with the joint estimate set to ``positions`` [B, K, 2]."""
+        """The state with the joint estimate set to ``positions`` [B, K, D]."""
+        return state.replace(consensus_m=positions.to(self.estimate(state)))
 
-    @abstractmethod
-    def describe(self) -> str:
-        """Plain-text tables of observation, action, reward with units and ranges, generated from the code."""
+    def true_position(self, state: StateT) -> Tensor:
+        """[B, K, D] hidden; a moving user is compared where it was when the estimate's measurements were taken."""
+        truth = cast(_Positions, state)
+        if truth.true_position_m.ndim == truth.consensus_m.ndim:
+            return truth.true_position_m
+        return at_round(truth.true_position_m, (truth.round - 1).clamp(min=0))
 
-    @abstractmethod
+    def truth(self, state: StateT) -> dict[str, Tensor]:
+        """For ``infos`` and evaluation only: ``true_position`` [B, K, D], ``error_m`` [B, K], ``rmse_m`` [B],
+        ``peb_m`` [B, K] (position error bound; absent if the scenario has no bound), and where this can happen
+        ``valid`` [B, K]: false where the measurements do not determine a position."""
+        true_position = self.true_position(state)
+        error = torch.linalg.vector_norm(self.displacement_m(true_position, self.estimate(state)), dim=-1)
+        told = {"true_position": true_position, "error_m": error, "rmse_m": error.square().mean(dim=-1).sqrt()}
+        bound = self.bound_m(state)
+        return told if bound is None else {**told, "peb_m": bound.to(error)}
+
+    def transition(self, state: StateT, rewards: Tensor, metrics: dict[str, Tensor]) -> Transition[StateT]:
+        """What ``step`` returns when the next state is ``state``: episodes are truncated after ``rounds``.
+
+        Args:
+            state: with its ``round`` counted up.
+            rewards: [B, n]; or [B, n, K] per entity, which are then summed and put into the metrics.
+            metrics: see ``Transition``.
+        """
+        if rewards.ndim == 3:
+            metrics = {**metrics, "entity_rewards": rewards}
+            rewards = rewards.sum(dim=-1)
+        done = cast(_Positions, state).round >= self.rounds
+        return Transition(state, rewards, torch.zeros_like(done), done, metrics)
+
+    def global_state(self, state: StateT) -> Tensor:
+        """[B, state_size] in [-1, 1], for centralised critics; label-free too. By default what all agents see."""
+        return self.observe(state).flatten(1)
+
+    @property
+    def state_size(self) -> int:
+        """Length of one row of ``global_state``."""
+        return len(self.agents) * self.observation_size
+
     def fronthaul_bits(self) -> float:
-        """Bits that one AP sends to the central unit in one episode."""
+        """Bits that one agent and the central unit exchange in one episode, quantised or as 32-bit floats; by default
+        the agent's actions of all rounds."""
+        return float(FLOAT_BITS * self.rounds * self.action_size)
 
-    def counted_bits(self, policy: Any) -> float:
-        """Bits that one agent sends to the central unit in one episode under ``policy``."""
+    def counted_bits(self, policy: object) -> float:
+        """``fronthaul_bits`` of an episode that ``policy`` plays."""
         return self.fronthaul_bits()
 
-    def draw(self, axes: Any, state: StateT, history: list[Tensor]) -> None:
-        """Draw episode 0 of ``state`` on matplotlib ``axes``; ``history`` holds the estimates [K, 2] so far."""
-        raise TypeError(f"{type(self).__name__} has no picture; override draw().")
+    def describe(self) -> str:
+        """Plain-text tables of observation, action, reward with units and ranges, made from the tables that compute
+        them."""
+        count = None if self.entities is None else self.entities.count
+        return describe(self.words(), self.observation_rows, self.action_rows, count)
+
+    def signature(self) -> dict[str, Any]:
+        """What a policy relies on, as plain JSON values: a checkpoint is refused where it differs.
+
+        ``family``; ``observation``: name, size and scale of every row; ``action``: name, size and scale of every row;
+        ``ranges``. Meanings are not in it: a better wording must not refuse a checkpoint.
+        """
+
+        def plain(table: tuple[Row, ...]) -> list[dict[str, str | int | float]]:
+            return [{"name": row.name, "size": row.size, "scale": float(row.scale)} for row in table]
+
+        return {
+            "family": self.family,
+            "observation": plain(self.observation_rows),
+            "action": plain(self.action_rows),
+            "ranges": self.ranges(),
+        }
+
+
+def at_round(sequence: Tensor, round: Tensor) -> Tensor:
+    """Entry [B, ...] of round [B] of a sequence [B, T, ...]; the last one afterwards, the only one where T = 1."""
+    if sequence.shape[1] == 1:
+        return sequence[:, 0]
+    index = round.clamp(max=sequence.shape[1] - 1)
+    return sequence[torch.arange(len(index), device=index.device), index]

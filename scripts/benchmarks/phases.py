@@ -26,19 +26,18 @@ from cfpos.scripts.benchmarks.environments import (
 )
 
 _GAME = "cfpos_envs.scenarios.dcp.game"
-_REWARDS = "cfpos_envs.scenarios.dcp.rewards"
-_ROUNDS = "cfpos_envs.scenarios.dcp.rounds"
+_JUDGE = "cfpos_envs.scenarios.dcp.similarity:Judge"
 COMPILED = "whole round, compiled"
 # phase -> "module:attribute" or "module:Class.attribute" of the functions that do it
 PHASES: dict[str, tuple[str, ...]] = {
     "measure": (f"{_GAME}:draw_drop",),
     "spectra": (f"{_GAME}:DcpScenario._hear",),
-    "start": (f"{_GAME}:DcpScenario._start",),
+    "start": (f"{_GAME}:DcpScenario.start",),
     "reset, rest": (f"{_GAME}:DcpScenario.reset",),
     "observe": (f"{_GAME}:DcpScenario.observe",),
-    "similarity": (f"{_REWARDS}:Judge.__init__", f"{_REWARDS}:Judge.similarity"),
-    "reward, rest": (f"{_ROUNDS}:_Play.reward",),
-    "fuse": (f"{_ROUNDS}:_Play.fuse",),
+    "similarity": (f"{_JUDGE}.__init__", f"{_JUDGE}.similarity"),
+    "reward, rest": (f"{_GAME}:reward",),
+    "fuse": ("cfpos_envs.scenarios.dcp.fusion:fuse",),
     COMPILED: ("cfpos_envs.scenarios.dcp.kernel:DcpKernel.step",),
     "step, rest": (f"{_GAME}:DcpScenario.step",),
 }

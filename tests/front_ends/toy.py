@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.measurements.base import PositionEstimate
-from cfpos_envs.scenarios.base import (
-    Entities,
-    Scenario,
-    TensorState,
-    Transition,
-)
+from cfpos_envs.scenarios.base import Scenario, TensorState, Transition
+from cfpos_envs.scenarios.features import Feature, Row, evaluate, rows
 from cfpos_envs.streams import Streams
 
 
@@ -37,7 +33,7 @@ class ToyConfig:
 class ToyState(TensorState):
     true_position_m: Tensor  # [B, K, 2]
     measured_m: Tensor  # [B, K, 2] the truth plus noise
-    estimate_m: Tensor  # [B, K, 2]
+    consensus_m: Tensor  # [B, K, 2]
     ap_positions_m: Tensor  # [B, M, 2]
     round: Tensor  # [B]
 
@@ -47,21 +43,23 @@ class ToyMeasurements:
     measured_m: Tensor
 
 
+FEATURES: tuple[Feature[ToyState], ...] = (
+    Feature("gap", "measured minus estimated x, y / m", lambda s: s.measured_m - s.consensus_m, scale=20.0, size=2),
+    Feature("round", "rounds played", lambda s: s.round[:, None], scale=4.0),
+)
+ACTIONS = (Row("push", "the mean of all agents' moves the estimate, x, y / m", size=2),)
+
+
 class ToyScenario(Scenario[ToyState]):
+    """Toy: every agent pushes every user's estimate."""
+
     config_class = ToyConfig
+    family = "toy"
     differentiable = True
 
     def __init__(self, config: ToyConfig, device: torch.device | str = "cpu") -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.agents = tuple(f"ap_{index}" for index in range(config.num_aps))
-        self.entities = Entities(config.num_ues, 3, 2)
-        self.observation_size, self.action_size = 3 * config.num_ues, 2 * config.num_ues
-        self.rounds = config.rounds
-
-    @property
-    def state_size(self) -> int:
-        return 4 * self.config.num_ues
+        agents = tuple(f"ap_{index}" for index in range(config.num_aps))
+        super().__init__(config, device, agents, rows(FEATURES), ACTIONS, config.num_ues)
 
     def reset(self, streams: Streams, num_envs: int) -> ToyState:
         config, side = self.config, self.config.side_m
@@ -71,51 +69,29 @@ class ToyScenario(Scenario[ToyState]):
         return ToyState(true, true + noise, torch.full_like(true, side / 2), aps, torch.zeros(num_envs))
 
     def observe(self, state: ToyState) -> Tensor:
-        gap = (state.measured_m - state.estimate_m) / (2 * self.config.side_m)
-        clock = (state.round / self.rounds)[:, None, None].expand(*gap.shape[:2], 1)
-        part = torch.cat([gap, clock], dim=-1).clamp(-1, 1).flatten(1)
-        return part[:, None].expand(-1, len(self.agents), -1).clone()
+        seen = evaluate(FEATURES, state, state.consensus_m.shape[:2]).flatten(1)
+        return seen[:, None].expand(-1, len(self.agents), -1).clone()
 
     def step(self, state: ToyState, actions: Tensor) -> Transition[ToyState]:
         push = actions.clamp(-1, 1).unflatten(-1, (self.config.num_ues, 2)).mean(1)
-        after = state.replace(estimate_m=state.estimate_m + push, round=state.round + 1)
-        objective = -(after.estimate_m - state.measured_m).norm(dim=-1)
-        entity_rewards = objective[:, None].expand(-1, len(self.agents), -1)
-        ended = after.round >= self.rounds
-        metrics = {"score": objective.mean(-1), "objective": objective, "entity_rewards": entity_rewards}
-        return Transition(after, entity_rewards.sum(-1), torch.zeros_like(ended), ended, metrics)
+        after = state.replace(consensus_m=state.consensus_m + push, round=state.round + 1)
+        objective = -(after.consensus_m - state.measured_m).norm(dim=-1)
+        rewards = objective[:, None].expand(-1, len(self.agents), -1)
+        return self.transition(after, rewards, {"score": objective.mean(-1), "objective": objective})
 
-    def global_state(self, state: ToyState) -> Tensor:
-        scaled = torch.cat([state.measured_m, state.estimate_m], dim=-1) / self.config.side_m - 0.5
-        return scaled.clamp(-1, 1).flatten(1)
+    def bound_m(self, state: ToyState) -> Tensor:
+        return torch.full(state.consensus_m.shape[:2], 0.1 * 2**0.5)
 
-    def estimate(self, state: ToyState) -> Tensor:
-        return state.estimate_m
-
-    def truth(self, state: ToyState) -> dict[str, Tensor]:
-        error = (state.estimate_m - state.true_position_m).norm(dim=-1)
-        return {
-            "true_position": state.true_position_m,
-            "error_m": error,
-            "rmse_m": error.square().mean(-1).sqrt(),
-            "peb_m": torch.full_like(error, 0.1 * 2**0.5),
-        }
+    @property
+    def area_centre_m(self) -> Tensor:
+        return torch.full((2,), self.config.side_m / 2)
 
     def measurements(self, state: ToyState) -> ToyMeasurements:
         return ToyMeasurements(state.measured_m)
 
     def encode_estimate(self, state: ToyState, positions: Tensor) -> Tensor:
-        push = (positions - state.estimate_m).clamp(-1, 1).flatten(1)
+        push = (positions - state.consensus_m).clamp(-1, 1).flatten(1)
         return push[:, None].expand(-1, len(self.agents), -1).clone()
-
-    def with_estimate(self, state: ToyState, positions: Tensor) -> ToyState:
-        return state.replace(estimate_m=positions)
-
-    def describe(self) -> str:
-        return "toy: gap to the measured point (m / 2 side), round; push in metres, [-1, 1]"
-
-    def fronthaul_bits(self) -> float:
-        return 64.0 * self.config.num_ues * self.rounds
 
     def draw(self, axes: Any, state: ToyState, history: list[Tensor]) -> None:
         from cfpos_envs.drawing.figures import draw_episode

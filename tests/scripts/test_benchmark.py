@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.rewards import rss_law
+from cfpos_envs.scenarios.dcp.similarity import rss_law
 from scripts import benchmark, docs_blocks
 from scripts.benchmarks import (
     PARTS,

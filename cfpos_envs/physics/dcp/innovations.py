@@ -17,6 +17,7 @@ from torch import Tensor
 from cfpos_envs.physics.dcp.links import Links
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import displacement, into_area
+from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.propagation import distance_from_gain
 from cfpos_envs.physics.robust import clamp_length
 
@@ -163,7 +164,7 @@ def information_step(
     mask: Bool[Tensor, "*batch M K"] | None = None,
     ridge: float = 1e-3,
     max_step_m: float = 5.0,
-) -> tuple[Float[Tensor, "*batch K 2"], Normal]:
+) -> tuple[Float[Tensor, "*batch K 2"], NormalEquations]:
     """Weighted least-squares step (sum w_r uu' + w_t vv' + ridge I)^-1 sum (w_r d_r u + w_t d_t v), clamped in length.
 
     Args:
@@ -179,59 +180,8 @@ def information_step(
     """
     if mask is not None:
         weight_radial, weight_tangential = weight_radial * mask, weight_tangential * mask
-    terms = normal_terms(unit, weight_radial, weight_tangential, delta_radial_m, delta_tangential_m)
-    sums = Normal(*(term.sum(dim=-2) for term in terms.parts()))
+    sums = polar_terms(unit, weight_radial, weight_tangential, delta_radial_m, delta_tangential_m).total()
     return clamp_length(sums.solve(ridge), max_step_m), sums
-
-
-@dataclass(frozen=True)
-class Normal:
-    """2 x 2 normal equations [[xx, xy], [xy, yy]] p = (x, y), any leading shape."""
-
-    xx: Tensor
-    xy: Tensor
-    yy: Tensor
-    x: Tensor
-    y: Tensor
-
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The five sums."""
-        return self.xx, self.xy, self.yy, self.x, self.y
-
-    def solve(self, ridge: float) -> Tensor:
-        """[..., 2] solution with ``ridge`` added to the diagonal."""
-        xx, yy = self.xx + ridge, self.yy + ridge
-        determinant = xx * yy - self.xy.square()
-        first = (yy * self.x - self.xy * self.y) / determinant
-        second = (xx * self.y - self.xy * self.x) / determinant
-        return torch.stack((first, second), dim=-1)
-
-    def covariance(self, ridge: float) -> Tensor:
-        """[..., 2, 2] inverse of the matrix."""
-        xx, yy = self.xx + ridge, self.yy + ridge
-        determinant = xx * yy - self.xy.square()
-        rows = (torch.stack((yy, -self.xy), dim=-1), torch.stack((-self.xy, xx), dim=-1))
-        return torch.stack(rows, dim=-2) / determinant[..., None, None]
-
-    def without(self, terms: Normal, substitute: Normal) -> Normal:
-        """Per AP: the sums with that AP's ``terms`` [..., M, K] exchanged for ``substitute``."""
-        triples = zip(self.parts(), terms.parts(), substitute.parts(), strict=True)
-        return Normal(*(total.unsqueeze(-2) - term + other for total, term, other in triples))
-
-
-def normal_terms(
-    unit: Tensor, weight_radial: Tensor, weight_tangential: Tensor, delta_radial_m: Tensor, delta_tangential_m: Tensor
-) -> Normal:
-    """Each AP's contribution to the normal equations, [..., M, K]."""
-    ux, uy = unit[..., 0], unit[..., 1]
-    pull_radial, pull_tangential = weight_radial * delta_radial_m, weight_tangential * delta_tangential_m
-    return Normal(
-        xx=weight_radial * ux * ux + weight_tangential * uy * uy,
-        xy=(weight_radial - weight_tangential) * ux * uy,
-        yy=weight_radial * uy * uy + weight_tangential * ux * ux,
-        x=pull_radial * ux - pull_tangential * uy,
-        y=pull_radial * uy + pull_tangential * ux,
-    )
 
 
 def rss_weighted_centroid(

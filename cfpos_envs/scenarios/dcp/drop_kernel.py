@@ -11,7 +11,7 @@ from cfpos_envs.native.build import address, library, padded_rows
 from cfpos_envs.physics.dcp import channel
 from cfpos_envs.physics.dcp.innovations import COARSE_AOA_SCALE
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.state import direction_spectra
+from cfpos_envs.scenarios.dcp.readings import direction_spectra
 
 # Beyond these the temporaries of one vector of links fall out of the cache.
 MOST_ANTENNAS = 64

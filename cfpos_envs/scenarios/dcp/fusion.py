@@ -8,13 +8,36 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics import geometry
-from cfpos_envs.physics.dcp.innovations import Normal, normal_terms
 from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.robust import clamp_length
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations
+from cfpos_envs.scenarios.dcp.similarity import Judge
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, stage_terms
+from cfpos_envs.scenarios.features import Row
 
 RIDGE = 1e-3
+_GAINS = (
+    Row("gain_radial", "report moves (1 + a) times the distance innovation, 0 to 2"),
+    Row("gain_tangential", "report moves (1 + a) times the bearing innovation, 0 to 2"),
+)
+_POLAR = (Row("distance", "(1 + a) / 2 of the largest distance, m"), Row("azimuth", "pi a, rad"))
+_CONFIDENCES = (
+    Row("confidence_rss", "RSS weight times exp(confidence_scale a)"),
+    Row("confidence_aoa", "bearing weight times exp(confidence_scale a)"),
+)
+_CORRECTIONS = (
+    Row("correction_rss", "correction_db a|a| dB subtracted from the RSS residual"),
+    Row("correction_aoa", "correction_rad a rad subtracted from the bearing residual"),
+)
+ACTIONS = {
+    "gain": _GAINS,
+    "polar": _POLAR,
+    "confidence": _CONFIDENCES,
+    "confidence-correction": (*_CONFIDENCES, *_CORRECTIONS),
+}
+"""What the entries of one user's part of an action mean."""
+
 LINE_SEARCH_GAINS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -39,32 +62,32 @@ class Proposal:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """Similarities that the line search has found on its way.
+
+    Attributes:
+        at_consensus, at_best [B, K]: at the joint estimate and at the fused point.
+        at_others [B, R, K]: at the further points that it was given.
+    """
+
+    at_consensus: Tensor
+    at_best: Tensor
+    at_others: Tensor
+
+
+@dataclass(frozen=True)
 class Fused:
-    """What the CPU makes of the reports, and similarities that the line search found on its way.
+    """What the central unit makes of the reports.
 
     Attributes:
         step: [B, K, 2] displacement of the joint estimate.
-        without: [B, M, K, 2] what it would be with one AP neutral; None where no reward asks for it.
-        at_fused: [B, K] similarity at the fused point, if known.
-        local: [B, M, K] similarity at each report beside that at the consensus, if known.
+        without: [B, M, K, 2] what it would be with one AP neutral; None where nobody asks for it.
+        searched: what the line search evaluated, if there was one.
     """
 
     step: Tensor
     without: Tensor | None = None
-    at_fused: Tensor | None = None
-    local: Tensor | None = None
-
-
-def stage_terms(config: DcpConfig, state: DcpState) -> tuple[Tensor | float, Tensor | float]:
-    """Whether RSS and AOA count in the round to come: numbers, or [B, 1, 1] in {0, 1} where that changes by round.
-
-    The chained game's second stage corrects by angle what stage one found by power: the gain game moves along the
-    bearing alone, the information fusion keeps the RSS information and adds the bearings'.
-    """
-    if config.stage != "chained":
-        return float(config.stage != "aoa"), float(config.stage != "rss")
-    first = (state.round < config.stage_one_rounds).to(state.consensus_m.dtype).view(-1, 1, 1)
-    return (1.0 if config.fusion == "information" else first), 1.0 - first
+    searched: Searched | None = None
 
 
 def counted(values: Tensor, use: Tensor | float) -> Tensor:
@@ -134,6 +157,51 @@ def encode_polar(radio: RadioModel, vectors_m: Tensor) -> Tensor:
     return torch.stack((2.0 * distance / polar_range_m(radio) - 1.0, azimuth / torch.pi), dim=-1)
 
 
+def fuse(
+    config: DcpConfig,
+    radio: RadioModel,
+    state: DcpState,
+    at: Innovations,
+    proposal: Proposal,
+    vectors_m: Tensor,
+    judge: Judge,
+    others_m: Tensor | None = None,
+) -> Fused:
+    """What the central unit makes of the reports by the configured rule.
+
+    Args:
+        config, radio, state, at: the game, its state and its innovations.
+        proposal, vectors_m: the reports, and their displacements [B, M, K, 2].
+        judge: compares points with the measurements, for the line search.
+        others_m: [B, R, K, 2] further points that it is to evaluate in the same pass.
+    """
+    unit = at.links.unit
+    neutral = neutral_proposal(config, radio, state, at) if config.credits_counterfactual else None
+    if config.fusion == "information":
+        return Fused(*information_fusion(config, unit, proposal, neutral, state.fused))
+    moves = None if neutral is None else neutral.vectors(unit)
+    step, without = mean_fusion(vectors_m, moves, state.fused)
+    if config.fusion == "mean":
+        return Fused(step, without)
+    gain, searched = _line_search(config, radio, state, step, judge, others_m)
+    return Fused(gain * step, None if without is None else gain.unsqueeze(1) * without, searched)
+
+
+def _line_search(
+    config: DcpConfig, radio: RadioModel, state: DcpState, step: Tensor, judge: Judge, others_m: Tensor | None
+) -> tuple[Tensor, Searched]:
+    """Factor [B, K, 1] on the step that gives the highest similarity, judged by the APs that take part."""
+    gains = torch.tensor(LINE_SEARCH_GAINS, device=step.device)
+    points = state.consensus_m.unsqueeze(1) + gains.view(1, -1, 1, 1) * step.unsqueeze(1)
+    points = geometry.into_area(points, radio.side_m, radio.wrap)
+    if others_m is not None:
+        points = torch.cat((points, others_m), dim=1)
+    kind = "log" if config.similarity == "paper" else config.similarity
+    (values,) = judge.similarity(points, state.readings.fused_shares if config.num_held_out else None, kind)
+    highest, best = values[:, : len(gains)].max(dim=1)
+    return gains[best].unsqueeze(-1), Searched(values[:, 0], highest, values[:, len(gains) :])
+
+
 def information_fusion(
     config: DcpConfig, unit: Tensor, proposal: Proposal, neutral: Proposal | None, fused: Tensor
 ) -> tuple[Tensor, Tensor | None]:
@@ -142,24 +210,19 @@ def information_fusion(
     The second is None without ``neutral``.
     """
     terms = _terms(unit, proposal, fused)
-    total = Normal(*(part.sum(dim=1) for part in terms.parts()))
+    total = terms.total()
     step = clamp_length(total.solve(RIDGE), config.max_step_m)
     if neutral is None:
         return step, None
-    without = total.without(terms, _terms(unit, neutral, fused))
+    without = total.exchanged(terms, _terms(unit, neutral, fused))
     return step, clamp_length(without.solve(RIDGE), config.max_step_m)
 
 
-def _terms(unit: Tensor, proposal: Proposal, fused: Tensor) -> Normal:
+def _terms(unit: Tensor, proposal: Proposal, fused: Tensor) -> NormalEquations:
     assert proposal.weight_radial is not None
     assert proposal.weight_tangential is not None
-    return normal_terms(
-        unit,
-        proposal.weight_radial * fused,
-        proposal.weight_tangential * fused,
-        proposal.radial_m,
-        proposal.tangential_m,
-    )
+    weights = proposal.weight_radial * fused, proposal.weight_tangential * fused
+    return polar_terms(unit, *weights, proposal.radial_m, proposal.tangential_m)
 
 
 def mean_fusion(vectors_m: Tensor, neutral_m: Tensor | None, fused: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,15 +1,13 @@
-"""The DCP Markov game: APs as agents, users as entities, rounds of reports that the CPU fuses."""
+"""The DCP Markov game: APs as agents, users as entities, rounds of reports that the central unit fuses."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cfpos_envs.drawing.figures import draw_episode
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, profile_peak
@@ -17,35 +15,25 @@ from cfpos_envs.physics.bounds import position_error_bound
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.dcp.bounds import drop_fisher, measurement_statistics
 from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, rss_weighted_centroid
-from cfpos_envs.scenarios.base import Entities, Scenario, Transition
+from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.description import describe
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
-from cfpos_envs.scenarios.dcp.kernel import (
-    DcpKernel,
-    drop_kernel_for,
-    kernel_for,
-    takes,
-)
+from cfpos_envs.scenarios.dcp.kernel import DcpKernel, drop_kernel_for, kernel_for, takes
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
-from cfpos_envs.scenarios.dcp.rounds import play_round
-from cfpos_envs.scenarios.dcp.state import (
-    DcpState,
-    at_consensus,
-    direction_spectra,
-    profiles,
-)
-from cfpos_envs.scenarios.dcp.world import draw_drop, draw_site
+from cfpos_envs.scenarios.dcp.readings import direction_spectra
+from cfpos_envs.scenarios.dcp.reward import REWARDS, reward
+from cfpos_envs.scenarios.dcp.similarity import Judge
+from cfpos_envs.scenarios.dcp.state import DcpState
+from cfpos_envs.scenarios.dcp.world import DcpSite, draw_drop, draw_site
+from cfpos_envs.scenarios.features import Words, width
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import Streams
 
-FLOAT_BITS = 32
 STAGE_ONE_ROUNDS = 6
-_SINGULAR = 1e10
 
 
-class DcpScenario(Scenario[DcpState]):
+class DcpScenario(ApScenario[DcpState, DcpSite]):
     """Distributed collaborative positioning, Liu et al. (DCP), in the variants of ``DcpConfig``.
 
     Args:
@@ -53,89 +41,90 @@ class DcpScenario(Scenario[DcpState]):
         device: where the tensors live.
     """
 
+    config: DcpConfig
     config_class = DcpConfig
     family = "dcp"
+    sees_directions = True
 
     def __init__(self, config: DcpConfig, device: torch.device | str = "cpu") -> None:
-        self.config = config
-        self.device = torch.device(device)
+        super().__init__(config, device, feature_table(config), fusion.ACTIONS[config.action], config.radio.wrap)
         self.radio = config.radio
-        self.num_aps = config.settings.num_aps
-        self.num_ues = config.num_ues
-        self.agents = tuple(f"ap_{m}" for m in range(self.num_aps))
-        self.rounds = config.rounds
-        entities = Entities(self.num_ues, len(feature_table(config)), _action_size(config))
-        self.entities = self._entities = entities
-        self.observation_size = self.num_ues * entities.observation_size
-        self.action_size = self.num_ues * entities.action_size
         self.differentiable = config.fusion != "line-search"
-        self._pool: SitePool | None = None
+
+    def words(self) -> Words:
+        """For ``describe``."""
+        c, s = self.config, self.config.settings
+        return Words(
+            title=(
+                f"DCP, stage {c.stage!r}, site {c.site!r}: {s.num_aps} APs (agents), {c.num_ues} UEs, "
+                f"{s.num_antennas} antennas per AP, {c.rounds} rounds, area {s.side_m:g} m square.",
+            ),
+            agent="AP",
+            reward=f"{c.reward}, similarity {c.similarity!r}, summed over its UEs: {REWARDS[c.reward]}.",
+            closing=(f"Fusion: {c.fusion}. Start: {c.start}. The episode is truncated after {c.rounds} rounds.",),
+        )
+
+    def ranges(self) -> dict[str, float | str | list[float]]:
+        """The stage, and what the largest actions mean."""
+        c = self.config
+        scales = {
+            "polar": {"distance_m": fusion.polar_range_m(self.radio)},
+            "confidence": {"confidence_scale": c.confidence_scale},
+            "confidence-correction": {
+                name: getattr(c, name) for name in ("confidence_scale", "correction_db", "correction_rad")
+            },
+        }
+        return {"stage": c.stage, **scales.get(c.action, {})}
 
     # Episode start -------------------------------------------------------------------------------------------------
 
     def reset(self, streams: Streams, num_envs: int) -> DcpState:
         """Draw sites, drops, measurements and held-out APs; see ``Scenario.reset``."""
-        # What is asked for and cannot be had is an error before anything is drawn.
+        # A kernel that is asked for and missing is an error before anything is drawn.
         _ = self._kernel
-        pool = self._pool_for(streams)
-        count = self.config.settings.num_sites
-        # Sites in turn from a random first one: every batch covers the pool evenly.
-        first = torch.randint(count, (1,), generator=streams["drop"], device=self.device)
-        site_ids = (first + torch.arange(num_envs, device=self.device)) % count
+        return super().reset(streams, num_envs)
+
+    def draw_site(self, streams: Streams, index: int) -> DcpSite:
+        """See ``world.draw_site``."""
+        return draw_site(self.config, streams, index)
+
+    def draw_episodes(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams) -> DcpState:
+        """Drops, what the APs hear of them, and held-out APs."""
         drop = draw_drop(self.config, pool, site_ids, streams, self._drop_kernel)
-        zeros = torch.zeros(num_envs, self.num_ues, device=self.device)
-        placeholder = torch.zeros(num_envs, self.num_ues, 2, device=self.device)
+        # Per user and episode a random share of the APs is left out of fusion and broadcasts, in training only.
+        everybody = torch.ones(len(site_ids), self.num_aps, self.num_ues, dtype=torch.bool, device=self.device)
         state = DcpState(
+            **self.known_places(pool, site_ids),
             true_position_m=drop.true_position_m,
             true_shadowing_db=pool.stack(site_ids, "shadowing_std_db").to(torch.float32),
-            site_ids=site_ids,
-            ap_positions_m=pool.stack(site_ids, "ap_positions_m"),
-            ap_orientation_rad=pool.stack(site_ids, "ap_orientation_rad"),
-            height_diff_m=pool.stack(site_ids, "height_diff_m"),
             shadowing_maps=pool.stack(site_ids, "shadowing_maps") if self.config.shadowing_known else None,
             sequence_covariance=drop.covariance,
             sequence_rss_dbm=drop.rss_dbm,
             angular_power=torch.zeros(0),
             bearing_rad=torch.zeros(0),
             peak=torch.zeros(0),
-            fused=self._draw_fused(streams, num_envs),
-            consensus_m=placeholder,
-            start_m=placeholder,
-            spread_m=zeros,
-            round=torch.zeros(num_envs, dtype=torch.long, device=self.device),
+            fused=self.draw_fused(streams, everybody, self.config.num_held_out),
+            spread_m=torch.zeros(len(site_ids), self.num_ues, device=self.device),
         )
-        state = self._hear(state)
-        return self._start(state, pool)
+        return self._hear(state)
 
-    def _pool_for(self, streams: Streams) -> SitePool:
-        if self._pool is None or not self._pool.belongs_to(streams):
-            self._pool = SitePool(partial(draw_site, self.config), streams)
-        return self._pool
-
-    def _draw_fused(self, streams: Streams, num_envs: int) -> Tensor:
-        """Per user and episode a random share of the APs is left out of fusion and broadcasts, in training only."""
-        shape = (num_envs, self.num_aps, self.num_ues)
-        order = torch.rand(shape, generator=streams["held-out"], device=self.device).argsort(dim=1).argsort(dim=1)
-        return order >= self.config.num_held_out
+    def measured(self, state: DcpState) -> DcpState:
+        """With spectra and bearings of a new round's measurements."""
+        return self._hear(state) if state.sequence_rss_dbm.shape[1] > 1 else state
 
     def _hear(self, state: DcpState) -> DcpState:
         """Spectra and bearings of this round's sample covariances."""
         covariance = state.now(state.sequence_covariance)
         if self._drop_kernel is not None:
-            power, bearing, peak = self._drop_kernel.hear(covariance)
-            return state.replace(angular_power=power, bearing_rad=bearing, peak=peak)
+            return state.heard(*self._drop_kernel.hear(covariance), None)
         power = angular_power(covariance)
         profile = angle_profile(power, direction_spectra(self.config, self.device))
-        bearing, peak = profile_peak(profile)
-        heard = state.replace(angular_power=power, bearing_rad=bearing, peak=peak)
-        heard.once("profiles", lambda: profile)
-        return heard
+        return state.heard(power, *profile_peak(profile), profile)
 
-    def _start(self, state: DcpState, pool: SitePool) -> DcpState:
+    def start(self, state: DcpState, pool: SitePool[DcpSite]) -> DcpState:
+        """First estimate: centroid, best point of a grid, or what six neutral rounds of the RSS game make of that."""
         if self.config.start == "centroid":
-            start = rss_weighted_centroid(
-                state.ap_positions_m, state.rss_dbm, self.radio.side_m, self.radio.wrap, state.fused
-            )
+            start = rss_weighted_centroid(state.ap_positions_m, state.rss_dbm, self.side_m, self.wrap, state.fused)
             return state.replace(consensus_m=start, start_m=start)
         # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
         uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
@@ -146,7 +135,9 @@ class DcpScenario(Scenario[DcpState]):
         state = state.replace(consensus_m=start, start_m=start)
         return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
 
-    def _best_candidates(self, state: DcpState, pool: SitePool, scale_db: float | None, uses_aoa: bool) -> Tensor:
+    def _best_candidates(
+        self, state: DcpState, pool: SitePool[DcpSite], scale_db: float | None, uses_aoa: bool
+    ) -> Tensor:
         """[B, K] index of the candidate that fits best."""
         if self._drop_kernel is not None:
             present, sites = torch.unique(state.site_ids, return_inverse=True)
@@ -165,7 +156,7 @@ class DcpScenario(Scenario[DcpState]):
             best_candidate,
             chunk_rows(predicted_dbm[0].numel(), self.device),
             state.rss_dbm,
-            profiles(self.config, state) if uses_aoa else None,
+            state.readings.profiles(self.config) if uses_aoa else None,
             predicted_dbm,
             pool.stack(state.site_ids, "candidate_angle_rad"),
             state.fused if self.config.num_held_out else None,
@@ -190,24 +181,24 @@ class DcpScenario(Scenario[DcpState]):
             return self._kernel.observe(state)
         return observe(self.config, self.radio, state).flatten(2)
 
-    def step(self, state: DcpState, actions: Tensor) -> Transition[DcpState]:
-        """Decode the actions, fuse the reports, reward by similarity; see ``Scenario.step``."""
+    def play(self, state: DcpState, actions: Tensor) -> Played:
+        """Decode the actions, fuse the reports, reward by similarity: compiled or in torch, differentiable."""
         if self._kernel is not None and takes(state, actions):
-            played = self._kernel.step(state, actions)
-        else:
-            played = play_round(self.config, self.radio, state, actions)
-        nxt = state.replace(consensus_m=played.consensus_m, spread_m=played.spread_m, round=state.round + 1)
-        if state.sequence_rss_dbm.shape[1] > 1:
-            nxt = self._hear(nxt)
-        done = nxt.round >= self.rounds
-        metrics = {
-            "objective": played.objective,
-            "similarity": played.similarity,
-            "score": played.score,
-            "entity_rewards": played.entity_rewards,
-            "entity_valid": state.fused,
+            return self._kernel.step(state, actions)
+        config, radio, at = self.config, self.radio, state.at_consensus(self.config)
+        judge = Judge(config, radio, state, at)
+        proposal = fusion.propose(config, radio, state, at, self.user_actions(actions))
+        vectors = proposal.vectors(at.links.unit)
+        reports = self.into_area(state.consensus_m.unsqueeze(1) + vectors) if config.reward == "local" else None
+        # Where the reward will ask for the same similarity of the reports, the line search's one pass serves both; no
+        # gradient flows through a reward.
+        others = None if config.similarity == "paper" or vectors.requires_grad else reports
+        fused = fusion.fuse(config, radio, state, at, proposal, vectors, judge, others)
+        moved = {
+            "consensus_m": self.into_area(state.consensus_m + fused.step),
+            "spread_m": fusion.report_spread_m(vectors, state.fused),
         }
-        return Transition(nxt, played.rewards, torch.zeros_like(done), done, metrics)
+        return reward(config, state, judge, reports, fused, moved)
 
     @cached_property
     def _drop_kernel(self) -> DropKernel | None:
@@ -217,57 +208,18 @@ class DcpScenario(Scenario[DcpState]):
     def _kernel(self) -> DcpKernel | None:
         return kernel_for(self.config, self.device)
 
-    def _area(self, points_m: Tensor) -> Tensor:
-        return geometry.into_area(points_m, self.radio.side_m, self.radio.wrap)
-
     # Reading a state -----------------------------------------------------------------------------------------------
 
-    def global_state(self, state: DcpState) -> Tensor:
-        """[B, state_size]: AP positions and array directions, consensus and round, scaled into [-1, 1]."""
-        half = 0.5 * self.radio.side_m
-        directions = geometry.unit_vectors(state.ap_orientation_rad)
-        parts = [
-            (state.ap_positions_m / half - 1.0).flatten(1),
-            directions.flatten(1),
-            (state.consensus_m / half - 1.0).flatten(1),
-            (state.round.to(torch.float32) / self.rounds).unsqueeze(1),
-        ]
-        return torch.cat(parts, dim=1).clamp(-1.0, 1.0)
+    def bound_m(self, state: DcpState) -> Tensor:
+        """[B, K] position error bound of what the stage uses; for users that stand still computed once."""
 
-    @property
-    def state_size(self) -> int:
-        """4 M + 2 K + 1."""
-        return 4 * self.num_aps + 2 * self.num_ues + 1
+        def compute() -> Tensor:
+            return position_error_bound(self.fisher(state, self.true_position(state)))
 
-    def estimate(self, state: DcpState) -> Tensor:
-        """[B, K, 2] consensus, metres."""
-        return state.consensus_m
+        return state.bound_once_m(self.config.stage, compute) if state.true_position_m.shape[1] == 1 else compute()
 
-    def with_estimate(self, state: DcpState, positions: Tensor) -> DcpState:
-        """The state with the consensus at ``positions`` [B, K, 2]."""
-        return state.replace(consensus_m=self._area(positions.to(state.consensus_m)))
-
-    def truth(self, state: DcpState) -> dict[str, Tensor]:
-        """True positions, errors and position error bounds; for infos and evaluation only."""
-        # A moving user is compared where it was when the estimate's measurements were taken.
-        true_position = state.replace(round=(state.round - 1).clamp(min=0)).now(state.true_position_m)
-        offset = geometry.nearest_image(state.consensus_m - true_position, self.radio.side_m, self.radio.wrap)
-        error = torch.linalg.vector_norm(offset, dim=-1)
-        return {
-            "true_position": true_position,
-            "error_m": error,
-            "rmse_m": error.square().mean(dim=-1).sqrt(),
-            "peb_m": self._bound_m(state, true_position).to(error),
-        }
-
-    def _bound_m(self, state: DcpState, true_position: Tensor) -> Tensor:
-        if state.true_position_m.shape[1] > 1:
-            return position_error_bound(self._fisher(state, true_position))
-        return state.once(
-            f"bound_m {self.config.stage}", lambda: position_error_bound(self._fisher(state, true_position))
-        )
-
-    def _fisher(self, state: DcpState, true_position: Tensor) -> Tensor:
+    def fisher(self, state: DcpState, true_position: Tensor) -> Tensor:
+        """[B, K, 2, 2] information of what the stage uses, 1/m^2."""
         known = state.shadowing_maps is not None
         return drop_fisher(
             self.radio,
@@ -283,7 +235,7 @@ class DcpScenario(Scenario[DcpState]):
         )
 
     def measurements(self, state: DcpState) -> RadioMeasurements:
-        """What the CPU received: all APs, no truth."""
+        """What the central unit received: all APs, no truth."""
         return RadioMeasurements(
             radio=self.radio,
             ap_positions_m=state.ap_positions_m,
@@ -303,12 +255,12 @@ class DcpScenario(Scenario[DcpState]):
         Exact for ``polar``. ``gain`` can only scale innovations by 0 to 2: the nearest such report. ``confidence``
         weighs innovations: full weight to those that lead towards the point, least to the others.
         """
-        at = at_consensus(self.config, state)
+        at = state.at_consensus(self.config)
         target = positions.to(state.consensus_m)
         if self.config.action == "polar":
             vectors = geometry.displacement(state.ap_positions_m, target, self.radio.side_m, self.radio.wrap)
             return fusion.encode_polar(self.radio, vectors).clamp(-1.0, 1.0).flatten(2)
-        wanted = geometry.nearest_image(target - state.consensus_m, self.radio.side_m, self.radio.wrap).unsqueeze(1)
+        wanted = self.displacement_m(state.consensus_m, target).unsqueeze(1)
         radial = (wanted * at.links.unit).sum(dim=-1)
         tangential = (wanted * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
         if self.config.action == "gain":
@@ -321,38 +273,8 @@ class DcpScenario(Scenario[DcpState]):
             moves = (at.rss_db / at.slope_db_per_m, at.bearing_rad * at.links.distance_m)
             closer = [(move - goal).abs() < goal.abs() for move, goal in zip(moves, (radial, tangential), strict=True)]
             actions = [torch.where(flag, 1.0, -1.0) for flag in closer]
-            actions += [torch.zeros_like(radial)] * (self._entities.action_size - 2)
+            actions += [torch.zeros_like(radial)] * (width(self.action_rows) - 2)
         return torch.stack(actions, dim=-1).flatten(2)
-
-    def describe(self) -> str:
-        """Tables of observation, action and reward, made from the code."""
-        return describe(self.config, self._entities)
-
-    def fronthaul_bits(self) -> float:
-        """Float32 numbers an AP sends per episode: RSS and bearing of each UE once (each round if they move), and its
-        actions each round."""
-        measured = 2 * self.num_ues * (self.rounds if self.config.mobility else 1)
-        return float(FLOAT_BITS * (measured + self.rounds * self.action_size))
-
-    def draw(self, axes: Any, state: DcpState, history: list[Tensor]) -> None:
-        """Episode 0: APs with their arrays, true and estimated positions round by round, ellipses of the bound."""
-        true_position = self.truth(state)["true_position"]
-        fisher = self._fisher(state, true_position)[0]
-        regular = bool((torch.linalg.cond(fisher) < _SINGULAR).all())
-        draw_episode(
-            axes,
-            state.ap_positions_m[0].cpu().numpy(),
-            state.ap_orientation_rad[0].cpu().numpy(),
-            true_position[0].cpu().numpy(),
-            [estimate.cpu().numpy() for estimate in history],
-            side_m=self.radio.side_m,
-            wrap=self.radio.wrap,
-            covariance=torch.linalg.inv(fisher).cpu().numpy() if regular else None,
-        )
-
-
-def _action_size(config: DcpConfig) -> int:
-    return 4 if config.action == "confidence-correction" else 2
 
 
 def _rss_stage(config: DcpConfig) -> DcpConfig:

@@ -17,13 +17,14 @@ from cfpos_envs.native.build import (
     library,
     padded_rows,
 )
+from cfpos_envs.scenarios.ap_game import Played
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import MOST_ANTENNAS, DropKernel
 from cfpos_envs.scenarios.dcp.observe import feature_table
-from cfpos_envs.scenarios.dcp.rewards import rss_law
-from cfpos_envs.scenarios.dcp.rounds import Round
-from cfpos_envs.scenarios.dcp.state import DcpState, direction_spectra, implied_distance_m
+from cfpos_envs.scenarios.dcp.readings import direction_spectra
+from cfpos_envs.scenarios.dcp.similarity import rss_law
+from cfpos_envs.scenarios.dcp.state import DcpState
 
 Kernel = TypeVar("Kernel")
 
@@ -162,7 +163,7 @@ class DcpKernel:
         self._library = library()
         self._config, radio, law = config, config.radio, rss_law(config, config.radio)
         self._num_aps, self._num_ues = config.settings.num_aps, config.num_ues
-        scales = [scale for _, _, scale in feature_table(config)]
+        scales = [row.scale for row in feature_table(config)]
         self._num_features = len(scales)
         coefficients = law.coefficients or ()
         self._game = _Game(
@@ -221,25 +222,33 @@ class DcpKernel:
         )
         return observations
 
-    def step(self, state: DcpState, actions: Tensor) -> Round:
+    def step(self, state: DcpState, actions: Tensor) -> Played:
         """One round from ``state`` with ``actions`` [B, M, K * A]."""
         episodes, aps, ues = len(state.round), self._num_aps, self._num_ues
         tensors, actions = self._tensors(state), actions.contiguous()
-        played = Round(
-            consensus_m=torch.empty(episodes, ues, 2),
-            spread_m=torch.empty(episodes, ues),
+        moved = {"consensus_m": torch.empty(episodes, ues, 2), "spread_m": torch.empty(episodes, ues)}
+        played = Played(
+            moved=moved,
             entity_rewards=torch.empty(episodes, aps, ues),
-            rewards=torch.empty(episodes, aps),
             objective=torch.empty(episodes, ues),
             similarity=torch.empty(episodes),
             score=torch.empty(episodes),
+            rewards=torch.empty(episodes, aps),
+        )
+        result = _Result.to(
+            *moved.values(),
+            played.entity_rewards,
+            played.rewards,
+            played.objective,
+            played.similarity,
+            played.score,
         )
         self._library.cfpos_dcp_step(
             ctypes.byref(self._game),
             ctypes.byref(_State.to(*tensors)),
             ctypes.byref(self._tables),
             address(actions),
-            ctypes.byref(_Result.to(*vars(played).values())),
+            ctypes.byref(result),
             ctypes.c_int64(episodes),
             torch.get_num_threads(),
         )
@@ -255,7 +264,7 @@ class DcpKernel:
             state.bearing_rad,
             state.peak,
             state.angular_power,
-            implied_distance_m(state, self._config.radio) if self._config.action == "gain" else None,
+            state.readings.implied_m(self._config.radio) if self._config.action == "gain" else None,
             state.fused,
             state.consensus_m,
             state.spread_m,

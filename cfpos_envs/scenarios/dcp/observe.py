@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,25 +10,8 @@ from torch import Tensor
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.similarity import aoa_similarity, masked_mean, sorted_along
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.fusion import stage_terms
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, at_consensus
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One observation entry per (AP, UE): value = compute(view) / scale, clipped to [-1, 1].
-
-    Attributes:
-        name: short name.
-        meaning: what it is, with the unit before scaling.
-        scale: value that maps to 1.
-        compute: from the shared view to a tensor [B, M, K] (or broadcastable to it).
-    """
-
-    name: str
-    meaning: str
-    scale: float
-    compute: Callable[[View], Tensor]
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, stage_terms
+from cfpos_envs.scenarios.features import Feature, Row, evaluate, rows
 
 
 @dataclass(frozen=True)
@@ -44,7 +26,17 @@ class View:
     @property
     def shares(self) -> Tensor | None:
         """[B, K, M] weights of the APs that take part in broadcasts; None: all alike."""
-        return self.state.fused_shares.squeeze(2) if self.config.num_held_out else None
+        return self.state.readings.fused_shares.squeeze(2) if self.config.num_held_out else None
+
+    @property
+    def rss_z(self) -> Tensor:
+        """[B, M, K] RSS residual in its standard deviations."""
+        return self.at.rss_db / self.at.rss_scale_db
+
+    @property
+    def aoa_z(self) -> Tensor:
+        """[B, M, K] bearing residual in its standard deviations."""
+        return self.at.bearing_rad / self.at.bearing_scale_rad
 
     def broadcast(self, per_ue: Tensor) -> Tensor:
         """[B, K] to [B, 1, K]."""
@@ -80,138 +72,125 @@ def _stage_flag(view: View) -> Tensor:
     return torch.as_tensor(use_tangential - use_radial, device=view.state.round.device)
 
 
-_PROGRESS = (
-    Feature("progress", "rounds played / rounds", 1.0, _progress),
-    Feature("stage", "-1 RSS alone, 0 both, +1 AOA alone", 1.0, _stage_flag),
+_PROGRESS: tuple[Feature[View], ...] = (
+    Feature("progress", "rounds played / rounds", _progress),
+    Feature("stage", "-1 RSS alone, 0 both, +1 AOA alone", _stage_flag),
 )
+_SINE: Feature[View] = Feature("sine", "|sin(bearing)|, quality of the array", lambda v: torch.sin(v.state.bearing_rad))
 
-GAIN_FEATURES = (
-    Feature("distance", "distance AP-consensus / side", 1.0, lambda v: v.at.links.distance_m / v.radio.side_m),
+GAIN_FEATURES: tuple[Feature[View], ...] = (
+    Feature("distance", "distance AP-consensus / side", lambda v: v.at.links.distance_m / v.radio.side_m),
     Feature(
         "radial",
         "symlog(implied - consensus distance / m)",
-        4.0,
         lambda v: _symlog(v.at.implied_m - v.at.links.distance_m),
+        scale=4.0,
     ),
     Feature(
         "log_ratio",
         "log(implied / consensus distance)",
-        2.0,
         lambda v: torch.log(v.at.implied_m.clamp(min=1.0) / v.at.links.distance_m.clamp(min=1.0)),
+        scale=2.0,
     ),
     Feature(
         "tangential",
         "symlog(distance sin(bearing innovation) / m)",
-        4.0,
         lambda v: _symlog(v.at.links.distance_m * torch.sin(v.at.bearing_rad)),
+        scale=4.0,
     ),
-    Feature("bearing", "bearing innovation / rad", torch.pi, lambda v: v.at.bearing_rad),
-    Feature("sine", "|sin(bearing)|, quality of the array", 1.0, lambda v: torch.sin(v.state.bearing_rad)),
-    Feature("mirrored", "innovation of the mirrored bearing / rad", torch.pi, lambda v: v.at.mirrored_rad),
-    Feature("cos_azimuth", "x of the unit vector AP-consensus", 1.0, lambda v: v.at.links.x_m / v.at.links.distance_m),
-    Feature("sin_azimuth", "y of it", 1.0, lambda v: v.at.links.y_m / v.at.links.distance_m),
-    Feature("log_rms", "broadcast: log(rms RSS residual / dB)", 5.0, _log_rms),
-    Feature("log_misfit", "broadcast: log(1 - Xi^a)", 8.0, _log_aoa_misfit),
+    Feature("bearing", "bearing innovation / rad", lambda v: v.at.bearing_rad, scale=torch.pi),
+    _SINE,
+    Feature("mirrored", "innovation of the mirrored bearing / rad", lambda v: v.at.mirrored_rad, scale=torch.pi),
+    Feature("cos_azimuth", "x of the unit vector AP-consensus", lambda v: v.at.links.x_m / v.at.links.distance_m),
+    Feature("sin_azimuth", "y of it", lambda v: v.at.links.y_m / v.at.links.distance_m),
+    Feature("log_rms", "broadcast: log(rms RSS residual / dB)", _log_rms, scale=5.0),
+    Feature("log_misfit", "broadcast: log(1 - Xi^a)", _log_aoa_misfit, scale=8.0),
     Feature(
         "spread",
         "broadcast: symlog(spread of the last reports / m)",
-        4.0,
         lambda v: _symlog(v.broadcast(v.state.spread_m)),
+        scale=4.0,
     ),
     *_PROGRESS,
 )
 
-_OWN_LINK = (
-    Feature(
-        "rss_z",
-        "asinh of the RSS residual in its standard deviations",
-        4.0,
-        lambda v: _asinh(v.at.rss_db / v.at.rss_scale_db),
-    ),
-    Feature("rss_logz", "log(1 + z^2) of it", 6.0, lambda v: torch.log1p((v.at.rss_db / v.at.rss_scale_db).square())),
-    Feature(
-        "aoa_z",
-        "asinh of the bearing residual in its standard deviations",
-        4.0,
-        lambda v: _asinh(v.at.bearing_rad / v.at.bearing_scale_rad),
-    ),
-    Feature(
-        "aoa_logz",
-        "log(1 + z^2) of it",
-        6.0,
-        lambda v: torch.log1p((v.at.bearing_rad / v.at.bearing_scale_rad).square()),
-    ),
-    Feature("rss_residual", "asinh(RSS residual / 0.3 dB)", 6.0, lambda v: _asinh(v.at.rss_db / 0.3)),
-    Feature("log_distance", "log(distance / 30 m)", 4.0, lambda v: torch.log(v.at.links.distance_m / 30.0)),
-    Feature("sine", "|sin(bearing)|, quality of the array", 1.0, lambda v: torch.sin(v.state.bearing_rad)),
+OWN_LINK: tuple[Feature[View], ...] = (
+    Feature("rss_z", "asinh of the RSS residual in its standard deviations", lambda v: _asinh(v.rss_z), scale=4.0),
+    Feature("rss_logz", "log(1 + z^2) of it", lambda v: torch.log1p(v.rss_z.square()), scale=6.0),
+    Feature("aoa_z", "asinh of the bearing residual in its standard deviations", lambda v: _asinh(v.aoa_z), scale=4.0),
+    Feature("aoa_logz", "log(1 + z^2) of it", lambda v: torch.log1p(v.aoa_z.square()), scale=6.0),
+    Feature("rss_residual", "asinh(RSS residual / 0.3 dB)", lambda v: _asinh(v.at.rss_db / 0.3), scale=6.0),
+    Feature("log_distance", "log(distance / 30 m)", lambda v: torch.log(v.at.links.distance_m / 30.0), scale=4.0),
+    _SINE,
     Feature(
         "log_peak",
         "log(1 - highest cosine similarity of the spectrum)",
-        8.0,
         lambda v: torch.log((1.0 - v.state.peak).clamp(min=3e-4)),
+        scale=8.0,
     ),
     Feature(
         "log_misfit",
         "log(1 - cosine similarity at the consensus)",
-        8.0,
         lambda v: torch.log((1.0 - v.at.cosine).clamp(min=3e-4)),
+        scale=8.0,
     ),
     Feature(
         "mirrored",
         "asinh of the mirrored bearing residual in its standard deviations",
-        5.0,
         lambda v: _asinh(v.at.mirrored_rad / v.at.bearing_scale_rad),
+        scale=5.0,
     ),
 )
 
-_BROADCAST = (
-    Feature("log_rss_mad", "broadcast: log(RSS scale / dB)", 3.0, lambda v: torch.log(v.at.rss_scale_db)),
+_BROADCAST: tuple[Feature[View], ...] = (
+    Feature("log_rss_mad", "broadcast: log(RSS scale / dB)", lambda v: torch.log(v.at.rss_scale_db), scale=3.0),
     Feature(
         "log_aoa_mad",
         "broadcast: log of the factor on the nominal bearing scale",
-        3.0,
         lambda v: torch.log(v.at.bearing_mad),
+        scale=3.0,
     ),
     *_PROGRESS,
 )
 
 _SUMMARIES = ("mean", "median", "quartile")
 
-STRICT_FEATURES = (
+STRICT_FEATURES: tuple[Feature[View], ...] = (
     Feature(
-        "rss", "own RSS / dBm, from -110 to -10", 50.0, lambda v: (v.state.rss_dbm + 60.0) * (v.config.stage != "aoa")
+        "rss",
+        "own RSS / dBm, from -110 to -10",
+        lambda v: (v.state.rss_dbm + 60.0) * (v.config.stage != "aoa"),
+        scale=50.0,
     ),
     Feature(
-        "bearing", "own bearing / rad, 0 to pi", torch.pi, lambda v: v.state.bearing_rad * (v.config.stage != "rss")
+        "bearing",
+        "own bearing / rad, 0 to pi",
+        lambda v: v.state.bearing_rad * (v.config.stage != "rss"),
+        scale=torch.pi,
     ),
     *_PROGRESS,
 )
 
 
-def feature_table(config: DcpConfig) -> list[tuple[str, str, float]]:
-    """(name, meaning, scale) of every entry of one UE's part of the observation, in order."""
-    rows = [(f.name, f.meaning, f.scale) for f in _features(config)]
+def feature_table(config: DcpConfig) -> tuple[Row, ...]:
+    """Every entry of one UE's part of the observation, in order."""
     if not _has_summaries(config):
-        return rows
+        return rows(_features(config))
     summaries = [
-        (f"{summary}_{f.name}", f"{summary} of '{f.name}' over the AP's UEs", f.scale)
+        Row(f"{summary}_{f.name}", f"{summary} of '{f.name}' over the AP's UEs", f.scale)
         for summary in _SUMMARIES
-        for f in _OWN_LINK
+        for f in OWN_LINK
     ]
-    return rows[: len(_OWN_LINK)] + summaries + rows[len(_OWN_LINK) :]
+    return (*rows(OWN_LINK), *summaries, *rows(_BROADCAST))
 
 
 def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     """Observations [B, M, K, F] in [-1, 1]."""
-    view = View(config, radio, state, at_consensus(config, state))
-    features = _features(config)
+    view = View(config, radio, state, state.at_consensus(config))
     shape = state.bearing_rad.shape
-    columns = torch.stack([f.compute(view).expand(shape) for f in features], dim=-1)
-    inverse_scales = torch.tensor([1.0 / f.scale for f in features], device=columns.device)
-    values = (columns * inverse_scales).clamp(-1.0, 1.0)
     if not _has_summaries(config):
-        return values
-    own = values[..., : len(_OWN_LINK)]
+        return evaluate(_features(config), view, shape)
+    own = evaluate(OWN_LINK, view, shape)
     # Over its own users an AP sees its own bias: residuals that all lean one way.
     ordered = sorted_along(own, 2)
     num_ues = len(ordered)
@@ -219,16 +198,12 @@ def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     quartile = ordered[round(0.25 * (num_ues - 1))]
     summaries = torch.cat((own.mean(dim=2), middle, quartile), dim=-1)
     spread_out = summaries.unsqueeze(2).expand(*shape, summaries.shape[-1])
-    return torch.cat((own, spread_out, values[..., len(_OWN_LINK) :]), dim=-1)
+    return torch.cat((own, spread_out, evaluate(_BROADCAST, view, shape)), dim=-1)
 
 
 def _has_summaries(config: DcpConfig) -> bool:
     return config.formulation != "strict" and config.action.startswith("confidence")
 
 
-def _features(config: DcpConfig) -> tuple[Feature, ...]:
-    if config.formulation == "strict":
-        return STRICT_FEATURES
-    if config.action.startswith("confidence"):
-        return (*_OWN_LINK, *_BROADCAST)
-    return GAIN_FEATURES
+def _features(config: DcpConfig) -> tuple[Feature[View], ...]:
+    return STRICT_FEATURES if config.formulation == "strict" else GAIN_FEATURES

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cfpos_envs.physics import propagation
-from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile
+from cfpos_envs.physics.arrays import read_profile
 from cfpos_envs.physics.dcp.innovations import (
     RSS_SCALE_FLOOR_DB,
     bearing_residuals,
-    distance_from_rss,
-    nominal_bearing_scale,
     predicted_rss_dbm,
     rss_slope_db_per_m,
 )
@@ -24,95 +21,107 @@ from cfpos_envs.physics.dcp.links import Links, link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.lazy import lazy
 from cfpos_envs.physics.robust import student_weight
-from cfpos_envs.physics.similarity import masked_median, shares
-from cfpos_envs.scenarios.base import TensorState
+from cfpos_envs.physics.similarity import masked_median
+from cfpos_envs.scenarios.ap_game import ApState
 from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.readings import Readings
 
 MAD_TO_STD = 1.48
 """Median absolute deviation to standard deviation of a Gaussian."""
 
-Value = TypeVar("Value")
-_KEPT = "_innovations_at_consensus"
-_MEASURED = "_of_the_measurements"
 _MOVING = frozenset(("consensus_m", "start_m", "spread_m", "round"))
 """Fields that change while the measurements of static users stay."""
 
 
 @dataclass
-class DcpState(TensorState):
-    """B episodes, M APs, K UEs, L antennas, T measurement rounds (1 if static).
+class DcpState(ApState):
+    """See ``ApState``; L antennas. Every AP measures every user: those that are not ``fused`` judge.
 
     Attributes:
-        true_position_m [B, T, K, 2]: hidden; used by ``truth`` alone.
         true_shadowing_db [B]: hidden standard deviation, for the bound.
-        site_ids [B]: equal for equal sites.
-        ap_positions_m [B, M, 2], ap_orientation_rad [B, M], height_diff_m [B, M]: known site.
         shadowing_maps [B, M, G, G] or None: known radio map.
         sequence_covariance [B, T, M, K, L, L], sequence_rss_dbm [B, T, M, K]: measurements of all rounds.
         angular_power [B, M, K, L], bearing_rad [B, M, K] in [0, pi], peak [B, M, K]: this round's.
-        fused [B, M, K]: true for APs that take part in fusion and broadcasts; the others judge.
-        consensus_m [B, K, 2], start_m [B, K, 2]: joint estimate, now and at the start.
         spread_m [B, K]: root mean square distance of the last reports from their mean.
-        round [B]: rounds played.
     """
 
-    true_position_m: Tensor
     true_shadowing_db: Tensor
-    site_ids: Tensor
-    ap_positions_m: Tensor
-    ap_orientation_rad: Tensor
-    height_diff_m: Tensor
     shadowing_maps: Tensor | None
     sequence_covariance: Tensor
     sequence_rss_dbm: Tensor
     angular_power: Tensor
     bearing_rad: Tensor
     peak: Tensor
-    fused: Tensor
-    consensus_m: Tensor
-    start_m: Tensor
     spread_m: Tensor
-    round: Tensor
+
+    def __post_init__(self) -> None:
+        # What has been computed from the fields above, none of which ever changes in place. Not a field itself: it is
+        # neither saved nor selected.
+        self._readings: Readings | None = None
+        self._at_consensus: Innovations | None = None
+        self._bounds_m: dict[str, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readings": None, "_at_consensus": None, "_bounds_m": {}}
 
     def replace(self, **changes: Any) -> DcpState:
         """A copy with some fields changed; what was computed from the measurements alone stays with it."""
         changed = super().replace(**changes)
         is_static = self.sequence_rss_dbm.shape[1] == 1
         if is_static and changes.keys() <= _MOVING:
-            changed.__dict__[_MEASURED] = self.__dict__.setdefault(_MEASURED, {})
+            changed._bounds_m = self._bounds_m
+            if _keeps():
+                changed._readings = self.readings
         return changed
 
-    def once(self, name: str, compute: Callable[[], Value]) -> Value:
-        """``compute()``, a quantity of this round's measurements and of nothing else, once while they last."""
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-            return compute()
-        kept: dict[str, Any] = self.__dict__.setdefault(_MEASURED, {})
-        if name not in kept:
-            kept[name] = compute()
-        value: Value = kept[name]
-        return value
+    @property
+    def readings(self) -> Readings:
+        """What follows from this round's measurements alone."""
+        if not _keeps():
+            return Readings(self)
+        if self._readings is None:
+            self._readings = Readings(self)
+        return self._readings
 
-    def now(self, sequence: Tensor) -> Tensor:
-        """This round's entry [B, ...] of a sequence [B, T, ...]."""
-        if sequence.shape[1] == 1:
-            return sequence[:, 0]
-        index = self.round.clamp(max=sequence.shape[1] - 1)
-        return sequence[torch.arange(len(index), device=index.device), index]
+    def heard(self, angular_power: Tensor, bearing_rad: Tensor, peak: Tensor, profiles: Tensor | None) -> DcpState:
+        """The state with this round's spectra and bearings.
+
+        Args:
+            angular_power, bearing_rad, peak: see the attributes.
+            profiles: of which the bearings are the peaks, where they are known.
+        """
+        changed = self.replace(angular_power=angular_power, bearing_rad=bearing_rad, peak=peak)
+        if _keeps():
+            changed._readings = Readings(changed, profiles)
+        return changed
+
+    def at_consensus(self, config: DcpConfig) -> Innovations:
+        """Innovations at the joint estimate, shared by the observation of a state and the step from it."""
+        if not _keeps() or self.consensus_m.requires_grad:
+            # Kept tensors would lack their gradients later.
+            return Innovations(self, self.consensus_m, config)
+        if self._at_consensus is None:
+            self._at_consensus = Innovations(self, self.consensus_m, config)
+        return self._at_consensus
+
+    def bound_once_m(self, stage: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Position error bound of a stage of the game, computed once while truth and measurements last."""
+        if not _keeps():
+            return compute()
+        if stage not in self._bounds_m:
+            self._bounds_m[stage] = compute()
+        return self._bounds_m[stage]
 
     @property
     def rss_dbm(self) -> Tensor:
         """[B, M, K] this round's RSS."""
         return self.now(self.sequence_rss_dbm)
 
-    @property
-    def judge_shares(self) -> Tensor:
-        """[B, K, 1, M] equal weights of the APs that were left out, which judge the fused point."""
-        return self.once("judge shares", lambda: shares(~self.fused.transpose(1, 2)).unsqueeze(2))
 
-    @property
-    def fused_shares(self) -> Tensor:
-        """[B, K, 1, M] equal weights of the APs that take part in fusion and broadcasts."""
-        return self.once("fused shares", lambda: shares(self.fused.transpose(1, 2)).unsqueeze(2))
+def _keeps() -> bool:
+    """Whether computed tensors may stay: a compiler finds common parts by itself, and what is computed in inference
+    mode is of no use outside."""
+    return not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
 
 
 class Innovations:
@@ -143,7 +152,7 @@ class Innovations:
     @lazy
     def implied_m(self) -> Tensor:
         """Horizontal distance that the RSS implies; it does not depend on the point."""
-        return implied_distance_m(self._state, self._radio)
+        return self._state.readings.implied_m(self._radio)
 
     @lazy
     def _bearings(self) -> tuple[Tensor, Tensor]:
@@ -162,7 +171,7 @@ class Innovations:
     @lazy
     def cosine(self) -> Tensor:
         """Cosine similarity of measured and expected spectrum: a term of Xi^a, eq. (8)."""
-        return read_profile(profiles(self._config, self._state), self.links.folded_rad)
+        return read_profile(self._state.readings.profiles(self._config), self.links.folded_rad)
 
     @lazy
     def slope_db_per_m(self) -> Tensor:
@@ -187,7 +196,7 @@ class Innovations:
 
     @lazy
     def _nominal_rad(self) -> Tensor:
-        return self._state.once("nominal_rad", lambda: nominal_bearing_scale(self._state.bearing_rad))
+        return self._state.readings.nominal_rad
 
     @lazy
     def nominal_weights(self) -> tuple[Tensor, Tensor]:
@@ -213,26 +222,6 @@ class Innovations:
         return masked_median(values.transpose(1, 2), mask, values.shape[1] - self._num_held_out).unsqueeze(1)
 
 
-@lru_cache(maxsize=16)
-def direction_spectra(config: DcpConfig, device: torch.device) -> Tensor:
-    """[A, L] normalised spectrum of every direction: the table behind angle profiles."""
-    radio = config.radio
-    return normalised_spectra(
-        config.num_angles, radio.num_antennas, radio.spacing_wavelengths, radio.angular_spread_rad, device
-    )
-
-
-def profiles(config: DcpConfig, state: DcpState) -> Tensor:
-    """[B, M, K, A] cosine similarity of this round's spectra with every direction's."""
-    power = state.angular_power
-    return state.once("profiles", lambda: angle_profile(power, direction_spectra(config, power.device).to(power)))
-
-
-def implied_distance_m(state: DcpState, radio: RadioModel) -> Tensor:
-    """[B, M, K] horizontal distance that the RSS of this round implies."""
-    return state.once("implied_m", lambda: distance_from_rss(radio, state.rss_dbm, state.height_diff_m))
-
-
 def links_to(state: DcpState, points_m: Tensor, radio: RadioModel) -> Links:
     """Geometry from all APs to points [B, P, 2]."""
     return link_geometry(
@@ -247,15 +236,13 @@ def predicted_rss_at(state: DcpState, links: Links, points_m: Tensor, radio: Rad
     return predicted_rss_dbm(radio, links, shadowing)
 
 
-def at_consensus(config: DcpConfig, state: DcpState) -> Innovations:
-    """Innovations at the joint estimate, shared by the observation of a state and the step from it.
+def stage_terms(config: DcpConfig, state: DcpState) -> tuple[Tensor | float, Tensor | float]:
+    """Whether RSS and AOA count in the round to come: numbers, or [B, 1, 1] in {0, 1} where that changes by round.
 
-    They stay with the state object, which is never changed in place; a changed copy starts without them.
+    The chained game's second stage corrects by angle what stage one found by power: the gain game moves along the
+    bearing alone, the information fusion keeps the RSS information and adds the bearings'.
     """
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or state.consensus_m.requires_grad:
-        # A compiler finds common parts by itself; kept tensors would lack their gradients later.
-        return Innovations(state, state.consensus_m, config)
-    kept: Innovations | None = state.__dict__.get(_KEPT)
-    if kept is None:
-        kept = state.__dict__[_KEPT] = Innovations(state, state.consensus_m, config)
-    return kept
+    if config.stage != "chained":
+        return float(config.stage != "aoa"), float(config.stage != "rss")
+    first = (state.round < config.stage_one_rounds).to(state.consensus_m.dtype).view(-1, 1, 1)
+    return (1.0 if config.fusion == "information" else first), 1.0 - first

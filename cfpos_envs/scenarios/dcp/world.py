@@ -16,29 +16,26 @@ from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
 from cfpos_envs.physics.dcp.links import link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import watts_to_dbm
+from cfpos_envs.scenarios.ap_game import user_ways
 from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
-from cfpos_envs.scenarios.sites import SitePool
+from cfpos_envs.scenarios.sites import Places, SitePool, draw_places
 from cfpos_envs.streams import Streams
 
 _MAX_REDRAWS = 1000
 
 
 @dataclass(frozen=True)
-class Site:
+class DcpSite(Places):
     """One site, fixed over all its episodes. M APs; hidden entries are never observed.
 
     Attributes:
-        ap_positions_m [M, 2], ap_orientation_rad [M], height_diff_m [M]: as the network believes.
         orientation_error_rad [M], rss_bias_db [M], bearing_noise_rad [M]: hidden miscalibration.
         shadowing_maps [M, G, G] dB; shadowing_std_db: hidden unless ``shadowing_known``.
         nlos_share: share of blocked links.
         candidates_m [P, 2], candidate_rss_dbm [M, P], candidate_angle_rad [M, P]: the coarse grid and its prediction.
     """
 
-    ap_positions_m: Tensor
-    ap_orientation_rad: Tensor
-    height_diff_m: Tensor
     orientation_error_rad: Tensor
     rss_bias_db: Tensor
     bearing_noise_rad: Tensor
@@ -50,13 +47,13 @@ class Site:
     candidate_angle_rad: Tensor
 
 
-def draw_site(config: DcpConfig, streams: Streams, index: int) -> Site:
+def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
     """Layout, orientations, shadowing maps and miscalibration of site ``index``, each from its own stream."""
-    settings = config.settings_of(index)
-    layout, device = streams.fresh("layout", index), streams.device
-    positions = _ap_positions(config, settings, layout).to(device)
-    turn = torch.rand(settings.num_aps, generator=layout, device=device) * (2 * math.pi) - math.pi
-    orientation, height = _ap_orientation(config, settings, turn), _ap_heights(config, settings, device)
+    settings, device = config.settings_of(index), streams.device
+    layout = streams.fresh("layout", index)
+    places = draw_places(
+        settings, config.site_file, config.ue_height_m, layout, settings.wrap, settings.orientation_deg
+    )
     maps_stream = streams.fresh("map", index)
     std_db = settings.shadowing_db
     if settings.shadowing_random:
@@ -75,14 +72,19 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> Site:
     # An exact share, not a coin per AP: sites of one preset then differ in which APs are wrong, not in how many.
     is_biased = biased.argsort().argsort() < round(settings.biased_share * settings.num_aps)
     candidates = geometry.lattice(settings.side_m, min(config.coarse_spacing_m, settings.side_m)).to(device)
-    links = link_geometry(positions, orientation, height, candidates, settings.side_m, settings.wrap)
+    links = link_geometry(
+        places.ap_positions_m,
+        places.ap_orientation_rad,
+        places.height_diff_m,
+        candidates,
+        settings.side_m,
+        settings.wrap,
+    )
     known = (
         propagation.sample_maps(maps, candidates, settings.side_m, settings.wrap) if config.shadowing_known else None
     )
-    return Site(
-        ap_positions_m=positions,
-        ap_orientation_rad=orientation,
-        height_diff_m=height,
+    return DcpSite(
+        **vars(places),
         orientation_error_rad=(2 * offset - 1) * math.radians(settings.array_offset_deg),
         rss_bias_db=is_biased * torch.where(bias_sign < 0.5, -settings.bias_db, settings.bias_db),
         bearing_noise_rad=is_biased * math.radians(settings.bearing_noise_deg),
@@ -93,28 +95,6 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> Site:
         candidate_rss_dbm=predicted_rss_dbm(config.radio, links, known),
         candidate_angle_rad=links.angle_rad,
     )
-
-
-def _ap_positions(config: DcpConfig, settings: SiteSettings, generator: torch.Generator) -> Tensor:
-    if config.site_file is not None:
-        return config.site_file.ap_positions_m
-    if settings.layout == "grid":
-        return geometry.grid_layout(settings.num_aps, settings.side_m)
-    return geometry.uniform_layout(generator, settings.num_aps, settings.side_m, settings.wrap, settings.min_spacing_m)
-
-
-def _ap_orientation(config: DcpConfig, settings: SiteSettings, random_rad: Tensor) -> Tensor:
-    if config.site_file is not None and config.site_file.orientation_rad is not None:
-        return config.site_file.orientation_rad.to(random_rad.device)
-    if settings.orientation_deg is not None:
-        return torch.full_like(random_rad, math.radians(settings.orientation_deg))
-    return random_rad
-
-
-def _ap_heights(config: DcpConfig, settings: SiteSettings, device: torch.device) -> Tensor:
-    if config.site_file is not None and config.site_file.ap_height_m is not None:
-        return config.site_file.ap_height_m.to(device) - config.ue_height_m
-    return torch.full((settings.num_aps,), settings.height_diff_m, device=device)
 
 
 @dataclass(frozen=True)
@@ -133,7 +113,7 @@ class Drop:
 
 
 def draw_drop(
-    config: DcpConfig, pool: SitePool, site_ids: Tensor, streams: Streams, kernel: DropKernel | None = None
+    config: DcpConfig, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, kernel: DropKernel | None = None
 ) -> Drop:
     """Positions, path angles, fading and noise of a batch of episodes; with a kernel the costly part is compiled.
 
@@ -141,7 +121,7 @@ def draw_drop(
     """
     settings, batch, num_ues = config.settings, len(site_ids), config.num_ues
     ap_positions = pool.stack(site_ids, "ap_positions_m")
-    positions = _trajectories(config, ap_positions, streams)
+    positions = user_ways(config, _starting_points(config, ap_positions, streams), settings.wrap, streams)
     times = positions.shape[1]
     true_orientation = pool.stack(site_ids, "ap_orientation_rad") + pool.stack(site_ids, "orientation_error_rad")
     # [B, M, T*K]: the rounds of a moving user are further points of the same site.
@@ -204,23 +184,7 @@ def _starting_points(config: DcpConfig, ap_positions_m: Tensor, streams: Streams
     )
 
 
-def _trajectories(config: DcpConfig, ap_positions_m: Tensor, streams: Streams) -> Tensor:
-    settings = config.settings
-    batch, start = len(ap_positions_m), _starting_points(config, ap_positions_m, streams).unsqueeze(1)
-    if config.mobility == 0.0:
-        return start
-    generator = streams["mobility"]
-    heading = torch.rand(batch, 1, config.num_ues, generator=generator, device=streams.device) * (2 * math.pi)
-    times = torch.arange(config.rounds, device=streams.device).view(1, -1, 1, 1) * config.round_s
-    moved = start + times * config.mobility * geometry.unit_vectors(heading)
-    if settings.wrap:
-        return geometry.into_area(moved, settings.side_m, wrap=True)
-    # Users are reflected at the border.
-    folded = torch.remainder(moved, 2 * settings.side_m)
-    return torch.minimum(folded, 2 * settings.side_m - folded)
-
-
-def _shadowing_db(pool: SitePool, site_ids: Tensor, points_m: Tensor, settings: SiteSettings) -> Tensor:
+def _shadowing_db(pool: SitePool[DcpSite], site_ids: Tensor, points_m: Tensor, settings: SiteSettings) -> Tensor:
     shadowing = torch.zeros(len(site_ids), settings.num_aps, points_m.shape[1], device=points_m.device)
     for index in torch.unique(site_ids):
         chosen = torch.nonzero(site_ids == index).squeeze(-1)

@@ -7,16 +7,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cfpos_envs.physics.normal_equations import ClockEquations, NormalEquations, line_terms
 from cfpos_envs.physics.robust import STUDENT_NU, clamp_length, student_weight
-from cfpos_envs.scenarios.toa.state import Innovations
+from cfpos_envs.scenarios.features import Row
+from cfpos_envs.scenarios.toa.state import RangeResiduals
 
 RIDGE = 1e-4
 """Ridge of the normal equations relative to the mean information of the measured links."""
 
 
+def actions(confidence_scale: float, correction_m: float) -> tuple[Row, ...]:
+    """What the entries of one user's part of an action mean."""
+    return (
+        Row("reliability", f"robust weight times exp({confidence_scale:g} (a - 1)), in [0, 1]"),
+        Row("correction", f"the range is taken to be {correction_m:g} a|a| m shorter"),
+    )
+
+
 @dataclass(frozen=True)
 class Report:
-    """What every AP tells the CPU of every UE; tensors [B, M, K].
+    """What every AP tells the central unit of every UE; tensors [B, M, K].
 
     Attributes:
         residual_m: range minus predicted range after the AP's correction.
@@ -34,7 +44,7 @@ class Report:
         return self.reliability * self.information
 
 
-def decode(at: Innovations, actions: Tensor, confidence_scale: float, correction_m: float) -> Report:
+def decode(at: RangeResiduals, actions: Tensor, confidence_scale: float, correction_m: float) -> Report:
     """Actions [B, M, K, 2] in [-1, 1] as reports.
 
     The reliability is rho(z) exp(lambda (a_0 - 1)) with the Student-t weight rho of the corrected residual in units of
@@ -62,82 +72,29 @@ def encode_correction(length_m: Tensor, correction_m: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Normal equations of weighted least squares: sums over the APs of weights, directions and residuals.
+class Fused:
+    """What the central unit makes of the reports, and per AP what it would have made had that AP acted neutrally.
 
     Attributes:
-        w: [...] sum of w. wu: [..., 2] of w u. wuu: [..., 3] of w (ux^2, ux uy, uy^2). wr: [...] of w r.
-        wru: [..., 2] of w r u.
+        step_m [B, K, 2], offset_m [B, K]: changes of the position and of the clock offset.
+        step_without_m [B, M, K, 2], offset_without_m [B, M, K]: likewise.
     """
 
-    w: Tensor
-    wu: Tensor
-    wuu: Tensor
-    wr: Tensor
-    wru: Tensor
-
-    def total(self) -> Sums:
-        """Added up over the APs, which are the second dimension."""
-        return Sums(*(part.sum(dim=1) for part in self._parts()))
-
-    def exchanged(self, old: Sums, new: Sums) -> Sums:
-        """For every AP, these sums with its terms ``old`` replaced by ``new``: [B, M, K, ...]."""
-        return Sums(
-            *(all_.unsqueeze(1) - one + other for all_, one, other in zip(self._parts(), old._parts(), new._parts()))
-        )
-
-    def solve(self, common_clock: bool, ridge: Tensor) -> tuple[Tensor, Tensor]:
-        """Step [..., 2] and change of the clock offset [...], metres.
-
-        Minimises sum w (r - u.step - o)^2. Without a common clock o is eliminated: J = sum w u u^T - (sum w u)(sum w
-        u)^T / sum w; with one it is 0.
-
-        Args:
-            common_clock: whether o = 0 is known.
-            ridge: [...] added to both diagonal entries, > 0.
-        """
-        xx, xy, yy = self.wuu.unbind(dim=-1)
-        gx, gy = self.wru.unbind(dim=-1)
-        w = self.w.clamp(min=torch.finfo(self.w.dtype).tiny)
-        if not common_clock:
-            ux, uy = self.wu.unbind(dim=-1)
-            xx, xy, yy = xx - ux * ux / w, xy - ux * uy / w, yy - uy * uy / w
-            gx, gy = gx - ux * self.wr / w, gy - uy * self.wr / w
-        xx, yy = xx + ridge, yy + ridge
-        # Never below the ridge's own determinant, which rounding of nearly collinear sums could undercut.
-        determinant = torch.maximum(xx * yy - xy * xy, ridge * ridge)
-        step = torch.stack((yy * gx - xy * gy, xx * gy - xy * gx), dim=-1) / determinant.unsqueeze(-1)
-        if common_clock:
-            return step, torch.zeros_like(self.w)
-        return step, (self.wr - (self.wu * step).sum(dim=-1)) / w
-
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return self.w, self.wu, self.wuu, self.wr, self.wru
-
-
-def sums(unit: Tensor, weight: Tensor, residual_m: Tensor) -> Sums:
-    """Terms of the normal equations, one per AP.
-
-    Args:
-        unit: [B, M, K, 2] gradient of the range.
-        weight: [B, M, K]; 0 for links that do not take part.
-        residual_m: [B, M, K].
-    """
-    weighted = weight.unsqueeze(-1) * unit
-    squares = torch.stack((weighted[..., 0] * unit[..., 0], weighted[..., 0] * unit[..., 1],
-                           weighted[..., 1] * unit[..., 1]), dim=-1)  # fmt: skip
-    return Sums(weight, weighted, squares, weight * residual_m, residual_m.unsqueeze(-1) * weighted)
+    step_m: Tensor
+    offset_m: Tensor
+    step_without_m: Tensor
+    offset_without_m: Tensor
 
 
 def fuse(
-    at: Innovations,
+    at: RangeResiduals,
     report: Report,
     neutral: Report,
     fused: Tensor,
     common_clock: bool,
     max_step_m: float,
     least_reliability: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Fused:
     """One Gauss-Newton step of the weighted least squares over the reports.
 
     Args:
@@ -147,18 +104,22 @@ def fuse(
         common_clock: false eliminates a clock offset per UE (TDOA).
         max_step_m: longest step.
         least_reliability: unit of the ridge; links that are all thrown away give no step.
-
-    Returns:
-        Step [B, K, 2] and change of the offset [B, K]; per AP, both had it acted neutrally: [B, M, K, 2], [B, M, K].
     """
-    own, other = (sums(at.unit, each.weight * fused, each.residual_m) for each in (report, neutral))
+    own, other = (line_terms(at.unit, each.weight * fused, each.residual_m, common_clock) for each in (report, neutral))
     total = own.total()
     count = fused.sum(dim=1).clamp(min=1)
     mean_information = (report.information * fused).sum(dim=1) / count
-    ridge = (RIDGE * least_reliability * mean_information).clamp(min=torch.finfo(total.w.dtype).tiny ** 0.5)
-    step, offset = total.solve(common_clock, ridge)
-    step_without, offset_without = total.exchanged(own, other).solve(common_clock, ridge.unsqueeze(1))
-    return clamp_length(step, max_step_m), offset, clamp_length(step_without, max_step_m), offset_without
+    ridge = (RIDGE * least_reliability * mean_information).clamp(min=torch.finfo(at.unit.dtype).tiny ** 0.5)
+    step, offset = _solved(total, ridge)
+    step_without, offset_without = _solved(total.exchanged(own, other), ridge.unsqueeze(1))
+    return Fused(clamp_length(step, max_step_m), offset, clamp_length(step_without, max_step_m), offset_without)
+
+
+def _solved(equations: NormalEquations, ridge: Tensor) -> tuple[Tensor, Tensor]:
+    step = equations.solve(ridge)
+    if isinstance(equations, ClockEquations):
+        return step, equations.offset(step)
+    return step, torch.zeros_like(step[..., 0])
 
 
 def determined(ap_positions_m: Tensor, unit: Tensor, used: Tensor, common_clock: bool) -> Tensor:
@@ -185,5 +146,5 @@ def _mean(vectors: Tensor, weight: Tensor) -> Tensor:
 
 def _spread_out(vectors: Tensor, weight: Tensor) -> Tensor:
     """Whether the second axis of weighted vectors is longer than a thousandth of the first one."""
-    xx, xy, yy = sums(vectors, weight, torch.zeros_like(weight)).total().wuu.unbind(dim=-1)
-    return xx * yy - xy * xy > 1e-6 * (xx + yy).square()
+    spread = line_terms(vectors, weight, torch.zeros_like(weight)).total()
+    return spread.xx * spread.yy - spread.xy * spread.xy > 1e-6 * (spread.xx + spread.yy).square()

@@ -10,53 +10,32 @@ from torch import Tensor
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.similarity import masked_mean, masked_median
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
-from cfpos_envs.scenarios.base import TensorState
+from cfpos_envs.scenarios.ap_game import ApState
 
 MAD_TO_STD = 1.48
 """Median absolute deviation to standard deviation of a Gaussian."""
 
 
 @dataclass
-class ToaState(TensorState):
-    """B episodes, M APs, K UEs, T measurement rounds (1 if static).
+class ToaState(ApState):
+    """See ``ApState``; ``fused``: measured links that take part in fusion and broadcasts.
 
     Attributes:
-        true_position_m [B, T, K, 2], is_los [B, M, K]: hidden; used by ``truth`` (and for genies) alone.
-        site_ids [B]: equal for equal sites.
-        ap_positions_m [B, M, 2], ap_orientation_rad [B, M], height_diff_m [B, M]: known site.
+        is_los [B, M, K]: hidden; used by ``truth`` (and for genies) alone.
         sequence_range_m, sequence_variance_m2, sequence_snr_db [B, T, M, K], sequence_features [B, T, M, K, 5],
             sequence_cfr [B, T, M, K, N, S] or None: measurements of all rounds.
         valid [B, M, K]: links that are measured.
-        fused [B, M, K]: measured links that take part in fusion and broadcasts; the other measured ones judge.
-        consensus_m [B, K, 2], offset_m [B, K]: joint estimate and, for TDOA, the UE's clock offset in metres.
-        start_m [B, K, 2]: the first estimate.
-        round [B]: rounds played.
+        offset_m [B, K]: with the estimate for TDOA, the UE's clock offset in metres.
     """
 
-    true_position_m: Tensor
     is_los: Tensor
-    site_ids: Tensor
-    ap_positions_m: Tensor
-    ap_orientation_rad: Tensor
-    height_diff_m: Tensor
     sequence_range_m: Tensor
     sequence_variance_m2: Tensor
     sequence_snr_db: Tensor
     sequence_features: Tensor
     sequence_cfr: Tensor | None
     valid: Tensor
-    fused: Tensor
-    consensus_m: Tensor
     offset_m: Tensor
-    start_m: Tensor
-    round: Tensor
-
-    def now(self, sequence: Tensor) -> Tensor:
-        """This round's entry [B, ...] of a sequence [B, T, ...]."""
-        if sequence.shape[1] == 1:
-            return sequence[:, 0]
-        index = self.round.clamp(max=sequence.shape[1] - 1)
-        return sequence[torch.arange(len(index), device=index.device), index]
 
     @property
     def range_m(self) -> Tensor:
@@ -76,7 +55,7 @@ class ToaState(TensorState):
 
 
 @dataclass(frozen=True)
-class Innovations:
+class RangeResiduals:
     """Measured minus predicted range at the consensus; every tensor [B, M, K] unless noted.
 
     Attributes:
@@ -96,12 +75,12 @@ class Innovations:
     z: Tensor
 
 
-def innovations(state: ToaState) -> Innovations:
+def range_residuals(state: ToaState) -> RangeResiduals:
     """Residuals of every AP at the consensus, and their scale."""
     unit, slant = unit_vectors_to(state.ap_positions_m, state.height_diff_m, state.consensus_m)
     residual, std = state.range_m - slant - state.offset_m.unsqueeze(1), state.std_m
     size = masked_median(residual.abs().transpose(1, 2), state.fused.transpose(1, 2)).unsqueeze(1)
-    return Innovations(unit, slant, residual, std, MAD_TO_STD * size, residual / std)
+    return RangeResiduals(unit, slant, residual, std, MAD_TO_STD * size, residual / std)
 
 
 def median_offset_m(state: ToaState, points_m: Tensor) -> Tensor:

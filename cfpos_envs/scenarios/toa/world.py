@@ -2,72 +2,46 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics import geometry, los
+from cfpos_envs.physics import los
 from cfpos_envs.physics.toa import ranging as timing
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.link_features import draw_features
-from cfpos_envs.scenarios.sites import SitePool
-from cfpos_envs.scenarios.toa.config import TimingSite, ToaConfig
+from cfpos_envs.scenarios.ap_game import user_ways
+from cfpos_envs.scenarios.sites import Places, SitePool, draw_places
+from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.waveforms import measure_waveforms
 from cfpos_envs.streams import Streams
 
-CIRCLE_SHARE = 0.4
-
 
 @dataclass(frozen=True)
-class Site:
+class ToaSite(Places):
     """One site, fixed over all its episodes; all of it is known to the network.
 
     Attributes:
-        ap_positions_m [M, 2], ap_orientation_rad [M], height_diff_m [M]: where the arrays are and how they lie.
         sync_std_s [M]: standard deviation of the APs' clock errors.
     """
 
-    ap_positions_m: Tensor
-    ap_orientation_rad: Tensor
-    height_diff_m: Tensor
     sync_std_s: Tensor
 
 
-def draw_site(config: ToaConfig, streams: Streams, index: int) -> Site:
+def draw_site(config: ToaConfig, streams: Streams, index: int) -> ToaSite:
     """Layout and array directions of site ``index``, and what calibration leaves of its clock errors."""
-    settings, device = config.settings, streams.device
-    generator = streams.fresh("layout", index)
-    positions = _ap_positions(config, settings, generator).to(device)
-    orientation = torch.rand(settings.num_aps, generator=generator, device=device) * (2 * math.pi) - math.pi
-    height = torch.full((settings.num_aps,), settings.height_diff_m, device=device)
-    file = config.site_file
-    if file is not None and file.orientation_rad is not None:
-        orientation = file.orientation_rad.to(device)
-    if file is not None and file.ap_height_m is not None:
-        height = file.ap_height_m.to(device) - config.ue_height_m
-    return Site(positions, orientation, height, _sync_std_s(config, positions, height))
+    places = draw_places(config.settings, config.site_file, config.ue_height_m, streams.fresh("layout", index))
+    return ToaSite(**vars(places), sync_std_s=_sync_std_s(config, places))
 
 
-def _ap_positions(config: ToaConfig, settings: TimingSite, generator: torch.Generator) -> Tensor:
-    if config.site_file is not None:
-        return config.site_file.ap_positions_m
-    if settings.layout == "grid":
-        return geometry.grid_layout(settings.num_aps, settings.side_m)
-    if settings.layout == "circle":
-        azimuth = torch.arange(settings.num_aps, device=generator.device) * (2 * math.pi / settings.num_aps)
-        return settings.side_m * (0.5 + CIRCLE_SHARE * geometry.unit_vectors(azimuth))
-    return geometry.uniform_layout(generator, settings.num_aps, settings.side_m, False, settings.min_spacing_m)
-
-
-def _sync_std_s(config: ToaConfig, positions: Tensor, height: Tensor) -> Tensor:
+def _sync_std_s(config: ToaConfig, places: Places) -> Tensor:
     clock, model = config.settings.clock, config.model
     if not clock.calibrated:
-        return torch.full_like(height, clock.std_s)
+        return torch.full_like(places.height_diff_m, clock.std_s)
     # The reference node stands in the middle of the area, at the height of the UEs.
-    node = torch.full((1, 2), model.side_m / 2, device=positions.device)
-    _, slant = unit_vectors_to(positions, height, node)
+    node = torch.full((1, 2), model.side_m / 2, device=places.height_diff_m.device)
+    _, slant = unit_vectors_to(places.ap_positions_m, places.height_diff_m, node)
     return timing.calibration_std_s(model.snr_linear(slant[:, 0]), model.rms_bandwidth_hz)
 
 
@@ -96,7 +70,7 @@ class Drop:
     cfr: Tensor | None
 
 
-def draw_drop(config: ToaConfig, pool: SitePool, site_ids: Tensor, streams: Streams) -> Drop:
+def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, streams: Streams) -> Drop:
     """Positions, lines of sight, clocks and measurements of a batch of episodes.
 
     Positions and lines of sight come from the stream ``drop``, clocks from ``clock``, gains and paths from ``fading``,
@@ -105,7 +79,9 @@ def draw_drop(config: ToaConfig, pool: SitePool, site_ids: Tensor, streams: Stre
     settings, model, device = config.settings, config.model, streams.device
     aps = pool.stack(site_ids, "ap_positions_m")
     height, sync = pool.stack(site_ids, "height_diff_m"), pool.stack(site_ids, "sync_std_s")
-    positions = _trajectories(config, len(site_ids), streams)
+    shape = (len(site_ids), config.num_ues, 2)
+    start = settings.side_m * torch.rand(shape, generator=streams["drop"], device=device)
+    positions = user_ways(config, start, False, streams)
     times = positions.shape[1]
     _, slant = unit_vectors_to(
         aps.unsqueeze(1).expand(-1, times, -1, -1), height.unsqueeze(1).expand(-1, times, -1), positions
@@ -169,15 +145,3 @@ def _los_probability(config: ToaConfig, aps: Tensor, points: Tensor, generator: 
     if settings.nlos_share_random:
         share = share * torch.rand(len(aps), 1, 1, generator=generator, device=aps.device)
     return (1.0 - share).expand_as(distance)
-
-
-def _trajectories(config: ToaConfig, batch: int, streams: Streams) -> Tensor:
-    """[B, T, K, 2] uniform starting points; moving users go straight on and are reflected at the border."""
-    side_m, device = config.settings.side_m, streams.device
-    start = side_m * torch.rand(batch, 1, config.num_ues, 2, generator=streams["drop"], device=device)
-    if config.mobility == 0.0:
-        return start
-    heading = torch.rand(batch, 1, config.num_ues, generator=streams["mobility"], device=device) * (2 * math.pi)
-    times = torch.arange(config.rounds, device=device).view(1, -1, 1, 1) * config.round_s
-    folded = torch.remainder(start + times * config.mobility * geometry.unit_vectors(heading), 2 * side_m)
-    return torch.minimum(folded, 2 * side_m - folded)

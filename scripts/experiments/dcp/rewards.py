@@ -13,8 +13,7 @@ from torch import Tensor
 from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import new_figure
-from cfpos_envs.scenarios.dcp.rewards import Judge
-from cfpos_envs.scenarios.dcp.state import at_consensus
+from cfpos_envs.scenarios.dcp.similarity import Judge
 from cfpos_envs.streams import Streams
 
 ENV_ID = "dcp-jar-v0"
@@ -45,7 +44,7 @@ def random_estimates(effort: Effort, **overrides: Any) -> tuple[Tensor, dict[str
 
     def similarity(kind: str, stage: str) -> Tensor:
         config = dataclasses.replace(env.config, similarity=kind, stage=stage, reward="shared")
-        judge = Judge(config, config.radio, state, at_consensus(config, state))
+        judge = Judge(config, config.radio, state, state.at_consensus(config))
         return judge.similarity(truth + error_m, None, kind)[0]
 
     # Eq. (9) is a distance; the logarithmic terms give back what they are made of.

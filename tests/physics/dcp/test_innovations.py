@@ -13,6 +13,7 @@ from cfpos_envs.physics.arrays import (
 from cfpos_envs.physics.dcp import innovations
 from cfpos_envs.physics.dcp.links import Links, link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.robust import student_weight
 
 
@@ -140,10 +141,9 @@ def test_leaving_one_ap_out_equals_fusing_the_others() -> None:
     angle = torch.rand(4, 2, generator=generator) * 6.28
     unit = torch.stack((angle.cos(), angle.sin()), dim=-1)
     parts = torch.rand(4, 4, 2, generator=generator)
-    terms = innovations.normal_terms(unit, *parts)
-    sums = innovations.Normal(*(value.sum(dim=0) for value in terms.parts()))
-    nothing = innovations.Normal(*(torch.zeros_like(value) for value in terms.parts()))
-    without = sums.without(terms, nothing).solve(1e-3)
+    terms = polar_terms(unit, *parts)
+    nothing = NormalEquations(*(torch.zeros_like(value) for value in terms.parts()))
+    without = terms.total().exchanged(terms, nothing).solve(1e-3)
     others, _ = innovations.information_step(unit[1:], *(part[1:] for part in parts), None, 1e-3, 1e6)
     torch.testing.assert_close(without[0], others)
 

@@ -10,11 +10,11 @@ from cfpos_envs import make_env
 from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
 from cfpos_envs.physics.dcp.links import link_geometry
 from cfpos_envs.physics.geometry import nearest_image
-from cfpos_envs.scenarios.dcp import fusion, rewards
+from cfpos_envs.scenarios.ap_game import counterfactual_credit
+from cfpos_envs.scenarios.dcp import fusion, similarity
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.game import DcpScenario
 from cfpos_envs.scenarios.dcp.observe import feature_table
-from cfpos_envs.scenarios.dcp.state import at_consensus, profiles
 from cfpos_envs.streams import Streams
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 3}
@@ -59,7 +59,7 @@ def play(scenario, state, actions=None, rounds=None):
 
 
 def judged(scenario, state):
-    return rewards.Judge(scenario.config, scenario.radio, state, at_consensus(scenario.config, state))
+    return similarity.Judge(scenario.config, scenario.radio, state, state.at_consensus(scenario.config))
 
 
 # Fusion ------------------------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_information_step_of_two_perpendicular_aps_by_hand():
 
 def test_leave_one_out_steps_equal_a_loop_over_the_aps():
     scenario, state = fresh(site="hard")
-    at = at_consensus(scenario.config, state)
+    at = state.at_consensus(scenario.config)
     actions = random_actions(scenario, 5).unflatten(2, (2, -1))
     neutral = fusion.propose(scenario.config, scenario.radio, state, at, torch.zeros_like(actions))
     proposal = fusion.propose(scenario.config, scenario.radio, state, at, actions)
@@ -135,7 +135,7 @@ def test_line_search_never_lowers_the_consensus_similarity():
     scenario, state = fresh(**GAIN, batch=40)
     moved = scenario.step(state, random_actions(scenario, 40)).state
     points = torch.stack((state.consensus_m, moved.consensus_m), dim=1)
-    before, after = judged(scenario, state).similarity(points, state.fused_shares, "log")[0].unbind(dim=1)
+    before, after = judged(scenario, state).similarity(points, state.readings.fused_shares, "log")[0].unbind(dim=1)
     assert (after >= before - 1e-4).all()
 
 
@@ -145,11 +145,11 @@ def test_line_search_never_lowers_the_consensus_similarity():
 def loop_similarity(kind, scenario, state, points):
     """[B, K] similarity of points by plain loops over eqs. (7)-(9) and their repairs."""
     values = torch.zeros(len(points), scenario.num_ues)
-    at = at_consensus(scenario.config, state)
+    at = state.at_consensus(scenario.config)
     links = link_geometry(
         state.ap_positions_m, state.ap_orientation_rad, state.height_diff_m, points, 100.0, scenario.radio.wrap
     )
-    predicted, profile = predicted_rss_dbm(scenario.radio, links), profiles(scenario.config, state)
+    predicted, profile = predicted_rss_dbm(scenario.radio, links), state.readings.profiles(scenario.config)
     for b in range(len(points)):
         distances = []
         for k in range(scenario.num_ues):
@@ -204,7 +204,7 @@ def test_similarities_equal_plain_loops(kind):
 def test_gradient_of_the_similarity_is_that_of_finite_differences(kind, options):
     scenario, state = fresh(**{"stage": "joint", "similarity": kind, **options})
     state = state.replace(round=state.round + torch.tensor([0, 1, 3, 3, 3]))
-    judge, shares = judged(scenario, state), state.judge_shares
+    judge, shares = judged(scenario, state), state.readings.judge_shares
     points = 100 * torch.rand(5, 2, 2, generator=torch.Generator().manual_seed(4))
     (value,), gradient = judge.with_gradient(points, shares, kind)
     torch.testing.assert_close(value, judge.similarity(points.unsqueeze(1), shares, kind)[0][:, 0])
@@ -226,7 +226,7 @@ def test_chunks_change_nothing(monkeypatch):
         scenario, state = fresh(similarity=kind, reward="shared", **held_out)
         points = 100 * torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(2))
         whole = judged(scenario, state).similarity(points, None, kind)[0]
-        monkeypatch.setattr(rewards, "_CACHE_LINKS", 2 * 3 * 2 * 9 + 1)
+        monkeypatch.setattr(similarity, "_CACHE_LINKS", 2 * 3 * 2 * 9 + 1)
         torch.testing.assert_close(judged(scenario, state).similarity(points, None, kind)[0], whole)
         monkeypatch.undo()
 
@@ -246,7 +246,7 @@ def test_local_reward_is_the_gain_of_the_own_report():
     scenario, state = fresh(**GAIN, stage="joint", split="test")
     actions = random_actions(scenario, 5)
     result = scenario.step(state, actions)
-    at = at_consensus(scenario.config, state)
+    at = state.at_consensus(scenario.config)
     vectors = fusion.propose(scenario.config, scenario.radio, state, at, actions.unflatten(2, (2, 2))).vectors(
         at.links.unit
     )
@@ -271,7 +271,7 @@ def test_credit_is_the_derivative_along_the_change_an_ap_makes():
     gradient = torch.tensor([[[1.0, -2.0]]])
     step = torch.tensor([[[0.5, 0.5]]])
     without = torch.tensor([[[[0.5, 0.5]], [[0.4, 0.7]], [[0.0, 0.0]]]])
-    credit = rewards.counterfactual_credit(gradient, step, without)
+    credit = counterfactual_credit(gradient, step.unsqueeze(1) - without)
     # 3 APs: 3 * (1 * dx - 2 * dy)
     assert credit[0, :, 0].tolist() == pytest.approx([0.0, 3 * (0.1 + 0.4), 3 * (0.5 - 1.0)])
 
@@ -324,7 +324,7 @@ def test_held_out_aps_reach_neither_fusion_nor_broadcast_but_judge():
     honest, misled = scenario.step(state, actions), scenario.step(twisted, actions)
     assert torch.equal(honest.state.consensus_m, misled.state.consensus_m)
     assert not torch.allclose(honest.metrics["objective"], misled.metrics["objective"])
-    broadcast = [i for i, (_, meaning, _) in enumerate(feature_table(scenario.config)) if "broadcast" in meaning]
+    broadcast = [i for i, row in enumerate(feature_table(scenario.config)) if "broadcast" in row.meaning]
     one = scenario.observe(state).unflatten(2, (2, -1))[..., broadcast]
     other = scenario.observe(twisted).unflatten(2, (2, -1))[..., broadcast]
     assert len(broadcast) == 2
@@ -340,7 +340,7 @@ def test_the_start_does_not_look_at_held_out_aps():
     scenario, state = fresh(batch=8)
     pool = scenario._pool
     lie = torch.where(state.fused, 0.0, 25.0).unsqueeze(1)
-    started = scenario._start(state.replace(sequence_rss_dbm=state.sequence_rss_dbm + lie), pool)
+    started = scenario.start(state.replace(sequence_rss_dbm=state.sequence_rss_dbm + lie), pool)
     assert torch.equal(started.start_m, state.start_m)
 
 
@@ -368,7 +368,7 @@ def test_first_stage_of_the_chain_ignores_bearings_and_the_second_uses_them():
 def test_every_observation_entry_is_described():
     for options in ({}, {**GAIN, "stage": "rss"}, {**GAIN, "formulation": "strict", "action": "polar"}):
         scenario, _ = fresh(**options)
-        names = [name for name, _, _ in feature_table(scenario.config)]
+        names = [row.name for row in feature_table(scenario.config)]
         assert len(names) == len(set(names)) == scenario.entities.observation_size
         assert all(name in scenario.describe() for name in names)
 

@@ -9,14 +9,15 @@ from cfpos_envs import evaluate, make_env
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.maps import timing_drop_bound
 from cfpos_envs.physics.toa.ranging import differencing_matrix
-from cfpos_envs.scenarios.toa import fusion, rewards
+from cfpos_envs.scenarios.toa import fusion
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.game import ToaScenario
+from cfpos_envs.scenarios.toa.reward import agreement, similarity_at
 from cfpos_envs.scenarios.toa.state import (
     coarse_start_m,
-    innovations,
     linear_start_m,
     median_offset_m,
+    range_residuals,
 )
 from cfpos_envs.streams import Streams
 
@@ -66,7 +67,7 @@ def test_neutral_rounds_find_the_truth_from_exact_ranges(family):
 
 def reports(scenario, state, seed=1):
     """Residuals, reports of random actions and neutral ones."""
-    config, at = scenario.config, innovations(state)
+    config, at = scenario.config, range_residuals(state)
     actions = random_actions(scenario, len(state.round), seed).unflatten(2, (scenario.num_ues, -1))
     told, neutral = (
         fusion.decode(at, chosen, config.confidence_scale, config.correction_m)
@@ -79,7 +80,8 @@ def reports(scenario, state, seed=1):
 def test_a_step_is_the_textbook_weighted_least_squares(family):
     scenario, state = fresh(family=family, blocked_share=0.2, reward="similarity")
     at, _, told, neutral = reports(scenario, state)
-    step, offset, _, _ = fusion.fuse(at, told, neutral, state.fused, family != "tdoa", 1e9, 1e-4)
+    found = fusion.fuse(at, told, neutral, state.fused, family != "tdoa", 1e9, 1e-4)
+    step, offset = found.step_m, found.offset_m
     for b in range(6):
         for k in range(2):
             used = state.fused[b, :, k]
@@ -103,14 +105,14 @@ def test_leave_one_out_steps_equal_a_loop_over_the_aps(family):
     scenario, state = fresh(family=family, batch=3)
     at, actions, told, neutral = reports(scenario, state)
     common, config = family != "tdoa", scenario.config
-    _, _, without, offset_without = fusion.fuse(at, told, neutral, state.fused, common, 20.0, 1e-4)
+    found = fusion.fuse(at, told, neutral, state.fused, common, 20.0, 1e-4)
     for m in range(scenario.num_aps):
         changed = actions.clone()
         changed[:, m] = 0.0
         alone = fusion.decode(at, changed, config.confidence_scale, config.correction_m)
-        step, offset, _, _ = fusion.fuse(at, alone, alone, state.fused, common, 20.0, 1e-4)
-        assert torch.allclose(without[:, m], step, rtol=1e-2, atol=1e-2)
-        assert torch.allclose(offset_without[:, m], offset, rtol=1e-2, atol=2e-2)
+        expected = fusion.fuse(at, alone, alone, state.fused, common, 20.0, 1e-4)
+        assert torch.allclose(found.step_without_m[:, m], expected.step_m, rtol=1e-2, atol=1e-2)
+        assert torch.allclose(found.offset_without_m[:, m], expected.offset_m, rtol=1e-2, atol=2e-2)
 
 
 def test_reliabilities_lie_in_the_unit_interval_and_corrections_shorten():
@@ -180,14 +182,14 @@ def test_coarse_start_forgives_what_carries_least_squares_away():
 
 def test_agreement_by_hand():
     # z = 2: (1/2 + 1/(1 + 1/9) + 1/(1 + 1/100)) / 3
-    values = rewards.agreement(torch.tensor([0.0, 2.0, -2.0, 1e6]))
+    values = agreement(torch.tensor([0.0, 2.0, -2.0, 1e6]))
     assert values.tolist() == pytest.approx([1.0, 0.796700, 0.796700, 0.0], abs=1e-5)
 
 
 def test_similarity_is_the_mean_over_the_judges_by_a_loop():
     scenario, state = fresh(family="tdoa")
     point, offset = state.consensus_m + 0.4, state.offset_m - 0.2
-    ours = rewards.similarity_at(state, point, offset, state.judges)
+    ours = similarity_at(state, point, offset, state.judges)
     for b in range(6):
         for k in range(2):
             values = []
@@ -236,7 +238,7 @@ def test_rewards_of_a_finished_game_order_good_and_bad_positions():
     _, state = fresh(batch=100, num_aps=16, nlos_share=0.3, split="test")
     truth = state.true_position_m[:, 0]
     scores = [
-        rewards.similarity_at(state, truth + shift, state.offset_m, state.judges).mean()
+        similarity_at(state, truth + shift, state.offset_m, state.judges).mean()
         for shift in (0.0, 0.3, 1.0, 5.0)
     ]
     assert scores == sorted(scores, reverse=True)

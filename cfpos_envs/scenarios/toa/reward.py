@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from cfpos_envs.physics.similarity import masked_mean
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
+from cfpos_envs.scenarios.ap_game import Played, counterfactual_credit
 from cfpos_envs.scenarios.toa.state import ToaState
 
+REWARDS = {
+    "similarity": "agreement of the measured ranges with the fused point, judged by all measured links",
+    "held-out": "agreement of the measured ranges with the fused point, judged by APs that took no part in the fusion",
+    "error": "-log(error / m + 0.1) by the simulated truth (privileged, for studies)",
+}
 ERROR_FLOOR_M = 0.1
 AGREEMENT_SCALES = (2.0, 6.0, 20.0)
 """Residuals, in told standard deviations, that count half: the first tells good fits apart, the last leads to them."""
@@ -46,11 +54,31 @@ def log_error(state: ToaState, position_m: Tensor) -> Tensor:
     return -torch.log(error + ERROR_FLOOR_M)
 
 
-def counterfactual_credit(gradient: Tensor, changes: Tensor) -> Tensor:
-    """Linearised counterfactual per AP: M grad(s) . (x - x with AP m neutral), [B, M, K].
+def objective(state: ToaState, kind: str, position_m: Tensor, offset_m: Tensor) -> Tensor:
+    """[B, K] what the reward ``kind`` of the config judges an estimate by, differentiable in it; see ``REWARDS``."""
+    if kind == "error":
+        return log_error(state, position_m) + 0 * offset_m
+    return similarity_at(state, position_m, offset_m, state.judges)
+
+
+def reward(state: ToaState, kind: str, moved: Mapping[str, Tensor], changes: Tensor) -> Played:
+    """Rewards and label-free metrics of a round.
 
     Args:
-        gradient: [B, K, D] of the reward at the fused estimate x.
-        changes: [B, M, K, D] the difference in brackets.
+        state: before the round.
+        kind: ``reward`` of the config.
+        moved: fields of the next state, ``consensus_m`` and ``offset_m`` among them.
+        changes: [B, M, K, 3] what every AP has changed of both by not acting neutrally.
     """
-    return changes.shape[1] * (gradient.unsqueeze(1) * changes).sum(dim=-1)
+    position_m, offset_m = moved["consensus_m"], moved["offset_m"]
+    similarity = similarity_at(state, position_m.detach(), offset_m.detach(), state.judges).mean(dim=-1)
+    with torch.enable_grad():
+        leaf = torch.cat((position_m, offset_m.unsqueeze(-1)), dim=-1).detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(objective(state, kind, leaf[..., :2], leaf[..., 2]).sum(), leaf)
+    return Played(
+        moved=moved,
+        entity_rewards=counterfactual_credit(gradient, changes.detach()),
+        objective=objective(state, kind, position_m, offset_m),
+        similarity=similarity,
+        score=similarity,
+    )

@@ -1,28 +1,26 @@
-"""Label-free rewards: how well predicted fingerprints at a point match the measured ones, and who gets the credit."""
+"""How well predicted fingerprints at a point match the measured ones, for the line search and for rewards."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cfpos_envs.physics import similarity
 from cfpos_envs.physics.arrays import read_profile_rows
-from cfpos_envs.physics.dcp.innovations import RssLaw, nominal_bearing_scale, predicted_rss_dbm
+from cfpos_envs.physics.dcp.innovations import RssLaw, predicted_rss_dbm
 from cfpos_envs.physics.dcp.links import Links
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import nearest_image
 from cfpos_envs.physics.propagation import sample_maps
 from cfpos_envs.physics.units import dbm_to_watts
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.fusion import stage_terms
-from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, profiles
+from cfpos_envs.scenarios.dcp.readings import Evidence, aps_last
+from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, stage_terms
 
 CAUCHY_SCALE_DB = 0.5
 # Link evaluations at a time: temporaries of this many floats stay in a core's cache; on other devices memory bounds it.
@@ -34,61 +32,6 @@ _INFLUENCE: dict[str, Callable[[Tensor], Tensor]] = {
     "robust": lambda z: 5.0 * z / (4.0 + z * z),
     "cauchy": lambda z: 2.0 * z / (1.0 + z * z),
 }
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """This round's measurements laid out for comparison with predictions at R points per UE: [B, K, 1, M].
-
-    APs come last, so that everything is contiguous along the sums. What a game does not use is None.
-
-    Attributes:
-        rss_dbm, bearing_rad, nominal_rad: measurements, and the nominal scale of the bearings.
-        profile_start: where each link's angle profile begins in the flattened profiles.
-        ap_x_m, ap_y_m, height_square_m2, axis_x, axis_y [B, 1, 1, M], shadowing_maps [B, M, G, G]: the site.
-        rss_scale_db [B, K, 1, 1], bearing_scale_rad: scales of the residuals, for ``robust``.
-        use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count this round; None: their stage lasts for ever.
-    """
-
-    rss_dbm: Tensor
-    bearing_rad: Tensor | None
-    nominal_rad: Tensor | None
-    profile_start: Tensor | None
-    ap_x_m: Tensor
-    ap_y_m: Tensor
-    height_square_m2: Tensor
-    axis_x: Tensor
-    axis_y: Tensor
-    shadowing_maps: Tensor | None
-    rss_scale_db: Tensor | None = None
-    bearing_scale_rad: Tensor | None = None
-    use_radial: Tensor | None = None
-    use_tangential: Tensor | None = None
-
-    @classmethod
-    def of(cls, state: DcpState, angle_profiles: Tensor | None) -> Evidence:
-        """What follows from the measurements and the site alone; ``angle_profiles`` None for RSS alone."""
-        uses_aoa = angle_profiles is not None
-        return cls(
-            rss_dbm=_aps_last(state.rss_dbm),
-            bearing_rad=_aps_last(state.bearing_rad) if uses_aoa else None,
-            nominal_rad=_aps_last(nominal_bearing_scale(state.bearing_rad)) if uses_aoa else None,
-            profile_start=None if angle_profiles is None else _aps_last(_profile_starts(angle_profiles)),
-            ap_x_m=_of_aps(state.ap_positions_m[..., 0]),
-            ap_y_m=_of_aps(state.ap_positions_m[..., 1]),
-            height_square_m2=_of_aps(state.height_diff_m.square()),
-            axis_x=_of_aps(torch.cos(state.ap_orientation_rad)),
-            axis_y=_of_aps(torch.sin(state.ap_orientation_rad)),
-            shadowing_maps=state.shadowing_maps,
-        )
-
-    def rows(self, rows: slice) -> Evidence:
-        """Only some of the episodes."""
-        changes: dict[str, Any] = {}
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            changes[entry.name] = None if value is None else value[rows]
-        return dataclasses.replace(self, **changes)
 
 
 class Judge:
@@ -105,14 +48,14 @@ class Judge:
         self._radio, self._law = radio, rss_law(config, radio)
         use_radial, use_tangential = stage_terms(config, state)
         self._uses_rss, self._uses_aoa = config.stage != "aoa", config.stage != "rss"
-        angle_profiles = profiles(config, state) if self._uses_aoa else None
-        self._profiles = None if angle_profiles is None else angle_profiles.reshape(-1)
+        readings = state.readings
+        self._profiles = readings.profiles(config).reshape(-1) if self._uses_aoa else None
         self._num_angles = config.num_angles
         is_robust = config.similarity == "robust"
         self._evidence = dataclasses.replace(
-            state.once(f"evidence {self._uses_aoa}", lambda: Evidence.of(state, angle_profiles)),
-            rss_scale_db=_aps_last(scales.rss_scale_db) if is_robust and self._uses_rss else None,
-            bearing_scale_rad=_aps_last(scales.bearing_scale_rad) if is_robust and self._uses_aoa else None,
+            readings.evidence(config),
+            rss_scale_db=aps_last(scales.rss_scale_db) if is_robust and self._uses_rss else None,
+            bearing_scale_rad=aps_last(scales.bearing_scale_rad) if is_robust and self._uses_aoa else None,
             use_radial=use_radial if isinstance(use_radial, Tensor) else None,
             use_tangential=use_tangential if isinstance(use_tangential, Tensor) else None,
         )
@@ -292,30 +235,3 @@ def _rss_term(kind: str, residual_db: Tensor, scale_db: Tensor | None, shares: T
 def _if_used(values: Tensor, use: Tensor | None) -> Tensor:
     """Values [B, ...] of a stage that may not count in this round, use [B, 1, 1]."""
     return values if use is None else values * use.view(-1, *(1,) * (values.ndim - 1))
-
-
-def _aps_last(per_link: Tensor) -> Tensor:
-    """[B, M or 1, K] to contiguous [B, K, 1, M or 1]."""
-    return per_link.transpose(1, 2).unsqueeze(2).contiguous()
-
-
-def _of_aps(per_ap: Tensor) -> Tensor:
-    """[B, M] to contiguous [B, 1, 1, M]."""
-    return per_ap[:, None, None, :].contiguous()
-
-
-def _profile_starts(profile: Tensor) -> Tensor:
-    """[B, M, K] index of the first entry of every link's profile in the flattened profiles."""
-    links = profile[..., 0].numel()
-    return (torch.arange(links, device=profile.device) * profile.shape[-1]).view(profile.shape[:-1])
-
-
-def counterfactual_credit(gradient: Tensor, step: Tensor, step_without: Tensor) -> Tensor:
-    """Linearised counterfactual per AP: M grad(s) . (c' - c' with AP m neutral), [B, M, K].
-
-    Args:
-        gradient: [B, K, 2] of the similarity at the fused point.
-        step: [B, K, 2] fused displacement.
-        step_without: [B, M, K, 2] the same with AP m neutral.
-    """
-    return step_without.shape[1] * (gradient.unsqueeze(1) * (step.unsqueeze(1) - step_without)).sum(dim=-1)
