@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
@@ -83,6 +83,7 @@ class GaussNewtonOptions:
         number_fields(self, 0.0, math.inf, "sigma_db")
         one_of("bearing", self.bearing, ("profile", *METHODS))
         whole_fields(self, 1, "steps")
+        switch("self_calibrate", self.self_calibrate)
         number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.checks import number_fields, switch, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.physics.ecc.csi import rotation_matrix, upa_response
 
@@ -45,8 +45,7 @@ class Music3dOptions:
         whole_fields(self, 1, "num_sources", "steps")
         whole_fields(self, 4, "grid")
         number_fields(self, 0.0, math.inf, "scale_deg", above=True)
-        if not isinstance(self.both_sides, bool):
-            raise ValueError(f"both_sides is {self.both_sides!r}; it must be true or false")
+        switch("both_sides", self.both_sides)
 
 
 class Music3d(CsiEstimator):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of, whole
+from cfpos_envs.checks import number_fields, one_of, switch, whole
 from cfpos_envs.measurements.base import Rows
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.modes import (
@@ -60,9 +60,8 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         one_of("aod", self.aod, AODS)
         one_of("matching", self.matching, MATCHINGS)
-        if not isinstance(self.correct_noise, bool):
-            raise ValueError(f"correct_noise={self.correct_noise!r} must be true or false")
-        whole("refine", self.refine, 0)
+        switch("correct_noise", self.correct_noise)
+        whole("refine", self.refine, 0, 100)
         number_fields(self, 0.0, math.inf, "gate")
 
 

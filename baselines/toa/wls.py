@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cfpos_envs.checks import switch
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
@@ -43,8 +44,7 @@ class TdoaWlsOptions:
     independent: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.independent, bool):
-            raise ValueError(f"independent is {self.independent!r}; it must be true or false")
+        switch("independent", self.independent)
 
 
 class TdoaWls(TimingEstimator):
