@@ -18,7 +18,7 @@ from baselines.ecc.music import (
 )
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.physics.ecc.csi import upa_response
-from tests.baselines.ecc.synthetic import SYSTEM, draw_places, measure
+from tests.baselines.ecc.synthetic import SYSTEM, draw_places, measure, silenced
 
 SHAPE = (2, 4)
 LOW, HIGH = torch.tensor([0.0, 0.0, 0.0]), torch.tensor([40.0, 40.0, 6.0])
@@ -124,7 +124,7 @@ def test_a_silent_array_is_done_without() -> None:
     users = draw_places(20, seed=2)
     lost = torch.zeros(1, 1, 3, dtype=torch.bool)
     lost[..., 0] = True
-    found = Music3d().locate(measure(users).without_bs(lost))
+    found = Music3d().locate(silenced(measure(users), lost))
     assert found.valid.all()
     assert (found.position[:, 0] - users).norm(dim=-1).median() < 1.0
 
