@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from baselines import make_policy
@@ -30,6 +30,7 @@ def unit(y: float, z: float) -> torch.Tensor:
 
 @settings(max_examples=30, deadline=None)
 @given(radius=st.floats(0.0, 0.9), turn=st.floats(0.0, 2 * math.pi))
+@example(radius=4.910665700359284e-44, turn=0.0)
 def test_the_direction_of_one_wave_is_found(radius: float, turn: float) -> None:
     truth = unit(radius * math.cos(turn), radius * math.sin(turn))
     response = upa_response(truth, SHAPE)
