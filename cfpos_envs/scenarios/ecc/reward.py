@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiSystem
@@ -22,8 +23,8 @@ WEIGHTS = {"reports": 0.2, "gains": 0.3, "signatures": 0.5}
 _LEAST_DISTANCE_M = 1.0
 
 
-def error_reward(system: CsiSystem, state: EccState, fused_m: Tensor) -> Tensor:
-    """Minus the distance [B, J] of the fused report from the truth, in units of the area's half side. Privileged."""
+def error_reward(system: CsiSystem, state: EccState, fused_m: Float[Tensor, "B J 3"]) -> Float[Tensor, "B J"]:
+    """Minus the distance of the fused report from the truth, in units of the area's half side. Privileged."""
     true_position = state.now(state.true_position_m)
     # The root has no slope at zero.
     squared = (fused_m - true_position).square().sum(dim=-1)
@@ -33,12 +34,12 @@ def error_reward(system: CsiSystem, state: EccState, fused_m: Tensor) -> Tensor:
 def consistency(
     system: CsiSystem,
     state: EccState,
-    bs_positions_m: Tensor,
-    bs_orientation_rad: Tensor,
-    reports_m: Tensor,
-    fused_m: Tensor,
-) -> Tensor:
-    """Label-free quality [B, J] in [0, 1] of a round; differentiable in reports and fused report.
+    bs_positions_m: Float[Tensor, "L 3"],
+    bs_orientation_rad: Float[Tensor, "L 3"],
+    reports_m: Float[Tensor, "B L J 3"],
+    fused_m: Float[Tensor, "B J 3"],
+) -> Float[Tensor, "B J"]:
+    """Label-free quality in [0, 1] of a round; differentiable in reports and fused report.
 
     The weighted mean (``WEIGHTS``) of three agreements, each a mean over the links with a path:
     of the reports with the fused one, 1 / (1 + (distance / c)^2);
@@ -49,9 +50,8 @@ def consistency(
     Args:
         system: known constants.
         state: with the measurements.
-        bs_positions_m, bs_orientation_rad: [L, 3].
-        reports_m: [B, L, J, 3].
-        fused_m: [B, J, 3].
+        bs_positions_m, bs_orientation_rad: of the base stations.
+        reports_m, fused_m: see ``fusion.fuse``.
     """
     valid = state.now(state.sequence_valid)  # [B, J, L]
     apart_m = (reports_m - fused_m.unsqueeze(1)).transpose(1, 2)
@@ -68,8 +68,13 @@ def consistency(
     return masked_mean(total, valid)
 
 
-def signature_share(system: CsiSystem, csi: Tensor, way_m: Tensor, orientation_rad: Tensor) -> Tensor:
-    """Share [...] in [0, 1] of the power of CSI [..., A, N] that one path along a way [..., 3] explains.
+def signature_share(
+    system: CsiSystem,
+    csi: Complex[Tensor, "*batch A N"],
+    way_m: Float[Tensor, "*batch 3"],
+    orientation_rad: Float[Tensor, "*#batch 3"],
+) -> Float[Tensor, "*batch"]:
+    """Share in [0, 1] of the power of CSI that one path along a way explains.
 
     |a(u)^H H b(tau)^*|^2 / (A N ||H||^2) with the array response a of the way's direction and the tones b of its delay:
     a matched filter, whatever the gain and the phase. It needs clocks that agree.
@@ -78,7 +83,7 @@ def signature_share(system: CsiSystem, csi: Tensor, way_m: Tensor, orientation_r
         system: known constants.
         csi: one slot, or the average of the slots.
         way_m: from the array to the point.
-        orientation_rad: of the array, broadcast to [..., 3].
+        orientation_rad: of the array.
     """
     distance = (way_m.square().sum(dim=-1, keepdim=True) + 1e-6).sqrt()
     local = to_array_frame((way_m / distance).unsqueeze(-2), orientation_rad).squeeze(-2)
