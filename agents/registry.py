@@ -7,7 +7,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from cfpos_envs.settings import Settings, unknown_name
+from cfpos_envs.checks import unknown_name
+from cfpos_envs.settings import Settings
 
 from .base import Agent
 
@@ -90,8 +91,8 @@ def _imported(path: str) -> Any:
 
 
 register_agent("maddpg", ".maddpg.agent:Maddpg", ".maddpg.config:MaddpgConfig")
-register_agent("ecc", ".ecc.agent:Ecc", "cfpos_envs.supervised.config:EccConfig")
-register_agent("ecc-fast", ".ecc.agent:EccFast", "cfpos_envs.supervised.config:EccFastConfig")
+register_agent("ecc", ".ecc.agent:Ecc", "cfpos_envs.supervised.agent_config:EccAgentConfig")
+register_agent("ecc-fast", ".ecc.agent:EccFast", "cfpos_envs.supervised.agent_config:EccFastAgentConfig")
 register_agent("sb3-ppo", ".sb3.agent:Sb3Ppo", ".sb3.settings:PpoSettings")
 register_agent("sb3-sac", ".sb3.agent:Sb3Sac", ".sb3.settings:SacSettings")
 register_agent("sb3-td3", ".sb3.agent:Sb3Td3", ".sb3.settings:Td3Settings")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cfpos.scripts import sweeps
 from cfpos.scripts.settings import register_schemas
+from cfpos_envs.checks import nearest
 from cfpos_envs.supervised.processes import launched
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,11 +39,9 @@ class UsageError(ValueError):
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
-    """``did you mean a, b? Allowed: a, b, c``: the end of every message about an unknown name."""
+    """``did you mean a or b? Allowed: a, b, c``: the end of every message about an unknown name."""
     names = sorted(allowed)
-    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(nearest)}? " if nearest else ""
-    return f"{hint}Allowed: {', '.join(names)}"
+    return f"{nearest(name, names, '{} ')}Allowed: {', '.join(names)}"
 
 
 def one_line(error: BaseException) -> str:

@@ -12,14 +12,14 @@ from torch import Tensor
 from cfpos_envs.drawing.figures import draw_cdf
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.features import adcpm
-from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Batch
 
 from .autoencoder import Autoencoders
 
 
 @torch.no_grad()
-def reconstruction(model: Autoencoders, batch: Batch, config: EccConfig, system: CsiSystem) -> dict[str, Any]:
+def reconstruction(model: Autoencoders, batch: Batch, config: EccAgentConfig, system: CsiSystem) -> dict[str, Any]:
     """Figures of the first snapshot of a batch at the BS that hears it best, original beside reconstruction.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
-from cfpos_envs.settings import unknown_name
+from cfpos_envs.checks import unknown_name
 
 FOLDER = Path(__file__).parent / "trained"
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from cfpos_envs.front_ends.vector import VectorStep
+from cfpos_envs.front_ends.base import BatchedEnv, VectorStep
 
 Share = Literal["agent", "entity"]
 
@@ -40,7 +40,7 @@ class Rows:
     agent_id: bool = False
 
     @classmethod
-    def of(cls, env: Any, share: Share = "agent", agent_id: bool = False) -> Rows:
+    def of(cls, env: BatchedEnv, share: Share = "agent", agent_id: bool = False) -> Rows:
         """The rows of a batched environment.
 
         Raises:
@@ -48,9 +48,11 @@ class Rows:
         """
         if share not in ("agent", "entity"):
             raise ValueError(f"share={share!r} is unknown; choose one of agent, entity.")
-        if share == "entity" and env.entities is None:
-            raise ValueError("share=entity needs an environment with entities; use share=agent.")
-        parts = env.entities.count if share == "entity" else 1
+        parts = 1
+        if share == "entity":
+            if env.entities is None:
+                raise ValueError("share=entity needs an environment with entities; use share=agent.")
+            parts = env.entities.count
         return cls(len(env.agents), parts, env.observation_size, env.action_size, agent_id)
 
     @property
@@ -129,13 +131,13 @@ class Sb3VecEnv(VecEnv):
 
     def __init__(
         self,
-        env: Any,
+        env: object,
         share: Share = "agent",
         agent_id: bool = False,
         scale: Callable[[Tensor, VectorStep], Tensor] | None = None,
         time_limits: bool = True,
     ) -> None:
-        if not hasattr(env, "num_envs") or not hasattr(env, "observation_size"):
+        if not isinstance(env, BatchedEnv):
             raise ValueError(
                 f"{type(env).__name__} is no batched environment; make one with make_env(id, num_envs=16)."
             )

@@ -31,7 +31,7 @@ Refusal = Callable[..., str]
         (["env.num_ues=0"], "num_ues=0 must be at least 1"),
         (["env.num_pilots=2"], "give at least one per UE"),
         (["env.site=nowhere"], "unknown site 'nowhere'; choose one of clean"),
-        (["agent.lr_actor=-1"], "must be a number in [0, 1]"),
+        (["agent.lr_actor=-1"], "lr_actor=-1.0 must be at least 0"),
         (["total_steps=0"], "total_steps=0 must be at least 1"),
         (["device=tpu"], "it must be 'cpu', 'cuda' or 'cuda:N'"),
         (["resume=nowhere"], "holds no run"),

@@ -5,13 +5,14 @@ All functions take any leading batch shape; CSI is complex [..., T, A, N] (slots
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
+
+from cfpos_envs.checks import one_of
 
 GAIN_EPSILON = 1e-12
 """epsilon of (8): far below the gain of any link that can be heard."""
@@ -243,7 +244,4 @@ def check_stabilise(stabilise: str) -> None:
     Raises:
         ValueError: naming the nearest one.
     """
-    if stabilise not in STABILISE:
-        near = difflib.get_close_matches(str(stabilise), STABILISE, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"stabilise={stabilise!r} is not one of {', '.join(STABILISE)}{hint}")
+    one_of("stabilise", stabilise, STABILISE)

@@ -10,7 +10,6 @@ offset, eta the error of the reported processing time and b >= 0 the excess of a
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs.checks import unknown_name
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 FAMILIES = ("toa", "tdoa", "rtt")
@@ -61,9 +61,7 @@ def sync_preset(name: str, outdoor: bool = True) -> SyncPreset:
         ValueError: for an unknown name, or GNSS indoors.
     """
     if name not in SYNC_PRESETS:
-        near = difflib.get_close_matches(name, SYNC_PRESETS, n=2, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown sync preset {name!r}, choose one of {', '.join(SYNC_PRESETS)}{hint}")
+        raise ValueError(unknown_name("sync preset", name, SYNC_PRESETS))
     preset = SYNC_PRESETS[name]
     if preset.outdoor_only and not outdoor:
         raise ValueError(f"sync preset {name!r} needs APs that see the sky; indoors use ptp, white_rabbit or ota")
@@ -77,9 +75,7 @@ def check_family(family: str) -> str:
         ValueError: unless it is one of ``FAMILIES``.
     """
     if family not in FAMILIES:
-        near = difflib.get_close_matches(family, FAMILIES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown measurement family {family!r}, choose one of {', '.join(FAMILIES)}{hint}")
+        raise ValueError(unknown_name("measurement family", family, FAMILIES))
     return family
 
 

@@ -209,5 +209,5 @@ def test_trained_networks_come_along_and_are_good(name: str) -> None:
     result = evaluate(env_id, load_agent(path, env_id), episodes=200)
     # The paper's networks are slow on a processor core: theirs saw 60 000 snapshots and is not at its end.
     assert result.mean < {"ecc-fast-small": 0.7, "ecc-fast-urban": 1.5, "ecc-small": 4.5}[name]
-    with pytest.raises(ValueError, match="Did you mean ecc-fast-small"):
+    with pytest.raises(ValueError, match="did you mean ecc-fast-small"):
         weights("ecc-fast-smal")

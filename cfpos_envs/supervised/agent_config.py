@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cfpos_envs.physics.ecc.csi import STABILISE
 from cfpos_envs.physics.ecc.features import FEATURES
-from cfpos_envs.settings import (
-    Settings,
-    check_choice,
-    check_switch,
-    checked_number,
-    checked_widths,
-)
+from cfpos_envs.settings import Range, Settings
 from cfpos_envs.supervised.fit_config import PRECISIONS, FitConfig
 from cfpos_envs.supervised.quantiser import (
     LEAST_BITS,
@@ -35,24 +29,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "strategy": ("scratch", "local-split", "local-joint", "raw", "scalar"),
     "precision": PRECISIONS,
 }
-
-# name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, tuple[float, float]] = {
-    "num_envs": (1, math.inf),
-    "slots": (0, math.inf),
-    "latent_width": (1, 1024),
-    "encoder_hidden": (1, math.inf),
-    "fusion_size": (1, math.inf),
-    "fusion_hidden": (1, math.inf),
-    "fusion_depth": (0, math.inf),
-    "heads": (1, math.inf),
-    "beta": (1e-6, math.inf),
-    "local_samples": (1, math.inf),
-    "pool": (2, math.inf),
-    "validation": (1, math.inf),
-    "threads": (1, math.inf),
-}
-_WHOLE = frozenset(_RANGES) - {"beta"} | {"seed"}
 
 # The sizes of the source, for a GPU: 380 epochs of 3 000 snapshots in Stage I, 210 in Stage II at the very least.
 _PAPER: dict[str, Any] = {
@@ -73,11 +49,10 @@ _PAPER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class EccConfig(Settings):
+class EccAgentConfig(Settings):
     """Everything that can be set on ``ecc`` (An et al.; numbers in brackets are its equations).
 
     Attributes:
-        num_envs: parallel episodes where the environment is built by the agent.
         features: what an encoder sees of the normalised CSI: ``stabilised`` (10)-(15), or phase-free ``amplitude``
             (angle-delay), ``cov`` (spatial covariance and frequency autocorrelation), ``acf`` (antenna-lag by
             frequency-lag autocorrelation).
@@ -119,8 +94,6 @@ class EccConfig(Settings):
         evaluations: how often, evenly spread, the validation error is measured.
         checkpoint_every: steps between two checkpoints.
         seed: of weights, pool, data order.
-        device: torch device.
-        threads: torch threads during training; None leaves torch's setting.
 
     Raises:
         ValueError: a value outside its range, named with the range.
@@ -132,6 +105,20 @@ class EccConfig(Settings):
         "small": {},
         "urban": {"pool": 200_000, "samples": 1_000_000, "local_samples": 50_000},
         "paper": _PAPER,
+    }
+    choices: ClassVar[Mapping[str, Sequence[str]]] = CHOICES
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "slots": (0, math.inf),
+        "latent_width": (1, 1024),
+        "encoder_hidden": (1, math.inf),
+        "fusion_size": (1, math.inf),
+        "fusion_hidden": (1, math.inf),
+        "fusion_depth": (0, math.inf),
+        "heads": (1, math.inf),
+        "beta": (1e-6, math.inf),
+        "local_samples": (1, math.inf),
+        "pool": (2, math.inf),
+        "validation": (1, math.inf),
     }
 
     num_envs: int = 256
@@ -171,24 +158,12 @@ class EccConfig(Settings):
     compile: bool = FitConfig.compile
     evaluations: int = FitConfig.evaluations
     checkpoint_every: int = FitConfig.checkpoint_every
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            check_choice(name, getattr(self, name), allowed)
-        for name in ("mask", "literal", "compile"):
-            check_switch(name, getattr(self, name))
-        for name in sorted(_WHOLE | set(_RANGES)):
-            value = getattr(self, name)
-            if value is not None or name != "threads":
-                low, high = _RANGES.get(name, (-math.inf, math.inf))
-                object.__setattr__(self, name, checked_number(name, value, low, high, name in _WHOLE))
+        super().__post_init__()
         if self.bits != 0:
             check_bits("bits", self.bits, LEAST_BITS, MOST_BITS)
         check_bits("gain_bits", self.gain_bits, 0, MOST_GAIN_BITS)
-        object.__setattr__(self, "channels", checked_widths("channels", self.channels))
         if not self.channels:
             raise ValueError("channels=[] must name at least one stage, e.g. [16, 32].")
         if self.fusion == "cma" and self.fusion_size % self.heads:
@@ -214,8 +189,8 @@ class EccConfig(Settings):
 
 
 @dataclass(frozen=True)
-class EccFastConfig(EccConfig):
-    """Everything that can be set on ``ecc-fast``: the attributes of ``EccConfig`` with other defaults."""
+class EccFastAgentConfig(EccAgentConfig):
+    """Everything that can be set on ``ecc-fast``: the attributes of ``EccAgentConfig`` with other defaults."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "default": {},
