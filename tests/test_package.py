@@ -204,7 +204,7 @@ def test_the_console_command_trains_resumes_sweeps_evaluates_and_draws(home: Hom
     home.run(home.command, *advice[1:], *small[1:], "episodes=2", "hydra.run.dir=judged", cwd=tmp_path)
     assert {"results.json", "cdf.png"} <= {path.name for path in (tmp_path / "judged").iterdir()}
     sweep = ("--multirun", "seed=0,1", "total_steps=40", "hydra.sweep.dir=sweep")
-    home.run(home.command, "train", *short, *sweep, cwd=tmp_path)
+    home.run(home.command, "train", *sweep, *short, cwd=tmp_path)
     assert len(list((tmp_path / "sweep").rglob("best.pt"))) == 2
     home.run(home.command, "plot", "tdoa-loci", "--out", "loci.png", cwd=tmp_path)
     assert (tmp_path / "loci.png").is_file()
