@@ -81,9 +81,7 @@ def page() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"the page needs plotly: {install_command('explorer')}"
-        ) from error
+        raise UsageError(f"the page needs plotly: {install_command('explorer')}") from error
     parts = {name: (TEMPLATES / file).read_text(encoding="utf-8") for name, file in _FILES.items()}
     parts["PLOTLY"] = get_plotlyjs()
     parts["SETTINGS"] = json.dumps(settings())
