@@ -120,7 +120,7 @@ class CompiledUpdates:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_prepared": None}  # addresses are worth nothing in a copy
 
-    def pay(self, batch: Batch) -> bool:
+    def serves(self, batch: Batch) -> bool:
         """Whether the kernel can do updates of these networks with this batch, and is faster than tensor operations."""
         critic = self.networks.critics[0]
         tensors = (batch.observations, batch.actions, batch.rewards, batch.next_observations, self._parameters[0])

@@ -7,7 +7,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.data import Batch, Pool, joined
@@ -23,6 +24,9 @@ from cfpos_envs.supervised.fitting import fit
 
 from .common import CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _CALIBRATION_SAMPLES = 4096
 _TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr")
@@ -49,10 +53,7 @@ class LearnedOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_samples", "train_steps", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        whole_fields(self, 1, "train_samples", "train_steps", "batch_size")
         if self.train_samples < self.batch_size:
             raise ValueError(f"train_samples is {self.train_samples}; it must be at least batch_size={self.batch_size}")
         self.fit_config()
@@ -74,7 +75,7 @@ class LearnedCsi(CsiEstimator):
     options_class: ClassVar[type] = LearnedOptions
     options: LearnedOptions
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
         self.system: CsiSystem | None = system_of(env)
         self.train_cpu_s = 0.0

@@ -132,7 +132,7 @@ def _without_kernel(size: Size, label: str, options: Options) -> dict[str, Any]:
 
     pairs = [(update(False), update(True)) for _ in range(2)]
     operations, kernel = (min(times) for times in zip(*pairs, strict=True))
-    served = ours.kernel.pay(batch)
+    served = ours.kernel.serves(batch)
     return {
         "agents": size.agents,
         "critic": label,

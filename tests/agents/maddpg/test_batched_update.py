@@ -14,7 +14,8 @@ from agents.maddpg import learner as learner_module
 from agents.maddpg import optimisation
 from agents.maddpg.config import MaddpgConfig
 from agents.maddpg.critics import ConcatenatedCritic, PermutationInvariantCritic, make_critic
-from agents.maddpg.learner import CriticLearner, bellman_targets, set_learning_rates
+from agents.maddpg.learner import CriticLearner, set_learning_rates
+from agents.maddpg.losses import bellman_targets
 from agents.maddpg.networks import Actor, BatchedMlp, GameShape
 from agents.maddpg.replay import Batch
 from scripts.benchmarks import trainers

@@ -70,7 +70,7 @@ def test_updates_are_those_of_tensor_operations(
     one, other = (
         _learner(compiled, shape, critic=critic, share=share, hidden=hidden, **settings) for compiled in (True, False)
     )
-    assert one.kernel.pay(_batch(count, shape))
+    assert one.kernel.serves(_batch(count, shape))
     for seed in range(3):
         mine, theirs = (learner.update(_batch(count, shape, seed)) for learner in (one, other))
         assert mine.keys() == theirs.keys()
@@ -157,15 +157,15 @@ def test_what_is_not_a_number_stays_so(name: str) -> None:
 
 def test_a_large_joint_layer_is_left_to_tensor_operations() -> None:
     shapes = GameShape(8, 24, 12), GameShape(36, 24, 12)
-    assert [_learner(True, shape).kernel.pay(_batch(4, shape)) for shape in shapes] == [True, False]
+    assert [_learner(True, shape).kernel.serves(_batch(4, shape)) for shape in shapes] == [True, False]
 
 
 def test_other_types_are_left_to_tensor_operations() -> None:
     learner = CriticLearner(MaddpgConfig(), GameShape(3, 7, 3), torch.Generator().manual_seed(0), torch.float64)
-    assert not learner.kernel.pay(_batch(4, GameShape(3, 7, 3)))
+    assert not learner.kernel.serves(_batch(4, GameShape(3, 7, 3)))
     entities = CriticLearner(
         MaddpgConfig(share="entity", critic="permutation-invariant"),
         GameShape(3, 8, 4, entities=2),
         torch.Generator().manual_seed(0),
     )
-    assert not entities.kernel.pay(_batch(4, GameShape(3, 8, 4)))
+    assert not entities.kernel.serves(_batch(4, GameShape(3, 8, 4)))

@@ -71,7 +71,7 @@ def test_what_follows_a_product_is_done_with_it(
     monkeypatch: pytest.MonkeyPatch, compiled: bool, sizes: tuple[int, int, int, int]
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(products, "pays", lambda *_: False)
+        monkeypatch.setattr(products, "is_faster", lambda *_: False)
     count, rows, inner, columns = sizes
     right, bias, gate = _normal(1, count, inner, columns), _normal(2, count, rows, 1), _normal(3, count, rows, columns)
     for left in (_normal(0, count, rows, inner), _normal(0, count, inner, rows).mT):

@@ -148,7 +148,7 @@ def test_the_name_means_the_class_that_the_environment_needs() -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"num_sources": 0}, "num_sources is 0"), ({"scale_deg": -1.0}, "scale_deg is -1.0"), ({"grid": 1}, "grid is 1")],
+    [({"num_sources": 0}, "num_sources=0"), ({"scale_deg": -1.0}, "scale_deg=-1.0"), ({"grid": 1}, "grid=1")],
 )
 def test_options_out_of_range_are_refused(options: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):

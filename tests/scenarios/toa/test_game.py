@@ -238,8 +238,7 @@ def test_rewards_of_a_finished_game_order_good_and_bad_positions():
     _, state = fresh(batch=100, num_aps=16, nlos_share=0.3, split="test")
     truth = state.true_position_m[:, 0]
     scores = [
-        similarity_at(state, truth + shift, state.offset_m, state.judges).mean()
-        for shift in (0.0, 0.3, 1.0, 5.0)
+        similarity_at(state, truth + shift, state.offset_m, state.judges).mean() for shift in (0.0, 0.3, 1.0, 5.0)
     ]
     assert scores == sorted(scores, reverse=True)
 
