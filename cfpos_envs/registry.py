@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -29,13 +29,13 @@ _RESERVED = ("num_envs", "device", "seed", "render_mode")
 @dataclass(frozen=True)
 class _Entry:
     scenario_class_path: str
-    config_defaults: dict[str, Any]
+    config_defaults: dict[str, object]
 
 
 _entries: dict[str, _Entry] = {}
 
 
-def register(id: str, scenario_class_path: str, **config_defaults: Any) -> None:
+def register(id: str, scenario_class_path: str, **config_defaults: object) -> None:
     """Give a scenario a name, here and in the registries of Gymnasium and PettingZoo.
 
     Nothing is imported before the first use. ``gymnasium.make("cfpos/ID")`` gives the single-agent view,
@@ -73,7 +73,7 @@ def list_envs() -> list[str]:
     return sorted(_entries)
 
 
-def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: Any) -> Game:
+def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: object) -> Game:
     """Build the game behind an id without a front end.
 
     Args:
@@ -92,7 +92,7 @@ def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: A
     return scenario
 
 
-def make_config(id: str, **overrides: Any) -> Any:
+def make_config(id: str, **overrides: object) -> Any:
     """The options of an id as its validated config dataclass; nothing of the game itself is made.
 
     Args:
@@ -133,7 +133,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ParallelEnv: ...
 @overload
 def make_env(
@@ -143,7 +143,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> VectorEnv: ...
 def make_env(
     id: str,
@@ -152,7 +152,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ParallelEnv | VectorEnv:
     """Make an environment: a PettingZoo ``ParallelEnv``, or with ``num_envs`` a batched ``VectorEnv``.
 
@@ -176,7 +176,7 @@ def make_env(
     return ParallelEnv(scenario, seed=seed, render_mode=render_mode, env_id=_bare(id))
 
 
-def check_overrides(config_class: type, overrides: dict[str, Any]) -> None:
+def check_overrides(config_class: type, overrides: Mapping[str, object]) -> None:
     """Refuse names that are no fields of ``config_class``.
 
     Raises:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
 from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
@@ -142,7 +142,9 @@ class LearnedCsi(CsiEstimator):
         options = {k: v for k, v in dataclasses.asdict(self.options).items() if k not in _TRAINING}
         system = dataclasses.asdict(self._known_system())
         state = copy.deepcopy(self._network.state_dict())
-        write_checkpoint(path, {"agent": {"name": self.name, "options": options, "system": system, "network": state}})
+        content = {"name": self.name, "options": options, "system": system, "network": state}
+        game = game_of(self.env) if isinstance(self.env, NamedGame) else {}
+        write_checkpoint(path, {"agent": {**game, **content}})
 
     def load(self, path: str | Path) -> None:
         """Take over what ``save`` wrote; the file decides on the options that shape the network.
@@ -159,6 +161,9 @@ class LearnedCsi(CsiEstimator):
         differs = "" if here is None else same_network(there, here)
         if differs:
             raise ValueError(f"{path} was trained with {differs}; make the environment with the training overrides")
+        # Files of the builds before name no game, their base stations say enough.
+        if "signature" in stored and isinstance(self.env, NamedGame):
+            check_game(stored, self.env, parts=("family",))
         self.options = dataclasses.replace(self.options, **stored["options"])
         network = self.make_network(there, torch.Generator().manual_seed(0))
         network.load_state_dict(stored["network"])
