@@ -18,6 +18,7 @@ FLOORS = (
         "cfpos_envs.results",
         "cfpos_envs.checkpoints",
         "cfpos_envs.ray_address",
+        "cfpos_envs.extras",
     ),
     ("cfpos_envs.settings", "cfpos_envs.native"),
     ("cfpos_envs.physics",),

@@ -15,7 +15,6 @@ from baselines.least_squares import inverse_2x2, levenberg_marquardt
 from baselines.toa.links import as_independent_differences, determined, range_links
 from baselines.toa.multilateration import linear_starts, solve_ranges
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
-from cfpos_envs.physics.toa.ranging import difference_covariance, differencing_matrix
 from tests.baselines.dcp.synthetic import draw_drops
 from tests.baselines.toa.synthetic import (
     GRID_16,
@@ -26,7 +25,7 @@ from tests.baselines.toa.synthetic import (
     points,
     ranges_drop,
 )
-from tests.physics.toa.reference import tdoa_difference_fisher
+from tests.physics.toa.reference import difference_covariance, differencing_matrix, tdoa_difference_fisher
 
 WLS = {"toa": "toa-wls", "tdoa": "tdoa-wls", "rtt": "rtt-wls"}
 ALL = ("toa-wls", "tdoa-wls", "tdoa-chan", "toa-huber", "toa-em", "toa-nlos-drop", "toa-oracle")
