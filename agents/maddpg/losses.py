@@ -10,7 +10,6 @@ that all agents share gets the mean.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -72,7 +71,7 @@ def actor_loss(
 
 
 def model_loss(
-    objective: Float[Tensor, "B *units"], pre_tanh: Float[Tensor, "B n act"], saturation_penalty: float
+    objective: Float[Tensor, "*episodes"], pre_tanh: Float[Tensor, "B n act"], saturation_penalty: float
 ) -> Float[Tensor, ""]:
     """Minus the environment's own objective J, L = -mean(J(s, tanh(u))) + c mean(u^2), u = net(o).
 
@@ -88,7 +87,7 @@ def model_loss(
     return saturation_penalty * pre_tanh.square().mean() - objective.mean()
 
 
-def _over_agents(terms: Float[Tensor, "*parts N n"], separate: bool) -> Float[Tensor, ""]:
+def _over_agents(terms: Float[Tensor, "... N n"], separate: bool) -> Float[Tensor, ""]:
     return terms.sum() / (terms.shape[-2] if separate else terms.shape[-2] * terms.shape[-1])
 
 

@@ -110,7 +110,10 @@ def music_directions(
         num_sources: dimension of the signal subspace, below A.
         grid: points along an axis.
     """
-    signal = torch.linalg.eigh(covariance).eigenvectors[..., -num_sources:]
+    # Subnormal numbers keep the eigensolver from converging.
+    parts = torch.view_as_real(covariance)
+    normal = torch.where(parts.abs() < torch.finfo(parts.dtype).tiny, 0.0, parts)
+    signal = torch.linalg.eigh(torch.view_as_complex(normal)).eigenvectors[..., -num_sources:]
     # ||E_n^H a||^2 = A - ||E_s^H a||^2: the least projection on the noise is the largest on the signal.
     centre = covariance.real.new_zeros((*covariance.shape[:-2], 2))
     half = 1.0

@@ -29,12 +29,17 @@ class Rows:
     @classmethod
     def joined(cls: type[RowsT], parts: Sequence[RowsT]) -> RowsT:
         """Parts one after another; what belongs to all rows is that of the first part."""
-        changes = {
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name, value in parts[0].__dict__.items()
-            if isinstance(value, Tensor)
-        }
-        return parts[0] if len(parts) == 1 else dataclasses.replace(parts[0], **changes)
+        if len(parts) == 1:
+            return parts[0]
+        columns = {name: [getattr(part, name) for part in parts] for name in parts[0].__dict__}
+        return dataclasses.replace(
+            parts[0],
+            **{
+                name: torch.cat(column) if isinstance(column[0], Tensor) else column[0].joined(column)
+                for name, column in columns.items()
+                if isinstance(column[0], (Tensor, Rows))
+            },
+        )
 
     def same_as(self, other: object) -> bool:
         """Whether ``other`` holds the same: the tensors themselves or equal ones on the same device, without NaN."""

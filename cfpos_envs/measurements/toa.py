@@ -33,7 +33,7 @@ class TimingMeasurements(Measurements):
         snr_db: SNR of the whole pilot, array gain included.
         features: the columns ``FEATURES``: kurtosis of |CIR|, rise time, mean excess delay, RMS delay spread, RSS.
         valid: the link was measured (not blocked).
-        is_los: which links have a line of sight; for a genie only, None unless the environment reveals it (``reveal_los``).
+        is_los: which links have a line of sight; for a genie only, None unless ``reveal_los`` is set.
         cfr: least-squares channel frequency response, subcarriers ascending around the carrier, with noise of variance
             ``model.cfr_noise_variance`` per entry; None in the statistical fidelity.
         site_ids: one integer per episode; equal integers mean the same site.
