@@ -14,6 +14,7 @@ FOLDERS = ("cfpos", "cfpos_envs", "agents", "baselines", "scripts")
 FLOORS = (
     (
         "cfpos_envs.checks",
+        "cfpos_envs.extras",
         "cfpos_envs.streams",
         "cfpos_envs.results",
         "cfpos_envs.checkpoints",

@@ -51,7 +51,7 @@ def test_training_refuses_in_one_line_and_writes_nothing(
         (["policy=[]"], "names no policy"),
         (["policy=[{spacing:3}]"], "has no name"),
         (["policy=[{name:fingerprint,spacin:3}]"], "did you mean spacing"),
-        (["policy=[{name:fingerprint,spacing:-3}]"], "spacing is -3"),
+        (["policy=[{name:fingerprint,spacing:-3}]"], "spacing=-3 must be above 0"),
         (["policy=[no/where]"], "no checkpoint at no/where"),
         (["episodes=0"], "episodes=0 must be at least 1"),
     ],
