@@ -1,6 +1,6 @@
 """MADDPG's updates by the compiled kernel of native/learner.cpp.
 
-The mathematics is that of ``agents.maddpg.critics`` and ``agents.maddpg.learner``. Tensor operations pass whole
+The gradients are those of ``agents.maddpg.losses`` with the networks of ``agents.maddpg.critics``. Tensor operations pass whole
 batches from layer to layer through memory; the kernel takes as many samples as the cache holds through all layers
 and back.
 """

@@ -59,7 +59,7 @@ def kernels() -> ctypes.CDLL | None:
 @lru_cache(maxsize=1)
 def _multiply() -> ctypes._NamedFuncPointer | None:
     found = kernels()
-    return found.cfpos_multiply if found is not None and found.cfpos_products_pay() else None
+    return found.cfpos_multiply if found is not None and found.cfpos_products_are_faster() else None
 
 
 def is_faster(left: Tensor, right: Tensor) -> bool:

@@ -1,7 +1,7 @@
 // Products of many small matrices for the trainer, with what follows each of them done while it is in registers.
 //
 // torch's BLAS (MKL) uses AVX2 alone on processors that are not Intel's. Blocks of the result stay in registers; on
-// processors without AVX-512 there are too few of them and torch keeps the work (see cfpos_products_pay).
+// processors without AVX-512 there are too few of them and torch keeps the work (see cfpos_products_are_faster).
 
 #include <limits>
 
@@ -137,7 +137,7 @@ extern "C" {
 void cfpos_clip(const cfpos::Clipped* task) { cfpos::clip(*task); }
 
 // Whether this processor has the registers that the blocks are made for.
-int cfpos_products_pay() {
+int cfpos_products_are_faster() {
 #ifdef __AVX512F__
     return 1;
 #else
