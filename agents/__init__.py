@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cfpos_envs.checkpoints import read_checkpoint
 
@@ -21,7 +20,7 @@ from .registry import (
 __all__ = ["Agent", "Maddpg", "MaddpgConfig", "list_agents", "load_agent", "make_agent", "register_agent"]
 
 
-def make_agent(name: str, env: object, *, preset: str | None = None, **overrides: Any) -> Agent:
+def make_agent(name: str, env: object, *, preset: str | None = None, **overrides: object) -> Agent:
     """An untrained agent for an environment.
 
     Args:

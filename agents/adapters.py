@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Space
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv, VectorStep
 from cfpos_envs.streams import derive_seed
 
@@ -137,11 +138,11 @@ class PettingZooVectorEnv(BatchedEnv):
                 f"{self.env_id} cannot be copied for evaluation ({error}); train it with evaluations=0."
             ) from None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Seeds and the actions of the running episode."""
         return {"seed": self._seed, "episode": self._episode, "history": list(self._history), "done": self._done}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Start the stored episode again and replay its actions."""
         self._seed, self._episode = int(state["seed"]), int(state["episode"])
         self._done = True

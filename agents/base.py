@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checkpoints import SIGNATURE_PARTS, check_game, game_of, read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import SIGNATURE_PARTS, State, check_game, game_of, read_checkpoint, write_checkpoint
 from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.settings import Settings
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AgentT = TypeVar("AgentT", bound="Agent")
-State = dict[str, Any]
-"""Tensors and plain values by name, as a checkpoint holds them."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Agent(ABC):
         """A copy of the policies and of the sizes that they are for: tensors and plain values only."""
 
     @abstractmethod
-    def load_networks(self, state: Mapping[str, Any]) -> None:
+    def load_networks(self, state: State) -> None:
         """Take over policies from ``network_state``; ValueError if their sizes are others."""
 
     def policy_state(self) -> State:
@@ -136,13 +134,13 @@ class Agent(ABC):
             "steps": self.steps_trained,
         }
 
-    def load_policy(self, state: Mapping[str, Any]) -> None:
+    def load_policy(self, state: State) -> None:
         """Take over policies from ``policy_state``; ValueError if they belong to another game."""
         self.check_game(state)
         self.load_networks(state)
         self.steps_trained = int(state["steps"])
 
-    def check_game(self, state: Mapping[str, Any]) -> None:
+    def check_game(self, state: State) -> None:
         """ValueError if ``state`` (of ``policy_state``) belongs to another game."""
         check_game(state, self.env, self.signature_parts)
 
@@ -171,7 +169,7 @@ class Agent(ABC):
         return cls.from_state(read_checkpoint(path)["agent"], env)
 
     @classmethod
-    def from_state(cls: type[AgentT], state: Mapping[str, Any], env: object) -> AgentT:
+    def from_state(cls: type[AgentT], state: State, env: object) -> AgentT:
         """An agent with the policies of ``policy_state``; raises as ``load`` does."""
         if state["name"] != cls.name:
             raise ValueError(f"the checkpoint is of the agent {state['name']}, not {cls.name}; use load_agent.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cfpos_envs.checks import unknown_name
+from cfpos_envs.extras import install_command
 from cfpos_envs.settings import Settings
 
 from .base import Agent
@@ -33,7 +34,7 @@ def register_agent(name: str, class_path: str, config_path: str, extra: str | No
         class_path: ``"package.module:ClassName"`` of an ``agents.base.Agent``; imported at the first use.
         config_path: likewise of its ``cfpos_envs.settings.Settings``. Its module must import without optional packages:
             the command line shows all settings whether or not these are installed.
-        extra: optional dependencies of ours that the class needs, as in ``pip install "cfpos[EXTRA]"``.
+        extra: optional dependencies of ours that the class needs, a name of ``pyproject.toml``.
 
     Raises:
         ValueError: the name is taken by something else, or a path is not of the form ``module:Class``.
@@ -68,7 +69,7 @@ def agent_class(name: str) -> type[Agent]:
         if entry.extra is None or package in _OURS or importlib.util.find_spec(package) is not None:
             raise
         raise ValueError(
-            f'agent {name} needs the package {package}, which is not installed; pip install "cfpos[{entry.extra}]".'
+            f"agent {name} needs the package {package}, which is not installed; {install_command(entry.extra)}."
         ) from None
     return found
 

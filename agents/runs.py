@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from cfpos_envs.checkpoints import BEST, LAST, checkpoint_path, read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import BEST, LAST, State, checkpoint_path, read_checkpoint, write_checkpoint
 
-from .base import Agent, Plan, State
+from .base import Agent, Plan
 from .interruption import Interruption, check_same_settings, torch_threads
 from .metrics import RunLog
 
 
 class TrainingRun:
-    """One run of an agent; a subclass plays or fits in ``run`` and says in ``run_state`` what goes on with it.
+    """One run of an agent; a subclass plays or fits in ``run``.
 
     Args:
         agent: whose policies are trained.

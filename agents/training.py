@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from cfpos_envs.checkpoints import BEST, LAST, read_checkpoint
+from cfpos_envs.checkpoints import BEST, LAST, State, read_checkpoint
 from cfpos_envs.settings import RunSettings
 from cfpos_envs.streams import derive_seed
 
 from .assessment import Assessment, FixedDrops, is_as_good
-from .base import Agent, Plan, State
+from .base import Agent, Plan
 from .runs import TrainingRun, progress_bar
 
 _LOG_POINTS = 500
@@ -58,7 +58,7 @@ class Rollout(Protocol):
     def state_dict(self) -> State:
         """Everything that decides how the run goes on: tensors and plain values."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
 
     def close(self) -> None:

@@ -14,6 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+State = dict[str, Any]
+"""Tensors and plain values by name, nested: what a checkpoint holds."""
 BEST, LAST = "best.pt", "last.pt"
 FORMAT_VERSION = 1
 """Of the content of checkpoints; files without one are of the builds before and load through ``OLD_GAMES``."""
@@ -31,7 +33,7 @@ SIGNATURE_PARTS = ("family", "ranges", "observation", "action")
 """Of ``Scenario.signature``; those that say most in a message first."""
 
 
-def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+def write_checkpoint(path: str | Path, content: State) -> None:
     """Write to a temporary file beside ``path``, force it to the disk, then rename: readers never see half a file.
 
     Raises:
@@ -55,7 +57,7 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
         raise
 
 
-def read_checkpoint(path: str | Path, prefer: str = BEST) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, prefer: str = BEST) -> State:
     """Read a checkpoint, or the one called ``prefer`` of a run's folder.
 
     Raises:
@@ -103,19 +105,19 @@ class NamedGame(Protocol):
 
     env_id: str
 
-    def signature(self) -> dict[str, Any]:
+    def signature(self) -> State:
         """See ``Scenario.signature``."""
 
     def options(self) -> Mapping[str, object]:
         """The game's config by name."""
 
 
-def game_of(env: NamedGame) -> dict[str, Any]:
+def game_of(env: NamedGame) -> State:
     """The entries by which a stored policy knows its game: ``{**game_of(env), ...}``; ``check_game`` reads them."""
     return {"env_id": env.env_id, "signature": env.signature()}
 
 
-def check_game(state: Mapping[str, Any], env: NamedGame, parts: Collection[str] = SIGNATURE_PARTS) -> None:
+def check_game(state: State, env: NamedGame, parts: Collection[str] = SIGNATURE_PARTS) -> None:
     """Refuse a policy of another game.
 
     Args:
@@ -126,7 +128,7 @@ def check_game(state: Mapping[str, Any], env: NamedGame, parts: Collection[str] 
     Raises:
         ValueError: another game; names both and the entry in which they differ.
     """
-    trained: Mapping[str, Any] = state["signature"]
+    trained: State = state["signature"]
     if "family" not in trained:
         _check_old_game(trained, env)
         return
@@ -136,7 +138,7 @@ def check_game(state: Mapping[str, Any], env: NamedGame, parts: Collection[str] 
             raise ValueError(_another_game(state["env_id"], env.env_id, entry, there.get(entry), mine.get(entry)))
 
 
-def _entries(signature: Mapping[str, Any], parts: Collection[str]) -> dict[str, object]:
+def _entries(signature: State, parts: Collection[str]) -> dict[str, object]:
     """The entries of a signature by the name that messages give them, those that say most first."""
     entries: dict[str, object] = {}
     for part in parts:

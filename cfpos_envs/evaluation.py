@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfpos_envs.checks import whole
 from cfpos_envs.front_ends.base import Env, Game
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.vector import VectorEnv
@@ -29,7 +28,7 @@ CHUNK_EPISODES = 50
 """Episodes are always drawn in groups of this size, so that the first 50 of 200 are the 50 of a shorter run."""
 
 
-def evaluate(env: object, policy: object, episodes: int = 200, seed: int = 7, **overrides: Any) -> EvaluationResult:
+def evaluate(env: object, policy: object, episodes: int = 200, seed: int = 7, **overrides: object) -> EvaluationResult:
     """Measure one policy on unseen sites and drops.
 
     The scenario is rebuilt with ``split="test"``, whose sites, maps and drops no training ever draws. The same seed
@@ -55,7 +54,7 @@ def evaluate(env: object, policy: object, episodes: int = 200, seed: int = 7, **
 
 
 def evaluate_many(
-    env: object, policies: Sequence[object], episodes: int = 200, seed: int = 7, **overrides: Any
+    env: object, policies: Sequence[object], episodes: int = 200, seed: int = 7, **overrides: object
 ) -> list[EvaluationResult]:
     """``evaluate`` several policies; every drop is made once and given to all of them.
 
@@ -66,7 +65,8 @@ def evaluate_many(
     Returns:
         One result per policy, in the order given.
     """
-    whole("episodes", episodes, 1)
+    if isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 1:
+        raise ValueError(f"episodes is {episodes!r}; it must be an integer of at least 1")
     env_id, scenario = _test_scenario(env, overrides)
     runners = [_runner(policy) for policy in policies]
     # Before anything is played: a policy beyond the scenario's budget is refused here.
@@ -248,9 +248,9 @@ def _played(
     return _ChunkResult(errors, finite if valid is None else finite & valid, squared, seconds, policy_seconds)
 
 
-def _test_scenario(env: object, overrides: dict[str, Any]) -> tuple[str, Game]:
+def _test_scenario(env: object, overrides: dict[str, object]) -> tuple[str, Game]:
     """The env's scenario with the test split, and its id."""
-    changes = {**overrides, "split": "test"}
+    changes: dict[str, Any] = {**overrides, "split": "test"}
     if isinstance(env, str):
         return env, make_scenario(env, **changes)
     if not isinstance(env, Env) or env.scenario is None:

@@ -32,13 +32,13 @@ _RESERVED = ("num_envs", "device", "seed", "render_mode")
 @dataclass(frozen=True)
 class _Entry:
     scenario_class_path: str
-    config_defaults: dict[str, Any]
+    config_defaults: dict[str, object]
 
 
 _entries: dict[str, _Entry] = {}
 
 
-def register(id: str, scenario_class_path: str, **config_defaults: Any) -> None:
+def register(id: str, scenario_class_path: str, **config_defaults: object) -> None:
     """Give a scenario a name, here and in the registries of Gymnasium and PettingZoo.
 
     Nothing is imported before the first use. ``gymnasium.make("cfpos/ID")`` gives the single-agent view,
@@ -76,7 +76,7 @@ def list_envs() -> list[str]:
     return sorted(_entries)
 
 
-def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: Any) -> Game:
+def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: object) -> Game:
     """Build the game behind an id without a front end.
 
     Args:
@@ -95,7 +95,7 @@ def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: A
     return scenario
 
 
-def make_config(id: str, **overrides: Any) -> Any:
+def make_config(id: str, **overrides: object) -> Any:
     """The options of an id as its validated config dataclass; nothing of the game itself is made.
 
     Args:
@@ -147,7 +147,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ParallelEnv: ...
 @overload
 def make_env(
@@ -157,7 +157,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> VectorEnv: ...
 def make_env(
     id: str,
@@ -166,7 +166,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ParallelEnv | VectorEnv:
     """Make an environment: a PettingZoo ``ParallelEnv``, or with ``num_envs`` a batched ``VectorEnv``.
 

@@ -12,6 +12,8 @@ from cfpos_envs.checks import number, one_of, switch, unknown_name, whole, width
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
+Presets = Mapping[str, Mapping[str, object]]
+"""Name -> the fields that it sets."""
 Range = tuple[float, float]
 """Lowest and highest allowed value, both included."""
 
@@ -44,7 +46,7 @@ class Settings:
 
     title: ClassVar[str] = "agent"
     """How messages call the agent."""
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    presets: ClassVar[Presets] = {"default": {}}
     """Named settings, each the fields in which it differs from the defaults; ``default`` among them."""
     ranges: ClassVar[Mapping[str, Range]] = {"num_envs": (1, math.inf), "threads": (1, math.inf)}
     """Limits of numbers, both included; those of the parent classes hold too."""
@@ -86,7 +88,7 @@ class Settings:
         return found
 
     @classmethod
-    def preset(cls: type[SettingsT], preset: str, **overrides: Any) -> SettingsT:
+    def preset(cls: type[SettingsT], preset: str, **overrides: object) -> SettingsT:
         """A named setting, with changes on top.
 
         Args:
@@ -101,7 +103,7 @@ class Settings:
         return cls.build({**cls.presets[preset], **overrides})
 
     @classmethod
-    def build(cls: type[SettingsT], fields: Mapping[str, Any]) -> SettingsT:
+    def build(cls: type[SettingsT], fields: Mapping[str, object]) -> SettingsT:
         """Settings from a dict; an unknown name is refused with its nearest matches."""
         names = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
@@ -113,7 +115,7 @@ class Settings:
         return cls(**plain)
 
     @classmethod
-    def suited(cls, env: Partitioned, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    def suited(cls, env: Partitioned, overrides: Mapping[str, object]) -> Mapping[str, object]:
         """The preset's fields that suit an environment where the caller names no preset.
 
         That is the preset ``entity``, if there is one, where the environment has entities, and ``default`` elsewhere.

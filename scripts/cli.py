@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cfpos.scripts import sweeps
 from cfpos.scripts.settings import CONF, ROOT, register_schemas
 from cfpos_envs.checks import nearest
+from cfpos_envs.extras import install_command
 from cfpos_envs.supervised.processes import launched
 
 USER_ERROR = 2
@@ -214,8 +215,7 @@ def _explained(config_name: str) -> Iterator[None]:
         if not group or error.options is None:
             raise
         if group == "hydra/launcher" and option in LAUNCHERS:
-            extra = LAUNCHERS[option]
-            raise UsageError(f'{group}={option} is not installed; pip install "cfpos[{extra}]"') from error
+            raise UsageError(f"{group}={option} is not installed; {install_command(LAUNCHERS[option])}") from error
         choices = [name for name in error.options if name != "schema"]
         raise UsageError(f"{group}={option} is unknown: {suggest(option, choices)}") from error
     except ConfigCompositionException as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.vector import VectorEnv
@@ -27,7 +28,7 @@ from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
 from cfpos_envs.supervised.network import EccNetwork
 
-from ..base import Plan, State
+from ..base import Plan
 from ..environments import as_vector_env
 from .training import EccLearner, Training
 
@@ -156,7 +157,7 @@ class Ecc(EccLearner):
         """A copy of the networks and the constants of the network of base stations."""
         return {"system": dataclasses.asdict(self.system), "network": copy.deepcopy(self.network.state_dict())}
 
-    def check_game(self, state: Mapping[str, Any]) -> None:
+    def check_game(self, state: State) -> None:
         """ValueError if ``state`` belongs to another network of base stations, or to another game."""
         there = _stored_system(state)
         for name in ("num_bs", "num_slots", "array_shape", "num_subcarriers", "area_min_m", "area_max_m"):
@@ -169,7 +170,7 @@ class Ecc(EccLearner):
         if "signature" in state:
             super().check_game(state)
 
-    def load_networks(self, state: Mapping[str, Any]) -> None:
+    def load_networks(self, state: State) -> None:
         """Take over networks from ``network_state``; ``check_game`` has looked at what they are for."""
         self.system = _stored_system(state)
         self.network.load_state_dict(state["network"])
@@ -231,7 +232,6 @@ def csi_game(env: BatchedEnv, name: str) -> EccScenario:
     return env.scenario
 
 
-def _stored_system(state: Mapping[str, Any]) -> CsiSystem:
-    stored: dict[str, Any] = state["system"]
-    listed: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+def _stored_system(state: State) -> CsiSystem:
+    listed: State = {name: tuple(v) if isinstance(v, list) else v for name, v in state["system"].items()}
     return CsiSystem(**listed)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfpos_envs.checkpoints import BEST, LAST
+from cfpos_envs.checkpoints import BEST, LAST, State
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
@@ -171,7 +171,7 @@ class Training(TrainingRun):
         finally:
             self.agent.network = training
 
-    def _checkpoint(self, state: dict[str, Any]) -> None:
+    def _checkpoint(self, state: State) -> None:
         self.write_last({"stage": self.stage, "fit": state, "samples": self.samples})
 
     @contextlib.contextmanager

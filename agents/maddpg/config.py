@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cfpos_envs.settings import Partitioned, Range, RunSettings
+from cfpos_envs.settings import Partitioned, Presets, Range, RunSettings
 
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, object]] = {
     "default": {},
     # One small network over all (AP, UE) pairs, credit per pair, no bootstrapping.
     "entity": {
@@ -106,7 +106,7 @@ class MaddpgConfig(RunSettings):
     """
 
     title: ClassVar[str] = "MADDPG"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    presets: ClassVar[Presets] = PRESETS
     choices: ClassVar[Mapping[str, Sequence[str]]] = {
         "share": ("separate", "shared", "entity"),
         "critic": ("concatenated", "permutation-invariant", "own", "model"),
@@ -184,7 +184,7 @@ class MaddpgConfig(RunSettings):
         return 0.1 if self.critic == "model" else 1.0
 
     @classmethod
-    def suited(cls, env: Partitioned, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    def suited(cls, env: Partitioned, overrides: Mapping[str, object]) -> Mapping[str, object]:
         """The preset ``entity`` where the environment has entities (``model`` if that critic is asked for there), and
         ``default`` elsewhere."""
         if env.entities is not None and overrides.get("critic") == "model":

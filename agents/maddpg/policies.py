@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.streams import derive_seed
 
-from ..base import State
 from ..environments import as_vector_env
 from ..training import PlayingAgent
 from .config import MaddpgConfig
@@ -98,7 +97,7 @@ class MaddpgPolicies(PlayingAgent):
             "normaliser": self.normaliser.state_dict() if self.normaliser else None,
         }
 
-    def load_networks(self, state: Mapping[str, Any]) -> None:
+    def load_networks(self, state: State) -> None:
         """Take over policies from ``network_state``; ValueError if their sizes are others."""
         self._check_fits(state)
         self.learner.actor.load_state_dict(state["actor"])
@@ -117,7 +116,7 @@ class MaddpgPolicies(PlayingAgent):
         }
         return Normaliser(shapes[self.config.share], self.config.device)
 
-    def _check_fits(self, state: Mapping[str, Any]) -> None:
+    def _check_fits(self, state: State) -> None:
         share, trained = self.config.share, GameShape(**state["shape"])
         fits = {
             "separate": _sizes(trained) == _sizes(self.shape) and trained.agents == self.shape.agents,

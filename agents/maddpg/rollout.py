@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import VectorStep
 from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.streams import derive_seed
 
-from ..base import State
 from ..training import Round
 from .exploration import ActionNoise
 from .learner import CriticLearner, ModelLearner, set_learning_rates
@@ -84,7 +81,7 @@ class CriticRollout:
             "rounds": self.rounds,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
@@ -186,7 +183,7 @@ class ModelRollout:
         """Everything that decides how the run goes on."""
         return {"learner": self.learner.state_dict(), "env": self.agent.env.state_dict(), "running": self.running}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
         self.learner.load_state_dict(state["learner"])
         self.agent.env.load_state_dict(state["env"])

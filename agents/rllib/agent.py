@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +15,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
 from cfpos_envs import list_envs
+from cfpos_envs.checkpoints import State
 
-from ..base import State
 from ..environments import as_vector_env
 from ..randomness import LentRandomness
 from ..training import PlayingAgent
@@ -93,7 +91,7 @@ class RllibPpo(PlayingAgent):
             "policy": copy.deepcopy(self.module.state_dict()),
         }
 
-    def load_networks(self, state: Mapping[str, Any]) -> None:
+    def load_networks(self, state: State) -> None:
         """Take over the policy from ``network_state``; ValueError if its sizes are others."""
         here = [self.env.observation_size, self.env.action_size]
         if state["sizes"] != here:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,10 +15,10 @@ import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.ray_address import check_listening
 
-from ..base import State
 from ..randomness import LentRandomness
 from ..training import Round
 from .envs import register
@@ -94,7 +94,7 @@ class RllibRollout:
     def state_dict(self) -> State:
         """Networks and optimiser of the learner."""
 
-        def state(learner: Any) -> dict[str, Any]:
+        def state(learner: Any) -> State:
             optimisers = dict(learner.get_optimizers_for_module(SHARED))
             return {
                 "module": learner.module[SHARED].state_dict(),
@@ -103,7 +103,7 @@ class RllibRollout:
 
         return _first(self.algorithm.learner_group.foreach_learner(state))
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
 
         def load(learner: Any) -> None:

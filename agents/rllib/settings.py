@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cfpos_envs.settings import Range, RunSettings
+from cfpos_envs.settings import Presets, Range, RunSettings
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RllibPpoSettings(RunSettings):
     """
 
     title: ClassVar[str] = "RLlib PPO"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "default": {},
         # Actions act in the same round: nothing to discount.
         "entity": {"gamma": 0.0},

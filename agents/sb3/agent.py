@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -16,10 +15,10 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.sb3 import Rows, Sb3VecEnv, Share
 from cfpos_envs.streams import derive_seed
 
-from ..base import State
 from ..environments import as_vector_env
 from ..randomness import LentRandomness
 from ..training import PlayingAgent
@@ -94,7 +93,7 @@ class Sb3Agent(PlayingAgent):
         """A copy of the networks and of the rows that they are for."""
         return {"rows": dataclasses.asdict(self.rows), "policy": copy.deepcopy(self.model.policy.state_dict())}
 
-    def load_networks(self, state: Mapping[str, Any]) -> None:
+    def load_networks(self, state: State) -> None:
         """Take over networks from ``network_state``; ValueError if their sizes are others."""
         trained = Rows(**state["rows"])
         here = self.rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,10 +14,10 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import VectorStep
 from cfpos_envs.front_ends.sb3 import Sb3VecEnv
 
-from ..base import State
 from ..maddpg.rollout import scale_rewards
 from ..maddpg.schedules import cosine_factor
 from ..randomness import LentRandomness
@@ -113,7 +113,7 @@ class Sb3Rollout:
             "warmup": {**noisy, "state": {name: str(value) for name, value in noisy["state"].items()}},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
         model = self.model
         model.set_parameters(state["model"], device=model.device)
@@ -164,13 +164,13 @@ def _array(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy().copy()
 
 
-def _replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
+def _replay_state(buffer: ReplayBuffer) -> State:
     end = buffer.buffer_size if buffer.full else buffer.pos
     arrays = {name: torch.from_numpy(getattr(buffer, name)[:end].copy()) for name in _ARRAYS}
     return {"arrays": arrays, "pos": int(buffer.pos), "full": bool(buffer.full)}
 
 
-def _load_replay(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+def _load_replay(buffer: ReplayBuffer, state: State) -> None:
     for name, stored in state["arrays"].items():
         getattr(buffer, name)[: len(stored)] = stored.numpy()
     buffer.pos, buffer.full = state["pos"], state["full"]

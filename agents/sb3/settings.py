@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cfpos_envs.settings import Range, RunSettings
+from cfpos_envs.settings import Presets, Range, RunSettings
 
 # One small network for every (agent, entity) pair, credit per pair, no bootstrapping: as MADDPG's preset of that name.
-_ENTITY: dict[str, Any] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
+_ENTITY: dict[str, object] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
 # A round of 16 episodes of the default game has 3456 pairs: as many samples per round as MADDPG learns from.
 _ENTITY_OFF_POLICY = {**_ENTITY, "batch_size": 4096, "updates_per_step": 3, "buffer_size": 400_000}
 
@@ -70,7 +70,7 @@ class PpoSettings(Sb3Settings):
     """
 
     title: ClassVar[str] = "SB3 PPO"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+    presets: ClassVar[Presets] = {"default": {}, "entity": _ENTITY}
     ranges: ClassVar[Mapping[str, Range]] = {
         "n_steps": (1, math.inf),
         "batch_size": (2, math.inf),
@@ -107,7 +107,7 @@ class _OffPolicySettings(Sb3Settings):
         updates_per_step: updates in one burst.
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
+    presets: ClassVar[Presets] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
     ranges: ClassVar[Mapping[str, Range]] = {
         "batch_size": (2, math.inf),
         "buffer_size": (1, math.inf),

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
+from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.csi import normalise_gain, stabilise_phase
 from cfpos_envs.physics.ecc.features import check_features
@@ -180,14 +181,10 @@ class MfcOptions(LearnedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("channels", "depth"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
-        if self.channels < 3 or self.depth < 0 or self.channels % 3:
-            raise ValueError(
-                f"channels is {self.channels}, depth {self.depth}; channels must be a positive multiple of 3, "
-                "depth at least 0"
-            )
+        whole_fields(self, 0, "depth")
+        whole_fields(self, 3, "channels")
+        if self.channels % 3:
+            raise ValueError(f"channels is {self.channels}; channels must be a positive multiple of 3")
         self.config()
 
     def config(self) -> EccFastAgentConfig:

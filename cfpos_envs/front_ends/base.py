@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.scenarios.base import Entities, Scenario
 
 Game = Scenario[Any]
 """A scenario of whatever state."""
-Signature = dict[str, Any]
-"""Plain JSON values, see ``Scenario.signature``."""
 
 
 class VectorStep(NamedTuple):
@@ -58,7 +57,7 @@ class Env(ABC):
         """Whether the game gives an objective that is differentiable in the actions."""
         return self.scenario is not None and self.scenario.differentiable
 
-    def signature(self) -> Signature:
+    def signature(self) -> State:
         """What a policy relies on, see ``Scenario.signature``; a game without a family goes by its class."""
         if self.scenario is None:
             return {"family": self.env_id, "observation": [], "action": [], "ranges": {}}
@@ -101,11 +100,11 @@ class BatchedEnv(Env):
         """Play one round with ``actions`` [B, n, action_size] in [-1, 1]."""
 
     @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything needed to go on bit for bit: tensors and plain values."""
 
     @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where ``state_dict`` stopped."""
 
     @abstractmethod

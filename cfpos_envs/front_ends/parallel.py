@@ -84,7 +84,7 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
         """The action space of an agent, the same object every time."""
         return self.action_spaces[agent]
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observations, Infos]:
+    def reset(self, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observations, Infos]:
         """Begin an episode.
 
         Args:
@@ -178,7 +178,7 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
             self._view.close()
             self._view = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A window stays where it was opened; the copy opens its own.
         return {**self.__dict__, "_view": None}
 

@@ -48,7 +48,7 @@ class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray], Env):
         self.action_space = Box(-1.0, 1.0, (count * parallel.action_size,), np.float32)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode; ``seed`` restarts the random streams, ``options`` is not used."""
         super().reset(seed=seed)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv, Game, VectorStep
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.streams import Streams
@@ -155,7 +156,7 @@ class VectorEnv(BatchedEnv):
         """Tables of observation, action and reward with units and ranges."""
         return self.scenario.describe()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Random streams, game state and end flag: everything needed to go on bit for bit."""
         return {
             "streams": self._streams.state_dict(),
@@ -163,7 +164,7 @@ class VectorEnv(BatchedEnv):
             "done": self._done,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where ``state_dict`` stopped, in an environment of the same config and ``num_envs``.
 
         Raises:
@@ -175,10 +176,10 @@ class VectorEnv(BatchedEnv):
         self._done = bool(state["done"])
         self._played = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         return {**self.__dict__, "_streams": self._streams.state_dict()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         self.__dict__.update(state)
         self._streams = self._new_streams(state["_streams"]["seed"])
         self._streams.load_state_dict(state["_streams"])

@@ -201,7 +201,7 @@ void step_episodes(const Game& game, const State& state, const Tables& tables, c
             similarity_sum += after;
             score_sum += score;
             if (game.reward == CREDIT) {
-                // M grad(s) . (fused - fused with this access point neutral), see rewards.py, counterfactual_credit.
+                // M grad(s) . (fused - fused with this access point neutral), see ap_game.py, counterfactual_credit.
                 const Slope slope = similarity_slope(game.similarity, links, judges, fused_x, fused_y);
                 VECTORISED for (int m = 0; m < width; ++m)
                     values[m] = float(count) * (slope.x * (step_x - without.x[m]) + slope.y * (step_y - without.y[m]));

@@ -1,4 +1,4 @@
-// How well predictions at a point match what was measured: the repaired similarities of scenarios/dcp/rewards.py.
+// How well predictions at a point match what was measured: the repaired similarities of scenarios/dcp/similarity.py.
 #pragma once
 
 #include "dcp_links.hpp"

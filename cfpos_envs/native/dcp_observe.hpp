@@ -7,7 +7,7 @@ namespace cfpos {
 
 constexpr int OWN_FEATURES = 10, SUMMARIES = 3;
 
-// Whether RSS and AOA count in the round to come: scenarios/dcp/fusion.py, stage_terms.
+// Whether RSS and AOA count in the round to come: scenarios/dcp/state.py, stage_terms.
 struct Stage {
     float radial, tangential;
 
@@ -61,7 +61,7 @@ inline void observe_gain(const Game& game, const Links links, Stage stage, float
     }
 }
 
-// _OWN_LINK of scenarios/dcp/observe.py: ten rows, scaled and clipped.
+// OWN_LINK of scenarios/dcp/observe.py: ten rows, scaled and clipped.
 inline void own_features(const Links links, const float* inverse_scales, float* columns) {
     const int width = links.width;
     VECTORISED for (int m = 0; m < width; ++m) {

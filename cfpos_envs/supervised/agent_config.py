@@ -6,11 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from cfpos_envs.physics.ecc.csi import STABILISE
 from cfpos_envs.physics.ecc.features import FEATURES
-from cfpos_envs.settings import Range, Settings
+from cfpos_envs.settings import Presets, Range, Settings
 from cfpos_envs.supervised.fit_config import PRECISIONS, FitConfig
 from cfpos_envs.supervised.quantiser import (
     LEAST_BITS,
@@ -31,7 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 # The sizes of the source, for a GPU: 380 epochs of 3 000 snapshots in Stage I, 210 in Stage II at the very least.
-_PAPER: dict[str, Any] = {
+_PAPER: dict[str, object] = {
     "slots": 0,
     "channels": (32, 64, 128, 128),
     "latent_width": 32,
@@ -100,7 +100,7 @@ class EccAgentConfig(Settings):
     """
 
     title: ClassVar[str] = "ECC"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "default": {},
         "small": {},
         "urban": {"pool": 200_000, "samples": 1_000_000, "local_samples": 50_000},
@@ -192,7 +192,7 @@ class EccAgentConfig(Settings):
 class EccFastAgentConfig(EccAgentConfig):
     """Everything that can be set on ``ecc-fast``: the attributes of ``EccAgentConfig`` with other defaults."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "default": {},
         "small": {},
         "urban": {"pool": 160_000, "samples": 2_560_000, "fusion_hidden": 768},

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.data import Batch, Pool, draw_arrivals
 from cfpos_envs.supervised.errors import errors_m
@@ -71,7 +72,7 @@ class Hooks:
 
     scalars: Callable[[int, dict[str, float]], None] | None = None
     evaluated: Callable[[int, Any], None] | None = None
-    checkpoint: Callable[[dict[str, Any]], None] | None = None
+    checkpoint: Callable[[State], None] | None = None
     stopped: Callable[[], bool] | None = None
 
 
@@ -82,7 +83,7 @@ def fit(
     *,
     validation: Pool | None = None,
     hooks: Hooks | None = None,
-    resume: dict[str, Any] | None = None,
+    resume: State | None = None,
     progress: bool | None = None,
 ) -> FitResult:
     """Train ``model`` on ``pool``.
@@ -140,7 +141,7 @@ class Fit:
         self.record = _Record()
         self._order: tuple[int, Tensor] | None = None
 
-    def run(self, resume: dict[str, Any] | None, progress: bool | None) -> FitResult:
+    def run(self, resume: State | None, progress: bool | None) -> FitResult:
         """Train to the end."""
         if resume is not None:
             self.load_state_dict(resume)
@@ -174,7 +175,7 @@ class Fit:
         rate = seen / max(seconds, 1e-9)
         return FitResult(self.average, record.losses, record.curve, record.cpu_seconds, rate)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything needed to go on bit for bit."""
         return {
             "config": dataclasses.asdict(self.config),
@@ -187,7 +188,7 @@ class Fit:
             "cpu_seconds": self.record.cpu_seconds,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``.
 
         Raises:

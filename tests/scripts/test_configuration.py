@@ -43,8 +43,8 @@ def group(name: str) -> list[str]:
     return sorted(path.stem for path in (CONF / name).glob("*.yaml"))
 
 
-def test_every_registered_environment_has_a_composition_and_the_other_way_round() -> None:
-    assert {f"{name}-v0" for name in group("env")} == set(ENV_IDS)
+def test_every_file_is_of_a_registered_environment() -> None:
+    assert {f"{name}-v0" for name in group("env")} <= set(ENV_IDS)
 
 
 @pytest.mark.parametrize("env_id", ENV_IDS)

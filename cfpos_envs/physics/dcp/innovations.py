@@ -17,9 +17,7 @@ from torch import Tensor
 from cfpos_envs.physics.dcp.links import Links
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import displacement, into_area
-from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.propagation import distance_from_gain
-from cfpos_envs.physics.robust import clamp_length
 
 NEPERS_PER_DECADE = math.log(10.0)
 BEARING_SCALE_RAD = 0.03
@@ -153,35 +151,6 @@ def nominal_bearing_scale(bearing_rad: Tensor) -> Tensor:
     """Scale of bearing errors, 0.03 + 0.01 / |sin theta| rad: worse towards the array axis."""
     sine = torch.sin(bearing_rad).abs().clamp(min=0.05)
     return BEARING_SCALE_RAD + BEARING_SCALE_ENDFIRE_RAD / sine
-
-
-def information_step(
-    unit: Float[Tensor, "*batch M K 2"],
-    weight_radial: Float[Tensor, "*batch M K"],
-    weight_tangential: Float[Tensor, "*batch M K"],
-    delta_radial_m: Float[Tensor, "*batch M K"],
-    delta_tangential_m: Float[Tensor, "*batch M K"],
-    mask: Bool[Tensor, "*batch M K"] | None = None,
-    ridge: float = 1e-3,
-    max_step_m: float = 5.0,
-) -> tuple[Float[Tensor, "*batch K 2"], NormalEquations]:
-    """Weighted least-squares step (sum w_r uu' + w_t vv' + ridge I)^-1 sum (w_r d_r u + w_t d_t v), clamped in length.
-
-    Args:
-        unit: radial unit vectors u; v is u turned by +90 degrees.
-        weight_radial, weight_tangential: information in 1/m^2, >= 0.
-        delta_radial_m, delta_tangential_m: displacements that each AP asks for.
-        mask: APs that take part.
-        ridge: keeps the matrix regular, 1/m^2.
-        max_step_m: longest step.
-
-    Returns:
-        (step, the normal equations' sums, for covariance and leave-one-out steps).
-    """
-    if mask is not None:
-        weight_radial, weight_tangential = weight_radial * mask, weight_tangential * mask
-    sums = polar_terms(unit, weight_radial, weight_tangential, delta_radial_m, delta_tangential_m).total()
-    return clamp_length(sums.solve(ridge), max_step_m), sums
 
 
 def rss_weighted_centroid(

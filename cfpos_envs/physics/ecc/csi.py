@@ -228,16 +228,6 @@ def stabilise_phase(
     return normalised * torch.polar(torch.ones_like(phase), -phase).unsqueeze(-2)
 
 
-def stack_real(csi: Complex[Tensor, "*batch T A N"]) -> Float[Tensor, "*batch T A N 2"]:
-    """Real and imaginary parts as two channels, S of (13)."""
-    return torch.view_as_real(csi)
-
-
-def flatten_slots(stacked: Float[Tensor, "*batch T A N 2"]) -> Float[Tensor, "*batch TA N 2"]:
-    """Slots and antennas in one axis, row (t - 1) A + m, R of (14)."""
-    return stacked.flatten(-4, -3)
-
-
 def check_stabilise(stabilise: str) -> None:
     """Refuse an unknown way of phase stabilisation.
 

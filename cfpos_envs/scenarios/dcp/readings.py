@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.lazy import lazy
 from cfpos_envs.physics.similarity import shares
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-
-if TYPE_CHECKING:
-    from cfpos_envs.scenarios.dcp.state import DcpState
 
 
 @dataclass(frozen=True)
@@ -59,51 +56,58 @@ class Evidence:
         return dataclasses.replace(self, **changes)
 
 
+@dataclass
 class Readings:
     """Quantities of one round's measurements, each computed when first asked for.
 
     They do not depend on the estimate: all states of a static episode share one object.
 
-    Args:
-        state: measurements, site and APs that take part.
-        profiles: of ``profiles``, where they are known already.
+    Attributes:
+        rss_dbm, bearing_rad, angular_power, fused, ap_positions_m, ap_orientation_rad, height_diff_m, shadowing_maps:
+            see ``DcpState``.
+        known_profiles: what ``profiles`` gives, where it is known already.
     """
 
-    def __init__(self, state: DcpState, profiles: Tensor | None = None) -> None:
-        self._rss_dbm, self._bearing_rad, self._angular_power = state.rss_dbm, state.bearing_rad, state.angular_power
-        self._ap_positions_m, self._ap_orientation_rad = state.ap_positions_m, state.ap_orientation_rad
-        self._height_diff_m, self._shadowing_maps = state.height_diff_m, state.shadowing_maps
-        self._fused = state.fused
-        self._profiles = profiles
+    rss_dbm: Tensor
+    bearing_rad: Tensor
+    angular_power: Tensor
+    fused: Tensor
+    ap_positions_m: Tensor
+    ap_orientation_rad: Tensor
+    height_diff_m: Tensor
+    shadowing_maps: Tensor | None
+    known_profiles: Tensor | None = None
+
+    def __post_init__(self) -> None:
         self._implied_m: Tensor | None = None
         self._full_evidence: Evidence | None = None
 
     @lazy
     def judge_shares(self) -> Tensor:
         """[B, K, 1, M] equal weights of the APs that were left out, which judge the fused point."""
-        return shares(~self._fused.transpose(1, 2)).unsqueeze(2)
+        return shares(~self.fused.transpose(1, 2)).unsqueeze(2)
 
     @lazy
     def fused_shares(self) -> Tensor:
         """[B, K, 1, M] equal weights of the APs that take part in fusion and broadcasts."""
-        return shares(self._fused.transpose(1, 2)).unsqueeze(2)
+        return shares(self.fused.transpose(1, 2)).unsqueeze(2)
 
     @lazy
     def nominal_rad(self) -> Tensor:
         """[B, M, K] nominal scale of the bearings."""
-        return nominal_bearing_scale(self._bearing_rad)
+        return nominal_bearing_scale(self.bearing_rad)
 
     def profiles(self, config: DcpConfig) -> Tensor:
         """[B, M, K, A] cosine similarity of this round's spectra with every direction's."""
-        if self._profiles is None:
-            power = self._angular_power
-            self._profiles = angle_profile(power, direction_spectra(config, power.device).to(power))
-        return self._profiles
+        if self.known_profiles is None:
+            power = self.angular_power
+            self.known_profiles = angle_profile(power, direction_spectra(config, power.device).to(power))
+        return self.known_profiles
 
     def implied_m(self, radio: RadioModel) -> Tensor:
         """[B, M, K] horizontal distance that the RSS implies."""
         if self._implied_m is None:
-            self._implied_m = distance_from_rss(radio, self._rss_dbm, self._height_diff_m)
+            self._implied_m = distance_from_rss(radio, self.rss_dbm, self.height_diff_m)
         return self._implied_m
 
     def evidence(self, config: DcpConfig) -> Evidence:
@@ -113,7 +117,7 @@ class Readings:
         if self._full_evidence is None:
             self._full_evidence = dataclasses.replace(
                 self._rss_evidence,
-                bearing_rad=aps_last(self._bearing_rad),
+                bearing_rad=aps_last(self.bearing_rad),
                 nominal_rad=aps_last(self.nominal_rad),
                 profile_start=aps_last(_profile_starts(self.profiles(config))),
             )
@@ -122,16 +126,16 @@ class Readings:
     @lazy
     def _rss_evidence(self) -> Evidence:
         return Evidence(
-            rss_dbm=aps_last(self._rss_dbm),
+            rss_dbm=aps_last(self.rss_dbm),
             bearing_rad=None,
             nominal_rad=None,
             profile_start=None,
-            ap_x_m=_of_aps(self._ap_positions_m[..., 0]),
-            ap_y_m=_of_aps(self._ap_positions_m[..., 1]),
-            height_square_m2=_of_aps(self._height_diff_m.square()),
-            axis_x=_of_aps(torch.cos(self._ap_orientation_rad)),
-            axis_y=_of_aps(torch.sin(self._ap_orientation_rad)),
-            shadowing_maps=self._shadowing_maps,
+            ap_x_m=_of_aps(self.ap_positions_m[..., 0]),
+            ap_y_m=_of_aps(self.ap_positions_m[..., 1]),
+            height_square_m2=_of_aps(self.height_diff_m.square()),
+            axis_x=_of_aps(torch.cos(self.ap_orientation_rad)),
+            axis_y=_of_aps(torch.sin(self.ap_orientation_rad)),
+            shadowing_maps=self.shadowing_maps,
         )
 
 

@@ -78,10 +78,23 @@ class DcpState(ApState):
     def readings(self) -> Readings:
         """What follows from this round's measurements alone."""
         if not _keeps():
-            return Readings(self)
+            return self._new_readings(None)
         if self._readings is None:
-            self._readings = Readings(self)
+            self._readings = self._new_readings(None)
         return self._readings
+
+    def _new_readings(self, profiles: Tensor | None) -> Readings:
+        return Readings(
+            self.rss_dbm,
+            self.bearing_rad,
+            self.angular_power,
+            self.fused,
+            self.ap_positions_m,
+            self.ap_orientation_rad,
+            self.height_diff_m,
+            self.shadowing_maps,
+            profiles,
+        )
 
     def heard(self, angular_power: Tensor, bearing_rad: Tensor, peak: Tensor, profiles: Tensor | None) -> DcpState:
         """The state with this round's spectra and bearings.
@@ -92,7 +105,7 @@ class DcpState(ApState):
         """
         changed = self.replace(angular_power=angular_power, bearing_rad=bearing_rad, peak=peak)
         if _keeps():
-            changed._readings = Readings(changed, profiles)
+            changed._readings = changed._new_readings(profiles)
         return changed
 
     def at_consensus(self, config: DcpConfig) -> Innovations:

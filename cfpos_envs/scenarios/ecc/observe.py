@@ -42,7 +42,7 @@ def observe(features: tuple[Feature[View], ...], view: View) -> Float[Tensor, "B
 def features_of(config: EccConfig, system: CsiSystem) -> tuple[Feature[View], ...]:
     """The entries of one base station's observation of one user, in order."""
     size = feature_size(config.features, system.array_shape, system.num_subcarriers)
-    scale_m, seen = system.scale_m, "features of the CSI, see docs/physics-csi.md; 0 without a path"
+    scale_m, seen = system.scale_m, "features of the CSI, see physics.ecc.features; 0 without a path"
     return (
         Feature(config.features, seen, _csi, size=size),
         Feature("log_gain", "log10 gain less its mean over its standard deviation", _log_gain, LOG_GAIN_SCALE),

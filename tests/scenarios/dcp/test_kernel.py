@@ -11,6 +11,7 @@ from cfpos_envs.native import build
 from cfpos_envs.scenarios.dcp import kernel
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.game import DcpScenario
+from cfpos_envs.scenarios.dcp.observe import feature_table
 from cfpos_envs.streams import Streams
 
 SMALL = {"num_aps": 9, "num_ues": 3, "num_antennas": 4, "num_sites": 2}
@@ -81,6 +82,19 @@ def test_the_kernel_gives_the_numbers_of_torch(options):
         assert torch.equal(mine.state.round, theirs.state.round)
         assert torch.equal(mine.truncated, theirs.truncated)
         state = theirs.state
+
+
+@pytest.mark.parametrize("options", [{**GAIN, "stage": "chained"}, {"stage": "chained"}], ids=["gain", "confidence"])
+def test_the_kernel_writes_the_rows_of_the_feature_table_in_its_order(options):
+    expected, ours, state = both(**options, num_ues=5)
+    state = expected.step(state, random_actions(expected, 4)).state
+    mine, theirs = (game.observe(state).unflatten(2, (5, -1)).flatten(0, 2) for game in (ours, expected))
+    rows = feature_table(expected.config)
+    assert mine.shape[1] == len(rows)
+    gap = (mine.unsqueeze(2) - theirs.unsqueeze(1)).abs().amax(dim=0)  # [kernel's column, table's row]
+    for column, row in enumerate(rows):
+        matching = [rows[i].name for i in range(len(rows)) if gap[column, i] < 1e-3]
+        assert matching == [row.name]
 
 
 DROPS = {

@@ -8,7 +8,6 @@ import torch
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.maps import timing_drop_bound
-from cfpos_envs.physics.toa.ranging import differencing_matrix
 from cfpos_envs.scenarios.toa import fusion
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.game import ToaScenario
@@ -20,6 +19,7 @@ from cfpos_envs.scenarios.toa.state import (
     range_residuals,
 )
 from cfpos_envs.streams import Streams
+from tests.physics.toa.reference import differencing_matrix
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_sites": 3}
 FAMILIES = ("toa", "tdoa", "rtt")
@@ -238,8 +238,7 @@ def test_rewards_of_a_finished_game_order_good_and_bad_positions():
     _, state = fresh(batch=100, num_aps=16, nlos_share=0.3, split="test")
     truth = state.true_position_m[:, 0]
     scores = [
-        similarity_at(state, truth + shift, state.offset_m, state.judges).mean()
-        for shift in (0.0, 0.3, 1.0, 5.0)
+        similarity_at(state, truth + shift, state.offset_m, state.judges).mean() for shift in (0.0, 0.3, 1.0, 5.0)
     ]
     assert scores == sorted(scores, reverse=True)
 

@@ -10,23 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baselines.ris import (
-    aoa_toa,
-    directions,
-    ls,
-    siso,
-    wls,
-)
-from baselines.ris.cooperation import average, fuse
-from baselines.ris.estimate import in_chunks, joined, select
-from baselines.ris.exip import climb_likelihood
-from baselines.ris.links import Links
-from baselines.ris.stage1 import ChannelEstimate
-from baselines.ris.stage2 import (
+from baselines.least_squares import inverse_3x3
+from baselines.ris import benchmarks, directions, siso
+from baselines.ris.channel import ChannelEstimate
+from baselines.ris.pairs import PairGeometry, average, fuse, in_chunks
+from baselines.ris.position import (
     SOLVERS,
     channel_quality,
+    climb_likelihood,
     locate_pairs,
     path_fixes,
+    reweighted,
 )
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.geometry import euler_rotation, path_parameters, ris_cosines
@@ -50,8 +44,8 @@ GAINS = 10 ** (torch.tensor([-111.145, -117.910, -120.859], dtype=torch.float64)
 NOISE = 1.39648e-12
 
 
-def links(count: int) -> Links:
-    return Links(BS.expand(count, 3), RIS.expand(count, 2, 3), TURN.expand(count, 3, 3))
+def links(count: int) -> PairGeometry:
+    return PairGeometry(BS.expand(count, 3), RIS.expand(count, 2, 3), TURN.expand(count, 3, 3))
 
 
 def true_parameters(bias_m: float = BIAS) -> Tensor:
@@ -124,7 +118,7 @@ def test_cosines_beyond_the_horizon_stay_directions() -> None:
 def test_small_inverses_agree_with_the_library(seed: int) -> None:
     a = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     matrix = a @ a.mT + 0.1 * torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(wls.inverse_3x3(matrix), torch.linalg.inv(matrix), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(inverse_3x3(matrix), torch.linalg.inv(matrix), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -153,10 +147,8 @@ def test_efficient_parameters_give_the_bound(solver: str) -> None:
     count = 2000
     estimate = channels(count, seed=4)
     everywhere = links(count)
-    found = joined(
-        in_chunks(
-            count, lambda rows: locate_pairs(SYSTEM, select(everywhere, rows), select(estimate, rows), solver, 60.0)
-        )
+    found = in_chunks(
+        count, lambda rows: locate_pairs(SYSTEM, everywhere.select(rows), estimate.select(rows), solver, 60.0)
     )
     peb, ceb = bounds(found.information[0])
     # The published bound of this scene, from the estimator's own information.
@@ -200,7 +192,7 @@ def test_constrained_directions_save_one_and_a_half_percent() -> None:
         estimate = channels(100, seed=seed)
         quality = channel_quality(SYSTEM, estimate)
         for steps in squares:
-            position, _ = wls.reweighted(path_fixes(links(100), estimate, quality, steps), 60.0)
+            position, _ = reweighted(path_fixes(links(100), estimate, quality, steps), 60.0)
             squares[steps] += float((position - UE).square().sum())
     error = {steps: math.sqrt(total) for steps, total in squares.items()}
     theory = [
@@ -217,14 +209,14 @@ def test_constrained_directions_save_one_and_a_half_percent() -> None:
 
 def test_angles_alone_are_exact_without_noise_and_spread_as_linear_theory_says() -> None:
     exact = channels(1)
-    start = ls.nearest_to_lines(links(1), exact.parameters[..., :2], exact.present)
+    start = benchmarks.nearest_to_lines(links(1), exact.parameters[..., :2], exact.present)
     torch.testing.assert_close(start[0], UE, rtol=0, atol=1e-9)
     count = 4000
     noisy = channels(count, seed=8)
-    lines = ls.nearest_to_lines(links(count), noisy.parameters[..., :2], noisy.present)
-    found = ls.fit_cosines(links(count), noisy.parameters[..., :2], noisy.present, lines)
+    lines = benchmarks.nearest_to_lines(links(count), noisy.parameters[..., :2], noisy.present)
+    found = benchmarks.fit_cosines(links(count), noisy.parameters[..., :2], noisy.present, lines)
     covariance = channel_quality(SYSTEM, noisy).covariance
-    spread = ls.spread(links(count), found, covariance, noisy.noise, noisy.present)[0]
+    spread = benchmarks.cosine_fit_covariance(links(count), found, covariance, noisy.noise, noisy.present)[0]
     full = channel_covariance(fisher(SYSTEM.sizes, SYSTEM.slopes, true_parameters(), GAINS + 0j, NOISE), 11)
     torch.testing.assert_close(spread.trace(), ls_covariance(full, UE, BS, RIS, TURN).trace(), rtol=0.02, atol=0)
     error = torch.linalg.vector_norm(found - UE, dim=-1).square().mean().sqrt()
@@ -235,7 +227,7 @@ def test_a_trusted_clock_costs_its_error() -> None:
     estimate = channels(2)
     estimate.parameters[1, :, 4] -= BIAS
     fixes = path_fixes(links(2), estimate, channel_quality(SYSTEM, estimate))
-    position, _ = aoa_toa.along_strongest_path(estimate, fixes, SYSTEM.window_m)
+    position, _ = benchmarks.along_strongest_path(estimate, fixes, SYSTEM.window_m)
     error = torch.linalg.vector_norm(position - UE, dim=-1)
     assert float(error[0]) == pytest.approx(BIAS, rel=1e-9)
     assert float(error[1]) < 1e-9

@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from baselines.ris import aod, harmonics, matching
-from baselines.ris.delays import unwrapped
-from baselines.ris.gains import least_squares_gains
-from baselines.ris.music import music
-from baselines.ris.refine import masked_information, refine
+from baselines.ris import assignment, departure, harmonics
+from baselines.ris.channel import ChannelOptions, check_system, estimate_channels, unwrapped
+from baselines.ris.harmonics import music
+from baselines.ris.refine import least_squares_gains, masked_information, refine
 from baselines.ris.separation import (
     candidate_energy,
     covariances,
     noise_variance,
     separate,
 )
-from baselines.ris.stage1 import ChannelOptions, check_system, estimate_channels
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.information import channel_covariance, fisher
 from cfpos_envs.physics.ris.modes import (
@@ -157,17 +155,17 @@ def test_the_floor_keeps_noise_from_winning_at_a_known_cosine() -> None:
     present = torch.ones(1, 2, dtype=torch.bool)
     v = mode_vector(torch.tensor([0.58], dtype=torch.float64), n, slope)
     noise = 0.05 * torch.eye(n, dtype=torch.complex128)
-    found = aod.departure_1d((v.mT @ v.conj() + noise).unsqueeze(0), slope, known, present)
+    found = departure.departure_1d((v.mT @ v.conj() + noise).unsqueeze(0), slope, known, present)
     assert float(found) == pytest.approx(0.58, abs=0.01)
     # Directions equal to a known one leave nothing: the numerator is zero too, not the ratio infinite.
-    null = aod.null_projector(mode_vector(known, n, slope).mT, present)
+    null = departure.null_projector(mode_vector(known, n, slope).mT, present)
     assert float((null @ mode_vector(known[0], n, slope).mT).abs().max()) < 1e-12
 
 
 def test_equal_known_columns_are_one() -> None:
     columns = mode_vector(torch.tensor([[0.3, 0.3]], dtype=torch.float64), 5, math.pi).mT
-    both = aod.null_projector(columns, torch.tensor([[True, True]]))
-    one = aod.null_projector(columns, torch.tensor([[True, False]]))
+    both = departure.null_projector(columns, torch.tensor([[True, True]]))
+    one = departure.null_projector(columns, torch.tensor([[True, False]]))
     torch.testing.assert_close(both, one)
 
 
@@ -237,12 +235,12 @@ def test_ranks_by_hand() -> None:
     energy = torch.tensor([[5.0, -math.inf, 7.0]], dtype=torch.float64)
     x = torch.tensor([[0.5, 0.9, 0.7]], dtype=torch.float64)
     # Path 1 is the strongest and takes 0.7, path 0 takes 0.5, path 2 has none and takes the strongest.
-    assert matching.by_energy(paths, energy, x).tolist() == [[0.5, 0.7, 0.7]]
+    assert assignment.by_energy(paths, energy, x).tolist() == [[0.5, 0.7, 0.7]]
     delays = torch.tensor([[20.0, 10.0, 30.0]], dtype=torch.float64)
-    rank = matching.line_of_sight_rank(torch.tensor([[5.0, 6.0, 7.0]], dtype=torch.float64), delays)
+    rank = assignment.line_of_sight_rank(torch.tensor([[5.0, 6.0, 7.0]], dtype=torch.float64), delays)
     assert rank.tolist() == [1]
     # Ranked candidates: 30, 10, 20; path 0 takes the second, path 1 (stronger) the first, path 2 the third.
-    matched = matching.by_delay(paths, torch.tensor([[5.0, 6.0, 7.0]], dtype=torch.float64), delays, rank)
+    matched = assignment.by_delay(paths, torch.tensor([[5.0, 6.0, 7.0]], dtype=torch.float64), delays, rank)
     assert matched.tolist() == [[10.0, 30.0, 20.0]]
 
 
@@ -250,7 +248,7 @@ def test_ranks_by_hand() -> None:
 @settings(max_examples=25, deadline=None)
 def test_assignment_is_the_cheapest(paths: int, seed: int) -> None:
     cost = torch.rand(4, paths, paths, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    for trial, chosen in zip(cost, matching.assign(cost)):
+    for trial, chosen in zip(cost, assignment.assign(cost)):
         rows, columns = linear_sum_assignment(trial.numpy())
         assert sorted(chosen.tolist()) == list(range(paths))
         assert float(trial[torch.arange(paths), chosen].sum()) == pytest.approx(trial.numpy()[rows, columns].sum())
@@ -258,7 +256,7 @@ def test_assignment_is_the_cheapest(paths: int, seed: int) -> None:
 
 def test_too_many_paths_are_refused() -> None:
     with pytest.raises(ValueError, match="8 paths; use at most 6 surfaces"):
-        matching.assign(torch.zeros(1, 8, 8, dtype=torch.float64))
+        assignment.assign(torch.zeros(1, 8, 8, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -267,12 +265,12 @@ def test_projection_finds_the_owner_of_every_candidate(order: tuple[int, ...]) -
     present = torch.ones(1, 3, dtype=torch.bool)
     parts = separate(received, PATHS[None, :, 2:4], present, SYSTEM.slopes, torch.zeros(1, dtype=torch.float64))
     shuffled = PATHS[list(order)]
-    delay = matching.project_delays(parts.signatures, shuffled[None, :, 4], present, present, SYSTEM.slopes[4])
+    delay = assignment.project_delays(parts.signatures, shuffled[None, :, 4], present, present, SYSTEM.slopes[4])
     torch.testing.assert_close(delay[0], PATHS[:, 4])
     wave = mode_vector(delay, 16, SYSTEM.slopes[4]).conj()
     focused = (parts.signatures @ wave.unsqueeze(-1)).squeeze(-1).unflatten(-1, (4, 4))
     candidates = (shuffled[None, :, 0], PATHS[None, :, 1])
-    arrival = matching.project_angles(focused, candidates, (present, present), (math.pi, math.pi))
+    arrival = assignment.project_angles(focused, candidates, (present, present), (math.pi, math.pi))
     torch.testing.assert_close(arrival[0], PATHS[:, :2])
 
 
@@ -282,12 +280,12 @@ def test_projection_replaces_candidates_that_carry_too_little() -> None:
     exists = torch.tensor([[True, True, False]])
     parts = separate(received, PATHS[None, :, 2:4], present, SYSTEM.slopes, torch.zeros(1, dtype=torch.float64))
     wrong = PATHS[None, :, 4] + torch.tensor([0.0, 2.0, 0.0])
-    delay = matching.project_delays(parts.signatures, wrong, exists, present, SYSTEM.slopes[4])
+    delay = assignment.project_delays(parts.signatures, wrong, exists, present, SYSTEM.slopes[4])
     torch.testing.assert_close(delay[0], PATHS[:, 4], rtol=0, atol=1e-6)
     wave = mode_vector(delay, 16, SYSTEM.slopes[4]).conj()
     focused = (parts.signatures @ wave.unsqueeze(-1)).squeeze(-1).unflatten(-1, (4, 4))
     far = (PATHS[None, :, 0] + 0.25, PATHS[None, :, 1])
-    arrival = matching.project_angles(focused, far, (present, present), (math.pi, math.pi))
+    arrival = assignment.project_angles(focused, far, (present, present), (math.pi, math.pi))
     torch.testing.assert_close(arrival[0], PATHS[:, :2], rtol=0, atol=1e-6)
 
 
@@ -410,11 +408,11 @@ def test_arrays_that_are_too_small_are_refused(changes: dict, message: str) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"aod": "3d"}, "aod is '3d'; choose '2d', '1d'"),
-        ({"matching": "best"}, "matching is 'best'"),
-        ({"refine": -1}, "refine is -1"),
-        ({"gate": -3.0}, "gate is -3.0"),
-        ({"gate": math.nan}, "gate is nan"),
+        ({"aod": "3d"}, "aod='3d' is not one of 2d, 1d"),
+        ({"matching": "best"}, "matching='best' is not one of"),
+        ({"refine": -1}, "refine=-1"),
+        ({"gate": -3.0}, "gate=-3.0"),
+        ({"gate": math.nan}, "gate=nan"),
     ],
 )
 def test_options_out_of_range_are_refused(changes: dict, message: str) -> None:

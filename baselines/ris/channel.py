@@ -1,13 +1,16 @@
-"""Stage 1 as a whole: from one received block to the parameters of every path, for many blocks at once."""
+"""Stage 1 as a whole: from one received block to the channel parameters of every path, for many blocks at once."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, one_of, switch, whole
+from cfpos_envs.measurements.base import Rows
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.modes import (
     BS_MODES,
@@ -16,10 +19,9 @@ from cfpos_envs.physics.ris.modes import (
     mode_vector,
 )
 
-from . import aod, matching
-from .delays import unwrapped
-from .harmonics import wrapped_cosine
-from .music import music
+from .assignment import MOST_PATHS, by_delay, by_energy, line_of_sight_rank, project_angles, project_delays
+from .departure import departure_1d, departure_2d
+from .harmonics import music, wrapped_cosine
 from .refine import refine
 from .separation import (
     Covariances,
@@ -43,7 +45,7 @@ class ChannelOptions:
 
     Attributes:
         aod: search for the departure of the line of sight over both axes at once (``2d``) or one after another.
-        matching: ``projection``, ``energy`` or ``delay``, see ``matching``.
+        matching: ``projection``, ``energy`` or ``delay``, see ``assignment``.
         correct_noise: take the noise's share out of the energies that are ranked.
         refine: Gauss-Newton steps on the likelihood.
         gate: paths with |g|^2 U B N below this many noise variances are dropped, the rest estimated again; 0: off.
@@ -56,19 +58,15 @@ class ChannelOptions:
     gate: float = 30.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("aod", AODS), ("matching", MATCHINGS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose {', '.join(map(repr, allowed))}")
-        if not isinstance(self.correct_noise, bool):
-            raise ValueError(f"correct_noise is {self.correct_noise!r}; it must be True or False")
-        if isinstance(self.refine, bool) or not isinstance(self.refine, int) or not 0 <= self.refine <= 100:
-            raise ValueError(f"refine is {self.refine!r}; it must be a whole number of steps from 0 to 100")
-        if isinstance(self.gate, bool) or not isinstance(self.gate, (int, float)) or not 0 <= self.gate < float("inf"):
-            raise ValueError(f"gate is {self.gate!r}; it must be a number of at least 0 (0: off)")
+        one_of("aod", self.aod, AODS)
+        one_of("matching", self.matching, MATCHINGS)
+        switch("correct_noise", self.correct_noise)
+        whole("refine", self.refine, 0, 100)
+        number_fields(self, 0.0, math.inf, "gate")
 
 
 @dataclass(frozen=True)
-class ChannelEstimate:
+class ChannelEstimate(Rows):
     """What stage 1 hands to stage 2; T blocks, L paths, path 0 the line of sight.
 
     Attributes:
@@ -110,8 +108,8 @@ def check_system(system: RisSystem, paths: int) -> None:
         raise ValueError(f"bs_shape={system.bs_shape} must be at least (2, 2) and hold more than {paths} elements")
     if n <= paths:
         raise ValueError(f"num_subcarriers={n} must exceed the number of paths, {paths}")
-    if paths > matching.MOST_PATHS:
-        raise ValueError(f"{paths - 1} surfaces are too many for the matching; use at most {matching.MOST_PATHS - 1}")
+    if paths > MOST_PATHS:
+        raise ValueError(f"{paths - 1} surfaces are too many for the matching; use at most {MOST_PATHS - 1}")
 
 
 def estimate_channels(
@@ -194,9 +192,9 @@ def line_of_sight(matrices: Covariances, system: RisSystem, departures: Tensor, 
     """Cosines [T, 1, 2] of the direct path at the base station."""
     slopes = (system.slopes[BS_MODES[0]], system.slopes[BS_MODES[1]])
     if search == "2d":
-        return aod.departure_2d(matrices.bs, system.bs_shape, slopes, departures, present[:, 1:]).unsqueeze(1)
+        return departure_2d(matrices.bs, system.bs_shape, slopes, departures, present[:, 1:]).unsqueeze(1)
     axes = [
-        aod.departure_1d(
+        departure_1d(
             axis_covariance(matrices.bs, system.bs_shape, axis), slopes[axis], departures[..., axis], present[:, 1:]
         )
         for axis in range(2)
@@ -231,10 +229,10 @@ def by_projection(
 ) -> tuple[Tensor, Tensor]:
     """Arrival cosines and delays of all paths by their own signatures."""
     delays, first, second = lists
-    delay = matching.project_delays(parts.signatures, delays.peaks, delays.exists, present, delays.slope)
+    delay = project_delays(parts.signatures, delays.peaks, delays.exists, present, delays.slope)
     wave = mode_vector(delay, system.num_subcarriers, delays.slope).conj()
     focused = (parts.signatures @ wave.unsqueeze(-1)).squeeze(-1).unflatten(-1, system.ue_shape)
-    arrival = matching.project_angles(
+    arrival = project_angles(
         focused, (first.peaks, second.peaks), (first.exists, second.exists), (first.slope, second.slope)
     )
     return arrival, delay
@@ -253,13 +251,39 @@ def by_rank(
     energies = [
         candidate_energy(entry.covariance, entry.peaks, entry.exists, entry.slope, noise, entries) for entry in lists
     ]
-    matched = [matching.by_energy(path_energy, energy, entry.peaks) for energy, entry in zip(energies, lists)]
+    matched = [by_energy(path_energy, energy, entry.peaks) for energy, entry in zip(energies, lists)]
     if label == "delay":
-        rank = matching.line_of_sight_rank(energies[0], lists[0].peaks)
-        labelled = [matching.by_delay(path_energy, energy, entry.peaks, rank) for energy, entry in zip(energies, lists)]
+        rank = line_of_sight_rank(energies[0], lists[0].peaks)
+        labelled = [by_delay(path_energy, energy, entry.peaks, rank) for energy, entry in zip(energies, lists)]
         # Without a line of sight the smallest delay is nobody's.
         matched = [torch.where(present[:, :1], one, other) for one, other in zip(labelled, matched)]
     return wrapped_cosine(torch.stack(matched[1:], dim=-1)), matched[0]
+
+
+def unwrapped(
+    delays_m: Float[Tensor, "*batch L"], present: Bool[Tensor, "*batch L"], window_m: float
+) -> Float[Tensor, "*batch L"]:
+    """Delays counted from behind their largest circular gap, so that differences between paths are right.
+
+    Args:
+        delays_m: in any window, metres.
+        present: the others are ignored and left where they are, in [0, window).
+        window_m: c N / B.
+
+    Returns:
+        Delays in [0, 2 window): those below the start of the longest arc without delays gain one window.
+    """
+    delays = torch.remainder(delays_m, window_m)
+    # A tiny negative delay is rounded up to the window itself.
+    delays = torch.where(delays < window_m, delays, 0.0)
+    # An absent delay stands in the place of the first present one: it opens no gap.
+    first = delays.gather(-1, present.int().argmax(dim=-1, keepdim=True))
+    ordered = torch.where(present, delays, first).sort(dim=-1).values
+    following = torch.cat((ordered[..., 1:], ordered[..., :1] + window_m), dim=-1)
+    widest = (following - ordered).argmax(dim=-1, keepdim=True)
+    start = torch.remainder(following.gather(-1, widest), window_m)
+    # The start is one of the delays but for rounding, which must not send it round the circle.
+    return delays + window_m * (present & (delays < start - 1e-9 * window_m))
 
 
 def _nothing(blocks: int, departures: Tensor) -> ChannelEstimate:

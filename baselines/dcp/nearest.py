@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from cfpos_envs.measurements.base import Rows
 from cfpos_envs.physics.geometry import nearest_image
 
 from .database import Database
@@ -26,20 +27,16 @@ _PAIRS_AT_A_TIME = 100_000
 
 
 @dataclass(frozen=True)
-class Queries:
+class Queries(Rows):
     """Measured fingerprints of Q users.
 
     Attributes:
-        rss_dbm: [Q, M].
-        spectra: [Q, M, L] angular power, any scale; None where there is none.
+        rss_dbm: measured RSS.
+        spectra: angular power, any scale; None where there is none.
     """
 
-    rss_dbm: Tensor
-    spectra: Tensor | None
-
-    def select(self, index: Tensor) -> Queries:
-        """Some of the users."""
-        return Queries(self.rss_dbm[index], None if self.spectra is None else self.spectra[index])
+    rss_dbm: Float[Tensor, "Q M"]
+    spectra: Float[Tensor, "Q M L"] | None
 
 
 def needs_spectra(feature: str) -> bool:
