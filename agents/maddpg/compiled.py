@@ -1,7 +1,8 @@
 """MADDPG's updates by the compiled kernel of native/learner.cpp.
 
-The gradients are those of ``agents.maddpg.losses`` with the networks of ``agents.maddpg.critics``. Tensor operations pass whole
-batches from layer to layer through memory; the kernel takes as many samples as the cache holds through all layers
+The gradients are those of ``agents.maddpg.losses`` with the networks of ``agents.maddpg.critics``. Tensor operations
+pass whole batches from layer to layer through memory; the kernel takes as many samples as the cache holds through all
+layers
 and back.
 """
 
