@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cfpos_envs.checkpoints import read_checkpoint
 
@@ -21,7 +20,7 @@ from .registry import (
 __all__ = ["Agent", "Maddpg", "MaddpgConfig", "list_agents", "load_agent", "make_agent", "register_agent"]
 
 
-def make_agent(name: str, env: Any, *, preset: str | None = None, **overrides: Any) -> Any:
+def make_agent(name: str, env: object, *, preset: str | None = None, **overrides: object) -> Agent:
     """An untrained agent for an environment.
 
     Args:
@@ -43,14 +42,14 @@ def make_agent(name: str, env: Any, *, preset: str | None = None, **overrides: A
         config = settings.preset(preset, **overrides)
     else:
         base = settings.build(overrides)
-        env = as_vector_env(env, base.num_envs, base.seed, base.device)
-        config = settings.build({**settings.suited(env, overrides), **overrides})
+        env = batched = as_vector_env(env, base.num_envs, base.seed, base.device)
+        config = settings.build({**settings.suited(batched, overrides), **overrides})
     agent = agent_class(name)(env, config)
     agent.check_trainable()
     return agent
 
 
-def load_agent(path: str | Path, env: Any) -> Any:
+def load_agent(path: str | Path, env: object) -> Agent:
     """The trained agent in a file or in a run's folder (its best policy), for ``env``; the file tells which agent.
 
     Raises:

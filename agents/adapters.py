@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Space
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.front_ends.vector import VectorStep
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import BatchedEnv, VectorStep
 from cfpos_envs.streams import derive_seed
 
 
-class PettingZooVectorEnv:
+@runtime_checkable
+class PettingZooGame(Protocol):
+    """PettingZoo's parallel interface, as far as it is used here."""
+
+    possible_agents: list[str]
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """Begin an episode: observations and infos by agent."""
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        """Play a round: observations, rewards, terminations, truncations and infos by agent."""
+
+    def observation_space(self, agent: str) -> Space[Any]:
+        """What an agent sees."""
+
+    def action_space(self, agent: str) -> Space[Any]:
+        """What an agent does."""
+
+
+class PettingZooVectorEnv(BatchedEnv):
     """One episode at a time of somebody else's game, as tensors [1, n, dim].
 
     Actions in [-1, 1] are stretched to each agent's Box; bounded observations are squeezed into [-1, 1], unbounded
@@ -35,13 +56,12 @@ class PettingZooVectorEnv:
         ValueError: no agents, or a space that is no Box (actions: with finite bounds).
     """
 
-    entities = None
     num_envs = 1
 
-    def __init__(self, env: Any, seed: int = 0) -> None:
-        self.env = env
+    def __init__(self, env: PettingZooGame, seed: int = 0) -> None:
+        self.env: Any = env  # ``agents`` is there only after the first reset
         self.device = torch.device("cpu")
-        self.agents: tuple[str, ...] = tuple(env.possible_agents)
+        self.agents = tuple(env.possible_agents)
         if not self.agents:
             raise ValueError("the environment has no possible_agents; MADDPG needs at least one.")
         self.env_id = str(getattr(env, "metadata", {}).get("name", type(env).__name__))
@@ -91,7 +111,7 @@ class PettingZooVectorEnv:
         metrics = {"score": self._returns, "agent_terminated": self._terminated}
         return VectorStep(self.pack(observations), reward, all_terminated, truncated, metrics)
 
-    def pack(self, observations: dict[str, np.ndarray]) -> Float[Tensor, "1 n obs"]:
+    def pack(self, observations: Mapping[str, np.ndarray]) -> Float[Tensor, "1 n obs"]:
         """Observations by agent name as one padded tensor; absent agents see zeros."""
         packed = np.zeros((1, len(self.agents), self.observation_size), dtype=np.float32)
         for index, agent in enumerate(self.agents):
@@ -100,13 +120,13 @@ class PettingZooVectorEnv:
                 packed[0, index, : _size(box)] = _squeeze(np.asarray(observations[agent]), box)
         return torch.from_numpy(packed)
 
-    def unpack(self, actions: Float[Tensor, "1 n act"], agents: list[str]) -> dict[str, np.ndarray]:
+    def unpack(self, actions: Float[Tensor, "1 n act"], agents: Sequence[str]) -> dict[str, np.ndarray]:
         """The actions of ``agents`` by name, in their own spaces."""
         values = actions[0].detach().cpu().numpy().astype(np.float64)
         return {agent: _stretch(values[self.agents.index(agent)], self._actions[agent]) for agent in agents}
 
-    def clone(self, seed: int) -> PettingZooVectorEnv:
-        """A second, independent copy of the game.
+    def sibling(self, num_envs: int, seed: int, split: str | None = None) -> PettingZooVectorEnv:
+        """A second, independent copy of the game, one episode at a time too.
 
         Raises:
             ValueError: the environment cannot be copied.
@@ -118,11 +138,11 @@ class PettingZooVectorEnv:
                 f"{self.env_id} cannot be copied for evaluation ({error}); train it with evaluations=0."
             ) from None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Seeds and the actions of the running episode."""
         return {"seed": self._seed, "episode": self._episode, "history": list(self._history), "done": self._done}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Start the stored episode again and replay its actions."""
         self._seed, self._episode = int(state["seed"]), int(state["episode"])
         self._done = True
@@ -140,7 +160,7 @@ class PettingZooVectorEnv:
         return self.pack(observations)
 
 
-def _checked_box(space: Any, agent: str, bounded: bool) -> Box:
+def _checked_box(space: Space[Any], agent: str, bounded: bool) -> Box:
     kind = "action" if bounded else "observation"
     if not isinstance(space, Box):
         raise ValueError(f"the {kind} space of {agent} is {type(space).__name__}; MADDPG needs a Box.")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from cfpos_envs.front_ends.base import BatchedEnv
+from cfpos_envs.front_ends.vector import VectorEnv
+from cfpos_envs.scenarios.base import TensorState
 
 from .base import Agent
 
@@ -46,15 +49,15 @@ class FixedDrops:
     """The same episodes every time, so that two policies, or two states of one, are compared on equal terms.
 
     Args:
-        env: an environment of its own (``agents.environments.sibling``).
+        env: an environment of its own (``BatchedEnv.sibling``).
         seed: names the drops.
         episodes: at least this many are played.
     """
 
-    def __init__(self, env: Any, seed: int, episodes: int) -> None:
+    def __init__(self, env: BatchedEnv, seed: int, episodes: int) -> None:
         self.env, self.seed = env, seed
         self.batches = math.ceil(episodes / env.num_envs)
-        self._starts: dict[int, Any] = {}
+        self._starts: dict[int, TensorState] = {}
 
     def play(self, agent: Agent) -> Assessment:
         """Play all episodes without noise.
@@ -71,7 +74,7 @@ class FixedDrops:
                 done = bool((step.terminated | step.truncated).all())
             assert step is not None
             scores.append(step.metrics["score"].flatten())
-            truth = self.env.truth() if hasattr(self.env, "truth") else {}
+            truth = self.env.truth()
             errors.append(truth.get("error_m", torch.zeros(0)).flatten())
             bounds.append(truth.get("peb_m", torch.zeros(0)).flatten())
         metres = {}
@@ -81,10 +84,12 @@ class FixedDrops:
         return Assessment(torch.cat(scores), metres)
 
     def _begin(self, batch: int) -> torch.Tensor:
-        if batch in self._starts:
-            self.env.game_state = self._starts[batch]
-            return self.env.observe()
-        observations = self.env.reset(seed=self.seed + batch)
-        if hasattr(self.env, "game_state"):
-            self._starts[batch] = self.env.game_state
+        # Our own games need not draw the same episodes again.
+        env = self.env
+        if isinstance(env, VectorEnv) and batch in self._starts:
+            env.game_state = self._starts[batch]
+            return env.observe()
+        observations = env.reset(seed=self.seed + batch)
+        if isinstance(env, VectorEnv):
+            self._starts[batch] = env.game_state
         return observations

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import SIGNATURE_PARTS, State, check_game, game_of, read_checkpoint, write_checkpoint
+from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.settings import Settings
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 AgentT = TypeVar("AgentT", bound="Agent")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``Agent.train`` was asked to do; the attributes are its arguments."""
+
+    total_steps: int | None = None
+    log_dir: Path | None = None
+    resume: str | Path | None = None
+    figures: Callable[[int], dict[str, Figure]] | None = None
+    callback: Callable[[int], None] | None = None
+    progress: bool | None = None
 
 
 class Agent(ABC):
     """A trainer and the policies it trains, for one environment.
 
     A subclass is made with ``(env, config)``, where ``env`` is anything that ``agents.environments.as_vector_env``
-    takes; it sets the attributes below and names itself and its settings in ``agents.registry``.
+    takes; it sets ``env`` and ``config``, fills ``act_batch``, ``network_state``, ``load_networks`` and ``run`` (the
+    last by way of ``agents.training.PlayingAgent`` if it learns by playing), and names itself and its settings in
+    ``agents.registry``.
 
     Attributes:
         name: under which it is registered; checkpoints carry it.
         config_class: its settings.
         remedy: what to change when numbers become infinite.
         shares_batches: whether processes started by torchrun train one model together.
+        signature_parts: the parts of a game's signature that its policies rely on.
         env: the batched environment it trains on.
         config: its settings' values.
         steps_trained: environment steps behind the present policies.
@@ -38,62 +57,99 @@ class Agent(ABC):
     config_class: ClassVar[type[Settings]]
     remedy: ClassVar[str] = "lower the learning rate"
     shares_batches: ClassVar[bool] = False
-    env: Any
-    config: Any
+    signature_parts: ClassVar[Collection[str]] = SIGNATURE_PARTS
+    env: BatchedEnv
+    config: Settings
     steps_trained: int = 0
 
     @abstractmethod
-    def __init__(self, env: Any, config: Any) -> None: ...
+    def __init__(self, env: object, config: Any) -> None: ...
 
-    @abstractmethod
     def train(
         self,
         total_steps: int | None = None,
         log_dir: str | Path | None = None,
         resume: str | Path | None = None,
-        figures: Callable[[int], dict[str, Any]] | None = None,
+        figures: Callable[[int], dict[str, Figure]] | None = None,
         callback: Callable[[int], None] | None = None,
         progress: bool | None = None,
     ) -> dict[str, float]:
-        """Train from the start, or go on with a run.
+        """Train from the start, or go on with a run, and keep the result.
+
+        Agents that learn by playing keep the policy with the best label-free score of all evaluations (the untrained
+        one included); supervised ones the averaged weights of the end.
 
         Args:
-            total_steps: environment steps of the whole run (for supervised models: what their page says); None on
-                resuming: as planned.
-            log_dir: folder for TensorBoard files, ``last.pt`` (what is needed to resume) and ``best.pt``.
-            resume: folder or ``last.pt`` of an unfinished run.
+            total_steps: environment steps of the whole run, num_envs x rounds played (for supervised models: what their
+                page says); None on resuming: as planned.
+            log_dir: folder for TensorBoard files, ``last.pt`` (everything needed to resume) and ``best.pt``.
+            resume: folder or ``last.pt`` of an unfinished run; it goes on bit for bit as if it had not been stopped
+                (not with RLlib, see its page).
             figures: called with the step at every evaluation; its matplotlib figures go to TensorBoard by name.
-            callback: called with the step now and then.
+            callback: called with the step after every round, or where there are none at every evaluation.
             progress: show a bar with the time left; None: only on a terminal.
 
         Returns:
-            ``steps`` and what was measured at the end, by name.
+            ``steps`` and what was measured at the end, by name: ``best_score``, ``final_score`` and, where the
+            environment knows the truth, ``rmse_m`` and ``bound_rmse_m`` of the final policy on test drops; for
+            supervised models what their page says.
+
+        Raises:
+            ValueError: nothing to train, a run that is finished or of another game, or a folder that holds a run.
+            FileNotFoundError: nothing to resume from.
+            ConnectionError: processes that share the training, or their cluster, cannot be reached.
+            FloatingPointError: a loss, gradient or reward is NaN or infinite; names the last good checkpoint.
         """
+        self.check_trainable()
+        folder = None if log_dir is None else Path(log_dir)
+        return self.run(Plan(total_steps, folder, resume, figures, callback, progress))
+
+    def run(self, plan: Plan) -> dict[str, float]:
+        """What ``train`` does once the agent is known to be trainable.
+
+        Raises:
+            ValueError: an agent that only plays.
+        """
+        raise ValueError(f"agent {self.name} cannot be trained; define {type(self).__name__}.run(plan).")
 
     @abstractmethod
     def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """Noise-free actions of all agents."""
 
     @abstractmethod
-    def policy_state(self) -> dict[str, Any]:
-        """A copy of the policies and of what they belong to: tensors and plain values only.
-
-        ``name`` (of the agent) and ``config`` (``Settings.to_dict``) must be among them.
-        """
+    def network_state(self) -> State:
+        """A copy of the policies and of the sizes that they are for: tensors and plain values only."""
 
     @abstractmethod
-    def load_policy(self, state: dict[str, Any]) -> None:
+    def load_networks(self, state: State) -> None:
+        """Take over policies from ``network_state``; ValueError if their sizes are others."""
+
+    def policy_state(self) -> State:
+        """A copy of the policies and of what they belong to, as files hold it."""
+        return {
+            "name": self.name,
+            "config": self.config.to_dict(),
+            **game_of(self.env),
+            **self.network_state(),
+            "steps": self.steps_trained,
+        }
+
+    def load_policy(self, state: State) -> None:
         """Take over policies from ``policy_state``; ValueError if they belong to another game."""
+        self.check_game(state)
+        self.load_networks(state)
+        self.steps_trained = int(state["steps"])
+
+    def check_game(self, state: State) -> None:
+        """ValueError if ``state`` (of ``policy_state``) belongs to another game."""
+        check_game(state, self.env, self.signature_parts)
 
     def check_trainable(self) -> None:  # noqa: B027 - most agents learn wherever they play
         """ValueError if the agent can play in this environment but not learn there."""
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Noise-free actions by agent name, from observations by agent name."""
-        names = list(observations)
-        stacked = np.stack([np.asarray(observations[name], dtype=np.float32) for name in names])
-        chosen = self.act_batch(torch.as_tensor(stacked)[None])[0].cpu().numpy()
-        return dict(zip(names, chosen, strict=True))
+        return self.env.unpack(self.act_batch(self.env.pack(observations)), list(observations))
 
     def reset(self) -> None:  # noqa: B027 - most agents have no memory
         """A new episode begins; agents with memory forget the last one here."""
@@ -103,7 +159,7 @@ class Agent(ABC):
         write_checkpoint(path, {"agent": self.policy_state()})
 
     @classmethod
-    def load(cls: type[AgentT], path: str | Path, env: Any) -> AgentT:
+    def load(cls: type[AgentT], path: str | Path, env: object) -> AgentT:
         """The policies of a file or of a run's folder (its best), for ``env``.
 
         Raises:
@@ -113,7 +169,7 @@ class Agent(ABC):
         return cls.from_state(read_checkpoint(path)["agent"], env)
 
     @classmethod
-    def from_state(cls: type[AgentT], state: dict[str, Any], env: Any) -> AgentT:
+    def from_state(cls: type[AgentT], state: State, env: object) -> AgentT:
         """An agent with the policies of ``policy_state``; raises as ``load`` does."""
         if state["name"] != cls.name:
             raise ValueError(f"the checkpoint is of the agent {state['name']}, not {cls.name}; use load_agent.")

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from types import FrameType
 
 import torch
 
@@ -33,7 +33,7 @@ class Interruption:
             return
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, *more)}
 
-        def note(number: int, frame: Any) -> None:
+        def note(number: int, frame: FrameType | None) -> None:
             self.asked = True
             signal.signal(number, previous[signal.Signals(number)])
 
@@ -57,7 +57,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_same_settings(stored: Mapping[str, Any], here: Mapping[str, Any], free: Collection[str]) -> None:
+def check_same_settings(stored: Mapping[str, object], here: Mapping[str, object], free: Collection[str]) -> None:
     """Refuse to go on with other settings.
 
     Args:

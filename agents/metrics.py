@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
 
 SCALARS: dict[str, str] = {
     "reward/episode": "sum over rounds, mean over agents and parallel episodes, with exploration",
@@ -41,7 +46,7 @@ class RunLog:
     """
 
     def __init__(self, log_dir: Path | None, steps: int = 0) -> None:
-        self._writer: Any = None
+        self._writer: SummaryWriter | None = None
         if log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -79,7 +84,7 @@ class RunLog:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, steps)
 
-    def figures(self, steps: int, figures: dict[str, Any]) -> None:
+    def figures(self, steps: int, figures: dict[str, Figure]) -> None:
         """Write matplotlib figures by name, and close them."""
         import matplotlib.pyplot as plt
 
@@ -88,7 +93,7 @@ class RunLog:
                 self._writer.add_figure(name, figure, steps)
             plt.close(figure)
 
-    def hyper_parameters(self, settings: dict[str, Any], results: dict[str, float]) -> None:
+    def hyper_parameters(self, settings: Mapping[str, object], results: dict[str, float]) -> None:
         """Write the settings beside the final results, for TensorBoard's table of runs."""
         if self._writer is not None:
             plain = {n: v if isinstance(v, (int, float, str, bool)) else str(v) for n, v in settings.items()}

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from cfpos_envs.checkpoints import State
 from cfpos_envs.streams import derive_seed
+
+# Of Python, NumPy, PyTorch and, if lent, a CUDA device; the first two have no type of their own.
+_States = tuple[Any, Any, torch.Tensor, torch.Tensor | None]
 
 
 class LentRandomness:
@@ -46,7 +50,7 @@ class LentRandomness:
             self._python, self._numpy, self._torch, self._cuda = self._present()
             self._install(theirs)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Where the sequences are: tensors and plain values."""
         version, words, gauss = self._python
         kind, keys, position, has_gauss, cached = self._numpy
@@ -63,7 +67,7 @@ class LentRandomness:
             "cuda": self._cuda,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where ``state_dict`` stopped."""
         python, numpy = state["python"], state["numpy"]
         self._python = (python["version"], tuple(python["words"].tolist()), python["gauss"])
@@ -77,12 +81,12 @@ class LentRandomness:
     def _on_cuda(self) -> bool:
         return self._device.type == "cuda"
 
-    def _present(self) -> tuple[Any, Any, torch.Tensor, torch.Tensor | None]:
+    def _present(self) -> _States:
         cuda = torch.cuda.get_rng_state(self._device) if self._on_cuda else None
         # The one place that may look at NumPy's global generator: to put it aside and back.
         return random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state(), cuda  # noqa: NPY002
 
-    def _install(self, states: tuple[Any, Any, torch.Tensor, torch.Tensor | None]) -> None:
+    def _install(self, states: _States) -> None:
         python, numpy, cpu, cuda = states
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002

@@ -7,7 +7,9 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from cfpos_envs.settings import Settings, unknown_name
+from cfpos_envs.checks import unknown_name
+from cfpos_envs.extras import install_command
+from cfpos_envs.settings import Settings
 
 from .base import Agent
 
@@ -32,7 +34,7 @@ def register_agent(name: str, class_path: str, config_path: str, extra: str | No
         class_path: ``"package.module:ClassName"`` of an ``agents.base.Agent``; imported at the first use.
         config_path: likewise of its ``cfpos_envs.settings.Settings``. Its module must import without optional packages:
             the command line shows all settings whether or not these are installed.
-        extra: optional dependencies of ours that the class needs, as in ``pip install "cfpos[EXTRA]"``.
+        extra: optional dependencies of ours that the class needs, a name of ``pyproject.toml``.
 
     Raises:
         ValueError: the name is taken by something else, or a path is not of the form ``module:Class``.
@@ -67,7 +69,7 @@ def agent_class(name: str) -> type[Agent]:
         if entry.extra is None or package in _OURS or importlib.util.find_spec(package) is not None:
             raise
         raise ValueError(
-            f'agent {name} needs the package {package}, which is not installed; pip install "cfpos[{entry.extra}]".'
+            f"agent {name} needs the package {package}, which is not installed; {install_command(entry.extra)}."
         ) from None
     return found
 
@@ -90,8 +92,8 @@ def _imported(path: str) -> Any:
 
 
 register_agent("maddpg", ".maddpg.agent:Maddpg", ".maddpg.config:MaddpgConfig")
-register_agent("ecc", ".ecc.agent:Ecc", "cfpos_envs.supervised.config:EccConfig")
-register_agent("ecc-fast", ".ecc.agent:EccFast", "cfpos_envs.supervised.config:EccFastConfig")
+register_agent("ecc", ".ecc.agent:Ecc", "cfpos_envs.supervised.agent_config:EccAgentConfig")
+register_agent("ecc-fast", ".ecc.agent:EccFast", "cfpos_envs.supervised.agent_config:EccFastAgentConfig")
 register_agent("sb3-ppo", ".sb3.agent:Sb3Ppo", ".sb3.settings:PpoSettings")
 register_agent("sb3-sac", ".sb3.agent:Sb3Sac", ".sb3.settings:SacSettings")
 register_agent("sb3-td3", ".sb3.agent:Sb3Td3", ".sb3.settings:Td3Settings")

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from tqdm import tqdm
 
-from cfpos_envs.checkpoints import (
-    BEST,
-    LAST,
-    checkpoint_path,
-    read_checkpoint,
-    write_checkpoint,
-)
+from cfpos_envs.checkpoints import BEST, LAST, State, read_checkpoint
+from cfpos_envs.settings import RunSettings
 from cfpos_envs.streams import derive_seed
 
 from .assessment import Assessment, FixedDrops, is_as_good
-from .base import Agent
-from .environments import sibling
-from .interruption import Interruption, check_same_settings, torch_threads
-from .metrics import RunLog
+from .base import Agent, Plan
+from .runs import TrainingRun, progress_bar
 
 _LOG_POINTS = 500
-# Settings that may change between the parts of one run without changing what it computes.
-_FREE_SETTINGS = frozenset({"checkpoint_every", "threads", "device"})
 
 
 @dataclass(frozen=True)
@@ -65,63 +55,66 @@ class Rollout(Protocol):
             fraction: part of the run that is done, in [0, 1).
         """
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that decides how the run goes on: tensors and plain values."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
 
+    def close(self) -> None:
+        """Give back what was opened for the run."""
 
-class Trainer:
+
+class PlayingAgent(Agent):
+    """An agent that learns by playing its environment."""
+
+    config: RunSettings
+
+    @abstractmethod
+    def rollout(self) -> Rollout:
+        """How it plays and learns, for one run."""
+
+    def run(self, plan: Plan) -> dict[str, float]:
+        """Play to the end, see ``Trainer``."""
+        rollout = self.rollout()
+        try:
+            return Trainer(self, rollout, plan).run()
+        finally:
+            rollout.close()
+
+
+class Trainer(TrainingRun):
     """One run of an agent: plays a rollout to the end, evaluates, keeps the best policy, writes and resumes.
-
-    The settings ``evaluations``, ``validation_envs``, ``test_envs``, ``checkpoint_every``, ``seed``, ``threads`` of the
-    agent's config are read here.
 
     Args:
         agent: whose policies are trained.
         rollout: how they are.
-        total_steps, log_dir, resume, figures, callback, progress: see ``Agent.train``.
+        plan: the arguments of ``Agent.train``.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        rollout: Rollout,
-        total_steps: int | None,
-        log_dir: str | Path | None,
-        resume: str | Path | None,
-        figures: Callable[[int], dict[str, Any]] | None,
-        callback: Callable[[int], None] | None,
-        progress: bool | None,
-    ) -> None:
-        self.agent, self.config = agent, agent.config
-        self.figures, self.callback, self.progress = figures, callback, progress
+    agent: PlayingAgent
+
+    def __init__(self, agent: PlayingAgent, rollout: Rollout, plan: Plan) -> None:
+        super().__init__(agent, plan)
+        self.config = agent.config
         self.rollout = rollout
         self.steps = 0
-        self.best: dict[str, Any] | None = None
+        self.best: State | None = None
         self.best_score = -math.inf
         self.record: torch.Tensor | None = None
         self.last_score = -math.inf
-        self.log_dir = Path(log_dir) if log_dir is not None else None
-        if resume is not None:
-            self.total_steps = self._resume(resume, total_steps)
+        if plan.resume is not None:
+            self.total_steps = self._resume(plan.resume, plan.total_steps)
+        elif plan.total_steps is None or plan.total_steps < 1:
+            raise ValueError(f"total_steps={plan.total_steps} must be at least 1 environment step.")
         else:
-            self.total_steps = self._start(total_steps)
+            self.total_steps = int(plan.total_steps)
         self._validation = self._drops("validation", self.config.validation_envs, None)
-        self._test = self._drops("test", self.config.test_envs, "test") if hasattr(agent.env, "truth") else None
-        self._interruption = Interruption()
+        self._test = self._drops("test", self.config.test_envs, "test") if agent.env.knows_truth else None
 
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Agent.train``."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch_threads(self.config.threads))
-            stack.enter_context(self._interruption.noted())
-            self.log = RunLog(self.log_dir, self.steps)
-            stack.callback(self.log.close)
-            hidden = None if self.progress is None else not self.progress
-            bar = tqdm(total=self.total_steps, initial=self.steps, unit="step", disable=hidden, dynamic_ncols=True)
-            stack.callback(bar.close)
+        with self.session(self.steps), progress_bar(self.plan.progress, self.total_steps, "step", self.steps) as bar:
             if self.steps == 0:
                 self._evaluate()
                 self._checkpoint()
@@ -144,13 +137,13 @@ class Trainer:
             self.log.write(self.steps, rounds[-1].logged)
         if self.config.evaluations and self._due(before, self.total_steps / self.config.evaluations):
             self._evaluate()
-        if self._due(before, self.config.checkpoint_every) or self._interruption.asked:
+        if self._due(before, self.config.checkpoint_every) or self.interruption.asked:
             self._checkpoint()
-        if self._interruption.asked:
+        if self.interruption.asked:
             where = f"; go on with resume={self.log_dir}" if self.log_dir else ""
             raise KeyboardInterrupt(f"stopped at environment step {self.steps}{where}")
-        if self.callback is not None:
-            self.callback(self.steps)
+        if self.plan.callback is not None:
+            self.plan.callback(self.steps)
 
     def _evaluate(self) -> None:
         values = {}
@@ -160,8 +153,8 @@ class Trainer:
         if self._test is not None:
             values.update({f"test/{name}": value for name, value in self._test.play(self.agent).metres.items()})
         self.log.scalars(self.steps, values)
-        if self.figures is not None:
-            self.log.figures(self.steps, self.figures(self.steps))
+        if self.plan.figures is not None:
+            self.log.figures(self.steps, self.plan.figures(self.steps))
 
     def _select(self, assessment: Assessment) -> None:
         """Keep the newest policy whose score is not clearly below the highest one seen."""
@@ -170,7 +163,7 @@ class Trainer:
             raise FloatingPointError(self._not_finite("the validation score"))
         if self.record is None or is_as_good(assessment.scores, self.record):
             self.best_score, self.best = self.last_score, self.agent.policy_state()
-            self._write(BEST, {"agent": self.best})
+            self.write_best(self.best)
         if self.record is None or assessment.score > float(self.record.mean()):
             self.record = assessment.scores
 
@@ -185,7 +178,7 @@ class Trainer:
             results.update(self._test.play(self.agent).metres)
         self.log.hyper_parameters(self.config.to_dict(), results)
         # Only now: a run that is killed while its last figures are computed can still be resumed to get them.
-        self._write(BEST, {"agent": self.agent.policy_state(), "finished": True})
+        self.write_best(self.agent.policy_state(), finished=True)
         return results
 
     def _guard(self, result: Round) -> None:
@@ -209,24 +202,10 @@ class Trainer:
             "record": self.record,
             "last_score": self.last_score,
         }
-        self._write(LAST, {"agent": self.agent.policy_state(), "run": run})
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        if self.log_dir is not None:
-            write_checkpoint(self.log_dir / name, content)
-
-    def _start(self, total_steps: int | None) -> int:
-        if total_steps is None or total_steps < 1:
-            raise ValueError(f"total_steps={total_steps} must be at least 1 environment step.")
-        if self.log_dir is not None and (self.log_dir / LAST).exists():
-            raise ValueError(f"{self.log_dir} already holds a run; resume it (resume={self.log_dir}) or use another.")
-        return int(total_steps)
+        self.write_last(run)
 
     def _resume(self, resume: str | Path, total_steps: int | None) -> int:
-        path = checkpoint_path(resume, LAST)
-        content = read_checkpoint(path, LAST)
-        if "run" not in content:
-            raise ValueError(f"{path} holds a policy but no training state; resume from the run's {LAST}.")
+        path, content = self.stored(resume)
         run = content["run"]
         total = int(run["total_steps"] if total_steps is None else total_steps)
         only_figures_missing = total == run["total_steps"] and not _is_finished(path.parent / BEST)
@@ -235,20 +214,18 @@ class Trainer:
                 f"the run in {path.parent} is finished ({run['steps']} of {total} environment steps); "
                 f"evaluate its {BEST} or raise total_steps."
             )
-        check_same_settings(content["agent"]["config"], self.config.to_dict(), _FREE_SETTINGS)
         self.agent.load_policy(content["agent"])
         self.rollout.load_state_dict(run["rollout"])
         self.steps, self.agent.steps_trained = int(run["steps"]), int(run["steps"])
         self.best, self.best_score, self.last_score = run["best"], run["best_score"], run["last_score"]
         self.record = run["record"]
-        self.log_dir = self.log_dir or path.parent
         return total
 
     def _drops(self, name: str, episodes: int, split: str | None) -> FixedDrops | None:
         if episodes == 0 or self.config.evaluations == 0:
             return None
         seed = derive_seed(self.config.seed, name)
-        return FixedDrops(sibling(self.agent.env, episodes, seed, split), seed, episodes)
+        return FixedDrops(self.agent.env.sibling(episodes, seed, split), seed, episodes)
 
     def _due(self, before: int, interval: int | float) -> bool:
         return math.floor(self.steps / interval) > math.floor(before / interval)

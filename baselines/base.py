@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import into_area
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from cfpos_envs.front_ends.parallel import ParallelEnv
+    from cfpos_envs.front_ends.vector import VectorEnv
+
+    Env: TypeAlias = ParallelEnv | VectorEnv
+
+MeasuredT = TypeVar("MeasuredT", bound=Measurements)
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,10 @@ class Policy(ABC):
 
     name: ClassVar[str]
     options_class: ClassVar[type] = NoOptions
+    options: object
     families: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         self.env = env
         self.options = self.options_class() if options is None else options
         if not isinstance(self.options, self.options_class):
@@ -53,8 +65,8 @@ class Policy(ABC):
         """Actions of all agents of a ``ParallelEnv`` by name."""
 
     @abstractmethod
-    def act_batch(self, observations: Tensor) -> Tensor:
-        """Actions [B, n, action_size] of a ``VectorEnv``."""
+    def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
+        """Actions of all agents of a ``VectorEnv``."""
 
     def reset(self) -> None:
         """Begin a new episode. Policies without memory have nothing to do."""
@@ -66,30 +78,64 @@ class Policy(ABC):
         return self.env
 
 
-class Estimator(Policy):
+class Estimator(Policy, Generic[MeasuredT]):
     """A one-shot estimator of user positions from what the central unit received.
 
-    In a game it reports its fix in every round; the fix is recomputed only when the measurements change.
+    A new one is a class with ``name``, ``measurement_type`` and ``_locate``, and one line in the registry. The type
+    decides which games it can play. There it reports its fix in every round; the fix is recomputed only when the
+    measurements change.
+
+    Attributes:
+        measurement_type: what ``locate`` reads.
+        families: of the measurements that it takes; follows from ``measurement_type`` unless it takes only some.
     """
 
-    families: ClassVar[tuple[str, ...]] = ("dcp",)
+    measurement_type: ClassVar[type[Measurements]]
+    _episodes_at_a_time: ClassVar[int | None] = None
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        declared = cls.__dict__
+        if "measurement_type" in declared and "families" not in declared:
+            cls.families = cls.measurement_type.families
+
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
-        self._last: tuple[Tensor, PositionEstimate] | None = None
+        self._last: tuple[MeasuredT, PositionEstimate] | None = None
+
+    def locate(self, measurements: object) -> PositionEstimate:
+        """Positions [B, K, 2 or 3] of all users in metres, with covariance where the method has one, and validity.
+
+        Args:
+            measurements: a ``measurement_type`` of one of ``families``.
+
+        Raises:
+            TypeError: measurements of another type.
+            ValueError: of another family, or measurements that cannot be right.
+        """
+        received = self._checked(measurements)
+        # Where temporaries are large, memory must not grow with the batch.
+        episodes, step = len(received), self._chunk(received)
+        if episodes <= step:
+            return self._locate(received)
+        pieces = [self._locate(received.select(slice(low, low + step))) for low in range(0, episodes, step)]
+        return pieces[0].joined(pieces)
 
     @abstractmethod
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions [B, K, 2] of all users in metres, with covariance where the method has one, and validity."""
+    def _locate(self, measurements: MeasuredT) -> PositionEstimate:
+        """``locate`` for a part of the batch whose measurements have been checked."""
+
+    def _chunk(self, measurements: MeasuredT) -> int:
+        """Largest number of episodes in a part."""
+        return self._episodes_at_a_time or len(measurements)
 
     def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Every agent of the ``ParallelEnv`` reports the located users, as nearly as its action space can say it."""
         env = self._required_env()
-        positions = self._fix(env.measurements).position[0].cpu().numpy()
-        encoded: dict[str, np.ndarray] = env.encode_estimate(positions)
+        encoded = env.encode_estimate(self._fix(env.measurements).position[0].cpu().numpy())
         return {agent: encoded[agent] for agent in observations}
 
-    def act_batch(self, observations: Tensor) -> Tensor:
+    def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """Every agent of the ``VectorEnv`` reports the located users."""
         env = self._required_env()
         encoded: Tensor = env.encode_estimate(self._fix(env.measurements).position)
@@ -99,26 +145,25 @@ class Estimator(Policy):
         """Forget the fix of the last episode."""
         self._last = None
 
-    def _fix(self, measurements: Any) -> PositionEstimate:
-        received = radio_measurements(measurements, self.name)
-        # The tensors of a game state are never changed in place, so the same object means the same measurements.
-        if self._last is None or self._last[0] is not received.rss_dbm:
-            self._last = (received.rss_dbm, self.locate(received))
+    def _fix(self, measurements: MeasuredT) -> PositionEstimate:
+        if self._last is None or not self._last[0].same_as(measurements):
+            self._last = (measurements, self.locate(measurements))
         return self._last[1]
 
-
-def radio_measurements(measurements: Any, policy: str) -> RadioMeasurements:
-    """The argument itself, refused unless it is a ``RadioMeasurements``.
-
-    Raises:
-        TypeError: measurements of another kind of scenario.
-    """
-    if not isinstance(measurements, RadioMeasurements):
-        raise TypeError(
-            f"{policy} needs RadioMeasurements (RSS and angular power), got {type(measurements).__name__}; "
-            "use it with a dcp environment"
-        )
-    return measurements
+    def _checked(self, measurements: object) -> MeasuredT:
+        wanted = self.measurement_type
+        if not isinstance(measurements, wanted):
+            raise TypeError(
+                f"{self.name} needs {wanted.__name__} ({wanted.content}), got {type(measurements).__name__}; "
+                f"use it with {wanted.environments}"
+            )
+        if measurements.family not in self.families:
+            raise ValueError(
+                f"{self.name} takes {' or '.join(self.families)} measurements, got {measurements.family}; "
+                f"use one of list_policies({measurements.family!r})"
+            )
+        measurements.check()
+        return cast("MeasuredT", measurements)
 
 
 def usable_links(measurements: RadioMeasurements, *, aoa: bool = True) -> Bool[Tensor, "B M K"]:
@@ -141,29 +186,11 @@ def cleaned(measurements: RadioMeasurements, usable: Bool[Tensor, "B M K"]) -> R
     floor = finite.min() if len(finite) else measurements.rss_dbm.new_tensor(-150.0)
     white = torch.ones_like(measurements.angular_power)
     identity = torch.eye(measurements.covariance.shape[-1], dtype=measurements.covariance.dtype, device=white.device)
-    return RadioMeasurements(
-        **{
-            **measurements.__dict__,
-            "rss_dbm": torch.where(usable, measurements.rss_dbm, floor),
-            "angular_power": torch.where(usable[..., None], measurements.angular_power, white),
-            "covariance": torch.where(usable[..., None, None], measurements.covariance, identity),
-        }
-    )
-
-
-def in_chunks(
-    measurements: RadioMeasurements, episodes: int, function: Callable[[RadioMeasurements], PositionEstimate]
-) -> PositionEstimate:
-    """``function`` over at most ``episodes`` episodes at a time, so that memory does not grow with the batch."""
-    total = measurements.rss_dbm.shape[0]
-    parts = [function(measurements.select(slice(low, low + episodes))) for low in range(0, total, episodes)]
-    if len(parts) == 1:
-        return parts[0]
-    covariances = [part.covariance for part in parts if part.covariance is not None]
-    return PositionEstimate(
-        torch.cat([part.position for part in parts]),
-        torch.cat(covariances) if covariances else None,
-        torch.cat([part.valid for part in parts]),
+    return dataclasses.replace(
+        measurements,
+        rss_dbm=torch.where(usable, measurements.rss_dbm, floor),
+        angular_power=torch.where(usable[..., None], measurements.angular_power, white),
+        covariance=torch.where(usable[..., None, None], measurements.covariance, identity),
     )
 
 
@@ -184,13 +211,3 @@ def finished(
         known = valid & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)
         covariance_m2 = torch.where(known[..., None, None], covariance_m2, nothing)
     return PositionEstimate(inside, covariance_m2, valid)
-
-
-def require_positive(name: str, value: Any) -> None:
-    """Refuse an option that is no positive number.
-
-    Raises:
-        ValueError: it is zero, negative, NaN or no number at all.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name} is {value!r}; it must be a positive number")

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cfpos_envs.checks import nearest, unknown_name
 
 if TYPE_CHECKING:
-    from .base import Policy
+    from .base import Env, Policy
 
-_paths: dict[str, str] = {
+_paths: dict[str, str | tuple[str, ...]] = {
     "fingerprint": ".dcp.fingerprint:Fingerprint",
     "gpr": ".dcp.gpr:GaussianProcess",
-    "music": ".dcp.bearings:Music",
+    # By what the environment measures; without one, the first.
+    "music": (".dcp.bearings:Music", ".ecc.music:Music3d"),
     "beamscan": ".dcp.bearings:Beamscan",
     "rss-gn": ".dcp.gauss_newton:RssGaussNewton",
     "joint-gn": ".dcp.gauss_newton:JointGaussNewton",
     "direct-search": ".dcp.search:DirectSearch",
     "centroid": ".dcp.search:Centroid",
-    "random": ".dcp.search:RandomPolicy",
-    "untrained": ".dcp.search:Untrained",
+    "random": ".yardsticks:RandomPolicy",
+    "untrained": ".yardsticks:Untrained",
     "toa-wls": ".toa.wls:ToaWls",
     "rtt-wls": ".toa.wls:RttWls",
     "tdoa-wls": ".toa.wls:TdoaWls",
@@ -42,17 +46,18 @@ _paths: dict[str, str] = {
     "ris-siso": ".ris.policies:RisSiso",
     "ris-svd": ".ris.phase_designs:RisSvd",
     "ris-chirp": ".ris.phase_designs:RisChirp",
-    "ris-random-phases": ".ris.phase_designs:RisRandomPhases",
 }
-# Names that mean another class where the environment is of another family: (name, family) -> class.
-_family_paths: dict[tuple[str, str], str] = {
-    ("music", "csi"): ".ecc.music:Music3d",
-}
+# Old names that still work: (class, name to use instead).
+_deprecated = {"ris-random-phases": (".ris.phase_designs:RisRandomPhases", "random")}
 
 
-def list_policies() -> list[str]:
-    """All registered names, sorted."""
-    return sorted(_paths)
+def list_policies(family: str | None = None) -> list[str]:
+    """Registered names, sorted: all, or those of the policies that can play games of a family."""
+    names = sorted(_paths)
+    if family is None:
+        return names
+    accepted = {name: policy_families(name) for name in names}
+    return [name for name, families in accepted.items() if not families or family in families]
 
 
 def register_policy(name: str, class_path: str) -> None:
@@ -68,12 +73,12 @@ def register_policy(name: str, class_path: str) -> None:
     module, _, class_name = class_path.partition(":")
     if not module or not class_name:
         raise ValueError(f"class_path is {class_path!r}; it must look like 'package.module:ClassName'")
-    if _paths.get(name, class_path) != class_path:
+    if name in _paths and _paths[name] not in (class_path, class_path.removeprefix(str(__package__))):
         raise ValueError(f"policy name {name!r} is taken by {_paths[name]}; choose another name")
     _paths[name] = class_path
 
 
-def make_policy(name: str, env: Any = None, **options: Any) -> Policy:
+def make_policy(name: str, env: Env | str | None = None, **options: object) -> Policy:
     """Build a policy by name.
 
     Args:
@@ -90,10 +95,18 @@ def make_policy(name: str, env: Any = None, **options: Any) -> Policy:
         from cfpos_envs import make_env
 
         env = make_env(env)
-    policy_class = _load(name, _family(env))
+    classes, family = _load(name), str(getattr(getattr(env, "scenario", None), "family", ""))
+    if name in _deprecated:
+        warnings.warn(f"policy {name!r} is deprecated; use {_deprecated[name][1]!r}", DeprecationWarning, stacklevel=2)
+    policy_class = next((found for found in classes if family in found.families), classes[0])
     check_options(name, policy_class.options_class, options)
     chosen = policy_class.options_class(**options)
-    _check_family(name, env)
+    accepted = policy_families(name)
+    if family and accepted and family not in accepted:
+        raise ValueError(
+            f"policy {name!r} takes measurements of the family {' or '.join(accepted)}, this environment "
+            f"makes {family}; choose one of {', '.join(list_policies(family))}"
+        )
     return policy_class(env, chosen)
 
 
@@ -103,37 +116,19 @@ def policy_families(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: unknown name.
     """
-    families: tuple[str, ...] = getattr(_load(name), "families", ())
-    return families + tuple(family for other, family in _family_paths if other == name)
+    return tuple(family for found in _load(name) for family in found.families)
 
 
-def _family(env: Any) -> str:
-    return str(getattr(getattr(env, "scenario", None), "family", ""))
+def _load(name: str) -> list[type[Policy]]:
+    """The classes of a name: one, or one for every type of measurements."""
+    if name not in _paths and name not in _deprecated:
+        raise ValueError(unknown_name("policy", name, list_policies(), "Registered"))
+    paths = _deprecated[name][0] if name in _deprecated else _paths[name]
+    pairs = [path.partition(":") for path in ([paths] if isinstance(paths, str) else paths)]
+    return [getattr(importlib.import_module(module, __package__), found) for module, _, found in pairs]
 
 
-def _check_family(name: str, env: Any) -> None:
-    family = _family(env)
-    accepted = policy_families(name)
-    if not family or not accepted or family in accepted:
-        return
-    suited = [other for other in list_policies() if not policy_families(other) or family in policy_families(other)]
-    raise ValueError(
-        f"policy {name!r} takes measurements of the family {' or '.join(accepted)}, this environment "
-        f"makes {family}; choose one of {', '.join(suited)}"
-    )
-
-
-def _load(name: str, family: str = "") -> type[Policy]:
-    if name not in _paths:
-        near = difflib.get_close_matches(str(name), list_policies(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"unknown policy {name!r}{hint} Registered: {', '.join(list_policies())}")
-    module, _, class_name = _family_paths.get((name, family), _paths[name]).partition(":")
-    policy_class: type[Policy] = getattr(importlib.import_module(module, __package__), class_name)
-    return policy_class
-
-
-def check_options(policy: str, options_class: type, options: dict[str, Any]) -> None:
+def check_options(policy: str, options_class: type, options: Mapping[str, object]) -> None:
     """Refuse names that are no fields of ``options_class``.
 
     Raises:
@@ -142,7 +137,6 @@ def check_options(policy: str, options_class: type, options: dict[str, Any]) -> 
     valid = sorted(entry.name for entry in dataclasses.fields(options_class))
     for name in options:
         if name not in valid:
-            near = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
+            hint = nearest(name, valid) or "."
             listed = f"Valid options: {', '.join(valid)}" if valid else "It takes no options"
             raise ValueError(f"unknown option {name!r} of policy {policy!r}{hint} {listed}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import runpy
 import sys
@@ -34,9 +33,9 @@ def main() -> None:
         print(__version__)
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        print(f"error: unknown command {name!r}; {hint}Commands: {', '.join(COMMANDS)}", file=sys.stderr)
+        from cfpos_envs.checks import unknown_name
+
+        print(f"error: {unknown_name('command', name, COMMANDS, 'Commands')}", file=sys.stderr)
         raise SystemExit(2)
     module = f"cfpos.scripts.{name.replace('-', '_')}"
     spec = importlib.util.find_spec(module)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cfpos_envs.front_ends.base import Env, Game
 from cfpos_envs.front_ends.parallel import ParallelEnv
-from cfpos_envs.front_ends.single import SingleAgentEnv
 from cfpos_envs.front_ends.vector import VectorEnv
+from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.registry import check_overrides, make_scenario
 from cfpos_envs.results import METRICS, EvaluationResult, format_table
-from cfpos_envs.scenarios.base import Scenario, TensorState
+from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.streams import Streams, derive_seed
 
 __all__ = ["CHUNK_EPISODES", "METRICS", "EvaluationResult", "evaluate", "evaluate_many", "format_table"]
@@ -26,7 +28,7 @@ CHUNK_EPISODES = 50
 """Episodes are always drawn in groups of this size, so that the first 50 of 200 are the 50 of a shorter run."""
 
 
-def evaluate(env: Any, policy: Any, episodes: int = 200, seed: int = 7, **overrides: Any) -> EvaluationResult:
+def evaluate(env: object, policy: object, episodes: int = 200, seed: int = 7, **overrides: object) -> EvaluationResult:
     """Measure one policy on unseen sites and drops.
 
     The scenario is rebuilt with ``split="test"``, whose sites, maps and drops no training ever draws. The same seed
@@ -52,7 +54,7 @@ def evaluate(env: Any, policy: Any, episodes: int = 200, seed: int = 7, **overri
 
 
 def evaluate_many(
-    env: Any, policies: Sequence[Any], episodes: int = 200, seed: int = 7, **overrides: Any
+    env: object, policies: Sequence[object], episodes: int = 200, seed: int = 7, **overrides: object
 ) -> list[EvaluationResult]:
     """``evaluate`` several policies; every drop is made once and given to all of them.
 
@@ -79,8 +81,8 @@ def evaluate_many(
         site_ids = getattr(scenario.measurements(state), "site_ids", None)
         if site_ids is not None:
             sites.append(_to_numpy(site_ids).astype(int))
-        for policy, run, tally in zip(policies, runners, tallies):
-            tally.add(run(scenario, state, policy))
+        for run, tally in zip(runners, tallies):
+            tally.add(run(scenario, state))
     shared = {
         "env_id": env_id,
         "config": dataclasses.asdict(scenario.config),
@@ -133,17 +135,50 @@ class _Tally:
         )
 
 
-_Runner = Callable[[Scenario[Any], TensorState, Any], _ChunkResult]
+@runtime_checkable
+class Locates(Protocol):
+    """A policy that answers once."""
+
+    def locate(self, measurements: Any) -> PositionEstimate:
+        """Positions from what the central unit received."""
 
 
-def _runner(policy: Any) -> _Runner:
-    for method, run in (("locate", _run_locate), ("act_batch", _run_batch), ("act", _run_dicts)):
-        if callable(getattr(policy, method, None)):
-            return run
+@runtime_checkable
+class ActsOnBatches(Protocol):
+    """A policy that plays all rounds of a batch."""
+
+    def act_batch(self, observations: Tensor) -> Tensor:
+        """Actions [B, n, action_size] from observations [B, n, observation_size]."""
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """A policy that plays all rounds of one episode."""
+
+    def act(self, observations: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Actions from observations, both by agent name."""
+
+
+@runtime_checkable
+class _Restarts(Protocol):
+    def reset(self) -> object:
+        """A new episode begins."""
+
+
+_Run = Callable[[Game, TensorState], _ChunkResult]
+
+
+def _runner(policy: object) -> _Run:
+    if isinstance(policy, Locates):
+        return partial(_run_locate, policy)
+    if isinstance(policy, ActsOnBatches):
+        return partial(_run_batch, policy)
+    if isinstance(policy, Acts):
+        return partial(_run_dicts, policy)
     raise TypeError(f"{type(policy).__name__} is no policy; it needs a method locate, act_batch or act")
 
 
-def _run_locate(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
+def _run_locate(policy: Locates, scenario: Game, state: TensorState) -> _ChunkResult:
     measurements = scenario.measurements(state)
     _restart(policy)
     began = _now(scenario)
@@ -161,7 +196,7 @@ def _run_locate(scenario: Scenario[Any], state: TensorState, policy: Any) -> _Ch
     return _ChunkResult(errors, _to_numpy(estimate.valid & finite), None, seconds, seconds)
 
 
-def _run_batch(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
+def _run_batch(policy: ActsOnBatches, scenario: Game, state: TensorState) -> _ChunkResult:
     env = VectorEnv(scenario, num_envs=len(scenario.estimate(state)), seed=0)
     env.game_state = state
     _restart(policy)
@@ -183,7 +218,7 @@ def _run_batch(scenario: Scenario[Any], state: TensorState, policy: Any) -> _Chu
     return _played(_to_numpy(truth["error_m"]), valid, squared, seconds, policy_seconds)
 
 
-def _run_dicts(scenario: Scenario[Any], state: TensorState, policy: Any) -> _ChunkResult:
+def _run_dicts(policy: Acts, scenario: Game, state: TensorState) -> _ChunkResult:
     env = ParallelEnv(scenario, seed=0)
     errors, valid, squared = [], [], []
     seconds = policy_seconds = 0.0
@@ -213,48 +248,40 @@ def _played(
     return _ChunkResult(errors, finite if valid is None else finite & valid, squared, seconds, policy_seconds)
 
 
-def _test_scenario(env: Any, overrides: dict[str, Any]) -> tuple[str, Scenario[Any]]:
+def _test_scenario(env: object, overrides: dict[str, object]) -> tuple[str, Game]:
     """The env's scenario with the test split, and its id."""
-    changes = {**overrides, "split": "test"}
+    changes: dict[str, Any] = {**overrides, "split": "test"}
     if isinstance(env, str):
         return env, make_scenario(env, **changes)
-    if isinstance(env, SingleAgentEnv):
-        env = env.parallel
-    if not isinstance(env, (ParallelEnv, VectorEnv)):
+    if not isinstance(env, Env) or env.scenario is None:
         raise TypeError(f"env is a {type(env).__name__}; it must be an id, ParallelEnv, VectorEnv or SingleAgentEnv")
-    check_overrides(type(env.config), overrides)
-    config = dataclasses.replace(env.config, **changes)
-    vector = env.vector if isinstance(env, ParallelEnv) else env
-    scenario_class: Any = type(env.scenario)
-    return env.env_id, scenario_class(config, device=vector.device)
+    scenario = env.scenario
+    check_overrides(type(scenario.config), overrides)
+    make: Any = type(scenario)
+    return env.env_id, make(dataclasses.replace(scenario.config, **changes), device=env.device)
 
 
-def _test_states(scenario: Scenario[Any], episodes: int, seed: int) -> Iterator[TensorState]:
+def _test_states(scenario: Game, episodes: int, seed: int) -> Iterator[TensorState]:
     """Fresh drops in groups of at most ``CHUNK_EPISODES``; no policy can influence what comes next."""
-    streams = Streams(derive_seed(seed, "evaluate"), "test", _device(scenario))
+    streams = Streams(derive_seed(seed, "evaluate"), "test", scenario.device)
     for start in range(0, episodes, CHUNK_EPISODES):
         state = scenario.reset(streams, CHUNK_EPISODES)
         yield state.select(slice(0, min(CHUNK_EPISODES, episodes - start)))
 
 
-def _device(scenario: Scenario[Any]) -> torch.device:
-    return torch.device(getattr(scenario, "device", "cpu"))
-
-
-def _now(scenario: Scenario[Any]) -> float:
+def _now(scenario: Game) -> float:
     """Seconds; on a GPU after the queued work is done, else the clock would only see its queueing."""
-    if _device(scenario).type == "cuda":
-        torch.cuda.synchronize(_device(scenario))
+    if scenario.device.type == "cuda":
+        torch.cuda.synchronize(scenario.device)
     return time.perf_counter()
 
 
-def _restart(policy: Any) -> None:
-    reset = getattr(policy, "reset", None)
-    if callable(reset):
-        reset()
+def _restart(policy: object) -> None:
+    if isinstance(policy, _Restarts):
+        policy.reset()
 
 
-def _name(policy: Any) -> str:
+def _name(policy: object) -> str:
     return str(getattr(policy, "name", type(policy).__name__))
 
 

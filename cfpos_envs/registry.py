@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -12,6 +12,8 @@ import gymnasium
 import pettingzoo
 import torch
 
+from cfpos_envs.checks import unknown_name
+from cfpos_envs.front_ends.base import Game
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.single import SingleAgentEnv
 from cfpos_envs.front_ends.vector import VectorEnv
@@ -20,19 +22,20 @@ from cfpos_envs.scenarios.base import Scenario
 NAMESPACE = "cfpos"
 """Prefix of the ids in the registries of Gymnasium and PettingZoo: ``cfpos/dcp-rss-v0``."""
 
+_ATTRIBUTES = ("config", "agents", "observation_size", "action_size", "rounds")
 _RESERVED = ("num_envs", "device", "seed", "render_mode")
 
 
 @dataclass(frozen=True)
 class _Entry:
     scenario_class_path: str
-    config_defaults: dict[str, Any]
+    config_defaults: dict[str, object]
 
 
 _entries: dict[str, _Entry] = {}
 
 
-def register(id: str, scenario_class_path: str, **config_defaults: Any) -> None:
+def register(id: str, scenario_class_path: str, **config_defaults: object) -> None:
     """Give a scenario a name, here and in the registries of Gymnasium and PettingZoo.
 
     Nothing is imported before the first use. ``gymnasium.make("cfpos/ID")`` gives the single-agent view,
@@ -70,7 +73,7 @@ def list_envs() -> list[str]:
     return sorted(_entries)
 
 
-def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: Any) -> Scenario[Any]:
+def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: object) -> Game:
     """Build the game behind an id without a front end.
 
     Args:
@@ -82,11 +85,14 @@ def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: A
         ValueError: unknown id, unknown or invalid override, device that is not there.
     """
     config = make_config(id, **overrides)
-    scenario: Scenario[Any] = _scenario_class(id)(config, device=_checked_device(device))
+    scenario: Game = _scenario_class(id)(config, device=_checked_device(device))
+    missing = [name for name in _ATTRIBUTES if not hasattr(scenario, name)]
+    if missing:
+        raise ValueError(_incomplete(id, missing, "set them, or call Scenario.__init__, which does"))
     return scenario
 
 
-def make_config(id: str, **overrides: Any) -> Any:
+def make_config(id: str, **overrides: object) -> Any:
     """The options of an id as its validated config dataclass; nothing of the game itself is made.
 
     Args:
@@ -102,8 +108,21 @@ def make_config(id: str, **overrides: Any) -> Any:
 
 
 def _scenario_class(id: str) -> Any:
+    """The class behind an id; ValueError if it is no scenario, or lacks something that every scenario has."""
     module, _, name = _find(id).scenario_class_path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, Scenario)):
+        raise ValueError(
+            f"{_find(id).scenario_class_path} of environment {id!r} is no subclass of Scenario; make it one"
+        )
+    missing = [*sorted(found.__abstractmethods__), *([] if hasattr(found, "config_class") else ["config_class"])]
+    if missing:
+        raise ValueError(_incomplete(id, missing, "define what cfpos_envs.scenarios.base.Scenario asks for"))
+    return found
+
+
+def _incomplete(id: str, missing: Sequence[str], remedy: str) -> str:
+    return f"{_find(id).scenario_class_path} of environment {id!r} lacks {', '.join(missing)}; {remedy}"
 
 
 @overload
@@ -114,7 +133,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ParallelEnv: ...
 @overload
 def make_env(
@@ -124,7 +143,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> VectorEnv: ...
 def make_env(
     id: str,
@@ -133,7 +152,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> ParallelEnv | VectorEnv:
     """Make an environment: a PettingZoo ``ParallelEnv``, or with ``num_envs`` a batched ``VectorEnv``.
 
@@ -157,7 +176,7 @@ def make_env(
     return ParallelEnv(scenario, seed=seed, render_mode=render_mode, env_id=_bare(id))
 
 
-def check_overrides(config_class: type, overrides: dict[str, Any]) -> None:
+def check_overrides(config_class: type, overrides: Mapping[str, object]) -> None:
     """Refuse names that are no fields of ``config_class``.
 
     Raises:
@@ -166,9 +185,7 @@ def check_overrides(config_class: type, overrides: dict[str, Any]) -> None:
     valid = sorted(entry.name for entry in dataclasses.fields(config_class) if entry.init)
     for name in overrides:
         if name not in valid:
-            near = difflib.get_close_matches(name, [*valid, *_RESERVED], n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
-            raise ValueError(f"unknown override {name!r}{hint} Valid overrides: {', '.join(valid)}")
+            raise ValueError(unknown_name("override", name, valid, "Valid overrides", also=_RESERVED))
 
 
 def _bare(id: str) -> str:
@@ -179,9 +196,7 @@ def _find(id: str) -> _Entry:
     if not isinstance(id, str):
         raise ValueError(f"environment id is {id!r}; it must be one of {', '.join(list_envs())}")
     if _bare(id) not in _entries:
-        near = difflib.get_close_matches(_bare(id), list_envs(), n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"unknown environment {id!r}{hint} Registered: {', '.join(list_envs())}")
+        raise ValueError(unknown_name("environment", _bare(id), list_envs(), "Registered"))
     return _entries[_bare(id)]
 
 

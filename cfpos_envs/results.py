@@ -47,7 +47,7 @@ class EvaluationResult:
         latency_ms: milliseconds per located user, median over groups of 50 episodes handled at once; for a policy that
             plays rounds it holds the game's own work (features, fusion and reward) too.
         policy_ms: the part of ``latency_ms`` spent in the policy alone.
-        fronthaul_bits: bits that one AP sends to the central unit in one episode.
+        fronthaul_bits: bits that one AP and the central unit exchange in one episode, see ``Scenario.fronthaul_bits``.
     """
 
     policy: str

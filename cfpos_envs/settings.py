@@ -3,48 +3,92 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+
+from cfpos_envs.checks import number, one_of, switch, unknown_name, whole, widths
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
+Presets = Mapping[str, Mapping[str, object]]
+"""Name -> the fields that it sets."""
 Range = tuple[float, float]
 """Lowest and highest allowed value, both included."""
-RUN_RANGES: dict[str, Range] = {
-    "num_envs": (1, math.inf),
-    "evaluations": (0, math.inf),
-    "validation_envs": (0, math.inf),
-    "test_envs": (0, math.inf),
-    "checkpoint_every": (1, math.inf),
-    "seed": (-math.inf, math.inf),
-    "threads": (1, math.inf),
-}
-"""The settings that ``agents.training`` reads; whole numbers, ``threads`` may be None."""
 
 
+@runtime_checkable
+class Partitioned(Protocol):
+    """What a choice of settings looks at in an environment."""
+
+    @property
+    def entities(self) -> object | None:
+        """Whether (not None) and how vectors are made of equal parts, one per user."""
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Base of the config dataclass of an agent; a subclass is a frozen dataclass that checks its values itself.
+    """Base of the config dataclass of an agent; a subclass is a frozen dataclass.
 
-    Every subclass has the fields ``num_envs``, ``seed``, ``device`` and ``threads``: the command line and
-    ``make_agent`` rely on them.
+    Values are checked by what the class declares: whole numbers, numbers, switches and widths of layers by the
+    annotation of the field, their limits by ``ranges``, words by ``choices``.
 
     Attributes:
-        title: how messages call the agent.
-        presets: named settings, each the fields in which it differs from the defaults; ``default`` among them.
+        num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
+        seed: of weights, exploration and the agent's environments.
+        device: torch device of networks.
+        threads: torch threads during training; None leaves torch's setting.
+
+    Raises:
+        ValueError: a value outside its range, named with the range.
     """
 
     title: ClassVar[str] = "agent"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    """How messages call the agent."""
+    presets: ClassVar[Presets] = {"default": {}}
+    """Named settings, each the fields in which it differs from the defaults; ``default`` among them."""
+    ranges: ClassVar[Mapping[str, Range]] = {"num_envs": (1, math.inf), "threads": (1, math.inf)}
+    """Limits of numbers, both included; those of the parent classes hold too."""
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Allowed words."""
 
-    num_envs: int
-    seed: int
-    device: str
-    threads: int | None
+    num_envs: int = 16
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        limits = self.all_ranges()
+        for name, allowed in self.choices.items():
+            one_of(name, getattr(self, name), allowed)
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            declared = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)
+            kind, _, optional = declared.partition(" | ")
+            if value is None and optional == "None":
+                continue
+            low, high = limits.get(entry.name, (-math.inf, math.inf))
+            if kind == "bool":
+                switch(entry.name, value)
+            elif kind == "int":
+                whole(entry.name, value, low, high)
+            elif kind == "float":
+                value = number(entry.name, value, low, high, finite=False)
+            elif kind == "tuple[int, ...]":
+                value = widths(entry.name, value)
+            object.__setattr__(self, entry.name, value)
 
     @classmethod
-    def preset(cls: type[SettingsT], preset: str, **overrides: Any) -> SettingsT:
+    def all_ranges(cls) -> dict[str, Range]:
+        """``ranges`` of the class and of its parents by name."""
+        found: dict[str, Range] = {}
+        for parent in reversed(cls.__mro__):
+            found.update(vars(parent).get("ranges", {}))
+        return found
+
+    @classmethod
+    def preset(cls: type[SettingsT], preset: str, **overrides: object) -> SettingsT:
         """A named setting, with changes on top.
 
         Args:
@@ -59,9 +103,9 @@ class Settings:
         return cls.build({**cls.presets[preset], **overrides})
 
     @classmethod
-    def build(cls: type[SettingsT], fields: Mapping[str, Any]) -> SettingsT:
+    def build(cls: type[SettingsT], fields: Mapping[str, object]) -> SettingsT:
         """Settings from a dict; an unknown name is refused with its nearest matches."""
-        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        names = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             if name not in names:
                 raise ValueError(unknown_name(f"{cls.title} setting", name, names))
@@ -71,91 +115,43 @@ class Settings:
         return cls(**plain)
 
     @classmethod
-    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The preset's fields that suit a batched environment where the caller names no preset.
+    def suited(cls, env: Partitioned, overrides: Mapping[str, object]) -> Mapping[str, object]:
+        """The preset's fields that suit an environment where the caller names no preset.
 
         That is the preset ``entity``, if there is one, where the environment has entities, and ``default`` elsewhere.
 
         Args:
-            env: from ``agents.environments.as_vector_env``.
+            env: any front end.
             overrides: what the caller sets himself.
         """
-        has_entities = getattr(env, "entities", None) is not None
-        return cls.presets["entity" if has_entities and "entity" in cls.presets else "default"]
+        del overrides
+        return cls.presets["entity" if env.entities is not None and "entity" in cls.presets else "default"]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers, strings and lists, for checkpoints and logs."""
-        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        values = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """One line for an unknown name: what is wrong, what is near, what is allowed."""
-    names = sorted(allowed)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}."
+@dataclass(frozen=True)
+class RunSettings(Settings):
+    """What ``agents.training`` reads of the settings of an agent that learns by playing.
 
-
-def check_choice(name: str, value: Any, allowed: Collection[str]) -> None:
-    """ValueError unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}.")
-
-
-def check_switch(name: str, value: Any) -> None:
-    """ValueError unless ``value`` is true or false."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} is not a switch; use true or false.")
-
-
-def checked_widths(name: str, value: Any) -> tuple[int, ...]:
-    """Widths of hidden layers as a tuple.
-
-    Raises:
-        ValueError: anything but whole numbers of at least 1.
+    Attributes:
+        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
+        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
+        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
+        checkpoint_every: environment steps between two checkpoints.
     """
-    widths = (value,) if isinstance(value, int) else tuple(value)
-    if any(not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(f"{name}={value!r} must be whole numbers of units >= 1, e.g. [64, 64].")
-    return widths
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "evaluations": (0, math.inf),
+        "validation_envs": (0, math.inf),
+        "test_envs": (0, math.inf),
+        "checkpoint_every": (1, math.inf),
+    }
 
-def checked_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, whole: bool = False) -> Any:
-    """A number of a setting, as int if ``whole``, else as float.
-
-    Args:
-        name: of the setting.
-        value: what was given.
-        low, high: allowed range, both ends included.
-        whole: whether only integers are allowed.
-
-    Raises:
-        ValueError: no number, or out of range.
-    """
-    kind = int if whole else (int, float)
-    described = "a whole number" if whole else "a number"
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} must be {described} in [{low:g}, {high:g}].")
-    return int(value) if whole else float(value)
-
-
-def check_numbers(
-    config: Settings, ranges: Mapping[str, Range], whole: Collection[str], optional: Collection[str]
-) -> None:
-    """Replace every number of a frozen config by its checked value.
-
-    Args:
-        config: may lack some of the names.
-        ranges: name -> lowest and highest allowed value, both included.
-        whole: names of which only integers are allowed.
-        optional: names that may be None.
-
-    Raises:
-        ValueError: no number, or out of range.
-    """
-    for name in ranges:
-        value = getattr(config, name, None)
-        if hasattr(config, name) and not (value is None and name in optional):
-            low, high = ranges[name]
-            object.__setattr__(config, name, checked_number(name, value, low, high, name in whole))
+    evaluations: int = 20
+    validation_envs: int = 64
+    test_envs: int = 32
+    checkpoint_every: int = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +12,27 @@ from torch import Tensor
 
 from cfpos_envs.channels.sources import CsiSource
 from cfpos_envs.drawing.scene import scene_figure
+from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.game import EccScenario
+from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.streams import Streams, derive_seed
+
+
+@runtime_checkable
+class Locates(Protocol):
+    """An estimator."""
+
+    def locate(self, measurements: Any) -> PositionEstimate:
+        """Positions of all users from one snapshot."""
+
+
+@runtime_checkable
+class ActsInBatches(Protocol):
+    """A policy that plays."""
+
+    def act_batch(self, observations: Tensor) -> Tensor:
+        """Actions of all agents in a batch of episodes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +73,7 @@ class Track:
 
 def track(
     env_id: str,
-    policy: Any,
+    policy: object,
     rounds: int = 60,
     mobility: str = "spiral",
     episodes: int = 1,
@@ -79,7 +97,7 @@ def track(
     """
     if mobility == "static":
         raise ValueError("mobility='static' has no way to follow; choose spiral or waypoint")
-    still: Any = make_scenario(env_id, **overrides)
+    still = make_scenario(env_id, **overrides)
     if not isinstance(still, EccScenario):
         raise TypeError(f"{env_id} measures no CSI snapshots; choose one of the ecc ids")
     config = dataclasses.replace(still.config, rounds=rounds, mobility=mobility, split="test")
@@ -95,14 +113,13 @@ def track(
     return Track(state.true_position_m.cpu().numpy(), estimate, made.world.source)
 
 
-def _actions(scenario: EccScenario, state: Any, policy: Any) -> Tensor:
-    if callable(getattr(policy, "locate", None)):
-        position: Tensor = policy.locate(scenario.measurements(state)).position
+def _actions(scenario: EccScenario, state: EccState, policy: object) -> Tensor:
+    if isinstance(policy, Locates):
+        position = policy.locate(scenario.measurements(state)).position
         wanted = tuple(scenario.estimate(state).shape)
         if tuple(position.shape) != wanted:
             raise ValueError(f"locate answered positions of shape {tuple(position.shape)}; they must be {wanted}")
         return scenario.encode_estimate(state, position)
-    if callable(getattr(policy, "act_batch", None)):
-        answer: Tensor = policy.act_batch(scenario.observe(state))
-        return answer
+    if isinstance(policy, ActsInBatches):
+        return policy.act_batch(scenario.observe(state))
     raise TypeError(f"{type(policy).__name__} has neither locate nor act_batch; it cannot follow a user")

@@ -17,6 +17,7 @@ from cfpos.agents import list_agents
 from cfpos.baselines import list_policies
 from cfpos.scripts.cli import ROOT
 from cfpos.scripts.docs_blocks import INDEX, load_index, refreshed
+from cfpos.scripts.docs_usage import used_names
 from cfpos.scripts.experiments import EXPERIMENTS
 from cfpos_envs import list_envs
 
@@ -76,7 +77,8 @@ def stale_blocks(page: Path, write: bool) -> Iterator[str]:
 
 
 def index_errors() -> Iterator[str]:
-    """Entries of the equation index whose function or test does not exist."""
+    """Entries of the equation index whose function or test does not exist, or whose function only tests call."""
+    used = used_names(ROOT)
     for entry in load_index(INDEX):
         label = f"docs/equations.yml: {entry['equation']}"
         module, _, function = entry["function"].partition(":")
@@ -86,6 +88,8 @@ def index_errors() -> Iterator[str]:
             found = False
         if not found:
             yield f"{label}: no function {entry['function']}"
+        elif entry["function"].removeprefix("cfpos.") not in used:
+            yield f"{label}: only tests call {entry['function']}; name the function that computes it, or remove it"
         file, _, test = entry["test"].partition("::")
         path = ROOT / file
         if not path.is_file() or test not in _functions(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -21,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cfpos.scripts import sweeps
 from cfpos.scripts.settings import register_schemas
+from cfpos_envs.checks import nearest
+from cfpos_envs.extras import install_command
 from cfpos_envs.supervised.processes import launched
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,11 +40,9 @@ class UsageError(ValueError):
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
-    """``did you mean a, b? Allowed: a, b, c``: the end of every message about an unknown name."""
+    """``did you mean a or b? Allowed: a, b, c``: the end of every message about an unknown name."""
     names = sorted(allowed)
-    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(nearest)}? " if nearest else ""
-    return f"{hint}Allowed: {', '.join(names)}"
+    return f"{nearest(name, names, '{} ')}Allowed: {', '.join(names)}"
 
 
 def one_line(error: BaseException) -> str:
@@ -204,8 +203,7 @@ def _explained(config_name: str) -> Iterator[None]:
         if not group or error.options is None:
             raise
         if group == "hydra/launcher" and option in LAUNCHERS:
-            extra = LAUNCHERS[option]
-            raise UsageError(f'{group}={option} is not installed; pip install "cfpos[{extra}]"') from error
+            raise UsageError(f"{group}={option} is not installed; {install_command(LAUNCHERS[option])}") from error
         choices = [name for name in error.options if name != "schema"]
         raise UsageError(f"{group}={option} is unknown: {suggest(option, choices)}") from error
     except ConfigCompositionException as error:

@@ -107,7 +107,7 @@ def run(plan: Plan, folder: Path, seed: int, workers: int, trained: bool) -> lis
     after = time.perf_counter()
     env = make_env(ENV_ID, num_envs=1, seed=0, split="test", **plan.env)
     env.reset()
-    policies = {AGENT: load_agent(weights(f"{AGENT}-small") if trained else folder / AGENT, env)}
+    policies: dict[str, object] = {AGENT: load_agent(weights(f"{AGENT}-small") if trained else folder / AGENT, env)}
     policies |= {name: make_policy(name, env, weights=str(folder / f"{name}.pt")) for name in plan.learned}
     policies |= {name: make_policy(name, env) for name in plan.others}
     found = evaluate_many(env, list(policies.values()), plan.episodes, EVALUATION_SEED)

@@ -25,6 +25,7 @@ from cfpos.scripts.plots.sites import (
 )
 from cfpos.scripts.plots.style import map_colours
 from cfpos.scripts.reports import write_text
+from cfpos_envs.extras import install_command
 from cfpos_envs.physics.los import path_loss_constants
 from cfpos_envs.physics.toa.ranging import SYNC_PRESETS
 
@@ -80,7 +81,7 @@ def page() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise UsageError('the page needs plotly: pip install -e ".[explorer]"') from error
+        raise UsageError(f"the page needs plotly: {install_command('explorer')}") from error
     parts = {name: (TEMPLATES / file).read_text(encoding="utf-8") for name, file in _FILES.items()}
     parts["PLOTLY"] = get_plotlyjs()
     parts["SETTINGS"] = json.dumps(settings())

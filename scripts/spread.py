@@ -19,7 +19,6 @@ import torch
 
 from cfpos.agents import make_agent
 from cfpos.agents.assessment import FixedDrops
-from cfpos.agents.environments import sibling
 from cfpos_envs.streams import derive_seed
 
 
@@ -50,7 +49,7 @@ def train_and_score(seed: int, steps: int, episodes: int, log_dir: Path | None =
     """
     agent = make_agent("maddpg", spread_env(), preset="simple-spread", seed=seed)
     evaluation_seed = derive_seed("spread", "evaluation")
-    drops = FixedDrops(sibling(agent.env, 1, evaluation_seed), evaluation_seed, episodes)
+    drops = FixedDrops(agent.env.sibling(1, evaluation_seed), evaluation_seed, episodes)
     untrained = drops.play(agent).score
     agent.train(steps, log_dir=log_dir)
     return {"seed": seed, "mean_return": drops.play(agent).score, "untrained_return": untrained}

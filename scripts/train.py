@@ -75,7 +75,7 @@ def main(config: DictConfig) -> None:
         reports.write_json(folder / RESULTS_FILE, results)
     print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
     changed = [f"{key}={value}" for key, value in overrides_given().items() if key.startswith("env.")]
-    command = ["python scripts/evaluate.py", f"env={config.env.id.removesuffix('-v0')}", *changed, f"policy=[{folder}]"]
+    command = ["cfpos evaluate", f"env={config.env.id.removesuffix('-v0')}", *changed, f"policy=[{folder}]"]
     print(f"evaluate: {' '.join(command)}")
 
 

@@ -14,10 +14,12 @@ FOLDERS = ("cfpos", "cfpos_envs", "agents", "baselines", "scripts")
 FLOORS = (
     (
         "cfpos_envs.checks",
+        "cfpos_envs.extras",
         "cfpos_envs.streams",
         "cfpos_envs.results",
         "cfpos_envs.checkpoints",
         "cfpos_envs.ray_address",
+        "cfpos_envs.extras",
     ),
     ("cfpos_envs.settings", "cfpos_envs.native"),
     ("cfpos_envs.physics",),

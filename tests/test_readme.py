@@ -87,11 +87,11 @@ def test_every_policy_has_a_page_that_the_index_links() -> None:
 @pytest.mark.parametrize(("quick", "block"), COMMANDS, ids=[f"command-{index}" for index in range(len(COMMANDS))])
 def test_command_runs_with_quick_settings(quick: str, block: str, tmp_path: Path) -> None:
     for line in block.strip().splitlines():
-        program, script, *arguments = shlex.split(line)
-        assert program == "python"
+        program, command, *arguments = shlex.split(line)
+        assert program == "cfpos"
         replaced = {entry.split("=")[0] for entry in quick.split()}
         kept = [entry for entry in arguments if entry.split("=")[0] not in replaced]
-        done = run([sys.executable, str(ROOT / script), *kept, *quick.split()], tmp_path)
+        done = run([sys.executable, "-m", "cfpos", command, *kept, *quick.split()], tmp_path)
         assert done.returncode == 0, done.stderr
         assert any(tmp_path.glob("outputs/*/*/config.yaml"))
 

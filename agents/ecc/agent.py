@@ -5,35 +5,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterator
+from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import BatchedEnv
+from cfpos_envs.front_ends.parallel import ParallelEnv
+from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.features import feature_size
+from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.settings import Settings
 from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Messages
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
 from cfpos_envs.supervised.network import EccNetwork
 
-from ..base import Agent
+from ..base import Plan
 from ..environments import as_vector_env
-from .training import Training
+from .training import EccLearner, Training
 
 # What an observation holds after the features: log gain, validity, ...; see ``scenarios.ecc.observe``.
 _LOG_GAIN_SCALE = 4.0
 
 
-class Ecc(Agent):
+class Ecc(EccLearner):
     """Edge-cloud cooperative positioning: encode at every BS, decode and locate at the CU, all BSs report its answer.
 
     Everything between the two is real: ``encode`` gives packed bytes, ``decode`` reads nothing else.
@@ -43,8 +46,6 @@ class Ecc(Agent):
         config: settings.
 
     Attributes:
-        system: constants of the network it was trained in; they standardise the gains.
-        network: encoders, quantiser, fusion.
         messages: what the base stations sent last.
 
     Raises:
@@ -52,17 +53,21 @@ class Ecc(Agent):
     """
 
     name: ClassVar[str] = "ecc"
-    config_class: ClassVar[type[Settings]] = EccConfig
+    config_class: ClassVar[type[Settings]] = EccAgentConfig
     shares_batches: ClassVar[bool] = True
-    config: EccConfig
+    # It makes its inputs from the CSI where the environment shows others.
+    signature_parts: ClassVar[Collection[str]] = ("family", "action")
+    env: VectorEnv
 
-    def __init__(self, env: Any, config: EccConfig) -> None:
+    def __init__(self, env: object, config: EccAgentConfig) -> None:
         self.config = config
-        self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
+        batched = as_vector_env(env, config.num_envs, config.seed, config.device)
+        self.game = csi_game(batched, self.name)
+        assert isinstance(batched, VectorEnv)
+        self.env = batched
         # The measurements to act on are those of the environment that was handed in, not of one made from it.
-        self.player = env if hasattr(type(env), "encode_estimate") else self.env
-        self.system = csi_system(self.env, self.name)
-        self.steps_trained = 0
+        self.player: ParallelEnv | VectorEnv = env if isinstance(env, ParallelEnv) else batched
+        self.system = self.game.system
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
         self.network = EccNetwork(config, network_shape(config, self.system), generator).to(config.device).eval()
         self.messages: Messages | None = None
@@ -80,38 +85,19 @@ class Ecc(Agent):
             return float(self.messages.counted_bits()[self.messages.received].float().mean())
         return float(layout.message_bits)
 
-    def train(
-        self,
-        total_steps: int | None = None,
-        log_dir: str | Path | None = None,
-        resume: str | Path | None = None,
-        figures: Callable[[int], dict[str, Any]] | None = None,
-        callback: Callable[[int], None] | None = None,
-        progress: bool | None = None,
-    ) -> dict[str, float]:
+    def run(self, plan: Plan) -> dict[str, float]:
         """Make a pool of labelled snapshots, train on it, keep the averaged weights of the end.
 
-        Args:
-            total_steps: snapshots seen in the (second) training stage, with repetition; None: ``config.samples``, or
-                as planned on resuming.
-            log_dir: folder for TensorBoard files, ``last.pt`` and ``best.pt``.
-            resume: folder or ``last.pt`` of an unfinished run; the pool is made again, the run goes on bit for bit.
-            figures: called with the snapshots seen at every evaluation; its figures go to TensorBoard beside ours
-                (reconstruction and phase, ADCPM, distribution of errors).
-            callback: called with the snapshots seen at every evaluation.
-            progress: show a bar; None: only on a terminal.
+        ``plan.total_steps`` counts snapshots seen in the (second) training stage, with repetition; None:
+        ``config.samples``, or as planned on resuming. On resuming the pool is made again. Our own figures
+        (reconstruction and phase, ADCPM, distribution of errors) go beside the caller's.
 
         Returns:
             ``steps``, ``mean_m``, ``median_m`` and ``p90_m`` on snapshots set aside, ``pool_cpu_s``, ``train_cpu_s``.
-
-        Raises:
-            ValueError: nothing to train, a run that is finished or of another game, or a folder that holds a run.
-            FileNotFoundError: nothing to resume from.
-            FloatingPointError: the loss became NaN or infinite.
         """
-        return Training(self, total_steps, log_dir, resume, figures, callback, progress).run()
+        return Training(self, plan).run()
 
-    def locate(self, measurements: Any) -> PositionEstimate:
+    def locate(self, measurements: object) -> PositionEstimate:
         """Positions [B, J, 3] of all users by way of the bits; invalid where no BS hears the user.
 
         Args:
@@ -146,20 +132,16 @@ class Ecc(Agent):
         """
         batch = self._from_observations(observations)
         if batch is None:
-            measured = getattr(self.player, "measurements", None)
-            position = self.locate(measured if measured is not None else self.env.measurements).position
+            position = self.locate(self.player.measurements).position
         else:
-            users = observations.shape[-1] // self._entity_size()
-            position = self._positions(batch).unflatten(0, (observations.shape[0], users))
+            position = self._positions(batch).unflatten(0, (observations.shape[0], -1))
         normalised = self.system.normalise_position(position.to(observations.device)).clamp(-1.0, 1.0)
-        users = position.shape[1]
-        padding = self.env.action_size // self._users() - 3
+        padding = self.game.action_size // self._users - 3
         actions = torch.nn.functional.pad(normalised, (0, padding)).reshape(len(observations), 1, -1)
-        assert users == self._users()
         return actions.expand(-1, observations.shape[1], -1)
 
     @contextlib.contextmanager
-    def playing(self, env: Any) -> Iterator[None]:
+    def playing(self, env: ParallelEnv | VectorEnv) -> Iterator[None]:
         """Inside, ``act_batch`` looks at the measurements of this environment, not of the one the agent was made for.
 
         Args:
@@ -171,28 +153,27 @@ class Ecc(Agent):
         finally:
             self.player = before
 
-    def policy_state(self) -> dict[str, Any]:
-        """What ``save`` writes: a copy of the networks and of what they belong to."""
-        return {
-            "name": self.name,
-            "config": self.config.to_dict(),
-            "system": dataclasses.asdict(self.system),
-            "network": copy.deepcopy(self.network.state_dict()),
-            "steps": self.steps_trained,
-        }
+    def network_state(self) -> State:
+        """A copy of the networks and the constants of the network of base stations."""
+        return {"system": dataclasses.asdict(self.system), "network": copy.deepcopy(self.network.state_dict())}
 
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Take over networks from ``policy_state``; ValueError if they belong to another network of base stations."""
-        there = CsiSystem(**{name: _tuples(value) for name, value in state["system"].items()})
+    def check_game(self, state: State) -> None:
+        """ValueError if ``state`` belongs to another network of base stations, or to another game."""
+        there = _stored_system(state)
         for name in ("num_bs", "num_slots", "array_shape", "num_subcarriers", "area_min_m", "area_max_m"):
             if getattr(there, name) != getattr(self.system, name):
                 raise ValueError(
                     f"the checkpoint was trained with {name}={getattr(there, name)}, this environment has "
                     f"{getattr(self.system, name)}; make the environment with the training overrides."
                 )
-        self.system = there
+        # Files of the builds before name no game; their base stations say enough.
+        if "signature" in state:
+            super().check_game(state)
+
+    def load_networks(self, state: State) -> None:
+        """Take over networks from ``network_state``; ``check_game`` has looked at what they are for."""
+        self.system = _stored_system(state)
         self.network.load_state_dict(state["network"])
-        self.steps_trained = int(state["steps"])
 
     def _positions(self, batch: Batch) -> Float[Tensor, "S 3"]:
         self.network.eval()
@@ -203,18 +184,18 @@ class Ecc(Agent):
 
     def _from_observations(self, observations: Tensor) -> Batch | None:
         """The base stations' inputs out of their observations; None if the observations do not hold them."""
-        here, shown = self.config, getattr(self.env, "config", None)
-        same = getattr(shown, "features", None) == here.features
+        here, shown = self.config, self.game.config
+        same = shown.features == here.features
         if here.features == "stabilised":
-            same = same and here.slots == 1 and getattr(shown, "stabilise", None) == here.stabilise
+            same = same and here.slots == 1 and shown.stabilise == here.stabilise
         if not same:
             return None
-        rows = observations.unflatten(-1, (self._users(), -1)).transpose(1, 2).flatten(0, 1)
+        rows = observations.unflatten(-1, (self._users, -1)).transpose(1, 2).flatten(0, 1)
         size = feature_size(here.features, self.system.array_shape, self.system.num_subcarriers)
         valid = rows[..., size + 1] > 0
-        shown_system = csi_system(self.env, self.name)
         # The environment standardises with its own averages, the network was trained with those of its scene.
-        mean, deviation = (rows.new_tensor(v) for v in (shown_system.log_gain_mean, shown_system.log_gain_std))
+        standardised = self.game.system
+        mean, deviation = (rows.new_tensor(v) for v in (standardised.log_gain_mean, standardised.log_gain_std))
         log_gain = rows[..., size] * _LOG_GAIN_SCALE * deviation + mean
         mean, deviation = (rows.new_tensor(v) for v in (self.system.log_gain_mean, self.system.log_gain_std))
         standard = ((log_gain - mean) / deviation).clamp(min=-_LOG_GAIN_SCALE)
@@ -222,22 +203,20 @@ class Ecc(Agent):
         features = as_images(rows[..., :size], here, self.system)
         return Batch(features, standard, valid, rows.new_zeros((len(rows), 3))).to(self.config.device)
 
+    @property
     def _users(self) -> int:
-        return int(self.env.entities.count)
-
-    def _entity_size(self) -> int:
-        return int(self.env.entities.observation_size)
+        return self.game.config.num_ues
 
 
 class EccFast(Ecc):
     """``ecc`` with multilayer perceptrons at both ends: trains in minutes of one CPU core."""
 
     name: ClassVar[str] = "ecc-fast"
-    config_class: ClassVar[type[Settings]] = EccFastConfig
+    config_class: ClassVar[type[Settings]] = EccFastAgentConfig
 
 
-def csi_system(env: Any, name: str) -> CsiSystem:
-    """The constants of an environment that measures CSI.
+def csi_game(env: BatchedEnv, name: str) -> EccScenario:
+    """The game of an environment that measures CSI.
 
     Args:
         env: batched environment.
@@ -246,14 +225,13 @@ def csi_system(env: Any, name: str) -> CsiSystem:
     Raises:
         ValueError: another kind of environment.
     """
-    system = getattr(getattr(env, "scenario", None), "system", None)
-    if not isinstance(system, CsiSystem):
+    if not isinstance(env.scenario, EccScenario):
         raise ValueError(
-            f"{name} needs an environment that measures CSI, got {getattr(env, 'env_id', type(env).__name__)}; "
-            "use one whose id begins with ecc-."
+            f"{name} needs an environment that measures CSI, got {env.env_id}; use one whose id begins with ecc-."
         )
-    return system
+    return env.scenario
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, np.ndarray)) else value
+def _stored_system(state: State) -> CsiSystem:
+    listed: State = {name: tuple(v) if isinstance(v, list) else v for name, v in state["system"].items()}
+    return CsiSystem(**listed)

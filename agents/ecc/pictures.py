@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from cfpos_envs.drawing.figures import draw_cdf
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.features import adcpm
-from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Batch
 
 from .autoencoder import Autoencoders
 
 
 @torch.no_grad()
-def reconstruction(model: Autoencoders, batch: Batch, config: EccConfig, system: CsiSystem) -> dict[str, Any]:
+def reconstruction(model: Autoencoders, batch: Batch, config: EccAgentConfig, system: CsiSystem) -> dict[str, Figure]:
     """Figures of the first snapshot of a batch at the BS that hears it best, original beside reconstruction.
 
     Args:
@@ -44,7 +43,7 @@ def reconstruction(model: Autoencoders, batch: Batch, config: EccConfig, system:
     }
 
 
-def error_cdf(errors_m: np.ndarray, title: str) -> Any:
+def error_cdf(errors_m: np.ndarray, title: str) -> Figure:
     """Distribution of 3-D errors, metres."""
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     draw_cdf(axes, {"validation": errors_m[:, None]}, None)
@@ -64,7 +63,7 @@ def _relative_adcpm(csi: Tensor, system: CsiSystem) -> Tensor:
     return power / power.amax().clamp(min=1e-12)
 
 
-def _pair(values: list[np.ndarray], rows: str, columns: str, limits: tuple[float, float] | None) -> Any:
+def _pair(values: list[np.ndarray], rows: str, columns: str, limits: tuple[float, float] | None) -> Figure:
     low, high = limits or (float(values[0].min()), float(values[0].max()))
     # Phases close into a circle, and so must their colours.
     colours = "twilight" if limits == (-np.pi, np.pi) else "viridis"

@@ -5,35 +5,29 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from cfpos_envs.checkpoints import (
-    BEST,
-    LAST,
-    checkpoint_path,
-    read_checkpoint,
-    write_checkpoint,
-)
+from cfpos_envs.checkpoints import BEST, LAST, State
 from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
 from cfpos_envs.streams import derive_seed
-from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Pool
 from cfpos_envs.supervised.errors import errors_m
+from cfpos_envs.supervised.fitting import FitResult, Hooks, fit
 from cfpos_envs.supervised.inputs import pool_of
 from cfpos_envs.supervised.network import EccNetwork
 from cfpos_envs.supervised.processes import join_process_group, others_missed, process_group
-from cfpos_envs.supervised.supervised import FitResult, Hooks, fit
 
-from ..interruption import Interruption, check_same_settings, torch_threads
+from ..base import Agent, Plan
 from ..memory import keep_freed_memory
-from ..metrics import RunLog
+from ..runs import TrainingRun, progress_bar
 from . import pictures
 from .autoencoder import Autoencoders
 
@@ -48,54 +42,46 @@ SCALARS: dict[str, str] = {
 }
 _CALIBRATION_SAMPLES = 4096
 _PICTURE_SAMPLES = 8
-# Settings that may change between the parts of one run without changing what it computes.
-_FREE_SETTINGS = frozenset({"checkpoint_every", "threads", "device", "num_envs"})
 
 
-@runtime_checkable
-class EccLearner(Protocol):
-    """What a run needs of its agent: the attributes of ``Ecc``."""
+class EccLearner(Agent):
+    """What a run needs of its agent.
 
-    config: EccConfig
-    env: Any
+    Attributes:
+        game: the environment's game.
+        system: constants of the network it was trained in; they standardise the gains.
+        network: encoders, quantiser, fusion.
+    """
+
+    config: EccAgentConfig
+    game: EccScenario
     system: CsiSystem
     network: EccNetwork
-    steps_trained: int
-
-    def policy_state(self) -> dict[str, Any]:
-        """A copy of the networks and of what they belong to."""
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Take over networks from ``policy_state``."""
 
 
-class Training:
-    """One run of ``Ecc.train``; the arguments are those of that method."""
+class Training(TrainingRun):
+    """One run of an ECC agent.
 
-    def __init__(
-        self,
-        agent: EccLearner,
-        total_steps: int | None,
-        log_dir: str | Path | None,
-        resume: str | Path | None,
-        figures: Callable[[int], dict[str, Any]] | None,
-        callback: Callable[[int], None] | None,
-        progress: bool | None,
-    ) -> None:
-        self.agent, self.config = agent, agent.config
-        self.figures, self.callback, self.progress = figures, callback, progress
-        self.log_dir = Path(log_dir) if log_dir is not None else None
+    Args:
+        agent: whose networks are trained.
+        plan: the arguments of ``Agent.train``.
+    """
+
+    free_settings = frozenset({*TrainingRun.free_settings, "num_envs"})
+
+    agent: EccLearner
+
+    def __init__(self, agent: EccLearner, plan: Plan) -> None:
+        self.config = agent.config
         self.stage, self.fit_state = "local", None
-        self.samples = agent.config.samples if total_steps is None else total_steps
+        self.samples = agent.config.samples if plan.total_steps is None else plan.total_steps
         if self.samples < 1:
-            raise ValueError(f"total_steps={total_steps} must be at least 1 snapshot.")
+            raise ValueError(f"total_steps={plan.total_steps} must be at least 1 snapshot.")
         if not agent.config.strategy.startswith("local"):
             self.stage = "joint"
-        if resume is not None:
-            self._resume(resume, total_steps)
-        elif self.log_dir is not None and (self.log_dir / LAST).exists():
-            raise ValueError(f"{self.log_dir} already holds a run; resume it (resume={self.log_dir}) or use another.")
-        self._interruption = Interruption()
+        super().__init__(agent, plan)
+        if plan.resume is not None:
+            self._resume(plan.resume, plan.total_steps)
 
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Ecc.train``."""
@@ -105,15 +91,11 @@ class Training:
         if rank > 0:
             # The first process alone writes.
             self.log_dir = None
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._told_how_to_go_on())
-            stack.enter_context(torch_threads(self.config.threads))
-            # torchrun hands Ctrl-C on, and ends the others by SIGTERM when one has failed.
-            stack.enter_context(self._interruption.noted(*[signal.SIGTERM] * (processes > 1)))
-            self.log = RunLog(self.log_dir)
-            stack.callback(self.log.close)
+        # torchrun hands Ctrl-C on, and ends the others by SIGTERM when one has failed.
+        also = [signal.SIGTERM] if processes > 1 else []
+        with self._told_how_to_go_on(), self.session(0, *also):
             began = time.process_time()
-            self.pool, self.validation = make_pool(self.agent, self.progress).split(self.config.validation)
+            self.pool, self.validation = make_pool(self.agent, self.plan.progress).split(self.config.validation)
             pool_seconds = time.process_time() - began
             self.agent.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
             seconds = 0.0
@@ -123,7 +105,7 @@ class Training:
             joint = self._joint()
             self.agent.network = joint.model.eval()
             self.agent.steps_trained = self.samples
-            self._write(BEST, {"agent": self.agent.policy_state()})
+            self.write_best(self.agent.policy_state())
             found = errors_m(self.agent.network, self.validation)
             results = {
                 "steps": float(self.samples),
@@ -142,10 +124,10 @@ class Training:
             scalars=lambda seen, values: self.log.scalars(seen, _renamed(values, "local")),
             evaluated=self._local_evaluated,
             checkpoint=self._checkpoint,
-            stopped=lambda: self._interruption.asked,
+            stopped=lambda: self.interruption.asked,
         )
         config = self.config.fit_config(self.config.local_samples)
-        result = fit(model, self.pool, config, hooks=hooks, resume=self.fit_state, progress=self.progress)
+        result = fit(model, self.pool, config, hooks=hooks, resume=self.fit_state, progress=self.plan.progress)
         self.agent.network.encoder.load_state_dict(result.model.encoder.state_dict())
         self.agent.network.encoder.requires_grad_(self.config.strategy != "local-split")
         return result
@@ -156,7 +138,7 @@ class Training:
             scalars=self.log.scalars,
             evaluated=self._evaluated,
             checkpoint=self._checkpoint,
-            stopped=lambda: self._interruption.asked,
+            stopped=lambda: self.interruption.asked,
         )
         return fit(
             self.agent.network,
@@ -165,7 +147,7 @@ class Training:
             validation=self.validation,
             hooks=hooks,
             resume=self.fit_state,
-            progress=self.progress,
+            progress=self.plan.progress,
         )
 
     def _local_evaluated(self, seen: int, model: Any) -> None:
@@ -181,21 +163,16 @@ class Training:
                 statistics = {f"validation/{name}": value for name, value in _statistics(found).items()}
                 self.log.scalars(seen, statistics)
                 shown = {"validation/cdf": pictures.error_cdf(found, f"after {seen} snapshots")}
-                if self.figures is not None:
-                    shown.update(self.figures(seen))
+                if self.plan.figures is not None:
+                    shown.update(self.plan.figures(seen))
                 self.log.figures(seen, shown)
-            if self.callback is not None:
-                self.callback(seen)
+            if self.plan.callback is not None:
+                self.plan.callback(seen)
         finally:
             self.agent.network = training
 
-    def _checkpoint(self, state: dict[str, Any]) -> None:
-        run = {"stage": self.stage, "fit": state, "samples": self.samples}
-        self._write(LAST, {"agent": self.agent.policy_state(), "run": run})
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        if self.log_dir is not None:
-            write_checkpoint(self.log_dir / name, content)
+    def _checkpoint(self, state: State) -> None:
+        self.write_last({"stage": self.stage, "fit": state, "samples": self.samples})
 
     @contextlib.contextmanager
     def _told_how_to_go_on(self) -> Iterator[None]:
@@ -211,12 +188,8 @@ class Training:
             raise ConnectionError(f"{missed}{again if begun else '; nothing was kept yet'}") from None
 
     def _resume(self, resume: str | Path, total_steps: int | None) -> None:
-        path = checkpoint_path(resume, LAST)
-        content = read_checkpoint(path, LAST)
-        if "run" not in content:
-            raise ValueError(f"{path} holds a policy but no training state; resume from the run's {LAST}.")
+        path, content = self.stored(resume)
         run = content["run"]
-        check_same_settings(content["agent"]["config"], self.config.to_dict(), _FREE_SETTINGS)
         if total_steps is not None and total_steps != run["samples"]:
             raise ValueError(
                 f"the run was planned for {run['samples']} snapshots, and its learning rate follows that plan; "
@@ -228,7 +201,6 @@ class Training:
         if self.stage == "joint" and done:
             raise ValueError(f"the run in {path.parent} is finished; evaluate its {BEST}.")
         self.agent.load_policy(content["agent"])
-        self.log_dir = self.log_dir or path.parent
 
 
 def make_pool(agent: EccLearner, progress: bool | None = None) -> Pool:
@@ -242,10 +214,8 @@ def make_pool(agent: EccLearner, progress: bool | None = None) -> Pool:
     count = config.pool + config.validation
     chunk = min(CHUNK_SAMPLES, count)
     whole = -(-count // chunk) * chunk
-    seed = derive_seed(config.seed, "pool")
-    hidden = None if progress is None else not progress
-    parts = draw_snapshots(agent.env.config, whole, seed, chunk, config.device)
-    shown = tqdm(parts, "pool", total=whole // chunk, unit="chunk", disable=hidden, dynamic_ncols=True)
+    parts = draw_snapshots(agent.game.config, whole, derive_seed(config.seed, "pool"), chunk, config.device)
+    shown = progress_bar(progress, whole // chunk, "chunk", description="pool", over=parts)
     return pool_of(((part.csi, part.valid, part.position_m) for part in shown), config, agent.system, count)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
-from cfpos_envs.settings import unknown_name
+from cfpos_envs.checkpoints import State, read_checkpoint, write_checkpoint
+from cfpos_envs.checks import unknown_name
 
 FOLDER = Path(__file__).parent / "trained"
 
@@ -40,7 +39,7 @@ def store_half(run: str | Path, path: str | Path) -> Path:
         run: a run's folder or a checkpoint file.
         path: file to write.
     """
-    state: dict[str, Any] = read_checkpoint(run)["agent"]
+    state: State = read_checkpoint(run)["agent"]
     small = {name: _half(value) for name, value in state["network"].items()}
     write_checkpoint(path, {"agent": {**state, "network": small}})
     return Path(path)

@@ -1,6 +1,6 @@
 """MADDPG's updates by the compiled kernel of native/learner.cpp.
 
-The mathematics is that of ``agents.maddpg.critics`` and ``agents.maddpg.learner``. Tensor operations pass whole
+The gradients are those of ``agents.maddpg.losses`` with the networks of ``agents.maddpg.critics``. Tensor operations pass whole
 batches from layer to layer through memory; the kernel takes as many samples as the cache holds through all layers
 and back.
 """
@@ -120,7 +120,7 @@ class CompiledUpdates:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_prepared": None}  # addresses are worth nothing in a copy
 
-    def pay(self, batch: Batch) -> bool:
+    def serves(self, batch: Batch) -> bool:
         """Whether the kernel can do updates of these networks with this batch, and is faster than tensor operations."""
         critic = self.networks.critics[0]
         tensors = (batch.observations, batch.actions, batch.rewards, batch.next_observations, self._parameters[0])

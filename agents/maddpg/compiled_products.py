@@ -31,7 +31,6 @@ class _Product(ctypes.Structure):
         ("right", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("right_each", "right_inner", "right_column")),
         ("bias", ctypes.c_void_p),
-        ("gate", ctypes.c_void_p),
         ("relu", ctypes.c_int64),
         ("out", ctypes.c_void_p),
     ]
@@ -60,10 +59,10 @@ def kernels() -> ctypes.CDLL | None:
 @lru_cache(maxsize=1)
 def _multiply() -> ctypes._NamedFuncPointer | None:
     found = kernels()
-    return found.cfpos_multiply if found is not None and found.cfpos_products_pay() else None
+    return found.cfpos_multiply if found is not None and found.cfpos_products_are_faster() else None
 
 
-def pays(left: Tensor, right: Tensor) -> bool:
+def is_faster(left: Tensor, right: Tensor) -> bool:
     """Whether ``multiply`` can be used for left [count, M, K] and right [count, K, N], and is faster."""
     count, rows, inner = left.shape
     return (
@@ -79,14 +78,13 @@ def pays(left: Tensor, right: Tensor) -> bool:
     )
 
 
-def multiply(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool, gate: Tensor | None) -> Tensor:
-    """``agents.maddpg.products.products`` where it ``pays``."""
+def multiply(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """``agents.maddpg.products.products`` where it ``is_faster``."""
     function = _multiply()
     assert function is not None
     count, rows, inner = left.shape
     out = torch.empty(count, rows, right.shape[2])
     bias = None if bias is None else bias.contiguous()
-    gate = None if gate is None else gate.contiguous()
     product = _Product(
         count,
         rows,
@@ -97,7 +95,6 @@ def multiply(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool, gate:
         right.data_ptr(),
         *right.stride(),
         None if bias is None else bias.data_ptr(),
-        None if gate is None else gate.data_ptr(),
         relu,
         out.data_ptr(),
     )

@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cfpos_envs.settings import (
-    RUN_RANGES,
-    Range,
-    Settings,
-    check_choice,
-    check_numbers,
-    check_switch,
-    checked_widths,
-    unknown_name,
-)
+from cfpos_envs.settings import Partitioned, Presets, Range, RunSettings
 
-__all__ = ["PRESETS", "MaddpgConfig", "default_overrides", "unknown_name"]
-
-SHARES = ("separate", "shared", "entity")
-CRITICS = ("concatenated", "permutation-invariant", "own", "model")
-NOISES = ("gaussian", "ou")
-
-# name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, Range] = {
-    **RUN_RANGES,
-    "lr_actor": (0, 1),
-    "lr_critic": (0, 1),
-    "lr_final_factor": (0, 1),
-    "gamma": (0, 1),
-    "tau": (0, 1),
-    "batch_size": (1, math.inf),
-    "buffer_size": (1, math.inf),
-    "update_every": (1, math.inf),
-    "updates_per_step": (1, math.inf),
-    "warmup_steps": (0, math.inf),
-    "noise_start": (0, math.inf),
-    "noise_end": (0, math.inf),
-    "noise_fraction": (0, 1),
-    "ou_theta": (0, 1),
-    "reward_clip": (0, math.inf),
-    "saturation_penalty": (0, math.inf),
-    "grad_clip": (0, math.inf),
-    "target_smoothing": (0, math.inf),
-    "target_smoothing_clip": (0, math.inf),
-    "policy_delay": (1, math.inf),
-}
-_WHOLE = frozenset(
-    (*RUN_RANGES, "batch_size", "buffer_size", "update_every", "updates_per_step", "warmup_steps", "policy_delay")
-)
-_OPTIONAL = ("lr_final_factor", "threads")
-_FLAGS = ("reward_normalisation", "twin_critics", "observation_normalisation")
-
-
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, object]] = {
     "default": {},
     # One small network over all (AP, UE) pairs, credit per pair, no bootstrapping.
     "entity": {
@@ -111,13 +65,12 @@ PRESETS["model"] = {**PRESETS["entity"], "critic": "model", "lr_actor": 2e-3}
 
 
 @dataclass(frozen=True)
-class MaddpgConfig(Settings):
+class MaddpgConfig(RunSettings):
     """Everything that can be set on MADDPG (Lowe et al. 2017), with the switches of TD3 (Fujimoto et al. 2018).
 
     Steps are environment steps: ``num_envs`` of them pass in every round that the parallel episodes play.
 
     Attributes:
-        num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
         share: ``separate`` one actor per agent; ``shared`` one for all agents; ``entity`` one small network for every
             (agent, UE) pair of environments that have entities.
         critic: ``concatenated`` Q_i(all observations, all actions); ``permutation-invariant`` the same through a mean
@@ -145,22 +98,43 @@ class MaddpgConfig(Settings):
         twin_critics, target_smoothing, target_smoothing_clip, policy_delay: TD3: minimum of two critics; standard
             deviation and clip of the target policy's noise (0: off); critic updates per policy update.
         observation_normalisation: running mean and standard deviation of every observation entry.
-        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
-        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
-        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
-        checkpoint_every: environment steps between two checkpoints.
         seed: of weights, exploration, replay and the agent's environments.
         device: torch device of networks and buffer.
-        threads: torch threads during training; None leaves torch's setting.
 
     Raises:
         ValueError: a value outside its range, named with the range.
     """
 
     title: ClassVar[str] = "MADDPG"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+    presets: ClassVar[Presets] = PRESETS
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {
+        "share": ("separate", "shared", "entity"),
+        "critic": ("concatenated", "permutation-invariant", "own", "model"),
+        "noise": ("gaussian", "ou"),
+    }
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "lr_actor": (0, 1),
+        "lr_critic": (0, 1),
+        "lr_final_factor": (0, 1),
+        "gamma": (0, 1),
+        "tau": (0, 1),
+        "batch_size": (1, math.inf),
+        "buffer_size": (1, math.inf),
+        "update_every": (1, math.inf),
+        "updates_per_step": (1, math.inf),
+        "warmup_steps": (0, math.inf),
+        "noise_start": (0, math.inf),
+        "noise_end": (0, math.inf),
+        "noise_fraction": (0, 1),
+        "ou_theta": (0, 1),
+        "reward_clip": (0, math.inf),
+        "saturation_penalty": (0, math.inf),
+        "grad_clip": (0, math.inf),
+        "target_smoothing": (0, math.inf),
+        "target_smoothing_clip": (0, math.inf),
+        "policy_delay": (1, math.inf),
+    }
 
-    num_envs: int = 16
     share: str = "separate"
     critic: str = "concatenated"
     actor_hidden: tuple[int, ...] = (64, 64)
@@ -189,22 +163,9 @@ class MaddpgConfig(Settings):
     target_smoothing_clip: float = 0.5
     policy_delay: int = 1
     observation_normalisation: bool = False
-    evaluations: int = 20
-    validation_envs: int = 64
-    test_envs: int = 32
-    checkpoint_every: int = 20_000
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("share", SHARES), ("critic", CRITICS), ("noise", NOISES)):
-            check_choice(name, getattr(self, name), allowed)
-        for name in ("actor_hidden", "critic_hidden"):
-            object.__setattr__(self, name, checked_widths(name, getattr(self, name)))
-        for name in _FLAGS:
-            check_switch(name, getattr(self, name))
-        check_numbers(self, _RANGES, _WHOLE, _OPTIONAL)
+        super().__post_init__()
         if self.batch_size > self.buffer_size and not self.samples_rows and self.critic != "model":
             raise ValueError(
                 f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size}; raise buffer_size."
@@ -223,18 +184,9 @@ class MaddpgConfig(Settings):
         return 0.1 if self.critic == "model" else 1.0
 
     @classmethod
-    def suited(cls, env: Any, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The preset that suits an environment, see ``default_overrides``."""
-        return default_overrides(env, overrides.get("critic"))
-
-
-def default_overrides(env: Any, critic: str | None = None) -> dict[str, Any]:
-    """The preset's fields that suit an environment: ``entity`` where it has entities, ``default`` elsewhere.
-
-    Args:
-        env: with an attribute ``entities`` if it has any.
-        critic: the critic asked for; ``model`` on an environment with entities chooses the preset ``model``.
-    """
-    if getattr(env, "entities", None) is None:
-        return dict(PRESETS["default"])
-    return dict(PRESETS["model" if critic == "model" else "entity"])
+    def suited(cls, env: Partitioned, overrides: Mapping[str, object]) -> Mapping[str, object]:
+        """The preset ``entity`` where the environment has entities (``model`` if that critic is asked for there), and
+        ``default`` elsewhere."""
+        if env.entities is not None and overrides.get("critic") == "model":
+            return PRESETS["model"]
+        return super().suited(env, overrides)

@@ -1,35 +1,22 @@
-"""Critics: the values of all agents, and the gradients that MADDPG asks of them.
+"""Critics: Q_i of every agent, at the stored joint action and with agent i's own action exchanged.
 
-Every critic answers four questions, batch last as in ``agents.maddpg.networks``:
-
-- ``values(joint)``: Q_i of every agent at the stored joint action;
-- ``learn(kept, slopes)``: the gradients of its parameters there;
-- ``own_values(joint, own)``: Q_i with agent i's action exchanged and all other actions kept;
-- ``own_slopes(kept, slopes)``: the derivative of a loss by these exchanged actions.
-
-``joint`` is what ``join`` makes of observations and actions; it serves all critics of one kind.
+Vectors come samples first, [N, n, size]; inside the networks batches come last (see ``agents.maddpg.networks``).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .networks import (
-    BatchedMlp,
-    GameShape,
-    apart,
-    in_one,
-)
-from .products import product, products, relu_slopes
+from .networks import BatchedMlp, GameShape
+from .products import product, products
 
 
 class Critic(nn.Module, ABC):
-    """See the module; ``kept`` is whatever a pass hands on to its gradient.
+    """The values of all agents.
 
     Attributes:
         separate: whether every agent has a network of its own.
@@ -38,30 +25,19 @@ class Critic(nn.Module, ABC):
     separate: bool
 
     @abstractmethod
-    def join(self, observations: Float[Tensor, "n obs N"], actions: Float[Tensor, "n act N"]) -> Tensor:
-        """Observations and actions as the other functions take them."""
-
-    @abstractmethod
-    def values(self, joint: Tensor) -> tuple[Float[Tensor, "n N"], Any]:
-        """Values of the joint action."""
-
-    @abstractmethod
-    def learn(self, kept: Any, slopes: Float[Tensor, "n N"]) -> None:
-        """Set the parameters' gradients from a loss's derivative by ``values``."""
-
-    @abstractmethod
-    def own_values(self, joint: Tensor, own: Float[Tensor, "n act N"]) -> tuple[Float[Tensor, "n N"], Any]:
-        """Values with each agent's own action exchanged."""
-
-    @abstractmethod
-    def own_slopes(self, kept: Any, slopes: Float[Tensor, "n N"]) -> Float[Tensor, "n act N"]:
-        """A loss's derivative by ``own`` from its derivative by ``own_values``."""
-
     def forward(
-        self, observations: Float[Tensor, "B n obs"], actions: Float[Tensor, "B n act"]
-    ) -> Float[Tensor, "B n"]:
-        """Values of joint actions, batch first."""
-        return self.values(self.join(observations.permute(1, 2, 0), actions.permute(1, 2, 0)))[0].mT
+        self, observations: Float[Tensor, "N n obs"], actions: Float[Tensor, "N n act"]
+    ) -> Float[Tensor, "N n"]:
+        """Q_i(o, a) of the joint action."""
+
+    @abstractmethod
+    def own_values(
+        self,
+        observations: Float[Tensor, "N n obs"],
+        actions: Float[Tensor, "N n act"],
+        own: Float[Tensor, "N n act"],
+    ) -> Float[Tensor, "N n"]:
+        """Q_i(o, a_1, .., own_i, .., a_n): agent i's action is exchanged, all others stay as they were stored."""
 
 
 class ConcatenatedCritic(Critic):
@@ -77,37 +53,26 @@ class ConcatenatedCritic(Critic):
         joint = shape.agents * (shape.observation_size + shape.action_size)
         self.net = BatchedMlp(shape.agents, (joint, *hidden, 1), generator, dtype=dtype)
 
-    def join(self, observations: Float[Tensor, "n obs N"], actions: Float[Tensor, "n act N"]) -> Tensor:
-        """[N, n obs + n act]: one row per sample."""
-        return torch.cat([vectors.permute(2, 0, 1).flatten(1) for vectors in (observations, actions)], dim=1)
-
-    def values(self, joint: Tensor) -> tuple[Float[Tensor, "n N"], Any]:
+    def forward(
+        self, observations: Float[Tensor, "N n obs"], actions: Float[Tensor, "N n act"]
+    ) -> Float[Tensor, "N n"]:
         """See ``Critic``."""
-        trace = self.net.finish(self._first(joint))
-        return trace[-1][:, 0], (joint, trace)
+        return self.net.finish(self._first(observations, actions))[:, 0].mT
 
-    def learn(self, kept: Any, slopes: Float[Tensor, "n N"]) -> None:
+    def own_values(
+        self,
+        observations: Float[Tensor, "N n obs"],
+        actions: Float[Tensor, "N n act"],
+        own: Float[Tensor, "N n act"],
+    ) -> Float[Tensor, "N n"]:
         """See ``Critic``."""
-        joint, trace = kept
-        first = self.net.pull_back(trace, slopes[:, None], learn=True)
-        weight, _ = self.net.layers[0]
-        weight.grad = product(first.flatten(0, 1), joint).view_as(weight)
+        change = products(self._own_columns(), (own - actions).permute(1, 2, 0))
+        return self.net.finish(self._first(observations, actions) + change)[:, 0].mT
 
-    def own_values(self, joint: Tensor, own: Float[Tensor, "n act N"]) -> tuple[Float[Tensor, "n N"], Any]:
-        """See ``Critic``."""
-        shape = self.shape
-        stored = joint[:, shape.agents * shape.observation_size :].unflatten(1, (shape.agents, -1)).permute(1, 2, 0)
-        sums = self._first(joint).add_(products(self._own_columns(), own - stored))
-        trace = self.net.finish(sums)
-        return trace[-1][:, 0], trace
-
-    def own_slopes(self, kept: Any, slopes: Float[Tensor, "n N"]) -> Float[Tensor, "n act N"]:
-        """See ``Critic``."""
-        return products(self._own_columns().mT, self.net.pull_back(kept, slopes[:, None], learn=False))
-
-    def _first(self, joint: Tensor) -> Tensor:
+    def _first(self, observations: Tensor, actions: Tensor) -> Tensor:
+        joint = torch.cat([observations.flatten(1), actions.flatten(1)], 1)
         weight, bias = self.net.layers[0]
-        return product(weight.flatten(0, 1), joint.mT).unflatten(0, weight.shape[:2]).add_(bias)
+        return product(weight.flatten(0, 1), joint.mT).unflatten(0, weight.shape[:2]) + bias
 
     def _own_columns(self) -> Tensor:
         """[n, hidden, act]: what agent i's action does in the first layer of Q_i; a view."""
@@ -128,87 +93,57 @@ class PermutationInvariantCritic(Critic):
         self, shape: GameShape, share: str, hidden: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.agents, self.observation_size = shape.agents, shape.observation_size
-        self.pair = shape.observation_size + shape.action_size
-        width, *rest = hidden or (self.pair,)
+        self.agents = shape.agents
+        pair = shape.observation_size + shape.action_size
+        width, *rest = hidden or (pair,)
         self.separate = share == "separate"
         heads = shape.agents if self.separate else 1
-        self.embedding = BatchedMlp(1, (self.pair, width), generator, dtype=dtype)
+        self.embedding = BatchedMlp(1, (pair, width), generator, dtype=dtype)
         self.head = BatchedMlp(heads, (2 * width, *rest, 1), generator, dtype=dtype)
 
-    def join(self, observations: Float[Tensor, "n obs N"], actions: Float[Tensor, "n act N"]) -> Tensor:
-        """[1, obs + act, n N]: one column per agent and sample."""
-        return in_one(torch.cat([observations, actions], 1), self.pair)
-
-    def values(self, joint: Tensor) -> tuple[Float[Tensor, "n N"], Any]:
+    def forward(
+        self, observations: Float[Tensor, "N n obs"], actions: Float[Tensor, "N n act"]
+    ) -> Float[Tensor, "N n"]:
         """See ``Critic``."""
-        embedded = torch.relu_(self.embedding(joint))
-        mean = self._mean(embedded)
-        trace = self.head.finish(self._first(embedded, mean))
-        return trace[-1].view(self.agents, -1), (joint, embedded, mean, trace)
+        return self._head(self._first(self._embed(observations, actions)))
 
-    def learn(self, kept: Any, slopes: Float[Tensor, "n N"]) -> None:
-        """See ``Critic``."""
-        joint, embedded, mean, trace = kept
+    def own_values(
+        self,
+        observations: Float[Tensor, "N n obs"],
+        actions: Float[Tensor, "N n act"],
+        own: Float[Tensor, "N n act"],
+    ) -> Float[Tensor, "N n"]:
+        """See ``Critic``. Agent i is one of the n in its mean, so its own embedding reaches Q_i by both ways."""
+        stored, exchanged = self._embed(observations, actions), self._embed(observations, own)
         listen, hear = self._mixing()
-        first = self.head.pull_back(trace, self._as_outputs(slopes), learn=True)
-        heard = (first if self.separate else first.unflatten(2, (self.agents, -1)).sum(2)).flatten(0, 1)
-        by_mean = product(heard, mean.mT).view_as(hear)
-        self.head.layers[0][0].grad = torch.cat([products(first, self._of_heads(embedded).mT), by_mean], 2)
-        from_mean = product(hear.flatten(0, 1).mT, heard).div_(self.agents)
-        back = self._of_embedding(products(listen.mT, first))
-        back.unflatten(2, (self.agents, -1)).add_(from_mean[:, None])
-        self.embedding.learn(joint, [], relu_slopes(back, embedded))
-
-    def own_values(self, joint: Tensor, own: Float[Tensor, "n act N"]) -> tuple[Float[Tensor, "n N"], Any]:
-        """See ``Critic``."""
-        listen, hear = self._mixing()
-        sums = self.embedding(joint)
-        change = in_one(own, own.shape[1]) - joint[:, self.observation_size :]
-        exchanged = products(self._action_columns(), change).add_(sums).relu_()
-        embedded = sums.relu_()
-        # Agent i is one of the n in its mean, so its own embedding reaches Q_i by both ways.
-        both = listen + hear / self.agents
-        base = self._first(embedded, self._mean(embedded))
-        trace = self.head.finish(base.add_(products(both, self._of_heads(exchanged - embedded))))
-        return trace[-1].view(self.agents, -1), (both, exchanged, trace)
-
-    def own_slopes(self, kept: Any, slopes: Float[Tensor, "n N"]) -> Float[Tensor, "n act N"]:
-        """See ``Critic``."""
-        both, exchanged, trace = kept
-        first = self.head.pull_back(trace, self._as_outputs(slopes), learn=False)
-        back = relu_slopes(self._of_embedding(products(both.mT, first)), exchanged)
-        return apart(products(self._action_columns().mT, back), self.agents, slopes.shape[1])
+        change = products(listen + hear / self.agents, self._of_heads(exchanged - stored))
+        return self._head(self._first(stored) + change)
 
     def _mixing(self) -> list[Tensor]:
         """V and P."""
         return list(self.head.layers[0][0].chunk(2, dim=2))
 
-    def _action_columns(self) -> Tensor:
-        return self.embedding.layers[0][0][:, :, self.observation_size :]
+    def _embed(self, observations: Tensor, actions: Tensor) -> Float[Tensor, "1 width columns"]:
+        """One column per agent and sample, agent after agent."""
+        weight, bias = self.embedding.layers[0]
+        return products(weight, _columns(observations, actions).flatten(0, 1).mT[None], bias, relu=True)
 
-    def _mean(self, embedded: Tensor) -> Tensor:
-        return embedded[0].unflatten(1, (self.agents, -1)).mean(1)
-
-    def _first(self, embedded: Tensor, mean: Tensor) -> Tensor:
+    def _first(self, embedded: Tensor) -> Float[Tensor, "heads hidden columns"]:
+        """V e_i + P mean_j e_j + b; the mean's product is taken once per sample, not once per agent."""
         listen, hear = self._mixing()
-        common = product(hear.flatten(0, 1), mean).unflatten(0, hear.shape[:2]).add_(self.head.layers[0][1])
+        mean = embedded[0].unflatten(1, (self.agents, -1)).mean(1)
+        common = product(hear.flatten(0, 1), mean).unflatten(0, hear.shape[:2]) + self.head.layers[0][1]
         sums = products(listen, self._of_heads(embedded))
         if self.separate:
-            return sums.add_(common)
-        sums.unflatten(2, (self.agents, -1)).add_(common[:, :, None])
-        return sums
+            return sums + common
+        return (sums.unflatten(2, (self.agents, -1)) + common[:, :, None]).flatten(2)
 
     def _of_heads(self, embedded: Tensor) -> Tensor:
         """[1, width, n N] as the columns of the heads, a view."""
         return embedded[0].unflatten(1, (self.agents, -1)).transpose(0, 1) if self.separate else embedded
 
-    def _of_embedding(self, columns: Tensor) -> Tensor:
-        """The inverse of ``_of_heads``."""
-        return columns.transpose(0, 1).flatten(1)[None] if self.separate else columns
-
-    def _as_outputs(self, slopes: Tensor) -> Tensor:
-        return slopes.reshape(self.agents if self.separate else 1, 1, -1)
+    def _head(self, sums: Tensor) -> Float[Tensor, "N n"]:
+        return self.head.finish(sums).view(self.agents, -1).mT
 
 
 class OwnCritic(Critic):
@@ -218,41 +153,32 @@ class OwnCritic(Critic):
         self, shape: GameShape, share: str, hidden: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.agents, self.observation_size = shape.agents, shape.observation_size
-        self.separate = share == "separate"
-        self.pair = shape.observation_size + shape.action_size
+        self.agents, self.separate = shape.agents, share == "separate"
         heads = shape.agents if self.separate else 1
-        self.net = BatchedMlp(heads, (self.pair, *hidden, 1), generator, dtype=dtype)
+        sizes = (shape.observation_size + shape.action_size, *hidden, 1)
+        self.net = BatchedMlp(heads, sizes, generator, dtype=dtype)
 
-    def join(self, observations: Float[Tensor, "n obs N"], actions: Float[Tensor, "n act N"]) -> Tensor:
-        """[heads, obs + act, columns]: the networks' inputs."""
-        pairs = torch.cat([observations, actions], 1)
-        return pairs if self.separate else in_one(pairs, self.pair)
-
-    def values(self, joint: Tensor) -> tuple[Float[Tensor, "n N"], Any]:
+    def forward(
+        self, observations: Float[Tensor, "N n obs"], actions: Float[Tensor, "N n act"]
+    ) -> Float[Tensor, "N n"]:
         """See ``Critic``."""
-        trace = self.net.trace(joint)
-        return trace[-1].view(self.agents, -1), (joint, trace)
+        pairs = _columns(observations, actions)
+        inputs = pairs.mT if self.separate else pairs.flatten(0, 1).mT[None]
+        return self.net(inputs).view(self.agents, -1).mT
 
-    def learn(self, kept: Any, slopes: Float[Tensor, "n N"]) -> None:
+    def own_values(
+        self,
+        observations: Float[Tensor, "N n obs"],
+        actions: Float[Tensor, "N n act"],
+        own: Float[Tensor, "N n act"],
+    ) -> Float[Tensor, "N n"]:
         """See ``Critic``."""
-        inputs, trace = kept
-        self.net.learn(inputs, trace, self._as_outputs(slopes))
+        return self(observations, own)
 
-    def own_values(self, joint: Tensor, own: Float[Tensor, "n act N"]) -> tuple[Float[Tensor, "n N"], Any]:
-        """See ``Critic``."""
-        own = own if self.separate else in_one(own, own.shape[1])
-        return self.values(torch.cat([joint[:, : self.observation_size], own], 1))
 
-    def own_slopes(self, kept: Any, slopes: Float[Tensor, "n N"]) -> Float[Tensor, "n act N"]:
-        """See ``Critic``."""
-        _, trace = kept
-        first = self.net.pull_back(trace, self._as_outputs(slopes), learn=False)
-        back = products(self.net.layers[0][0][:, :, self.observation_size :].mT, first)
-        return back if self.separate else apart(back, self.agents, slopes.shape[1])
-
-    def _as_outputs(self, slopes: Tensor) -> Tensor:
-        return slopes.reshape(self.agents if self.separate else 1, 1, -1)
+def _columns(observations: Tensor, actions: Tensor) -> Float[Tensor, "n N pair"]:
+    """What an agent saw and did, agent after agent."""
+    return torch.cat([observations.transpose(0, 1), actions.transpose(0, 1)], 2)
 
 
 def make_critic(

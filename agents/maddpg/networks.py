@@ -1,9 +1,7 @@
-"""Networks of all agents as one batched computation, never a loop over agents, and their gradients.
+"""Networks of all agents as one batched computation, never a loop over agents.
 
-Batches come last: n agents' vectors of N samples are [n, size, N]. So W x is one product of stored matrices for every
-layer, activations lie in memory as the next product reads them, and a bias is a column. The gradients are written out
-(four lines per layer) rather than left to autograd, whose bookkeeping takes longer than the arithmetic of small
-networks and which copies the large ones; ``forward`` stays differentiable for callers who want a graph.
+Inside a network batches come last: the vectors of N samples are [count, size, N]. So W x is one product of stored
+matrices for every layer, activations lie in memory as the next product reads them, and a bias is a column.
 """
 
 from __future__ import annotations
@@ -80,66 +78,19 @@ class BatchedMlp(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "count inputs N"]) -> Float[Tensor, "count outputs N"]:
         """Every network on its own columns."""
-        return self.trace(inputs)[-1]
-
-    def trace(self, inputs: Float[Tensor, "count inputs N"]) -> list[Tensor]:
-        """What every layer gives, the outputs last."""
         weight, bias = self.layers[0]
         return self._behind(products(weight, inputs, bias, relu=len(self.layers) > 1))
 
-    def finish(self, sums: Float[Tensor, "count hidden N"]) -> list[Tensor]:
-        """``trace`` from the first layer's W x + b, which is overwritten."""
+    def finish(self, sums: Float[Tensor, "count hidden N"]) -> Float[Tensor, "count outputs N"]:
+        """``forward`` from the first layer's W x + b, which is overwritten."""
         return self._behind(torch.relu_(sums) if len(self.layers) > 1 else sums)
 
-    def _behind(self, first: Tensor) -> list[Tensor]:
-        given, last = [first], len(self.layers) - 1
+    def _behind(self, hidden: Tensor) -> Tensor:
+        last = len(self.layers) - 1
         for layer in range(1, last + 1):
             weight, bias = self.layers[layer]
-            given.append(products(weight, given[-1], bias, relu=layer < last))
-        return given
-
-    def pull_back(
-        self, trace: list[Tensor], slopes: Float[Tensor, "count outputs N"], learn: bool
-    ) -> Float[Tensor, "count hidden N"]:
-        """The chain rule from the outputs down to the first layer's W x + b.
-
-        Args:
-            trace: of the pass that gave the outputs; call without a graph.
-            slopes: derivative of a loss by the outputs.
-            learn: set the gradients of all parameters but the first layer's weights, which only those know who know
-                the inputs; see ``learn_inputs``.
-
-        Returns:
-            The derivative by the first layer's W x + b.
-        """
-        for layer in range(len(self.layers) - 1, 0, -1):
-            weight, bias = self.layers[layer]
-            hidden = trace[layer - 1]
-            if learn:
-                weight.grad = products(slopes, hidden.mT)
-                bias.grad = slopes.sum(-1, keepdim=True)
-            slopes = products(weight.mT, slopes, gate=hidden)
-        if learn:
-            self.layers[0][1].grad = slopes.sum(-1, keepdim=True)
-        return slopes
-
-    def learn(
-        self, inputs: Float[Tensor, "count inputs N"], trace: list[Tensor], slopes: Float[Tensor, "count outputs N"]
-    ) -> Float[Tensor, "count hidden N"]:
-        """Set the gradients of all parameters; arguments and result as in ``pull_back``."""
-        first = self.pull_back(trace, slopes, learn=True)
-        self.layers[0][0].grad = products(first, inputs.mT)
-        return first
-
-
-def in_one(vectors: Float[Tensor, "n size N"], size: int) -> Float[Tensor, "1 part columns"]:
-    """The vectors of all agents, cut into parts of ``size`` entries, as the columns of one network."""
-    return vectors.unflatten(1, (-1, size)).permute(2, 0, 1, 3).reshape(1, size, -1)
-
-
-def apart(columns: Float[Tensor, "1 part columns"], agents: int, samples: int) -> Float[Tensor, "n size N"]:
-    """The inverse of ``in_one``."""
-    return columns[0].unflatten(1, (agents, -1, samples)).permute(1, 2, 0, 3).flatten(1, 2)
+            hidden = products(weight, hidden, bias, relu=layer < last)
+        return hidden
 
 
 class Actor(nn.Module):
@@ -182,17 +133,3 @@ class Actor(nn.Module):
     def forward(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """Actions in (-1, 1)."""
         return torch.tanh(self.pre_tanh(observations))
-
-    def trace(
-        self, observations: Float[Tensor, "n obs N"]
-    ) -> tuple[Float[Tensor, "n act N"], tuple[Tensor, list[Tensor]]]:
-        """The outputs before tanh, batch last, and what ``learn`` needs of this pass."""
-        inputs = observations if self.separate else in_one(observations, self.inputs)
-        trace = self.net.trace(inputs)
-        outputs = trace[-1] if self.separate else apart(trace[-1], observations.shape[0], observations.shape[2])
-        return outputs, (inputs, trace)
-
-    def learn(self, kept: tuple[Tensor, list[Tensor]], slopes: Float[Tensor, "n act N"]) -> None:
-        """Set the parameters' gradients from a loss's derivative by the outputs before tanh."""
-        inputs, trace = kept
-        self.net.learn(inputs, trace, slopes if self.separate else in_one(slopes, self.outputs))

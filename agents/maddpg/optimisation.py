@@ -1,4 +1,4 @@
-"""Optimiser steps on networks that carry their gradients, and the slow copies that follow them."""
+"""Optimiser steps on batched networks, and the target networks that follow them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FUSED_ADAM = getattr(torch, "_fused_adam_", None)
 
 
 class Trained:
-    """Parameters that are trained together: their optimiser, clipped steps, and the slow copy that follows them.
+    """Parameters that are trained together: their optimiser, clipped steps, and their target network.
 
     Args:
         module: its ``BatchedMlp`` parts carry all parameters.
@@ -30,16 +30,16 @@ class Trained:
         self.max_norm = max_norm
         # Collected once: walking through modules takes longer than the arithmetic on small networks.
         self._nets = [list(part.parameters()) for part in module.modules() if isinstance(part, BatchedMlp)]
-        self._collected: list[Tensor] | None = None
-        self._followers: list[Tensor] | None = None if target is None else list(target.parameters())
+        self._target: list[Tensor] | None = None if target is None else list(target.parameters())
 
-    def collect(self) -> None:
-        """Add the gradients that the parameters carry to those of the parts of the batch before."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self._collected is not None:
-            torch._foreach_add_(gradients, self._collected)
-        self._collected = gradients
+    def descend(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """One step down the gradient of ``loss``; returns what ``step`` returns."""
+        for parameter, gradient in zip(self.parameters, torch.autograd.grad(loss, self.parameters), strict=True):
+            # The fused optimiser reads gradients in the memory order of the parameters, whatever their strides say.
+            parameter.grad = gradient.contiguous()
+        return self.step()
 
+    @torch.no_grad()
     def step(self) -> Float[Tensor, ""]:
         """One step with the gradients that the parameters carry, which are scaled in place.
 
@@ -48,7 +48,6 @@ class Trained:
         Returns:
             The mean gradient norm before clipping.
         """
-        self._collected = None
         norms = []
         for net in self._nets:
             gradients = [parameter.grad for parameter in net if parameter.grad is not None]
@@ -62,10 +61,10 @@ class Trained:
             if self.max_norm > 0:
                 scale = (self.max_norm / (norm + _NORM_FLOOR)).clamp_max_(1.0)[:, None, None]
                 torch._foreach_mul_(gradients, [scale] * len(gradients))
-        self._descend()
+        self._adam()
         return torch.cat(norms).mean()
 
-    def _descend(self) -> None:
+    def _adam(self) -> None:
         """``optimiser.step()`` by its own kernel on its own state: what it does around the kernel takes longer than the
         kernel on small networks."""
         states = [self.optimiser.state[parameter] for parameter in self.parameters]
@@ -91,13 +90,13 @@ class Trained:
             maximize=group["maximize"],
         )
 
-    def lead(self, tau: float) -> None:
-        """Move the target by theta' <- theta' + tau (theta - theta')."""
-        if self._followers is not None:
-            soft_update(self._followers, self.parameters, tau)
+    def soft_update(self, tau: float) -> None:
+        """Move the target network by theta' <- theta' + tau (theta - theta'); without one nothing happens."""
+        if self._target is not None:
+            soft_update(self._target, self.parameters, tau)
 
 
+@torch.no_grad()
 def soft_update(target: list[Tensor], online: list[Tensor], tau: float) -> None:
-    """Polyak step theta' <- theta' + tau (theta - theta') for every pair, without gradients."""
-    with torch.no_grad():
-        torch._foreach_lerp_(target, online, tau)
+    """Polyak step theta' <- theta' + tau (theta - theta') for every pair (Lillicrap et al. 2016, DDPG, alg. 1)."""
+    torch._foreach_lerp_(target, online, tau)

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.streams import derive_seed
 
-from ..base import Agent
-from ..environments import (
-    as_vector_env,
-    check_signature,
-    game_shape,
-    game_signature,
-)
+from ..environments import as_vector_env
+from ..training import PlayingAgent
 from .config import MaddpgConfig
 from .exploration import Normaliser
 from .learner import CriticLearner, ModelLearner
 from .networks import GameShape
 
 
-class MaddpgPolicies(Agent):
+class MaddpgPolicies(PlayingAgent):
     """Deterministic policies for all agents of a game, used with each agent's observation alone.
 
     A shared actor also serves another number of agents, an entity actor another number of entities.
@@ -50,12 +47,13 @@ class MaddpgPolicies(Agent):
     decentralised = True
     config_class = MaddpgConfig
     remedy = "lower lr_actor and lr_critic or set grad_clip and reward_clip"
+    config: MaddpgConfig
 
-    def __init__(self, env: Any, config: MaddpgConfig) -> None:
+    def __init__(self, env: object, config: MaddpgConfig) -> None:
         self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
-        self.shape = game_shape(self.env)
-        self.steps_trained = 0
+        entities = 1 if self.env.entities is None else self.env.entities.count
+        self.shape = GameShape(len(self.env.agents), self.env.observation_size, self.env.action_size, entities)
         if config.share == "entity" and self.env.entities is None:
             raise ValueError("share=entity needs an environment with entities; use share=separate or share=shared.")
         shape = self.shape.rows if config.samples_rows else self.shape
@@ -69,8 +67,7 @@ class MaddpgPolicies(Agent):
 
     def check_trainable(self) -> None:
         """ValueError if the critic needs a differentiable environment and this one is not."""
-        differentiable = getattr(getattr(self.env, "scenario", None), "differentiable", False)
-        if self.config.critic == "model" and not differentiable:
+        if self.config.critic == "model" and not self.env.differentiable:
             raise ValueError("critic=model needs a differentiable environment; use critic=own or critic=concatenated.")
 
     def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
@@ -82,35 +79,30 @@ class MaddpgPolicies(Agent):
         with torch.no_grad():
             return self.learner.actor(self.normalise(observations.to(self.config.device)))
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Noise-free actions by agent name, from observations by agent name."""
-        if hasattr(self.env, "pack"):
-            return self.env.unpack(self.act_batch(self.env.pack(observations)), list(observations))
-        names = list(self.env.agents) if self.config.share == "separate" else list(observations)
-        empty = np.zeros(self.shape.observation_size, dtype=np.float32)
-        stacked = np.stack([np.asarray(observations.get(name, empty), dtype=np.float32) for name in names])
-        chosen = self.act_batch(torch.as_tensor(stacked)[None])[0].cpu().numpy()
-        return {name: action for name, action in zip(names, chosen, strict=True) if name in observations}
+        seen = dict(observations)
+        if self.config.share == "separate" and isinstance(self.env, VectorEnv):
+            # Every agent has its own actor, so all must be there and in their order.
+            empty = np.zeros(self.shape.observation_size, dtype=np.float32)
+            seen = {name: seen.get(name, empty) for name in self.env.agents}
+        chosen = super().act(seen)
+        return {name: action for name, action in chosen.items() if name in observations}
 
-    def policy_state(self) -> dict[str, Any]:
-        """What ``save`` writes: a copy of the policies and of what they belong to."""
+    def network_state(self) -> State:
+        """A copy of the policies and of the sizes that they are for."""
         return {
-            "name": self.name,
-            "config": self.config.to_dict(),
             "shape": dataclasses.asdict(self.shape),
-            "signature": game_signature(self.env),
             "actor": copy.deepcopy(self.learner.actor.state_dict()),
             "normaliser": self.normaliser.state_dict() if self.normaliser else None,
-            "steps": self.steps_trained,
         }
 
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Take over policies from ``policy_state``; ValueError if they belong to another game."""
+    def load_networks(self, state: State) -> None:
+        """Take over policies from ``network_state``; ValueError if their sizes are others."""
         self._check_fits(state)
         self.learner.actor.load_state_dict(state["actor"])
         if self.normaliser is not None:
             self.normaliser.load_state_dict(state["normaliser"])
-        self.steps_trained = int(state["steps"])
 
     def normalise(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n obs"]:
         """Observations as the networks see them."""
@@ -124,8 +116,7 @@ class MaddpgPolicies(Agent):
         }
         return Normaliser(shapes[self.config.share], self.config.device)
 
-    def _check_fits(self, state: dict[str, Any]) -> None:
-        check_signature(self.env, state["signature"])
+    def _check_fits(self, state: State) -> None:
         share, trained = self.config.share, GameShape(**state["shape"])
         fits = {
             "separate": _sizes(trained) == _sizes(self.shape) and trained.agents == self.shape.agents,

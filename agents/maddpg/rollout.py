@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import VectorStep
+from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.streams import derive_seed
 
 from ..training import Round
@@ -68,7 +69,7 @@ class CriticRollout:
                 scalars.update(self.learner.update(self._sample(agent)))
         return [Round(step.rewards, step.metrics, scalars, done, {"explore/noise": noise, "rate/actor": rate})]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that decides how the run goes on."""
         return {
             "learner": self.learner.state_dict(),
@@ -80,7 +81,7 @@ class CriticRollout:
             "rounds": self.rounds,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
@@ -88,6 +89,9 @@ class CriticRollout:
         self.agent.env.load_state_dict(state["env"])
         self.observations, self.ended = state["observations"], state["ended"]
         self.rounds = int(state["rounds"])
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _begin(self) -> Tensor:
         self.noise.reset()
@@ -101,7 +105,7 @@ class CriticRollout:
         actions = self.agent.act_batch(observations)
         return (actions + noise_scale * self.noise.sample(shape)).clamp(-1.0, 1.0)
 
-    def _remember(self, observations: Tensor, actions: Tensor, step: Any) -> None:
+    def _remember(self, observations: Tensor, actions: Tensor, step: VectorStep) -> None:
         config = self.agent.config
         running = slice(None) if self.ended is None or not self.ended.any() else ~self.ended
         if self.agent.normaliser is not None:
@@ -125,7 +129,7 @@ class CriticRollout:
             None if valid is None else valid[running].flatten(),
         )
 
-    def _rewards(self, step: Any) -> Float[Tensor, "B rewards"]:
+    def _rewards(self, step: VectorStep) -> Float[Tensor, "B rewards"]:
         if not self.agent.config.samples_rows:
             return step.rewards
         if "entity_rewards" not in step.metrics:
@@ -155,13 +159,14 @@ class ModelRollout:
 
     def __init__(self, agent: MaddpgPolicies) -> None:
         assert isinstance(agent.learner, ModelLearner)
-        self.agent, self.learner = agent, agent.learner
+        assert isinstance(agent.env, VectorEnv)
+        self.agent, self.learner, self.env = agent, agent.learner, agent.env
         self.running = False
 
     def play(self, steps: int, fraction: float) -> list[Round]:
         """One round and one gradient step, without exploration; see ``agents.training.Rollout``."""
         del steps
-        agent, env = self.agent, self.agent.env
+        agent, env = self.agent, self.env
         noise, rate = _scheduled(agent, fraction)
         observations = env.observe() if self.running else env.reset()
         if agent.normaliser is not None:
@@ -174,15 +179,18 @@ class ModelRollout:
         logged = {"explore/noise": noise, "rate/actor": rate}
         return [Round(transition.reward.detach(), metrics, scalars, done, logged)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that decides how the run goes on."""
         return {"learner": self.learner.state_dict(), "env": self.agent.env.state_dict(), "running": self.running}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
         self.learner.load_state_dict(state["learner"])
         self.agent.env.load_state_dict(state["env"])
         self.running = bool(state["running"])
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def scale_rewards(

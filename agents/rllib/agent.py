@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +15,16 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from torch import Tensor
 
 from cfpos_envs import list_envs
+from cfpos_envs.checkpoints import State
 
-from ..base import Agent
-from ..environments import as_vector_env, check_signature, game_signature
+from ..environments import as_vector_env
 from ..randomness import LentRandomness
-from ..training import Trainer
+from ..training import PlayingAgent
 from .rollout import RllibRollout, quiet_ray
 from .settings import RllibPpoSettings
 
 
-class RllibPpo(Agent):
+class RllibPpo(PlayingAgent):
     """One policy shared by all agents of a game, trained by RLlib with as many playing processes as one likes.
 
     Ray is started (or connected to) by ``train`` only; a trained policy acts without it.
@@ -48,12 +45,13 @@ class RllibPpo(Agent):
     config_class = RllibPpoSettings
     remedy = "lower learning_rate or clip_range"
 
-    def __init__(self, env: Any, config: RllibPpoSettings) -> None:
+    config: RllibPpoSettings
+
+    def __init__(self, env: object, config: RllibPpoSettings) -> None:
         self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
-        if getattr(self.env, "env_id", None) not in list_envs() or not hasattr(self.env, "scenario"):
+        if self.env.env_id not in list_envs() or self.env.scenario is None:
             raise ValueError("rllib-ppo needs an environment that its workers can make: one of list_envs().")
-        self.steps_trained = 0
         self.observation_space = Box(-1.0, 1.0, (self.env.observation_size,), np.float32)
         self.action_space = Box(-1.0, 1.0, (self.env.action_size,), np.float32)
         self.randomness = LentRandomness(config.seed, self.name, config.device)
@@ -67,31 +65,16 @@ class RllibPpo(Agent):
             fcnet_hiddens=list(self.config.hidden), fcnet_activation="relu", vf_share_layers=False
         )
 
-    def train(
-        self,
-        total_steps: int | None = None,
-        log_dir: str | Path | None = None,
-        resume: str | Path | None = None,
-        figures: Callable[[int], dict[str, Any]] | None = None,
-        callback: Callable[[int], None] | None = None,
-        progress: bool | None = None,
-    ) -> dict[str, float]:
-        """As ``Agent.train``.
+    def rollout(self) -> RllibRollout:
+        """RLlib's own loop, one iteration at a time.
 
         Resuming restores networks and optimiser; episodes in the making and random numbers begin anew, so a resumed run
         is not bit for bit the run that was not stopped.
 
         Raises:
-            ValueError: a run that is finished or of another game, or a folder that holds a run.
-            FileNotFoundError: nothing to resume from.
             ConnectionError: no Ray cluster at ``address``.
-            FloatingPointError: a loss or reward is NaN or infinite; names the last good checkpoint.
         """
-        rollout = RllibRollout(self)
-        try:
-            return Trainer(self, rollout, total_steps, log_dir, resume, figures, callback, progress).run()
-        finally:
-            rollout.close()
+        return RllibRollout(self)
 
     def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """The mean of the policy for every agent, any number of them, clipped to [-1, 1]."""
@@ -101,20 +84,15 @@ class RllibPpo(Agent):
         means = inputs.chunk(2, -1)[0].clamp(-1.0, 1.0)
         return means.reshape(*observations.shape[:2], -1).to(observations.device)
 
-    def policy_state(self) -> dict[str, Any]:
-        """What ``save`` writes: a copy of the policy and of what it belongs to."""
+    def network_state(self) -> State:
+        """A copy of the policy and of its sizes."""
         return {
-            "name": self.name,
-            "config": self.config.to_dict(),
             "sizes": [self.env.observation_size, self.env.action_size],
-            "signature": game_signature(self.env),
             "policy": copy.deepcopy(self.module.state_dict()),
-            "steps": self.steps_trained,
         }
 
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Take over the policy from ``policy_state``; ValueError if it belongs to another game."""
-        check_signature(self.env, state["signature"])
+    def load_networks(self, state: State) -> None:
+        """Take over the policy from ``network_state``; ValueError if its sizes are others."""
         here = [self.env.observation_size, self.env.action_size]
         if state["sizes"] != here:
             raise ValueError(
@@ -122,7 +100,6 @@ class RllibPpo(Agent):
                 f"needs {here[0]} to {here[1]}; make the environment with the training overrides."
             )
         self.module.load_state_dict(state["policy"])
-        self.steps_trained = int(state["steps"])
 
     def _module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(

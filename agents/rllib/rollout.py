@@ -15,6 +15,8 @@ import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.ray_address import check_listening
 
 from ..randomness import LentRandomness
@@ -31,7 +33,7 @@ class RllibLearner(Protocol):
     """What a rollout needs of its agent: the attributes of ``RllibPpo``."""
 
     config: RllibPpoSettings
-    env: Any
+    env: BatchedEnv
     module: Any
     randomness: LentRandomness
 
@@ -89,10 +91,10 @@ class RllibRollout:
             )
         ]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Networks and optimiser of the learner."""
 
-        def state(learner: Any) -> dict[str, Any]:
+        def state(learner: Any) -> State:
             optimisers = dict(learner.get_optimizers_for_module(SHARED))
             return {
                 "module": learner.module[SHARED].state_dict(),
@@ -101,7 +103,7 @@ class RllibRollout:
 
         return _first(self.algorithm.learner_group.foreach_learner(state))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
 
         def load(learner: Any) -> None:
@@ -144,7 +146,9 @@ def quiet_ray() -> Iterator[None]:
 def algorithm_config(agent: RllibLearner) -> PPOConfig:
     """RLlib's description of the training."""
     config, env = agent.config, agent.env
-    overrides = {field.name: getattr(env.config, field.name) for field in dataclasses.fields(env.config)}
+    assert env.scenario is not None
+    game = env.scenario.config
+    overrides = {field.name: getattr(game, field.name) for field in dataclasses.fields(game)}
     return (
         PPOConfig()
         .environment(register(), env_config={"id": env.env_id, "seed": config.seed, **overrides})

@@ -5,36 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cfpos_envs.settings import (
-    RUN_RANGES,
-    Range,
-    Settings,
-    check_numbers,
-    checked_widths,
-)
-
-# name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, Range] = {
-    **RUN_RANGES,
-    "env_runners": (0, math.inf),
-    "learning_rate": (0, 1),
-    "gamma": (0, 1),
-    "n_steps": (1, math.inf),
-    "minibatch_size": (1, math.inf),
-    "n_epochs": (1, math.inf),
-    "gae_lambda": (0, 1),
-    "clip_range": (0, math.inf),
-    "ent_coef": (0, math.inf),
-    "vf_coef": (0, math.inf),
-    "max_grad_norm": (0, math.inf),
-}
-_WHOLE = frozenset((*RUN_RANGES, "env_runners", "n_steps", "minibatch_size", "n_epochs"))
+from cfpos_envs.settings import Presets, Range, RunSettings
 
 
 @dataclass(frozen=True)
-class RllibPpoSettings(Settings):
+class RllibPpoSettings(RunSettings):
     """Proximal policy optimisation (Schulman et al. 2017) of RLlib, one policy shared by all agents.
 
     Attributes:
@@ -53,26 +30,32 @@ class RllibPpoSettings(Settings):
         ent_coef: weight of the entropy.
         vf_coef: weight of the value's error.
         max_grad_norm: largest gradient norm.
-        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
-        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
-        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
-        checkpoint_every: environment steps between two checkpoints.
-        seed: of weights, exploration and the environments.
         device: torch device of the learner.
-        threads: torch threads during training; None leaves torch's setting.
 
     Raises:
         ValueError: a value outside its range, named with the range, or episodes that cannot be shared evenly.
     """
 
     title: ClassVar[str] = "RLlib PPO"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+    presets: ClassVar[Presets] = {
         "default": {},
         # Actions act in the same round: nothing to discount.
         "entity": {"gamma": 0.0},
     }
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "env_runners": (0, math.inf),
+        "learning_rate": (0, 1),
+        "gamma": (0, 1),
+        "n_steps": (1, math.inf),
+        "minibatch_size": (1, math.inf),
+        "n_epochs": (1, math.inf),
+        "gae_lambda": (0, 1),
+        "clip_range": (0, math.inf),
+        "ent_coef": (0, math.inf),
+        "vf_coef": (0, math.inf),
+        "max_grad_norm": (0, math.inf),
+    }
 
-    num_envs: int = 16
     env_runners: int = 0
     address: str | None = None
     hidden: tuple[int, ...] = (64, 64)
@@ -86,17 +69,9 @@ class RllibPpoSettings(Settings):
     ent_coef: float = 0.0
     vf_coef: float = 0.5
     max_grad_norm: float = 0.5
-    evaluations: int = 20
-    validation_envs: int = 64
-    test_envs: int = 32
-    checkpoint_every: int = 20_000
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", checked_widths("hidden", self.hidden))
-        check_numbers(self, _RANGES, _WHOLE, ("threads",))
+        super().__post_init__()
         if self.num_envs % max(self.env_runners, 1):
             raise ValueError(
                 f"num_envs={self.num_envs} cannot be shared evenly by env_runners={self.env_runners}; "

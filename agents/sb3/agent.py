@@ -6,9 +6,7 @@ import copy
 import dataclasses
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,13 +15,13 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
-from cfpos_envs.front_ends.sb3 import Sb3VecEnv
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.sb3 import Rows, Sb3VecEnv, Share
 from cfpos_envs.streams import derive_seed
 
-from ..base import Agent
-from ..environments import as_vector_env, check_signature, game_signature
+from ..environments import as_vector_env
 from ..randomness import LentRandomness
-from ..training import Trainer
+from ..training import PlayingAgent
 from .rollout import Sb3Rollout, WhiteNoise
 from .settings import (
     PpoSettings,
@@ -33,7 +31,7 @@ from .settings import (
 )
 
 
-class Sb3Agent(Agent):
+class Sb3Agent(PlayingAgent):
     """One policy of Stable-Baselines3 shared by all agents of a game, or by all (agent, entity) pairs.
 
     SB3 draws from global random numbers; it is lent some of its own (``agents.randomness``), so those of the process
@@ -56,13 +54,13 @@ class Sb3Agent(Agent):
 
     remedy = "lower learning_rate or set reward_clip"
 
-    def __init__(self, env: Any, config: Sb3Settings) -> None:
-        self.config: Any = config
+    config: Any  # of one of three classes that differ in their fields
+
+    def __init__(self, env: object, config: Sb3Settings) -> None:
+        self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
-        share: Any = config.share
-        self.venv = Sb3VecEnv(self.env, share, config.agent_id, time_limits=config.gamma > 0)
+        self.venv = Sb3VecEnv(self.env, cast(Share, config.share), config.agent_id, time_limits=config.gamma > 0)
         self.rows = self.venv.rows
-        self.steps_trained = 0
         self.learning_rate = config.learning_rate
         self.randomness = LentRandomness(config.seed, self.name, config.device)
         with self.randomness.lent(), warnings.catch_warnings():
@@ -80,23 +78,9 @@ class Sb3Agent(Agent):
     def rounds_per_update(self) -> int:
         """Rounds that SB3 plays before it learns."""
 
-    def train(
-        self,
-        total_steps: int | None = None,
-        log_dir: str | Path | None = None,
-        resume: str | Path | None = None,
-        figures: Callable[[int], dict[str, Any]] | None = None,
-        callback: Callable[[int], None] | None = None,
-        progress: bool | None = None,
-    ) -> dict[str, float]:
-        """As ``Agent.train``: a run that was stopped goes on as if it had not been, replay and random numbers included.
-
-        Raises:
-            ValueError: a run that is finished or of another game, or a folder that holds a run.
-            FileNotFoundError: nothing to resume from.
-            FloatingPointError: a loss or reward is NaN or infinite; names the last good checkpoint.
-        """
-        return Trainer(self, Sb3Rollout(self), total_steps, log_dir, resume, figures, callback, progress).run()
+    def rollout(self) -> Sb3Rollout:
+        """SB3's own loop, one update at a time."""
+        return Sb3Rollout(self)
 
     def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """Noise-free actions; without ``agent_id`` for any number of agents, with ``share=entity`` of entities too."""
@@ -105,27 +89,13 @@ class Sb3Agent(Agent):
         actions = torch.from_numpy(np.asarray(chosen, dtype=np.float32)).to(observations.device)
         return actions.reshape(*observations.shape[:2], -1)
 
-    def act(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Noise-free actions by agent name, from observations by agent name."""
-        if hasattr(self.env, "pack"):
-            return self.env.unpack(self.act_batch(self.env.pack(observations)), list(observations))
-        return super().act(observations)
+    def network_state(self) -> State:
+        """A copy of the networks and of the rows that they are for."""
+        return {"rows": dataclasses.asdict(self.rows), "policy": copy.deepcopy(self.model.policy.state_dict())}
 
-    def policy_state(self) -> dict[str, Any]:
-        """What ``save`` writes: a copy of the networks and of what they belong to."""
-        return {
-            "name": self.name,
-            "config": self.config.to_dict(),
-            "rows": dataclasses.asdict(self.rows),
-            "signature": game_signature(self.env),
-            "policy": copy.deepcopy(self.model.policy.state_dict()),
-            "steps": self.steps_trained,
-        }
-
-    def load_policy(self, state: dict[str, Any]) -> None:
-        """Take over networks from ``policy_state``; ValueError if they belong to another game."""
-        check_signature(self.env, state["signature"])
-        trained = type(self.rows)(**state["rows"])
+    def load_networks(self, state: State) -> None:
+        """Take over networks from ``network_state``; ValueError if their sizes are others."""
+        trained = Rows(**state["rows"])
         here = self.rows
         if (trained.row_observation_size, trained.row_action_size) != (here.row_observation_size, here.row_action_size):
             raise ValueError(
@@ -134,7 +104,6 @@ class Sb3Agent(Agent):
                 "with the training overrides."
             )
         self.model.policy.load_state_dict(state["policy"])
-        self.steps_trained = int(state["steps"])
 
     def _common(self) -> dict[str, Any]:
         config = self.config

@@ -14,8 +14,9 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from torch import Tensor
 
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import VectorStep
 from cfpos_envs.front_ends.sb3 import Sb3VecEnv
-from cfpos_envs.front_ends.vector import VectorStep
 
 from ..maddpg.rollout import scale_rewards
 from ..maddpg.schedules import cosine_factor
@@ -94,7 +95,7 @@ class Sb3Rollout:
         self._played[-1] = Round(last.rewards, last.metrics, self._scalars(), last.done, {"rate/actor": rate})
         return self._played
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Networks, optimisers, replay, running episodes, counters and random numbers."""
         model = self.model
         # Only SAC has one, and only if it is learned.
@@ -112,7 +113,7 @@ class Sb3Rollout:
             "warmup": {**noisy, "state": {name: str(value) for name, value in noisy["state"].items()}},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from ``state_dict``."""
         model = self.model
         model.set_parameters(state["model"], device=model.device)
@@ -127,6 +128,9 @@ class Sb3Rollout:
         self.agent.randomness.load_state_dict(state["randomness"])
         words = {name: int(value) for name, value in state["warmup"]["state"].items()}
         model.action_space.np_random.bit_generator.state = {**state["warmup"], "state": words}
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def _note(self) -> bool:
         step = self.venv.last_step
@@ -160,13 +164,13 @@ def _array(tensor: Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy().copy()
 
 
-def _replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
+def _replay_state(buffer: ReplayBuffer) -> State:
     end = buffer.buffer_size if buffer.full else buffer.pos
     arrays = {name: torch.from_numpy(getattr(buffer, name)[:end].copy()) for name in _ARRAYS}
     return {"arrays": arrays, "pos": int(buffer.pos), "full": bool(buffer.full)}
 
 
-def _load_replay(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+def _load_replay(buffer: ReplayBuffer, state: State) -> None:
     for name, stored in state["arrays"].items():
         getattr(buffer, name)[: len(stored)] = stored.numpy()
     buffer.pos, buffer.full = state["pos"], state["full"]

@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from cfpos_envs.settings import (
-    RUN_RANGES,
-    Range,
-    Settings,
-    check_choice,
-    check_numbers,
-    check_switch,
-    checked_widths,
-)
+from cfpos_envs.settings import Presets, Range, RunSettings
 
-# name -> (lowest, highest) allowed value, both included
-_RANGES: dict[str, Range] = {
-    **RUN_RANGES,
-    "learning_rate": (0, 1),
-    "lr_final_factor": (0, 1),
-    "gamma": (0, 1),
-    "batch_size": (2, math.inf),
-    "reward_clip": (0, math.inf),
-    "n_steps": (1, math.inf),
-    "n_epochs": (1, math.inf),
-    "gae_lambda": (0, 1),
-    "clip_range": (0, math.inf),
-    "ent_coef": (0, math.inf),
-    "vf_coef": (0, math.inf),
-    "max_grad_norm": (0, math.inf),
-    "log_std_init": (-20, 2),
-    "buffer_size": (1, math.inf),
-    "warmup_steps": (0, math.inf),
-    "tau": (0, 1),
-    "update_every": (1, math.inf),
-    "updates_per_step": (1, math.inf),
-    "noise": (0, math.inf),
-    "policy_delay": (1, math.inf),
-    "target_smoothing": (0, math.inf),
-    "target_smoothing_clip": (0, math.inf),
-}
-_WHOLE = frozenset(
-    (*RUN_RANGES, "batch_size", "n_steps", "n_epochs", "buffer_size", "warmup_steps", "update_every", "policy_delay")
-    + ("updates_per_step",)
-)
 # One small network for every (agent, entity) pair, credit per pair, no bootstrapping: as MADDPG's preset of that name.
-_ENTITY: dict[str, Any] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
+_ENTITY: dict[str, object] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
 # A round of 16 episodes of the default game has 3456 pairs: as many samples per round as MADDPG learns from.
 _ENTITY_OFF_POLICY = {**_ENTITY, "batch_size": 4096, "updates_per_step": 3, "buffer_size": 400_000}
 
 
 @dataclass(frozen=True)
-class Sb3Settings(Settings):
+class Sb3Settings(RunSettings):
     """What PPO, SAC and TD3 have in common. One policy is shared by all agents.
 
     Attributes:
-        num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
         share: ``agent`` one row of experience per agent; ``entity`` one per (agent, UE) pair, with its own reward.
         agent_id: append a one-hot code of the agent to its observation (the number of agents is then fixed).
         hidden: widths of the hidden layers of policy and critics.
@@ -67,22 +28,21 @@ class Sb3Settings(Settings):
         gamma: discount.
         reward_normalisation: rewards of a round are divided by the mean of their absolute values over the batch.
         reward_clip: rewards are clipped to +- this; 0: never.
-        evaluations: how often, evenly spread over a run, the noise-free policy is scored (0: never).
-        validation_envs: episodes of the batch that selects the best checkpoint (label-free score).
-        test_envs: episodes of the evaluation batch whose RMSE and bound are logged (never used to select); 0: none.
-        checkpoint_every: environment steps between two checkpoints.
         seed: of weights, exploration, replay and the agent's environments.
-        device: torch device of networks.
-        threads: torch threads during training; None leaves torch's setting.
 
     Raises:
         ValueError: a value outside its range, named with the range.
     """
 
     title: ClassVar[str] = "SB3"
-    optional: ClassVar[tuple[str, ...]] = ("threads",)
+    choices: ClassVar[Mapping[str, Sequence[str]]] = {"share": ("agent", "entity")}
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "learning_rate": (0, 1),
+        "lr_final_factor": (0, 1),
+        "gamma": (0, 1),
+        "reward_clip": (0, math.inf),
+    }
 
-    num_envs: int = 16
     share: str = "agent"
     agent_id: bool = False
     hidden: tuple[int, ...] = (64, 64)
@@ -91,20 +51,6 @@ class Sb3Settings(Settings):
     gamma: float = 0.95
     reward_normalisation: bool = True
     reward_clip: float = 5.0
-    evaluations: int = 20
-    validation_envs: int = 64
-    test_envs: int = 32
-    checkpoint_every: int = 20_000
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        check_choice("share", self.share, ("agent", "entity"))
-        for name in ("agent_id", "reward_normalisation"):
-            check_switch(name, getattr(self, name))
-        object.__setattr__(self, "hidden", checked_widths("hidden", self.hidden))
-        check_numbers(self, _RANGES, _WHOLE, self.optional)
 
 
 @dataclass(frozen=True)
@@ -124,7 +70,18 @@ class PpoSettings(Sb3Settings):
     """
 
     title: ClassVar[str] = "SB3 PPO"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY}
+    presets: ClassVar[Presets] = {"default": {}, "entity": _ENTITY}
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "n_steps": (1, math.inf),
+        "batch_size": (2, math.inf),
+        "n_epochs": (1, math.inf),
+        "gae_lambda": (0, 1),
+        "clip_range": (0, math.inf),
+        "ent_coef": (0, math.inf),
+        "vf_coef": (0, math.inf),
+        "max_grad_norm": (0, math.inf),
+        "log_std_init": (-20, 2),
+    }
 
     n_steps: int = 12
     batch_size: int = 1024
@@ -139,6 +96,27 @@ class PpoSettings(Sb3Settings):
 
 @dataclass(frozen=True)
 class _OffPolicySettings(Sb3Settings):
+    """What SAC and TD3 have in common.
+
+    Attributes:
+        batch_size: rows in one gradient step.
+        buffer_size: rows kept.
+        warmup_steps: environment steps with uniformly random actions before the first update.
+        tau: share of the online networks that enters the target networks at each update of these.
+        update_every: rounds between two bursts of updates.
+        updates_per_step: updates in one burst.
+    """
+
+    presets: ClassVar[Presets] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "batch_size": (2, math.inf),
+        "buffer_size": (1, math.inf),
+        "warmup_steps": (0, math.inf),
+        "tau": (0, 1),
+        "update_every": (1, math.inf),
+        "updates_per_step": (1, math.inf),
+    }
+
     batch_size: int = 1024
     buffer_size: int = 200_000
     warmup_steps: int = 500
@@ -152,18 +130,11 @@ class SacSettings(_OffPolicySettings):
     """Soft actor-critic (Haarnoja et al. 2018).
 
     Attributes:
-        batch_size: rows in one gradient step.
-        buffer_size: rows kept.
-        warmup_steps: environment steps with uniformly random actions before the first update.
-        tau: share of the online critics that enters the target critics at each update.
-        update_every: rounds between two bursts of updates.
-        updates_per_step: updates in one burst.
         ent_coef: weight of the entropy; None: learned, so that its mean is minus the number of action entries.
     """
 
     title: ClassVar[str] = "SB3 SAC"
-    optional: ClassVar[tuple[str, ...]] = ("threads", "ent_coef")
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
+    ranges: ClassVar[Mapping[str, Range]] = {"ent_coef": (0, math.inf)}
 
     ent_coef: float | None = None
 
@@ -173,19 +144,18 @@ class Td3Settings(_OffPolicySettings):
     """Twin delayed deterministic policy gradient (Fujimoto et al. 2018).
 
     Attributes:
-        batch_size: rows in one gradient step.
-        buffer_size: rows kept.
-        warmup_steps: environment steps with uniformly random actions before the first update.
-        tau: share of the online networks that enters the target networks at each policy update.
-        update_every: rounds between two bursts of updates.
-        updates_per_step: updates in one burst.
         noise: standard deviation of the Gaussian exploration noise.
         policy_delay: critic updates per policy update.
         target_smoothing, target_smoothing_clip: standard deviation and clip of the target policy's noise.
     """
 
     title: ClassVar[str] = "SB3 TD3"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "noise": (0, math.inf),
+        "policy_delay": (1, math.inf),
+        "target_smoothing": (0, math.inf),
+        "target_smoothing_clip": (0, math.inf),
+    }
 
     noise: float = 0.1
     policy_delay: int = 2

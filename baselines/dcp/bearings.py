@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.dcp.innovations import nominal_bearing_scale
 
@@ -17,22 +19,18 @@ from ..base import (
     Estimator,
     cleaned,
     finished,
-    in_chunks,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .gauss_newton import (
     LinkObservations,
     coarse_fix,
-    gauss_newton,
     link_observations,
+    robust_gauss_newton,
     unknown_shadowing_db,
 )
-from .radio_map import Site
+from .radio_map import RadioMap
 from .spectra import covariance_bearings
 
-_CHUNK = 32
 _RSS_STEPS = 12
 _START_STD_M = 2.0
 
@@ -52,37 +50,36 @@ class BearingOptions:
     grid_spacing: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.num_angles < 3:
-            raise ValueError(f"num_angles is {self.num_angles}; it must be at least 3")
-        require_positive("steps", self.steps)
-        require_positive("grid_spacing", self.grid_spacing)
+        whole_fields(self, 3, "num_angles")
+        whole_fields(self, 1, "steps")
+        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 
-class _Bearings(Estimator):
+class _Bearings(Estimator[RadioMeasurements]):
     """Bearing per link, then robust triangulation started from the RSS fix; ``name`` is the spectrum."""
 
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = BearingOptions
+    options: BearingOptions
+    _episodes_at_a_time: ClassVar[int | None] = 32
 
     def bearings(self, measurements: RadioMeasurements) -> Float[Tensor, "B M K"]:
         """Bearing of every link to its array's axis, in [0, pi] (a ULA cannot tell front from back)."""
         return covariance_bearings(measurements.covariance, measurements.radio, self.name, self.options.num_angles)
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions with the covariance from the bearings' information; valid with two usable APs or more."""
-        return in_chunks(radio_measurements(measurements, self.name), _CHUNK, self._locate)
-
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions with the covariance from the bearings' information; valid with two usable APs or more."""
         usable = usable_links(measurements) & torch.isfinite(measurements.covariance.abs()).all(dim=-1).all(dim=-1)
         measurements = cleaned(measurements, usable)
-        radio, site = measurements.radio, Site.of(measurements)
+        radio, site = measurements.radio, RadioMap.of(measurements)
         shadowing_db = unknown_shadowing_db(measurements)
         spacing = self.options.grid_spacing
         coarse = coarse_fix(measurements, usable, shadowing_db, None, spacing)
         rss = link_observations(measurements, usable, shadowing_db, None)
-        start, _ = gauss_newton(site, rss, coarse, spacing, _RSS_STEPS)
+        start, _ = robust_gauss_newton(site, rss, coarse, spacing, _RSS_STEPS)
         bearing = self.bearings(measurements)
         links = LinkObservations(usable, bearing_rad=bearing, bearing_std_rad=nominal_bearing_scale(bearing))
-        positions, covariance = gauss_newton(site, links, start, _START_STD_M, self.options.steps)
+        positions, covariance = robust_gauss_newton(site, links, start, _START_STD_M, self.options.steps)
         return finished(positions, covariance, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cfpos_envs.physics.geometry import lattice
 
-from .radio_map import Site, spectrum_table
+from .radio_map import RadioMap, spectrum_table
 
 GRIDS = ("cells", "border")
 """Where reference points lie: at the centres of square cells, or on a grid that reaches the border."""
@@ -56,7 +56,11 @@ class Database(ABC):
         return self.query_features(kind, self.rss_dbm, spectra, columns)
 
     def query_features(
-        self, kind: str, rss_dbm: Float[Tensor, "Q M"], spectra: Tensor | None, columns: Int[Tensor, " C"]
+        self,
+        kind: str,
+        rss_dbm: Float[Tensor, "Q M"],
+        spectra: Float[Tensor, "Q M L"] | None,
+        columns: Int[Tensor, " C"],
     ) -> Float[Tensor, "Q F"]:
         """The same vectors for measured fingerprints."""
         if kind == "rss-db":
@@ -82,7 +86,7 @@ class PredictedDatabase(Database):
 
     has_spectra = True
 
-    def __init__(self, site: Site, positions_m: Float[Tensor, "P 2"]) -> None:
+    def __init__(self, site: RadioMap, positions_m: Float[Tensor, "P 2"]) -> None:
         links = site.links(positions_m)
         super().__init__(positions_m, site.rss_dbm(positions_m, links).T.contiguous())
         self._table = spectrum_table(site.radio)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import displacement, unit_vectors
 
 from ..base import (
     Estimator,
     finished,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .database import (
@@ -30,20 +31,23 @@ from .database import (
     SurveyedDatabase,
     reference_points,
 )
-from .matching import (
+from .nearest import (
     FEATURES,
     Queries,
     nearest_references,
     needs_spectra,
     weighted_position,
 )
-from .radio_map import Site, SiteCache, sites_with_rows
+from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import (
     Survey,
     simulate_survey,
     survey_from_arrays,
     survey_from_csv,
 )
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _MATCHING = ("nn", "wknn")
 _DATABASES = ("model", "surveyed")
@@ -90,14 +94,12 @@ class FingerprintOptions:
             ("fusion", _FUSIONS),
         )
         for name, allowed in allowed_values:
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        if not isinstance(self.neighbours, int) or self.neighbours < 1:
-            raise ValueError(f"neighbours is {self.neighbours!r}; it must be an integer of at least 1")
-        require_positive("spacing", self.spacing)
+            one_of(name, getattr(self, name), allowed)
+        whole_fields(self, 1, "neighbours")
+        number_fields(self, 0.0, math.inf, "spacing", above=True)
 
 
-class Fingerprint(Estimator):
+class Fingerprint(Estimator[RadioMeasurements]):
     """Nearest or weighted k-nearest neighbours in a database of fingerprints; made once per site and kept.
 
     Without an environment, on a person's own data::
@@ -115,10 +117,12 @@ class Fingerprint(Estimator):
     """
 
     name: ClassVar[str] = "fingerprint"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = FingerprintOptions
+    options: FingerprintOptions
 
     def __init__(
-        self, env: Any = None, options: FingerprintOptions | None = None, survey: Survey | None = None
+        self, env: Env | None = None, options: FingerprintOptions | None = None, survey: Survey | None = None
     ) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[Database] = SiteCache()
@@ -126,10 +130,12 @@ class Fingerprint(Estimator):
         if survey is None and self.options.survey is not None:
             survey = survey_from_csv(self.options.survey)
         if survey is not None:
-            self._own = self._checked(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
+            self._own = self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
 
     @classmethod
-    def from_survey(cls, positions: Any, rss: Any, aoa: Any = None, **options: Any) -> Fingerprint:
+    def from_survey(
+        cls, positions: ArrayLike, rss: ArrayLike, aoa: ArrayLike | None = None, **options: object
+    ) -> Fingerprint:
         """Estimator over measured fingerprints.
 
         Args:
@@ -144,7 +150,7 @@ class Fingerprint(Estimator):
         return cls._over(survey_from_arrays(positions, rss, aoa), options)
 
     @classmethod
-    def from_csv(cls, path: str | PathLike[str], **options: Any) -> Fingerprint:
+    def from_csv(cls, path: str | PathLike[str], **options: object) -> Fingerprint:
         """Estimator over a CSV file with columns ``x_m,y_m,rss_<ap>...`` and optionally ``aoa_<ap>_<beam>...``.
 
         Args:
@@ -157,7 +163,7 @@ class Fingerprint(Estimator):
         """
         return cls._over(survey_from_csv(path), options)
 
-    def locate(self, measurements: Any, aoa: Any = None) -> PositionEstimate:
+    def locate(self, measurements: object, aoa: ArrayLike | None = None) -> PositionEstimate:
         """Positions of all users.
 
         Args:
@@ -172,10 +178,8 @@ class Fingerprint(Estimator):
             ValueError: own data without a survey, or of a shape that does not fit it.
             TypeError: measurements of another kind of scenario.
         """
-        if isinstance(measurements, RadioMeasurements):
-            return self._locate_radio(measurements)
         if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor)):
-            radio_measurements(measurements, self.name)
+            return super().locate(measurements)
         if self._own is None:
             raise ValueError("this fingerprint has no survey to compare own data with; use Fingerprint.from_survey")
         if isinstance(measurements, Mapping):
@@ -190,7 +194,7 @@ class Fingerprint(Estimator):
         feature = "rss-db" if survey.angular_power is None else "joint-db"
         return cls(None, FingerprintOptions(**{"feature": feature, **options}), survey)
 
-    def _locate_radio(self, measurements: RadioMeasurements) -> PositionEstimate:
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         radio, device = measurements.radio, measurements.rss_dbm.device
         usable = usable_links(measurements, aoa=needs_spectra(self.options.feature))
         episodes, num_aps, num_ues = measurements.rss_dbm.shape
@@ -208,7 +212,7 @@ class Fingerprint(Estimator):
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
         return finished(positions.to(device), None, usable.any(dim=1), radio.side_m, radio.wrap)
 
-    def _locate_own(self, database: Database, rss: np.ndarray, aoa: Any) -> PositionEstimate:
+    def _locate_own(self, database: Database, rss: np.ndarray, aoa: ArrayLike | None) -> PositionEstimate:
         num_aps = database.rss_dbm.shape[1]
         rss = rss[None] if rss.ndim == 1 else rss
         if rss.ndim != 2 or rss.shape[1] != num_aps:
@@ -222,14 +226,14 @@ class Fingerprint(Estimator):
         located = locate_by_matching(database, Queries(power, spectra), heard, self.options, side_m=1.0, wrap=False)
         return PositionEstimate(located, None, heard.any(dim=-1))
 
-    def _database(self, site: Site) -> Database:
+    def _database(self, site: RadioMap) -> Database:
         points = reference_points(site.radio.side_m, self.options.spacing, self.options.grid)
         if self.options.database == "model":
-            return self._checked(PredictedDatabase(site, points))
+            return self._fitting(PredictedDatabase(site, points))
         survey = simulate_survey(site, points, self.options.survey_seed)
-        return self._checked(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
+        return self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
 
-    def _checked(self, database: Database) -> Database:
+    def _fitting(self, database: Database) -> Database:
         options = self.options
         if needs_spectra(options.feature) and not database.has_spectra:
             raise ValueError(f"feature {options.feature!r} needs spectra but the survey has none; use feature='rss-db'")
@@ -292,14 +296,14 @@ def _match(
     return weighted_position(database.positions_m[indices], distances, side_m, wrap)
 
 
-def _unpacked(measurements: Mapping[str, Any]) -> tuple[Any, Any]:
+def _unpacked(measurements: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ArrayLike | None]:
     unknown = sorted(set(measurements) - {"rss", "aoa"})
     if unknown or "rss" not in measurements:
         raise ValueError(f"measurements has keys {sorted(measurements)}; it must have 'rss' and may have 'aoa'")
     return measurements["rss"], measurements.get("aoa")
 
 
-def _spectra(aoa: Any, users: int, database: Database) -> Tensor:
+def _spectra(aoa: ArrayLike | None, users: int, database: Database) -> Tensor:
     surveyed = database.unit_spectra()
     if aoa is None:
         raise ValueError("this estimator compares angular spectra; give aoa, or make it with feature='rss-db'")

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import (
@@ -29,18 +30,14 @@ from ..base import (
     Estimator,
     cleaned,
     finished,
-    in_chunks,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
-from .radio_map import NUM_ANGLES, Site, measured_profiles
+from .radio_map import NUM_ANGLES, RadioMap, measured_profiles
 from .spectra import METHODS, covariance_bearings
 
 _RIDGE = 1e-6
 _MAX_STEP_M = 5.0
 _MAD_TO_STD = 1.4826
-_CHUNK = 32
 _COARSE_RSS_SCALE_DB = 1.0
 """What sampling noise and the distance to the nearest grid point add to the RSS residual of the coarse search."""
 
@@ -50,16 +47,16 @@ class LinkObservations:
     """What is known about each link; None leaves a kind of measurement out.
 
     Attributes:
-        usable: [B, M, K] links that count.
-        rss_dbm, rss_std_db: [B, M, K] measured RSS and the standard deviation of its residual.
-        bearing_rad, bearing_std_rad: [B, M, K] measured bearing to the array axis in [0, pi], and its deviation.
+        usable: links that count.
+        rss_dbm, rss_std_db: measured RSS and the standard deviation of its residual.
+        bearing_rad, bearing_std_rad: measured bearing to the array axis in [0, pi], and its deviation.
     """
 
-    usable: Tensor
-    rss_dbm: Tensor | None = None
-    rss_std_db: Tensor | None = None
-    bearing_rad: Tensor | None = None
-    bearing_std_rad: Tensor | None = None
+    usable: Bool[Tensor, "B M K"]
+    rss_dbm: Float[Tensor, "B M K"] | None = None
+    rss_std_db: Float[Tensor, "B M K"] | None = None
+    bearing_rad: Float[Tensor, "B M K"] | None = None
+    bearing_std_rad: Float[Tensor, "B M K"] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class GaussNewtonOptions:
     """Options of ``rss-gn`` and ``joint-gn``.
 
     Attributes:
-        sigma_db: standard deviation of the shadowing that no map explains, dB; None takes what the network was told.
+        sigma_db: standard deviation of the shadowing that no map explains, dB; None takes that of the measurements.
         steps: Gauss-Newton steps, >= 1, each at most 5 m long.
         grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it.
         bearing: source of the bearings of ``joint-gn``: ``profile`` compares the angular power spectrum (all that the
@@ -83,25 +80,24 @@ class GaussNewtonOptions:
     self_calibrate: bool = False
 
     def __post_init__(self) -> None:
-        if self.sigma_db is not None and not self.sigma_db >= 0:
-            raise ValueError(f"sigma_db is {self.sigma_db!r}; it must be at least 0 dB, or None for what was told")
-        if self.bearing not in ("profile", *METHODS):
-            raise ValueError(f"bearing is {self.bearing!r}; it must be one of {', '.join(('profile', *METHODS))}")
-        require_positive("steps", self.steps)
-        require_positive("grid_spacing", self.grid_spacing)
+        number_fields(self, 0.0, math.inf, "sigma_db")
+        one_of("bearing", self.bearing, ("profile", *METHODS))
+        whole_fields(self, 1, "steps")
+        switch("self_calibrate", self.self_calibrate)
+        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 
-class _GaussNewton(Estimator):
+class _GaussNewton(Estimator[RadioMeasurements]):
     """Coarse arg-max on a grid, then robust Gauss-Newton; subclasses say which measurements they use."""
 
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = GaussNewtonOptions
+    options: GaussNewtonOptions
+    _episodes_at_a_time: ClassVar[int | None] = 32
     uses_bearings: ClassVar[bool]
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions with the covariance from the inverse information matrix; valid with two usable APs or more."""
-        return in_chunks(radio_measurements(measurements, self.name), _CHUNK, self._locate)
-
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions with the covariance from the inverse information matrix; valid with two usable APs or more."""
         options = self.options
         usable = usable_links(measurements, aoa=self.uses_bearings)
         measurements = cleaned(measurements, usable)
@@ -109,8 +105,8 @@ class _GaussNewton(Estimator):
         shadowing_db = unknown_shadowing_db(measurements) if options.sigma_db is None else options.sigma_db
         observations = link_observations(measurements, usable, shadowing_db, self._bearings(measurements, profiles))
         start = coarse_fix(measurements, usable, shadowing_db, profiles, options.grid_spacing)
-        site, start_std = Site.of(measurements), options.grid_spacing / math.sqrt(12.0)
-        positions, covariance = gauss_newton(
+        site, start_std = RadioMap.of(measurements), options.grid_spacing / math.sqrt(12.0)
+        positions, covariance = robust_gauss_newton(
             site, observations, start, start_std, options.steps, options.self_calibrate
         )
         radio = measurements.radio
@@ -125,7 +121,7 @@ class _GaussNewton(Estimator):
 
 
 class RssGaussNewton(_GaussNewton):
-    """RSS only: the path loss turned round, every AP weighted by the information in its RSS."""
+    """RSS only: the path-loss law inverted, every AP weighted by the information in its RSS."""
 
     name: ClassVar[str] = "rss-gn"
     uses_bearings: ClassVar[bool] = False
@@ -187,7 +183,7 @@ def coarse_fix(
         profiles: angle profiles; None searches by RSS alone.
         spacing_m: grid spacing, metres.
     """
-    site = Site.of(measurements)
+    site = RadioMap.of(measurements)
     points = lattice(site.radio.side_m, min(spacing_m, site.radio.side_m)).to(measurements.rss_dbm.device)
     batched = points.expand(len(measurements.rss_dbm), -1, -1)
     links = site.links(batched)
@@ -202,8 +198,8 @@ def coarse_fix(
     return points[scores.argmax(dim=-1)]
 
 
-def gauss_newton(
-    site: Site,
+def robust_gauss_newton(
+    site: RadioMap,
     observations: LinkObservations,
     start_m: Float[Tensor, "B K 2"],
     start_std_m: float,
@@ -256,7 +252,7 @@ def wrong_side_variance(
 
 
 def _normal_sums(
-    site: Site, observations: LinkObservations, points: Tensor, uncertainty_m: Tensor, calibrate: bool
+    site: RadioMap, observations: LinkObservations, points: Tensor, uncertainty_m: Tensor, calibrate: bool
 ) -> NormalEquations:
     links = site.links(points)
     zero = torch.zeros_like(links.distance_m)
@@ -312,7 +308,7 @@ def _median(values: Tensor, usable: Tensor) -> Tensor:
     return torch.nan_to_num(torch.nanquantile(hidden, 0.5, dim=-1, keepdim=True), nan=0.0)
 
 
-def _map_gradients(site: Site, points: Tensor) -> Tensor:
+def _map_gradients(site: RadioMap, points: Tensor) -> Tensor:
     """Central differences of the known maps over one metre, [B, M, K, 2] in dB per metre."""
     assert site.maps_db is not None
     radio, columns = site.radio, []

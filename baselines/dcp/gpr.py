@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import unit_vectors
 
@@ -22,13 +24,14 @@ from ..base import (
     Estimator,
     cleaned,
     finished,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
 from .database import GRIDS, reference_points
-from .radio_map import Site, SiteCache, sites_with_rows
+from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import simulate_survey
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _FEATURES = ("rss-db", "aoa", "joint")
 _MAX_REFERENCES = 4000
@@ -57,15 +60,13 @@ class GprOptions:
     tuning_points: int = 225
 
     def __post_init__(self) -> None:
-        if self.feature not in _FEATURES:
-            raise ValueError(f"feature is {self.feature!r}; it must be one of {', '.join(_FEATURES)}")
-        if self.grid not in GRIDS:
-            raise ValueError(f"grid is {self.grid!r}; it must be one of {', '.join(GRIDS)}")
-        require_positive("spacing", self.spacing)
-        require_positive("tuning_points", self.tuning_points)
+        one_of("feature", self.feature, _FEATURES)
+        one_of("grid", self.grid, GRIDS)
+        number_fields(self, 0.0, math.inf, "spacing", above=True)
+        whole_fields(self, 1, "tuning_points")
 
 
-class GaussianProcess(Estimator):
+class GaussianProcess(Estimator[RadioMeasurements]):
     """Regression from fingerprints to positions: one Gaussian process per site, fitted to a simulated survey of it.
 
     The survey contains the site's shadowing where its map is known and none otherwise.
@@ -75,19 +76,20 @@ class GaussianProcess(Estimator):
     """
 
     name: ClassVar[str] = "gpr"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = GprOptions
+    options: GprOptions
 
-    def __init__(self, env: Any = None, options: GprOptions | None = None) -> None:
+    def __init__(self, env: Env | None = None, options: GprOptions | None = None) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[FittedProcess] = SiteCache()
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions with the predictive covariance; valid with at least one usable AP.
 
         Raises:
             ValueError: more reference points than a Gaussian process can be fitted to.
         """
-        radio_measurements(measurements, self.name)
         usable = usable_links(measurements, aoa=self.options.feature != "rss-db")
         clean = cleaned(measurements, usable)
         episodes, _, num_ues = measurements.rss_dbm.shape
@@ -103,7 +105,7 @@ class GaussianProcess(Estimator):
         device, radio = measurements.rss_dbm.device, measurements.radio
         return finished(positions.to(device), covariance.to(device), usable.any(dim=1), radio.side_m, radio.wrap)
 
-    def _fit(self, site: Site) -> FittedProcess:
+    def _fit(self, site: RadioMap) -> FittedProcess:
         radio, options = site.radio, self.options
         points = reference_points(radio.side_m, options.spacing, options.grid)
         if len(points) > _MAX_REFERENCES:
@@ -143,12 +145,17 @@ class FittedProcess:
         self._feature, self._side_m, self._wrap, self._tuning_points = feature, side_m, wrap, tuning_points
         self._blocks: list[tuple[np.ndarray, float]] = []
 
-    def fit(self, positions_m: Tensor, rss_dbm: Tensor, spectra: Tensor) -> None:
+    def fit(
+        self,
+        positions_m: Float[Tensor, "P 2"],
+        rss_dbm: Float[Tensor, "P M"],
+        spectra: Float[Tensor, "P M L"],
+    ) -> None:
         """Tune the kernel on some reference points, then condition on all of them."""
         blocks = self._raw(rss_dbm, spectra)
         targets = self._encode(positions_m)
         picked = np.random.default_rng(0).permutation(len(targets))[: self._tuning_points]
-        tuned: list[tuple[float, list[tuple[np.ndarray, float]], Any]] = []
+        tuned: list[tuple[float, list[tuple[np.ndarray, float]], Kernel]] = []
         for weight in _BLOCK_WEIGHTS if len(blocks) > 1 else (1.0,):
             self._blocks = _block_scales(blocks, weight)
             process = _tuned_process(self._standardised(blocks)[picked], targets[picked])
@@ -157,8 +164,10 @@ class FittedProcess:
         self._process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
         self._process.fit(self._standardised(blocks), targets)
 
-    def predict(self, rss_dbm: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions [Q, 2] in metres and the variance [Q] of either coordinate, m^2."""
+    def predict(
+        self, rss_dbm: Float[Tensor, "Q M"], spectra: Float[Tensor, "Q M L"]
+    ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, " Q"]]:
+        """Positions in metres and the variance of either coordinate, m^2."""
         inputs = self._standardised(self._raw(rss_dbm, spectra))
         mean, deviation = self._process.predict(inputs, return_std=True)
         variance = torch.from_numpy(np.square(deviation).mean(axis=-1)).float()

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfpos_envs.measurements.base import Rows
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import angle_profile, normalised_spectra
 from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
@@ -27,26 +28,26 @@ NUM_ANGLES = 721
 
 
 @dataclass(frozen=True)
-class Site:
+class RadioMap(Rows):
     """What the network knows about the places where it measures; any leading batch shape.
 
     Attributes:
         radio: the known constants.
-        ap_positions_m: [..., M, 2] metres.
-        ap_orientation_rad, height_diff_m: [..., M] direction of the array's axis; AP minus UE height.
-        maps_db: [..., M, G, G] known shadowing maps on a regular grid over the area, or None.
+        ap_positions_m: metres.
+        ap_orientation_rad, height_diff_m: direction of the array's axis; AP minus UE height.
+        maps_db: known shadowing maps on a regular grid over the area, or None.
     """
 
     radio: RadioModel
-    ap_positions_m: Tensor
-    ap_orientation_rad: Tensor
-    height_diff_m: Tensor
-    maps_db: Tensor | None
+    ap_positions_m: Float[Tensor, "*batch M 2"]
+    ap_orientation_rad: Float[Tensor, "*batch M"]
+    height_diff_m: Float[Tensor, "*batch M"]
+    maps_db: Float[Tensor, "*batch M G G"] | None
 
     @staticmethod
-    def of(measurements: RadioMeasurements) -> Site:
+    def of(measurements: RadioMeasurements) -> RadioMap:
         """The sites of a batch of episodes."""
-        return Site(
+        return RadioMap(
             measurements.radio,
             measurements.ap_positions_m,
             measurements.ap_orientation_rad,
@@ -54,21 +55,8 @@ class Site:
             measurements.shadowing_maps,
         )
 
-    def __getitem__(self, index: int) -> Site:
-        maps = None if self.maps_db is None else self.maps_db[index]
-        return Site(
-            self.radio, self.ap_positions_m[index], self.ap_orientation_rad[index], self.height_diff_m[index], maps
-        )
-
-    def cpu(self) -> Site:
-        """The same site in the main memory, where the libraries compute."""
-        maps = None if self.maps_db is None else self.maps_db.cpu()
-        return Site(
-            self.radio, self.ap_positions_m.cpu(), self.ap_orientation_rad.cpu(), self.height_diff_m.cpu(), maps
-        )
-
     def links(self, points_m: Float[Tensor, "*batch P 2"]) -> Links:
-        """Geometry between every AP and every point, [..., M, P]."""
+        """Geometry between every AP and every point, one per AP and point."""
         return link_geometry(
             self.ap_positions_m,
             self.ap_orientation_rad,
@@ -78,14 +66,14 @@ class Site:
             self.radio.wrap,
         )
 
-    def shadowing_db(self, points_m: Float[Tensor, "*batch P 2"]) -> Tensor | None:
-        """Known shadowing [..., M, P] in dB at the points; None where no map is known."""
+    def shadowing_db(self, points_m: Float[Tensor, "*batch P 2"]) -> Float[Tensor, "*batch M P"] | None:
+        """Known shadowing in dB at the points; None where no map is known."""
         if self.maps_db is None:
             return None
         return sample_maps(self.maps_db, points_m, self.radio.side_m, self.radio.wrap)
 
-    def rss_dbm(self, points_m: Float[Tensor, "*batch P 2"], links: Links | None = None) -> Tensor:
-        """Expected RSS [..., M, P] at the points, dBm, with the known shadowing."""
+    def rss_dbm(self, points_m: Float[Tensor, "*batch P 2"], links: Links | None = None) -> Float[Tensor, "*batch M P"]:
+        """Expected RSS at the points, dBm, with the known shadowing."""
         links = self.links(points_m) if links is None else links
         return predicted_rss_dbm(self.radio, links, self.shadowing_db(points_m))
 
@@ -116,7 +104,7 @@ class SiteCache(Generic[Made]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, site: Site, make: Callable[[Site], Made]) -> Made:
+    def get(self, site: RadioMap, make: Callable[[RadioMap], Made]) -> Made:
         """What ``make(site)`` gave for a site with the same content, made now if it is not kept."""
         key = _fingerprint(site)
         if key not in self._entries:
@@ -127,15 +115,15 @@ class SiteCache(Generic[Made]):
         return self._entries[key]
 
 
-def sites_with_rows(measurements: RadioMeasurements) -> Iterator[tuple[Site, Tensor]]:
+def sites_with_rows(measurements: RadioMeasurements) -> Iterator[tuple[RadioMap, Int[Tensor, " n"]]]:
     """Every different site of a batch, on the CPU, with the episodes [n] that were measured there."""
-    sites = Site.of(measurements)
+    sites = RadioMap.of(measurements)
     for site_id in measurements.site_ids.unique():
         rows = torch.nonzero(measurements.site_ids == site_id).squeeze(-1)
-        yield sites[int(rows[0])].cpu(), rows
+        yield sites.select(int(rows[0])).to("cpu"), rows
 
 
-def _fingerprint(site: Site) -> str:
+def _fingerprint(site: RadioMap) -> str:
     digest = hashlib.blake2b(repr(site.radio).encode(), digest_size=16)
     for tensor in (site.ap_positions_m, site.ap_orientation_rad, site.height_diff_m, site.maps_db):
         digest.update(b"none" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())

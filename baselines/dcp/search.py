@@ -1,18 +1,17 @@
-"""Searches for the best label-free score, and the yardsticks that need no estimator at all."""
+"""Search for the best label-free score, and the centroid, from which every other estimator has to improve."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
 from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
@@ -20,17 +19,12 @@ from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import (
     Estimator,
-    Policy,
     cleaned,
     finished,
-    in_chunks,
-    radio_measurements,
-    require_positive,
     usable_links,
 )
-from .radio_map import Site, measured_profiles
+from .radio_map import RadioMap, measured_profiles
 
-_CHUNK = 16
 _COARSE_BLOCK = 50
 _DIRECTIONS = 8
 
@@ -49,27 +43,27 @@ class DirectSearchOptions:
     rounds: int = 13
 
     def __post_init__(self) -> None:
-        require_positive("grid_spacing", self.grid_spacing)
-        require_positive("rounds", self.rounds)
+        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
+        whole_fields(self, 1, "rounds")
 
 
-class DirectSearch(Estimator):
+class DirectSearch(Estimator[RadioMeasurements]):
     """Maximises the ``log`` similarity of RSS and AOA: where a policy rewarded with it would end.
 
     It does so whatever similarity the environment rewards; see ``log_similarity``.
     """
 
     name: ClassVar[str] = "direct-search"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
     options_class: ClassVar[type] = DirectSearchOptions
-
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions without covariance; valid with two usable APs or more."""
-        return in_chunks(radio_measurements(measurements, self.name), _CHUNK, self._locate)
+    options: DirectSearchOptions
+    _episodes_at_a_time: ClassVar[int | None] = 16
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+        """Positions without covariance; valid with two usable APs or more."""
         usable = usable_links(measurements)
         measurements = cleaned(measurements, usable)
-        radio, site, profiles = measurements.radio, Site.of(measurements), measured_profiles(measurements)
+        radio, site, profiles = measurements.radio, RadioMap.of(measurements), measured_profiles(measurements)
         spacing = min(self.options.grid_spacing, radio.side_m)
         episodes, _, num_ues = measurements.rss_dbm.shape
         grid = lattice(radio.side_m, spacing).to(measurements.rss_dbm.device)
@@ -87,14 +81,15 @@ class DirectSearch(Estimator):
         return finished(points, None, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
 
 
-class Centroid(Estimator):
+class Centroid(Estimator[RadioMeasurements]):
     """Mean of the AP positions weighted by linear RSS: the start of the RSS game and a floor for estimators."""
 
     name: ClassVar[str] = "centroid"
+    measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
 
-    def locate(self, measurements: RadioMeasurements) -> PositionEstimate:
+    def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions without covariance; valid with one usable AP or more."""
-        usable = usable_links(radio_measurements(measurements, self.name), aoa=False)
+        usable = usable_links(measurements, aoa=False)
         radio = measurements.radio
         heard = usable.any(dim=1)
         # A user without any link gets them all, so that the centroid is finite; it is marked invalid below.
@@ -104,57 +99,8 @@ class Centroid(Estimator):
         return finished(positions, None, heard, radio.side_m, radio.wrap)
 
 
-@dataclass(frozen=True)
-class RandomOptions:
-    """Options of ``random``.
-
-    Attributes:
-        seed: of the policy's own random stream, which runs on over episodes.
-    """
-
-    seed: int = 0
-
-
-class RandomPolicy(Policy):
-    """Uniform actions in [-1, 1]: what a game does without any policy (in ``confidence`` games still a fair fix)."""
-
-    name: ClassVar[str] = "random"
-    options_class: ClassVar[type] = RandomOptions
-
-    def __init__(self, env: Any = None, options: RandomOptions | None = None) -> None:
-        super().__init__(env, options)
-        self._generator = torch.Generator().manual_seed(self.options.seed)
-
-    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Uniform actions of every agent."""
-        return {
-            agent: (2 * torch.rand(_action_shape(self._required_env(), agent), generator=self._generator) - 1).numpy()
-            for agent in observations
-        }
-
-    def act_batch(self, observations: Tensor) -> Tensor:
-        """Uniform actions of every agent in every episode."""
-        shape = (*observations.shape[:-1], self._required_env().action_size)
-        return (2 * torch.rand(shape, generator=self._generator) - 1).to(observations.device)
-
-
-class Untrained(Policy):
-    """The neutral action 0 in every round: what the game's own physics achieves before anything is learned."""
-
-    name: ClassVar[str] = "untrained"
-
-    def act(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Zeros for every agent."""
-        env = self._required_env()
-        return {agent: np.zeros(_action_shape(env, agent), dtype=np.float32) for agent in observations}
-
-    def act_batch(self, observations: Tensor) -> Tensor:
-        """Zeros for every agent in every episode."""
-        return observations.new_zeros(*observations.shape[:-1], self._required_env().action_size)
-
-
 def log_similarity(
-    site: Site,
+    site: RadioMap,
     rss_dbm: Float[Tensor, "B M K"],
     profiles: Float[Tensor, "B M K A"],
     points_m: Float[Tensor, "B K C 2"],
@@ -187,11 +133,3 @@ def log_similarity(
 def _ring(radius_m: Float[Tensor, "B K"]) -> Float[Tensor, "B K 8 2"]:
     directions = unit_vectors(torch.arange(_DIRECTIONS, device=radius_m.device) * (2 * math.pi / _DIRECTIONS))
     return radius_m[..., None, None] * directions
-
-
-def _action_shape(env: Any, agent: str) -> tuple[int, ...]:
-    # A ParallelEnv, ours or anybody's, has spaces; a VectorEnv has one size for all agents.
-    if hasattr(env, "action_space"):
-        shape: tuple[int, ...] = env.action_space(agent).shape
-        return shape
-    return (env.action_size,)

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cfpos_envs.physics.arrays import angular_power
@@ -25,7 +25,7 @@ from cfpos_envs.physics.propagation import path_gain_db
 from cfpos_envs.physics.units import watts_to_dbm
 from cfpos_envs.streams import derive_seed
 
-from .radio_map import Site
+from .radio_map import RadioMap
 
 _POINTS_AT_A_TIME = 250
 _AOA_COLUMN = re.compile(r"aoa_(?P<ap>.+)_(?P<beam>[^_]+)")
@@ -36,17 +36,17 @@ class Survey:
     """Measured fingerprints at P known points.
 
     Attributes:
-        positions_m: [P, 2] metres.
-        rss_dbm: [P, M] dBm.
-        angular_power: [P, M, L] linear, any scale per AP; None where only RSS was surveyed.
+        positions_m: metres.
+        rss_dbm: dBm.
+        angular_power: linear, any scale per AP; None where only RSS was surveyed.
     """
 
-    positions_m: Tensor
-    rss_dbm: Tensor
-    angular_power: Tensor | None
+    positions_m: Float[Tensor, "P 2"]
+    rss_dbm: Float[Tensor, "P M"]
+    angular_power: Float[Tensor, "P M L"] | None
 
 
-def survey_from_arrays(positions: Any, rss: Any, aoa: Any = None) -> Survey:
+def survey_from_arrays(positions: ArrayLike, rss: ArrayLike, aoa: ArrayLike | None = None) -> Survey:
     """Check a person's own survey.
 
     Args:
@@ -114,7 +114,7 @@ def survey_from_csv(path: str | PathLike[str]) -> Survey:
         raise ValueError(f"{file.name}: {error}") from None
 
 
-def simulate_survey(site: Site, points_m: Float[Tensor, "P 2"], seed: int) -> Survey:
+def simulate_survey(site: RadioMap, points_m: Float[Tensor, "P 2"], seed: int) -> Survey:
     """Measure a site at given points as the network would: own scattering, fading and noise at every point.
 
     The shadowing is that of the known map (none where the site has no known map).
@@ -146,7 +146,7 @@ def simulate_survey(site: Site, points_m: Float[Tensor, "P 2"], seed: int) -> Su
     return Survey(points_m, torch.cat(rss), torch.cat(spectra))
 
 
-def _array(values: Any, name: str) -> np.ndarray:
+def _array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -1,15 +1,15 @@
-"""What all estimators from CSI share: their part in a game, refusals, the answer."""
+"""What all estimators from CSI share: what they read, snapshots at a time, the answer."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 
 from ..base import Estimator
@@ -20,30 +20,22 @@ FLOAT_BITS = 32
 _CHUNK_SNAPSHOTS = 256
 
 
-class CsiEstimator(Estimator):
+class CsiEstimator(Estimator[CsiMeasurements]):
     """A one-shot estimator that reads ``CsiMeasurements``.
 
     Attributes:
         fronthaul_bits: bits that a BS sends per user and snapshot.
     """
 
-    families: ClassVar[tuple[str, ...]] = ("csi",)
+    measurement_type: ClassVar[type[Measurements]] = CsiMeasurements
 
     @property
     @abstractmethod
     def fronthaul_bits(self) -> float:
         """Bits that a BS sends per user and snapshot."""
 
-    def locate(self, measurements: Any) -> PositionEstimate:
-        """Positions [B, J, 3] in metres; invalid (and in the middle of the area) where no BS hears the user.
-
-        Args:
-            measurements: ``CsiMeasurements``.
-
-        Raises:
-            TypeError: measurements of another kind of scenario.
-        """
-        received = csi_measurements(measurements, self.name)
+    def _locate(self, received: CsiMeasurements) -> PositionEstimate:
+        """Positions [B, J, 3] in metres; invalid (and in the middle of the area) where no BS hears the user."""
         csi, valid = usable(received.csi.flatten(0, 1), received.valid.flatten(0, 1))
         users = received.csi.shape[1]
         parts = []
@@ -69,27 +61,6 @@ class CsiEstimator(Estimator):
             valid: links that hold something.
             of: one episode per snapshot, for the base stations' places; its users are not to be looked at.
         """
-
-    def _fix(self, measurements: Any) -> PositionEstimate:
-        received = csi_measurements(measurements, self.name)
-        # The tensors of a game state are never changed in place, so the same object means the same measurements.
-        if self._last is None or self._last[0] is not received.csi:
-            self._last = (received.csi, self.locate(received))
-        return self._last[1]
-
-
-def csi_measurements(measurements: Any, policy: str) -> CsiMeasurements:
-    """The argument itself, refused unless it is a ``CsiMeasurements``.
-
-    Raises:
-        TypeError: measurements of another kind of scenario.
-    """
-    if not isinstance(measurements, CsiMeasurements):
-        raise TypeError(
-            f"{policy} needs CsiMeasurements (channel state information), got {type(measurements).__name__}; "
-            "use it with an ecc environment"
-        )
-    return measurements
 
 
 def usable(

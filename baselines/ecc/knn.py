@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.physics.ecc.features import angle_delay_amplitude
 
-from ..base import require_positive
 from .common import (
     FLAG_BITS,
     FLOAT_BITS,
@@ -22,6 +22,9 @@ from .common import (
     same_network,
 )
 from .surveys import system_of, training_snapshots
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _TINY = 1e-9
 
@@ -44,13 +47,10 @@ class KnnOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("references", "neighbours"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        whole_fields(self, 1, "references", "neighbours")
         if self.neighbours > self.references:
             raise ValueError(f"neighbours is {self.neighbours}; it must not exceed references={self.references}")
-        require_positive("gain_weight", self.gain_weight)
+        number_fields(self, 0.0, math.inf, "gain_weight", above=True)
 
 
 class CsiKnn(CsiEstimator):
@@ -60,7 +60,7 @@ class CsiKnn(CsiEstimator):
     options_class: ClassVar[type] = KnnOptions
     options: KnnOptions
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
         self.system: CsiSystem | None = system_of(env)
         self._prints: Tensor | None = None

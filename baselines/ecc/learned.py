@@ -7,22 +7,26 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 from tqdm import tqdm
 
-from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
+from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.data import Batch, Pool, joined
 from cfpos_envs.supervised.fit_config import FitConfig
-from cfpos_envs.supervised.supervised import fit
+from cfpos_envs.supervised.fitting import fit
 
 from .common import CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _CALIBRATION_SAMPLES = 4096
 _TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr")
@@ -49,10 +53,7 @@ class LearnedOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train_samples", "train_steps", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        whole_fields(self, 1, "train_samples", "train_steps", "batch_size")
         if self.train_samples < self.batch_size:
             raise ValueError(f"train_samples is {self.train_samples}; it must be at least batch_size={self.batch_size}")
         self.fit_config()
@@ -74,7 +75,7 @@ class LearnedCsi(CsiEstimator):
     options_class: ClassVar[type] = LearnedOptions
     options: LearnedOptions
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
         self.system: CsiSystem | None = system_of(env)
         self.train_cpu_s = 0.0
@@ -84,7 +85,7 @@ class LearnedCsi(CsiEstimator):
 
     @abstractmethod
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
-        """What is trained: see ``cfpos_envs.supervised.supervised.Locator``; its inputs are those of ``inputs``."""
+        """What is trained: see ``cfpos_envs.supervised.fitting.Locator``; its inputs are those of ``inputs``."""
 
     @abstractmethod
     def inputs(self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], system: CsiSystem) -> Batch:
@@ -141,7 +142,9 @@ class LearnedCsi(CsiEstimator):
         options = {k: v for k, v in dataclasses.asdict(self.options).items() if k not in _TRAINING}
         system = dataclasses.asdict(self._known_system())
         state = copy.deepcopy(self._network.state_dict())
-        write_checkpoint(path, {"agent": {"name": self.name, "options": options, "system": system, "network": state}})
+        content = {"name": self.name, "options": options, "system": system, "network": state}
+        game = game_of(self.env) if isinstance(self.env, NamedGame) else {}
+        write_checkpoint(path, {"agent": {**game, **content}})
 
     def load(self, path: str | Path) -> None:
         """Take over what ``save`` wrote; the file decides on the options that shape the network.
@@ -158,6 +161,9 @@ class LearnedCsi(CsiEstimator):
         differs = "" if here is None else same_network(there, here)
         if differs:
             raise ValueError(f"{path} was trained with {differs}; make the environment with the training overrides")
+        # Files of the builds before name no game, their base stations say enough.
+        if "signature" in stored and isinstance(self.env, NamedGame):
+            check_game(stored, self.env, parts=("family",))
         self.options = dataclasses.replace(self.options, **stored["options"])
         network = self.make_network(there, torch.Generator().manual_seed(0))
         network.load_state_dict(stored["network"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,10 +11,10 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, switch, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.physics.ecc.csi import rotation_matrix, upa_response
 
-from ..base import require_positive
 from .common import FLAG_BITS, FLOAT_BITS, CsiEstimator
 
 _REFINEMENTS = 3
@@ -41,13 +42,10 @@ class Music3dOptions:
     both_sides: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("num_sources", 1), ("grid", 4), ("steps", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {least}")
-        require_positive("scale_deg", self.scale_deg)
-        if not isinstance(self.both_sides, bool):
-            raise ValueError(f"both_sides is {self.both_sides!r}; it must be true or false")
+        whole_fields(self, 1, "num_sources", "steps")
+        whole_fields(self, 4, "grid")
+        number_fields(self, 0.0, math.inf, "scale_deg", above=True)
+        switch("both_sides", self.both_sides)
 
 
 class Music3d(CsiEstimator):
@@ -112,7 +110,10 @@ def music_directions(
         num_sources: dimension of the signal subspace, below A.
         grid: points along an axis.
     """
-    signal = torch.linalg.eigh(covariance).eigenvectors[..., -num_sources:]
+    # Subnormal numbers keep the eigensolver from converging.
+    parts = torch.view_as_real(covariance)
+    normal = torch.where(parts.abs() < torch.finfo(parts.dtype).tiny, 0.0, parts)
+    signal = torch.linalg.eigh(torch.view_as_complex(normal)).eigenvectors[..., -num_sources:]
     # ||E_n^H a||^2 = A - ||E_s^H a||^2: the least projection on the noise is the largest on the signal.
     centre = covariance.real.new_zeros((*covariance.shape[:-2], 2))
     half = 1.0

@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
+from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.csi import normalise_gain, stabilise_phase
 from cfpos_envs.physics.ecc.features import check_features
+from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Layout, pack_messages, unpack_messages
-from cfpos_envs.supervised.config import EccFastConfig
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, Received
 from cfpos_envs.supervised.inputs import batch_of, feature_images, network_shape
@@ -61,9 +62,9 @@ class TransformerOptions(LearnedOptions):
         super().__post_init__()
         self.config()
 
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """The network as ECC's settings with the gain mask off."""
-        return EccFastConfig(
+        return EccFastAgentConfig(
             features=self.features,
             encoder=self.encoder,
             latent_width=self.latent_width,
@@ -81,7 +82,7 @@ class _EccShaped(LearnedCsi):
     """A baseline whose network is an ``EccNetwork`` of other settings."""
 
     @abstractmethod
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """Settings of the network."""
 
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
@@ -101,7 +102,7 @@ class Transformer(_EccShaped):
     options_class: ClassVar[type] = TransformerOptions
     options: TransformerOptions
 
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """See ``TransformerOptions``."""
         return self.options.config()
 
@@ -133,9 +134,9 @@ class AdcpmOptions(LearnedOptions):
         super().__post_init__()
         self.config()
 
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """The network as ECC's settings without a quantiser."""
-        return EccFastConfig(
+        return EccFastAgentConfig(
             features="amplitude",
             encoder="segnet",
             channels=self.channels,
@@ -154,7 +155,7 @@ class Adcpm(_EccShaped):
     options_class: ClassVar[type] = AdcpmOptions
     options: AdcpmOptions
 
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """See ``AdcpmOptions``."""
         return self.options.config()
 
@@ -180,19 +181,15 @@ class MfcOptions(LearnedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("channels", "depth"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
-        if self.channels < 3 or self.depth < 0 or self.channels % 3:
-            raise ValueError(
-                f"channels is {self.channels}, depth {self.depth}; channels must be a positive multiple of 3, "
-                "depth at least 0"
-            )
+        whole_fields(self, 0, "depth")
+        whole_fields(self, 3, "channels")
+        if self.channels % 3:
+            raise ValueError(f"channels is {self.channels}; channels must be a positive multiple of 3")
         self.config()
 
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """The features as ECC's settings."""
-        return EccFastConfig(features="stabilised", stabilise=self.stabilise)
+        return EccFastAgentConfig(features="stabilised", stabilise=self.stabilise)
 
 
 class MfcNet(LearnedCsi):
@@ -288,9 +285,9 @@ class ScalarOptions(LearnedOptions):
         check_features(self.features)
         self.config()
 
-    def config(self) -> EccFastConfig:
+    def config(self) -> EccFastAgentConfig:
         """The network of the CU as ECC's settings; everything is at the CU, so nothing in it is quantised."""
-        return EccFastConfig(
+        return EccFastAgentConfig(
             features=self.features, stabilise="per-slot", bits=0, gain_bits=_MOST_GAIN_BITS, fusion_hidden=self.hidden
         )
 

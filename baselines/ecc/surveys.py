@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.pool import LabelledCsi, draw_snapshots
 from cfpos_envs.streams import derive_seed
 
+if TYPE_CHECKING:
+    from ..base import Env
+
 _CHUNK = 1024
 
 
-def training_snapshots(env: Any, policy: str, count: int, seed: int) -> Iterator[LabelledCsi]:
+def training_snapshots(env: Env | None, policy: str, count: int, seed: int) -> Iterator[LabelledCsi]:
     """``count`` static users of the training split of ``env`` with all base stations on, chunk by chunk.
 
     Args:
@@ -39,7 +42,7 @@ def training_snapshots(env: Any, policy: str, count: int, seed: int) -> Iterator
         left -= len(part.position_m)
 
 
-def system_of(env: Any) -> CsiSystem | None:
+def system_of(env: Env | None) -> CsiSystem | None:
     """The constants of the network behind an environment, if it measures CSI."""
     system = getattr(getattr(env, "scenario", None), "system", None)
     return system if isinstance(system, CsiSystem) else None

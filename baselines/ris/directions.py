@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cfpos_envs.physics.ris.geometry import BS_AXES
 
-from .refine import scaled_inverse
+from ..least_squares import scaled_inverse
 
 # The third cosine is the root of what is left; its derivative explodes where nothing is.
 LARGEST_SINE = 0.995

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +16,10 @@ from cfpos_envs.physics.ris.phases import svd_profile
 from cfpos_envs.scenarios.ris_phase.beams import GRID, chirp_phases, sector_grid
 
 from ..base import Policy
+from ..yardsticks import RandomOptions
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 
 class PhaseDesign(Policy):
@@ -64,7 +67,7 @@ class PhaseDesign(Policy):
         if self._required_env().config.action != "raw":
             raise ValueError(f"{self.name} sets every element by itself; make the environment with action='raw'")
 
-    def _chirp(self, azimuth: Tensor, elevation: Tensor) -> Tensor:
+    def _chirp(self, azimuth: Float[Tensor, "B R"], elevation: Float[Tensor, "B R"]) -> Float[Tensor, "B R n1 n2"]:
         boresight = torch.zeros(*azimuth.shape, 2, dtype=azimuth.dtype, device=azimuth.device)
         grid = sector_grid(azimuth, elevation, self.half_width_rad, boresight, GRID).flatten(2, 3)
         return chirp_phases(grid.amin(dim=2), grid.amax(dim=2), self.shape)
@@ -75,7 +78,7 @@ class RisSvd(PhaseDesign):
 
     name: ClassVar[str] = "ris-svd"
 
-    def __init__(self, env: Any = None, options: Any = None) -> None:
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -109,24 +112,16 @@ class RisChirp(PhaseDesign):
         return observations.new_zeros(*observations.shape[:-1], self._required_env().action_size)
 
 
-@dataclass(frozen=True)
-class RandomPhasesOptions:
-    """Options of ``ris-random-phases``.
-
-    Attributes:
-        seed: of the policy's own random stream, which runs on over episodes.
+class RisRandomPhases(PhaseDesign):
+    """``random`` under its old name: the same distribution. Its phases are counted from zero instead of from the chirp,
+    so that its numbers stay.
     """
 
-    seed: int = 0
-
-
-class RisRandomPhases(PhaseDesign):
-    """Uniform phases of all elements: a surface that nobody has configured."""
-
     name: ClassVar[str] = "ris-random-phases"
-    options_class: ClassVar[type] = RandomPhasesOptions
+    options_class: ClassVar[type] = RandomOptions
+    options: RandomOptions
 
-    def __init__(self, env: Any = None, options: RandomPhasesOptions | None = None) -> None:
+    def __init__(self, env: Env | None = None, options: RandomOptions | None = None) -> None:
         super().__init__(env, options)
         self._generator = torch.Generator().manual_seed(self.options.seed)
 

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
+from cfpos_envs.checks import number_fields, one_of
+from cfpos_envs.measurements.base import Measurements
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.physics.ris.information import clock_variance, without_clock
 
-from ..base import Estimator, require_positive
-from . import aoa_toa, ls
-from .cooperation import average, fuse
-from .estimate import (
-    RisEstimate,
-    answer,
-    in_chunks,
-    joined,
-    pair_channels,
-    pair_links,
-    ris_measurements,
-    select,
-)
-from .siso import SisoFixes, locate_siso
-from .stage1 import ChannelOptions
-from .stage2 import (
-    SOLVERS,
-    PairFixes,
-    channel_quality,
-    locate_pairs,
-    path_fixes,
-)
+from ..base import Estimator
+from .benchmarks import FORMS, along_strongest_path, cosine_fit_covariance, fit_cosines, nearest_to_lines
+from .channel import ChannelOptions
+from .pairs import RisEstimate, answer, average, fuse, in_chunks, pair_channels, pair_geometry
+from .position import SOLVERS, channel_quality, locate_pairs, path_fixes
+from .siso import locate_siso
 
 LABELS = ("energy", "delay")
 CHANNELS = {"full": ChannelOptions(), "paper": ChannelOptions("1d", "energy", True, refine=0, gate=0.0)}
@@ -55,8 +41,8 @@ class RisWlsOptions(ChannelOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("solver", self.solver, SOLVERS)
-        require_positive("farthest_m", self.farthest_m)
+        one_of("solver", self.solver, SOLVERS)
+        number_fields(self, 0.0, math.inf, "farthest_m", above=True)
 
 
 @dataclass(frozen=True)
@@ -75,10 +61,10 @@ class RisWlsPaperOptions:
     farthest_m: float = FARTHEST_M
 
     def __post_init__(self) -> None:
-        _one_of("label", self.label, LABELS)
+        one_of("label", self.label, LABELS)
         _ = self.channel
-        _one_of("solver", self.solver, SOLVERS)
-        require_positive("farthest_m", self.farthest_m)
+        one_of("solver", self.solver, SOLVERS)
+        number_fields(self, 0.0, math.inf, "farthest_m", above=True)
 
     @property
     def channel(self) -> ChannelOptions:
@@ -99,8 +85,8 @@ class RisLsOptions:
     channel: str = "full"
 
     def __post_init__(self) -> None:
-        _one_of("form", self.form, ls.FORMS)
-        _one_of("channel", self.channel, tuple(CHANNELS))
+        one_of("form", self.form, FORMS)
+        one_of("channel", self.channel, tuple(CHANNELS))
 
 
 @dataclass(frozen=True)
@@ -114,37 +100,17 @@ class RisAoaToaOptions:
     channel: str = "full"
 
     def __post_init__(self) -> None:
-        _one_of("channel", self.channel, tuple(CHANNELS))
+        one_of("channel", self.channel, tuple(CHANNELS))
 
 
-class RisEstimator(Estimator):
-    """A one-shot estimator that reads ``RisMeasurements``."""
+class RisEstimator(Estimator[RisMeasurements]):
+    """A one-shot estimator that reads ``RisMeasurements`` and tells clock biases too, see ``RisEstimate``.
 
-    families: ClassVar[tuple[str, ...]] = ("ris",)
+    A UE whose samples hold NaN or nothing but zeros, or of whose paths fewer than two are strong enough, is not
+    ``valid``; its position is finite and means nothing.
+    """
 
-    def locate(self, measurements: Any) -> RisEstimate:
-        """Positions [B, J, 3] in metres and clock biases [B, J], their covariances, validity.
-
-        A UE whose samples hold NaN or nothing but zeros, or of whose paths fewer than two are strong enough, is not
-        ``valid``; its position is finite and means nothing.
-
-        Raises:
-            TypeError: measurements of another kind of scenario.
-            ValueError: arrays too small for the number of paths.
-        """
-        return self._locate(ris_measurements(measurements, self.name))
-
-    @abstractmethod
-    def _locate(self, measurements: RisMeasurements) -> RisEstimate:
-        """``locate`` on measurements of the right kind."""
-
-    def _fix(self, measurements: Any) -> RisEstimate:
-        received = ris_measurements(measurements, self.name)
-        # The game scales its samples anew in every round: they are compared by value, which is cheap beside a fix.
-        if self._last is None or not _same(self._last[0], received.received):
-            self._last = (received.received, self.locate(received))
-        fix: Any = self._last[1]
-        return fix
+    measurement_type: ClassVar[type[Measurements]] = RisMeasurements
 
 
 class RisWls(RisEstimator):
@@ -177,13 +143,13 @@ class RisLs(RisEstimator):
     options: RisLsOptions
 
     def _locate(self, measurements: RisMeasurements) -> RisEstimate:
-        system, links = measurements.system, pair_links(measurements)
+        system, links = measurements.system, pair_geometry(measurements)
         channels = pair_channels(measurements, links, CHANNELS[self.options.channel])
-        position = ls.nearest_to_lines(links, channels.parameters[..., :2], channels.present)
+        position = nearest_to_lines(links, channels.parameters[..., :2], channels.present)
         if self.options.form == "nls":
-            position = ls.fit_cosines(links, channels.parameters[..., :2], channels.present, position)
+            position = fit_cosines(links, channels.parameters[..., :2], channels.present, position)
         covariance = channel_quality(system, channels).covariance
-        spread = ls.spread(links, position, covariance, channels.noise, channels.present)
+        spread = cosine_fit_covariance(links, position, covariance, channels.noise, channels.present)
         return _averaged(measurements, position, spread, channels.valid)
 
 
@@ -195,10 +161,10 @@ class RisAoaToa(RisEstimator):
     options: RisAoaToaOptions
 
     def _locate(self, measurements: RisMeasurements) -> RisEstimate:
-        system, links = measurements.system, pair_links(measurements)
+        system, links = measurements.system, pair_geometry(measurements)
         channels = pair_channels(measurements, links, CHANNELS[self.options.channel])
         fixes = path_fixes(links, channels, channel_quality(system, channels))
-        position, covariance = aoa_toa.along_strongest_path(channels, fixes, system.window_m)
+        position, covariance = along_strongest_path(channels, fixes, system.window_m)
         return _averaged(measurements, position, covariance, channels.valid)
 
 
@@ -211,17 +177,15 @@ class RisSiso(RisEstimator):
         siso, system = measurements.siso, measurements.system
         if siso is None:
             raise ValueError("ris-siso needs measurements.siso (one antenna, profiles in pairs); fill it, see its page")
-        links = pair_links(measurements)
+        links = pair_geometry(measurements)
         received = siso.received.flatten(0, 2)
         pairs = received.shape[0] // max(len(siso.phases), 1)
         phases = siso.phases.repeat_interleave(pairs, dim=0)
         last = (system.ris_shape, system.slopes[4], system.window_m)
-        found: SisoFixes = joined(
-            in_chunks(
-                len(received),
-                lambda rows: locate_siso(select(links, rows), phases[rows], received[rows], *last),
-                size=_CHUNK_SISO,
-            )
+        found = in_chunks(
+            len(received),
+            lambda rows: locate_siso(links.select(rows), phases[rows], received[rows], *last),
+            size=_CHUNK_SISO,
         )
         shape = measurements.received.shape[:3]
         unknown = torch.eye(3, dtype=torch.float64, device=received.device).expand(len(received), 3, 3) * FARTHEST_M**2
@@ -231,15 +195,11 @@ class RisSiso(RisEstimator):
 
 
 def _weighted(measurements: RisMeasurements, channel: ChannelOptions, solver: str, farthest_m: float) -> RisEstimate:
-    links = pair_links(measurements)
+    links = pair_geometry(measurements)
     channels = pair_channels(measurements, links, channel)
-    pairs: PairFixes = joined(
-        in_chunks(
-            len(channels.valid),
-            lambda rows: locate_pairs(
-                measurements.system, select(links, rows), select(channels, rows), solver, farthest_m
-            ),
-        )
+    pairs = in_chunks(
+        len(channels.valid),
+        lambda rows: locate_pairs(measurements.system, links.select(rows), channels.select(rows), solver, farthest_m),
     )
     shape = measurements.received.shape[:3]
     position, information = pairs.position_m.unflatten(0, shape), pairs.information.unflatten(0, shape)
@@ -263,12 +223,3 @@ def _averaged(
     valid = valid & torch.isfinite(position).all(dim=-1)
     fused = average(*(value.unflatten(0, shape) for value in (position, covariance, valid)))
     return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, FARTHEST_M)
-
-
-def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return first is second or (first.device == second.device and torch.equal(first, second))
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; choose {', '.join(map(repr, allowed))}")

@@ -1,4 +1,4 @@
-"""Stage 1, refinement: Gauss-Newton on the likelihood of the whole block, all parameters of all paths together.
+"""Stage 1, gains and refinement: Gauss-Newton on the likelihood of the whole block, all parameters of all paths.
 
 A search per axis leaves out what the other axes know: its standard deviation exceeds the bound by sqrt(1 + 1/(M rho)),
 M elements, rho the path's SNR per entry. A few of these steps take the factor away.
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from cfpos_envs.physics.ris.information import fisher
 from cfpos_envs.physics.ris.modes import correlate_derivatives, steering
 
-from .gains import least_squares_gains
+from ..least_squares import scaled_inverse
 
 _PARAMETERS = 5
 
 
-def free_parameters(paths: int, device: torch.device | None = None) -> Tensor:
+def free_parameters(paths: int, device: torch.device | None = None) -> Int[Tensor, " n"]:
     """Where the n = 5 + 3R unknowns stand in flattened [L, 5] parameters: all of path 0, no departure of the others."""
     others = [_PARAMETERS * path + mode for path in range(1, paths) for mode in (0, 1, 4)]
     return torch.tensor([0, 1, 2, 3, 4, *others], device=device)
@@ -50,11 +50,23 @@ def unknowns_present(present: Bool[Tensor, "T L"]) -> Bool[Tensor, "T m"]:
     return torch.cat((present[..., free], present, present), dim=-1)
 
 
-def scaled_inverse(information: Float[Tensor, "*batch m m"]) -> Float[Tensor, "*batch m m"]:
-    """Inverse of a positive definite matrix whose units differ by many orders: scaled to unit diagonal first."""
-    scale = information.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(information.dtype).tiny).rsqrt()
-    both = scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    return torch.linalg.inv_ex(information * both).inverse * both
+def least_squares_gains(
+    vectors: Sequence[Complex[Tensor, "T L _n"]], matched: Complex[Tensor, "T L"], present: Bool[Tensor, "T L"]
+) -> Complex[Tensor, "T L"]:
+    """Gains g = (Hadamard product of the Gram matrices V_q^H V_q)^-1 v(l)^H Y; zero for absent paths.
+
+    Args:
+        vectors: steering of every mode, double precision.
+        matched: v(l)^H Y.
+        present: which paths there are.
+    """
+    both = present.unsqueeze(-1) & present.unsqueeze(-2)
+    gram = vectors[0].new_ones(())
+    for mode in vectors:
+        gram = gram * (mode.conj() @ mode.mT)
+    gram = gram * both + torch.diag_embed((~present).to(matched.dtype))
+    right = (matched * present).unsqueeze(-1)
+    return torch.linalg.solve_ex(gram, right).result.squeeze(-1)
 
 
 def refine(

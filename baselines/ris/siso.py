@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.measurements.base import Rows
 from cfpos_envs.physics.ris.geometry import ris_cosines
 from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import element_response
 
-from .aod import climb_ratio
+from .departure import climb_ratio
 from .harmonics import (
     circle,
     circle_power,
@@ -29,7 +30,7 @@ from .harmonics import (
     from_circle,
     wrapped_cosine,
 )
-from .links import Links
+from .pairs import PairGeometry
 
 # Elements of a surface are half a wavelength apart: slope of their response in the cosine.
 _SLOPE = torch.pi
@@ -38,7 +39,7 @@ _FLOOR = 1e-9
 
 
 @dataclass(frozen=True)
-class SisoFixes:
+class SisoFixes(Rows):
     """What the single-antenna link tells.
 
     Attributes:
@@ -103,7 +104,7 @@ def surface_path(
 
 
 def fix_position(
-    links: Links,
+    links: PairGeometry,
     cosines: Float[Tensor, "T 2"],
     delays_m: Float[Tensor, "T 2"],
     window_m: float,
@@ -135,7 +136,7 @@ def fix_position(
 
 
 def locate_siso(
-    links: Links,
+    links: PairGeometry,
     phases: Complex[Tensor, "T P NR"],
     received: Complex[Tensor, "T P 2 N"],
     shape: tuple[int, int],

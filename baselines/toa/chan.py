@@ -11,16 +11,10 @@ from torch import Tensor
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
+from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, weighted_gram
 from .common import TimingEstimator, estimate
 from .links import RangeLinks, at_reference, range_links
-from .multilateration import (
-    Fit,
-    best_fit,
-    descend,
-    inverse_2x2,
-    linear_starts,
-    well_posed,
-)
+from .multilateration import best_fit, linear_starts, well_posed
 
 FEWEST_FOR_CHAN = 4
 """Three unknowns of the first step: x, y and the distance to the reference."""
@@ -74,7 +68,7 @@ def chan_fit(links: RangeLinks) -> Fit:
     for _ in range(_LINEARISATIONS):
         relative = _second_step(relative, first.unsqueeze(1), information.unsqueeze(1), own_height2)
     candidates = links.inside((origin.unsqueeze(1) + relative).flatten(1, 2), margin=1.0)
-    reached = descend(links.repeated(guesses.shape[1]), candidates, steps=0)
+    reached = levenberg_marquardt(links.repeated(guesses.shape[1]), candidates, steps=0)
     return best_fit(links, reached, *guesses.shape[1:3])
 
 
@@ -89,7 +83,7 @@ def _first_step(
     weighted = others.unsqueeze(-1) * scaled
     mean, mean_goal = weighted.sum(dim=1), (others * goal).sum(dim=1)
     outer = mean.unsqueeze(-1) * mean.unsqueeze(-2) / total[..., None, None]
-    information = (weighted.unsqueeze(-1) * scaled.unsqueeze(-2)).sum(dim=1) - outer
+    information = weighted_gram(scaled, others) - outer
     right = (weighted * goal.unsqueeze(-1)).sum(dim=1) - mean * (mean_goal / total).unsqueeze(-1)
     # Where all differences vanish the reference distance is not in the equations: the ridge leaves it at zero with an
     # enormous variance, and the second step finds it.

@@ -1,98 +1,36 @@
-"""What all estimators of arrival times share: their part in a game, refusals, pieces of a batch, the answer."""
+"""What all estimators of arrival times share: what they read, pieces of a batch, the answer."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
-from cfpos_envs.physics.toa.ranging import FAMILIES
 
 from ..base import Estimator
-from .links import RangeLinks, check_shapes
-from .multilateration import Fit, inverse_2x2, well_posed
+from ..least_squares import Fit, inverse_2x2
+from .links import RangeLinks
+from .multilateration import well_posed
 
 # Links worked on at a time: the temporaries of the descent stay in the cache.
 _CHUNK_LINKS = 1 << 16
 
 
-class TimingEstimator(Estimator):
+class TimingEstimator(Estimator[TimingMeasurements]):
     """A one-shot estimator that reads ``TimingMeasurements``.
 
-    Attributes:
-        families: measurement families that it takes.
+    A user whose links do not determine a position (fewer than three, APs in one line or one place, two places that fit
+    nearly as well) is not ``valid``; its position is finite and means nothing.
     """
 
-    families: ClassVar[tuple[str, ...]] = FAMILIES
+    measurement_type: ClassVar[type[Measurements]] = TimingMeasurements
 
-    def locate(self, measurements: Any) -> PositionEstimate:
-        """Positions [B, K, 2] in metres, their covariance and validity.
-
-        A user whose links do not determine a position (fewer than three, APs in one line or one place, two places that
-        fit nearly as well) is not ``valid``; its position is finite and means nothing.
-
-        Args:
-            measurements: ``TimingMeasurements`` of one of ``families``.
-
-        Raises:
-            TypeError: measurements of another kind of scenario.
-            ValueError: a family that this estimator does not take, or measurements that cannot be right.
-        """
-        return in_chunks(timing_measurements(measurements, self.name, self.families), self._locate)
-
-    @abstractmethod
-    def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
-        """``locate`` for a part of the batch."""
-
-    def _fix(self, measurements: Any) -> PositionEstimate:
-        received = timing_measurements(measurements, self.name, self.families)
-        # The tensors of a game state are never changed in place, so the same object means the same measurements.
-        if self._last is None or self._last[0] is not received.range_m:
-            self._last = (received.range_m, self.locate(received))
-        return self._last[1]
-
-
-def timing_measurements(measurements: Any, policy: str, families: tuple[str, ...] = FAMILIES) -> TimingMeasurements:
-    """The argument itself, refused unless it is a ``TimingMeasurements`` of one of ``families``.
-
-    Raises:
-        TypeError: measurements of another kind of scenario.
-        ValueError: another family, or tensors that do not fit together.
-    """
-    if not isinstance(measurements, TimingMeasurements):
-        raise TypeError(
-            f"{policy} needs TimingMeasurements (ranges), got {type(measurements).__name__}; "
-            "use it with toa-v0, tdoa-v0 or rtt-v0"
-        )
-    family = measurements.model.family
-    if family not in families:
-        others = {"toa": "toa-wls", "tdoa": "tdoa-wls", "rtt": "rtt-wls"}
-        raise ValueError(f"{policy} takes {' or '.join(families)} measurements, got {family}; use {others[family]}")
-    check_shapes(measurements)
-    return measurements
-
-
-def in_chunks(
-    measurements: TimingMeasurements, function: Callable[[TimingMeasurements], PositionEstimate]
-) -> PositionEstimate:
-    """``function`` over a few episodes at a time, so that memory does not grow with the batch."""
-    total, num_aps, num_ues = measurements.range_m.shape
-    size = max(1, _CHUNK_LINKS // max(1, num_aps * num_ues))
-    if total <= size:
-        return function(measurements)
-    parts = [function(measurements.select(slice(low, low + size))) for low in range(0, total, size)]
-    covariances = [part.covariance for part in parts if part.covariance is not None]
-    return PositionEstimate(
-        torch.cat([part.position for part in parts]),
-        torch.cat(covariances) if covariances else None,
-        torch.cat([part.valid for part in parts]),
-    )
+    def _chunk(self, measurements: TimingMeasurements) -> int:
+        return max(1, _CHUNK_LINKS // max(1, measurements.range_m[0].numel())) if len(measurements) else 1
 
 
 def answer(

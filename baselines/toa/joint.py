@@ -11,21 +11,16 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
-from ..base import require_positive
+from ..least_squares import Fit, Loss, inverse_2x2, levenberg_marquardt
 from .channel_prior import LinkPrior, flat_channel, mmse_channel
-from .common import TimingEstimator, estimate, timing_measurements
+from .common import TimingEstimator, estimate
 from .links import RangeLinks, determined, range_links
-from .multilateration import (
-    Fit,
-    Loss,
-    descend,
-    inverse_2x2,
-)
 from .path_fit import (
     PathEstimate,
     beam_cosine,
@@ -71,10 +66,10 @@ class JointCpOptions:
     threshold: float = 2.5
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.k_factor_db):
-            raise ValueError(f"k_factor_db is {self.k_factor_db!r}; it must be a finite number of dB")
-        for name in ("delay_spread_s", "floor_share", "nlos_floor_share", "tolerance_m", "max_rounds", "threshold"):
-            require_positive(name, getattr(self, name))
+        number_fields(self, -math.inf, math.inf, "k_factor_db")
+        positive = ("delay_spread_s", "floor_share", "nlos_floor_share", "tolerance_m", "threshold")
+        number_fields(self, 0.0, math.inf, *positive, above=True)
+        whole_fields(self, 1, "max_rounds")
 
     @property
     def los_share(self) -> float:
@@ -166,6 +161,7 @@ class JointCp(TimingEstimator):
 
     name: ClassVar[str] = "joint-cp"
     options_class: ClassVar[type] = JointCpOptions
+    options: JointCpOptions
     families: ClassVar[tuple[str, ...]] = ("toa",)
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
@@ -183,7 +179,7 @@ class JointCp(TimingEstimator):
             TypeError: measurements of another kind of scenario.
             ValueError: another family, no ``cfr``, or it does not fit the model.
         """
-        measurements = timing_measurements(measurements, self.name, self.families)
+        self._checked(measurements)
         state = self._alternate(measurements)
         known = estimate(
             state.links,
@@ -214,7 +210,7 @@ class JointCp(TimingEstimator):
         return state
 
     def flat(self, measurements: TimingMeasurements) -> Complex[Tensor, "B M K N S"]:
-        """Channel estimates with the flat prior, from the same told gains."""
+        """Channel estimates with the flat prior, from the same known gains."""
         return flat_channel(required_cfr(measurements), measurements.model, path_gain(measurements))
 
     def genie(
@@ -253,7 +249,7 @@ class JointCp(TimingEstimator):
         bound_s = scattered_delay_std_s(
             model, path_gain(measurements), self.options.los_share, self.options.rms_spread_s
         )
-        # Where classes have to be told apart, a line of sight with a displaced peak must not pass for another class.
+        # Where classes are estimated, a line of sight with a displaced peak must not pass for another class.
         noise = (_FIRST_PEAK_LOSS if model.nlos_mean_m > 0 else 1.0) * SPEED_OF_LIGHT_M_S * bound_s
         total = torch.maximum(links.std_m.square(), noise.square() + (SPEED_OF_LIGHT_M_S * model.sync_std_s) ** 2)
         std = (aperture * snr).clamp(min=1e-12).rsqrt()
@@ -270,13 +266,13 @@ class JointCp(TimingEstimator):
         both, mean_m = rows(measurements, links, paths), measurements.model.nlos_mean_m
         robust = HuberLoss(self.options.threshold)
         if mean_m == 0:
-            return descend(both, start, robust)
-        fit, half = descend(both, start, robust, steps=0), links.range_m.shape[1]
+            return levenberg_marquardt(both, start, robust)
+        fit, half = levenberg_marquardt(both, start, robust, steps=0), links.range_m.shape[1]
         share = torch.full_like(fit.cost, 0.5).unsqueeze(1)
         for _ in range(_SHARE_ROUNDS):
             loss = MixtureLoss(share, mean_m)
             share = los_share(links, loss.posterior(fit.residual_m[:, :half], paths.range_std_m))
-            fit = descend(both, fit.position_m, RowsLoss(MixtureLoss(share, mean_m), robust))
+            fit = levenberg_marquardt(both, fit.position_m, RowsLoss(MixtureLoss(share, mean_m), robust))
         return fit
 
     def _prior(self, measurements: TimingMeasurements, links: RangeLinks, paths: PathEstimate, fit: Fit) -> LinkPrior:

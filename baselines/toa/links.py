@@ -91,7 +91,7 @@ def range_links(measurements: TimingMeasurements, unknown_offset: bool | None = 
     Raises:
         ValueError: a valid link with a variance that is not positive, or tensors that do not fit together.
     """
-    check_shapes(measurements)
+    measurements.check()
     valid, variance = measurements.valid, measurements.variance_m2.double()
     if not bool((variance > 0)[valid].all()):
         raise ValueError(
@@ -107,30 +107,6 @@ def range_links(measurements: TimingMeasurements, unknown_offset: bool | None = 
         unknown_offset=measurements.model.family == "tdoa" if unknown_offset is None else unknown_offset,
         side_m=measurements.model.side_m,
     )
-
-
-def check_shapes(measurements: TimingMeasurements) -> None:
-    """Refuse tensors that do not fit together or sites that are not finite; broadcasting would hide the mistake.
-
-    Raises:
-        ValueError: names the first field that is wrong.
-    """
-    shape = tuple(measurements.range_m.shape)
-    if len(shape) != 3:
-        raise ValueError(f"range_m has the shape {shape}; it must be [B, M, K], episodes, APs, UEs")
-    wanted = {
-        "ap_positions_m": (*shape[:2], 2),
-        "height_diff_m": shape[:2],
-        "variance_m2": shape,
-        "valid": shape,
-    }
-    for name, size in wanted.items():
-        value = getattr(measurements, name)
-        if tuple(value.shape) != size:
-            raise ValueError(f"{name} has the shape {tuple(value.shape)}; with this range_m it must be {size}")
-    for name in ("ap_positions_m", "height_diff_m"):
-        if not bool(torch.isfinite(getattr(measurements, name)).all()):
-            raise ValueError(f"{name} has entries that are not finite; the site must be known")
 
 
 def as_independent_differences(links: RangeLinks) -> RangeLinks:

@@ -1,4 +1,4 @@
-"""Positions from links held to have a line of sight: by features (``toa-nlos-drop``) or told (``toa-oracle``)."""
+"""Positions from line-of-sight links: classified by features (``toa-nlos-drop``) or known (``toa-oracle``)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs.checks import whole_fields
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.link_features import los_log_odds
 
+from ..least_squares import Fit, inverse_2x2
 from .common import TimingEstimator, estimate
 from .links import FEWEST_LINKS, RangeLinks, range_links
-from .multilateration import (
-    Fit,
-    inverse_2x2,
-    solve_ranges,
-    well_posed,
-)
+from .multilateration import solve_ranges, well_posed
 from .robust import huber_fit
 
 
@@ -42,8 +39,7 @@ class NlosDropOptions:
     coefficients: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.minimum, bool) or not isinstance(self.minimum, int) or self.minimum < FEWEST_LINKS:
-            raise ValueError(f"minimum is {self.minimum!r}; it must be an integer of at least {FEWEST_LINKS}")
+        whole_fields(self, FEWEST_LINKS, "minimum")
         if not 0 < self.los_share < 1:
             raise ValueError(f"los_share is {self.los_share!r}; it must lie between 0 and 1, both excluded")
         if self.coefficients is not None and len(self.coefficients) != len(FEATURES) + 1:
@@ -58,6 +54,7 @@ class ToaNlosDrop(TimingEstimator):
 
     name: ClassVar[str] = "toa-nlos-drop"
     options_class: ClassVar[type] = NlosDropOptions
+    options: NlosDropOptions
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         options, links = self.options, range_links(measurements)
@@ -78,7 +75,7 @@ class ToaNlosDrop(TimingEstimator):
 
 
 class ToaOracle(TimingEstimator):
-    """Told which links have a line of sight, takes weighted least squares over these: the yardstick of robustness."""
+    """Weighted least squares over the links that truly have a line of sight: the yardstick of robustness."""
 
     name: ClassVar[str] = "toa-oracle"
 

@@ -27,7 +27,7 @@ _WINDOW_STD = 3.0
 # The fix may be worse than it says: look around by at least half a resolution cell.
 _SMALLEST_STD_CELLS = 1 / 6
 _SCORING_STEPS = 3
-# A line of sight has at least this share of its told power, and of that at the link's own first peak (-5 dB).
+# A line of sight has at least this share of its expected power, and of that at the link's own first peak (-5 dB).
 _PRESENT = 0.3
 _LINKS_AT_A_TIME = 512
 
@@ -52,7 +52,7 @@ class PathEstimate:
 
 
 def path_gain(measurements: TimingMeasurements) -> Float[Tensor, "B M K"]:
-    """Mean power beta of an entry of the response, from the told SNR: beta = SNR sigma^2 / (N P_t)."""
+    """Mean power beta of an entry of the response, from the known SNR: beta = SNR sigma^2 / (N P_t)."""
     return torch.pow(10.0, measurements.snr_db.double() / 10) / measurements.model.max_snr_linear
 
 
@@ -165,14 +165,14 @@ def _refined(
         turn = turn + turn_step.clamp(-0.25 / model.num_antennas, 0.25 / model.num_antennas) * (model.num_antennas > 1)
     power, energy = (part.squeeze(-1) for part in likelihood.parts(shift.unsqueeze(-1), turn.unsqueeze(-1)))
     own = likelihood.values((own_delay - delay).unsqueeze(-1), (own_cosine - cosine).unsqueeze(-1)).squeeze(-1)
-    told = gain * los_share * energy
+    expected = gain * los_share * energy
     delay_information, cosine_information = likelihood.information(shift, gain * los_share)
     return (
         delay + shift,
         delay_information.clamp(min=1e-300).rsqrt(),
         cosine + turn,
         cosine_information.clamp(min=1e-12).rsqrt(),
-        power >= _PRESENT * torch.maximum(own, told),
+        power >= _PRESENT * torch.maximum(own, expected),
     )
 
 

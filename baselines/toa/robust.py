@@ -11,19 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
-from ..base import require_positive
+from ..least_squares import Fit, levenberg_marquardt, weighted_gram
 from .common import TimingEstimator, answer
 from .links import RangeLinks, range_links
-from .multilateration import (
-    Fit,
-    best_fit,
-    descend,
-    mirrored,
-    solve_ranges,
-)
+from .multilateration import best_fit, mirrored, solve_ranges
 
 _INNER_STEPS = 2
 _SETTLED_M = 1e-5
@@ -44,7 +39,7 @@ class HuberOptions:
     threshold: float = 1.345
 
     def __post_init__(self) -> None:
-        require_positive("threshold", self.threshold)
+        number_fields(self, 0.0, math.inf, "threshold", above=True)
 
 
 class ToaHuber(TimingEstimator):
@@ -52,6 +47,7 @@ class ToaHuber(TimingEstimator):
 
     name: ClassVar[str] = "toa-huber"
     options_class: ClassVar[type] = HuberOptions
+    options: HuberOptions
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
@@ -91,7 +87,7 @@ class EmOptions:
     """Options of ``toa-em``.
 
     Attributes:
-        nlos_mean_m: mean of the exponential excess, metres; None takes what the network was told.
+        nlos_mean_m: mean of the exponential excess, metres; None takes that of the measurements.
         rounds: largest number of rounds of E and M steps.
         start_threshold: threshold of the Huber fix it starts from.
     """
@@ -101,10 +97,9 @@ class EmOptions:
     start_threshold: float = HuberOptions.threshold
 
     def __post_init__(self) -> None:
-        if self.nlos_mean_m is not None and not (math.isfinite(self.nlos_mean_m) and self.nlos_mean_m >= 0):
-            raise ValueError(f"nlos_mean_m is {self.nlos_mean_m!r}; it must be at least 0 m, or None for what was told")
-        require_positive("rounds", self.rounds)
-        require_positive("start_threshold", self.start_threshold)
+        number_fields(self, 0.0, math.inf, "nlos_mean_m")
+        whole_fields(self, 1, "rounds")
+        number_fields(self, 0.0, math.inf, "start_threshold", above=True)
 
 
 class ToaEm(TimingEstimator):
@@ -112,6 +107,7 @@ class ToaEm(TimingEstimator):
 
     name: ClassVar[str] = "toa-em"
     options_class: ClassVar[type] = EmOptions
+    options: EmOptions
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
@@ -199,13 +195,13 @@ def em_fit(links: RangeLinks, start: Fit, mean_m: float, rounds: int = EmOptions
 def _em_rounds(
     links: RangeLinks, points: Tensor, offset: Tensor | None, mean_m: float, rounds: int, count: int
 ) -> tuple[Fit, MixtureLoss]:
-    fit = descend(links, points, HuberLoss(), 0, offset)
+    fit = levenberg_marquardt(links, points, HuberLoss(), 0, offset)
     loss = MixtureLoss(torch.full_like(fit.cost, 0.5).unsqueeze(1), mean_m)
     for _ in range(rounds):
         before = fit.position_m
         share = los_share(links, loss.posterior(fit.residual_m, links.std_m), count)
         loss = MixtureLoss(share, mean_m)
-        fit = descend(links, before, loss, _INNER_STEPS, fit.offset_m)
+        fit = levenberg_marquardt(links, before, loss, _INNER_STEPS, fit.offset_m)
         if bool(((fit.position_m - before).abs() < _SETTLED_M).all()):
             break
     return fit, loss
@@ -234,4 +230,4 @@ def fit_information(links: RangeLinks, fit: Fit, loss: MixtureLoss) -> Float[Ten
     if links.unknown_offset:
         total = weight.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
         unit = unit - ((weight / total).unsqueeze(-1) * unit).sum(dim=1, keepdim=True)
-    return torch.einsum("bmk,bmki,bmkj->bkij", weight, unit, unit)
+    return weighted_gram(unit, weight)

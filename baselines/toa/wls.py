@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cfpos_envs.checks import switch
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
@@ -43,8 +44,7 @@ class TdoaWlsOptions:
     independent: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.independent, bool):
-            raise ValueError(f"independent is {self.independent!r}; it must be true or false")
+        switch("independent", self.independent)
 
 
 class TdoaWls(TimingEstimator):
@@ -52,6 +52,7 @@ class TdoaWls(TimingEstimator):
 
     name: ClassVar[str] = "tdoa-wls"
     options_class: ClassVar[type] = TdoaWlsOptions
+    options: TdoaWlsOptions
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements, unknown_offset=True)

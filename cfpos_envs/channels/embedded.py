@@ -6,6 +6,7 @@ import math
 from typing import TypeVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.channels.city import draw_city, draw_points, inside_buildings
@@ -38,7 +39,7 @@ class EmbeddedCity:
     max_displacement_m = math.inf
 
     def __init__(self, settings: CsiSite, device: torch.device | str = "cpu") -> None:
-        # Drawn on the CPU, so that every device sees the same streets.
+        # Drawn on the processor, so that every device sees the same streets.
         streams = Streams(settings.scene_seed, "scene")
         wide, deep, high = settings.size_m
         city = draw_city(
@@ -73,23 +74,23 @@ class EmbeddedCity:
         position = draw_points(generator, self.city, count)
         return Users(position, torch.full((count,), -1, dtype=torch.long, device=position.device))
 
-    def paths(self, users: Users, displacement_m: Tensor) -> CsiPaths:
+    def paths(self, users: Users, displacement_m: Float[Tensor, "U S 3"]) -> CsiPaths:
         """See ``CsiSource``."""
         points = users.position_m.unsqueeze(1) + displacement_m
         traced = [
             trace(self.city, self._surfaces, self._mirrors, part, self._wavelength_m, self._num_paths)
             for part in points.flatten(0, 1).split(TRACE_CHUNK)
         ]
-        parts = (torch.cat([getattr(p, name) for p in traced]) for name in ("gain", "delay_s", "direction"))
-        return CsiPaths(*(part.unflatten(0, points.shape[:2]) for part in parts))
+        fields = zip(*((part.gain, part.delay_s, part.direction) for part in traced))
+        return CsiPaths(*(torch.cat(parts).unflatten(0, points.shape[:2]) for parts in fields))
 
-    def is_free(self, points_m: Tensor) -> Tensor:
+    def is_free(self, points_m: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
         """See ``CsiSource``."""
         low, high = points_m.new_tensor(self.area_min_m), points_m.new_tensor(self.area_max_m)
         return ((points_m >= low) & (points_m <= high)).all(dim=-1) & ~inside_buildings(self.city, points_m)
 
-    def line_of_sight(self, points_m: Tensor) -> Tensor:
-        """[U, L] which BSs see points [U, 3]; for reports, no policy knows it."""
+    def line_of_sight(self, points_m: Float[Tensor, "U 3"]) -> Bool[Tensor, "U L"]:
+        """Which BSs see points; for reports, no policy knows it."""
         return line_of_sight(self.city, points_m)
 
 

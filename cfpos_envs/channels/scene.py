@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from cfpos_envs.checks import number_fields, one_of, whole_fields
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
@@ -90,16 +89,12 @@ class CsiSite:
 
 
 SOURCES = ("embedded", "raytraced")
-
-
 ESTIMATORS = ("lmmse", "ls")
-
-
 MOST_BS, MOST_BLOCKS = 64, 400
 
 
-def validate_site(s: Any) -> None:
-    """Options of scene and radio: the fields of a ``CsiSite``.
+def validate_site(s: CsiSite) -> None:
+    """Refuse options of scene and radio that are out of range.
 
     Raises:
         ValueError: the first one that is not allowed.

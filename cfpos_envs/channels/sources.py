@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfpos_envs.physics.ecc.csi import CsiPaths
@@ -16,33 +17,33 @@ class Users:
     """Users that a source has drawn.
 
     Attributes:
-        position_m: [U, 3].
-        index: [U] number of the stored user for a source that stores them; -1 where nothing is stored.
+        position_m: where they are.
+        index: number of the stored user for a source that stores them; -1 where nothing is stored.
     """
 
-    position_m: Tensor
-    index: Tensor
+    position_m: Float[Tensor, "U 3"]
+    index: Int[Tensor, " U"]
 
 
 @runtime_checkable
 class CsiSource(Protocol):
-    """A scene with base stations in which users can be put and heard.
+    """A scene with base stations in which users can be placed and measured.
 
     Attributes:
         name: for reports.
         area_min_m, area_max_m: corners of the box in which users are.
-        bs_positions_m [L, 3], bs_orientation_rad [L, 3]: see ``CsiMeasurements``.
-        box_min_m, box_max_m [buildings, 3]: for drawings; none is fine.
+        bs_positions_m, bs_orientation_rad: see ``CsiMeasurements``.
+        box_min_m, box_max_m: corners of the buildings, for drawings; none is fine.
         max_displacement_m: how far from where it was drawn a user can be moved; infinite where anything goes.
     """
 
     name: str
     area_min_m: tuple[float, float, float]
     area_max_m: tuple[float, float, float]
-    bs_positions_m: Tensor
-    bs_orientation_rad: Tensor
-    box_min_m: Tensor
-    box_max_m: Tensor
+    bs_positions_m: Float[Tensor, "L 3"]
+    bs_orientation_rad: Float[Tensor, "L 3"]
+    box_min_m: Float[Tensor, "buildings 3"]
+    box_max_m: Float[Tensor, "buildings 3"]
     max_displacement_m: float
 
     def draw_users(self, generator: torch.Generator, count: int, split: str) -> Users:
@@ -55,17 +56,17 @@ class CsiSource(Protocol):
                 training and test; ``calibrate`` may use those of training.
         """
 
-    def paths(self, users: Users, displacement_m: Tensor) -> CsiPaths:
+    def paths(self, users: Users, displacement_m: Float[Tensor, "U S 3"]) -> CsiPaths:
         """Paths from moved users to every BS, batch shape [U, S, L], strongest first; a link without a path has zero
         gains.
 
         Args:
             users: from ``draw_users``.
-            displacement_m: [U, S, 3] how far each user has moved at S moments.
+            displacement_m: how far each user has moved at S moments.
 
         Raises:
             ValueError: a displacement beyond ``max_displacement_m``.
         """
 
-    def is_free(self, points_m: Tensor) -> Tensor:
-        """[...] whether a user can be at points [..., 3] (in the area, outside of buildings)."""
+    def is_free(self, points_m: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+        """Whether a user can be at points (in the area, outside of buildings)."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 SPIRAL_RADIUS_M = 6.0
-
-
 SPIRAL_TURNS = 3.0
 
 
-def spiral(centre_m: Tensor, start_rad: Tensor, low_m: float, high_m: float, moments: int) -> Tensor:
-    """Points [..., S, 3] of three turns of 6 m radius around a vertical axis, climbing evenly from low to high.
+def spiral(
+    centre_m: Float[Tensor, "*batch 2"], start_rad: Float[Tensor, "*batch"], low_m: float, high_m: float, moments: int
+) -> Float[Tensor, "*batch S 3"]:
+    """Points of three turns of 6 m radius around a vertical axis, climbing evenly from low to high.
 
     Args:
-        centre_m: [..., 2] the axis.
-        start_rad: [...] direction of the first point.
+        centre_m: the axis.
+        start_rad: direction of the first point.
         low_m, high_m: heights of first and last point.
         moments: S, equally spaced.
     """

@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from cfpos_envs.channels.sources import CsiSource
-from cfpos_envs.drawing import figures as rendering
+from cfpos_envs.drawing.figures import new_figure
+from cfpos_envs.drawing.space import user_colour
 
 _BUILDING, _BUILDING_EDGE = "#DCDCDC", "#B0B0B0"
 _STATION, _INK = "#8A8A8A", "#222222"
@@ -42,7 +43,7 @@ def scene_figure(
     if not title and path is not None:
         rmse = float(np.sqrt(((path[-1] - now_m) ** 2).sum(-1).mean()))
         title = f"round {len(path) - 1}: RMSE {rmse:.2f} m"
-    with rendering.new_figure(_WIDTH_IN, height_in) as (figure, axes):
+    with new_figure(_WIDTH_IN, height_in) as (figure, axes):
         wide = scale_in * extent[0] / _WIDTH_IN
         left = 0.5 * (1 - wide)
         figure.set_layout_engine("none")
@@ -73,7 +74,7 @@ def _draw_boxes(panel: Axes, source: CsiSource, across: int) -> None:
 
 def _draw_ways(panel: Axes, truth_m: np.ndarray, now_m: np.ndarray, path: np.ndarray | None, across: int) -> None:
     for user, point in enumerate(now_m):
-        colour = rendering.OKABE_ITO[user % (len(rendering.OKABE_ITO) - 2)]
+        colour = user_colour(user)
         if len(truth_m) > 1:
             panel.plot(truth_m[:, user, 0], truth_m[:, user, across], color=colour, linewidth=0.9, zorder=3)
         if path is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -68,7 +67,7 @@ def _draw_plane(
     panel.scatter(bs[:, first], bs[:, second], marker="s", s=60, color=_INK, zorder=4)
     panel.scatter(ris[:, first], ris[:, second], marker="D", s=50, color=_QUIET, edgecolor=_INK, zorder=4)
     for user, point in enumerate(truth):
-        colour = _colour(user)
+        colour = user_colour(user)
         if path is not None:
             panel.plot(path[:, user, first], path[:, user, second], "-o", color=colour, markersize=3, zorder=3)
             panel.plot(*path[-1, user, list(plane)], "o", color=colour, markersize=7, markeredgecolor="white", zorder=5)
@@ -100,15 +99,15 @@ def _draw_errors(panel: Axes, truth: np.ndarray, path: np.ndarray | None) -> Non
         return
     errors = np.linalg.norm(path - truth, axis=-1)
     for user in range(len(truth)):
-        panel.plot(np.maximum(errors[:, user], _SMALLEST_M), "-o", color=_colour(user), markersize=4)
+        panel.plot(np.maximum(errors[:, user], _SMALLEST_M), "-o", color=user_colour(user), markersize=4)
     panel.set_title(f"RMSE {np.sqrt((errors[-1] ** 2).mean()):.3g} m")
     panel.set_xlim(-0.3, max(len(path) - 0.7, 1.3))
     plain_numbers(panel.yaxis)
     panel.grid(True)
 
 
-def _legend(with_beams: bool) -> list[Any]:
-    handles: list[Any] = [
+def _legend(with_beams: bool) -> list[Line2D]:
+    handles = [
         Line2D([], [], linestyle="", marker="s", color=_INK, markersize=8, label="base station"),
         Line2D([], [], linestyle="", marker="D", color=_QUIET, markersize=7, label="surface"),
         Line2D([], [], linestyle="", marker="x", color=_INK, markersize=8, markeredgewidth=2, label="user"),
@@ -119,7 +118,8 @@ def _legend(with_beams: bool) -> list[Any]:
     return handles
 
 
-def _colour(user: int) -> str:
+def user_colour(user: int) -> str:
+    """The colour of a user in every picture."""
     return OKABE_ITO[user % (len(OKABE_ITO) - 2)]
 
 

@@ -11,8 +11,9 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from cfpos_envs.front_ends.base import Env, Game
 from cfpos_envs.front_ends.vector import VectorEnv
-from cfpos_envs.scenarios.base import Scenario, TensorState
+from cfpos_envs.scenarios.base import TensorState
 
 if TYPE_CHECKING:
     from cfpos_envs.drawing.figures import LiveView
@@ -23,7 +24,7 @@ Infos = dict[str, dict[str, Any]]
 _TRUTH_KEYS = ("true_position", "error_m", "rmse_m", "peb_m", "valid", "clock_error_m", "ceb_m", "fronthaul_bits")
 
 
-class ParallelEnv(pettingzoo.ParallelEnv):
+class ParallelEnv(pettingzoo.ParallelEnv, Env):
     """One episode of a scenario in PettingZoo's parallel interface.
 
     All agents act in every round and leave together: in the last round every ``truncated`` flag is true and
@@ -46,10 +47,11 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     """
 
     metadata = {"render_modes": ["human", "rgb_array"], "name": "cfpos", "is_parallelizable": True, "render_fps": 2}
+    scenario: Game
 
     def __init__(
         self,
-        scenario: Scenario[Any],
+        scenario: Game,
         seed: int | None = None,
         render_mode: str | None = None,
         env_id: str | None = None,
@@ -82,7 +84,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         """The action space of an agent, the same object every time."""
         return self.action_spaces[agent]
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observations, Infos]:
+    def reset(self, seed: int | None = None, options: dict[str, object] | None = None) -> tuple[Observations, Infos]:
         """Begin an episode.
 
         Args:
@@ -144,6 +146,10 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         encoded = self.vector.encode_estimate(points[None])[0]
         return {name: _to_numpy(row) for name, row in zip(self.possible_agents, encoded)}
 
+    def batched(self, num_envs: int, seed: int) -> VectorEnv:
+        """The same game as tensors, many episodes at once."""
+        return VectorEnv(self.scenario, num_envs, seed=seed, env_id=self.env_id)
+
     def describe(self) -> str:
         """Tables of observation, action and reward with units and ranges."""
         return self.vector.describe()
@@ -172,7 +178,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
             self._view.close()
             self._view = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A window stays where it was opened; the copy opens its own.
         return {**self.__dict__, "_view": None}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +14,12 @@ from jaxtyping import Float
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from cfpos_envs.front_ends.vector import VectorStep
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import BatchedEnv, VectorStep
 
 Share = Literal["agent", "entity"]
+Indices = int | Iterable[int] | None
+Info = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Rows:
     agent_id: bool = False
 
     @classmethod
-    def of(cls, env: Any, share: Share = "agent", agent_id: bool = False) -> Rows:
+    def of(cls, env: BatchedEnv, share: Share = "agent", agent_id: bool = False) -> Rows:
         """The rows of a batched environment.
 
         Raises:
@@ -48,9 +51,11 @@ class Rows:
         """
         if share not in ("agent", "entity"):
             raise ValueError(f"share={share!r} is unknown; choose one of agent, entity.")
-        if share == "entity" and env.entities is None:
-            raise ValueError("share=entity needs an environment with entities; use share=agent.")
-        parts = env.entities.count if share == "entity" else 1
+        parts = 1
+        if share == "entity":
+            if env.entities is None:
+                raise ValueError("share=entity needs an environment with entities; use share=agent.")
+            parts = env.entities.count
         return cls(len(env.agents), parts, env.observation_size, env.action_size, agent_id)
 
     @property
@@ -129,13 +134,13 @@ class Sb3VecEnv(VecEnv):
 
     def __init__(
         self,
-        env: Any,
+        env: object,
         share: Share = "agent",
         agent_id: bool = False,
         scale: Callable[[Tensor, VectorStep], Tensor] | None = None,
         time_limits: bool = True,
     ) -> None:
-        if not hasattr(env, "num_envs") or not hasattr(env, "observation_size"):
+        if not isinstance(env, BatchedEnv):
             raise ValueError(
                 f"{type(env).__name__} is no batched environment; make one with make_env(id, num_envs=16)."
             )
@@ -163,7 +168,7 @@ class Sb3VecEnv(VecEnv):
         rows = torch.as_tensor(np.asarray(actions, dtype=np.float32), device=self.env.device)
         self._actions = self.rows.actions(rows, self.rows.agents)
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Info]]:
         """Play the round.
 
         Raises:
@@ -180,17 +185,17 @@ class Sb3VecEnv(VecEnv):
         if bool(over.any()) and not bool(over.all()):
             raise RuntimeError("episodes that end one by one cannot be shared by rows; use num_envs=1.")
         done = bool(over.all())
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos: list[Info] = [{} for _ in range(self.num_envs)]
         if done:
             infos = self._endings(step, observations)
             observations = self._begin(None)
         return observations, learned.numpy().astype(np.float32), np.full(self.num_envs, done), infos
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The running episodes, for checkpoints: the batched environment's state, returns and length so far."""
         return {"env": self.env.state_dict(), "returns": self._returns.clone(), "length": self._length}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where ``state_dict`` stopped."""
         self.env.load_state_dict(state["env"])
         self._returns, self._length = state["returns"].clone(), int(state["length"])
@@ -198,21 +203,23 @@ class Sb3VecEnv(VecEnv):
     def close(self) -> None:
         """Nothing is open."""
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
         """The same attribute for every row: they share one environment."""
         owner = self if attr_name == "render_mode" else self.env
         return [getattr(owner, attr_name)] * len(self._chosen(indices))
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: Indices = None) -> None:
         """Set an attribute of the batched environment, for all rows at once."""
         setattr(self.env, attr_name, value)
 
-    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+    def env_method(
+        self, method_name: str, *method_args: object, indices: Indices = None, **method_kwargs: object
+    ) -> list[Any]:
         """Call a method of the batched environment once; every row gets the answer."""
         answer = getattr(self.env, method_name)(*method_args, **method_kwargs)
         return [answer] * len(self._chosen(indices))
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type, indices: Indices = None) -> list[bool]:
         """Never wrapped."""
         return [False] * len(self._chosen(indices))
 
@@ -220,7 +227,7 @@ class Sb3VecEnv(VecEnv):
         self._returns, self._length, self._since = torch.zeros(self.num_envs), 0, time.perf_counter()
         return self._array(self.env.reset(seed=seed))
 
-    def _endings(self, step: VectorStep, observations: np.ndarray) -> list[dict[str, Any]]:
+    def _endings(self, step: VectorStep, observations: np.ndarray) -> list[Info]:
         # Where agents leave one by one, each has its own end (games of other people).
         gone = step.metrics.get("agent_terminated")
         ended = step.terminated[:, None].expand(-1, self.rows.agents) if gone is None else gone
@@ -239,5 +246,5 @@ class Sb3VecEnv(VecEnv):
         # A copy: SB3 keeps what it is given, and the environment may reuse its memory.
         return self.rows.observations(observations).detach().cpu().numpy().astype(np.float32, copy=True)
 
-    def _chosen(self, indices: int | Sequence[int] | None) -> Sequence[int]:
+    def _chosen(self, indices: Indices) -> Sequence[int]:
         return list(self._get_indices(indices))

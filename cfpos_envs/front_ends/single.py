@@ -8,10 +8,12 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
+from cfpos_envs.front_ends.base import Env, Game
 from cfpos_envs.front_ends.parallel import ParallelEnv
+from cfpos_envs.front_ends.vector import VectorEnv
 
 
-class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray], Env):
     """One central controller that sees what all agents see and chooses what all agents do.
 
     Observation: the agents' observations one after another in the order of ``parallel.possible_agents``, float32 in
@@ -28,13 +30,16 @@ class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """
 
     metadata = ParallelEnv.metadata
+    scenario: Game
 
     def __init__(self, parallel: ParallelEnv, joint_reward: Literal["mean", "sum"] = "mean") -> None:
         if joint_reward not in ("mean", "sum"):
             raise ValueError(f"joint_reward is {joint_reward!r}; it must be 'mean' or 'sum'")
         self.parallel = parallel
         self.joint_reward = joint_reward
-        self.scenario = parallel.scenario
+        self.env_id, self.scenario, self.device = parallel.env_id, parallel.scenario, parallel.device
+        self.observation_size, self.action_size = parallel.observation_size, parallel.action_size
+        self.entities = parallel.entities
         self.config = parallel.config
         self.render_mode = parallel.render_mode
         count = len(parallel.possible_agents)
@@ -43,7 +48,7 @@ class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = Box(-1.0, 1.0, (count * parallel.action_size,), np.float32)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode; ``seed`` restarts the random streams, ``options`` is not used."""
         super().reset(seed=seed)
@@ -68,6 +73,10 @@ class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return (
             self._joined(observations), reward, terminated[agents[0]], truncated[agents[0]], infos[agents[0]],
         )  # fmt: skip
+
+    def batched(self, num_envs: int, seed: int) -> VectorEnv:
+        """The multi-agent game as tensors, many episodes at once."""
+        return self.parallel.batched(num_envs, seed)
 
     def render(self) -> np.ndarray | None:
         """A picture of the episode, see ``ParallelEnv.render``."""

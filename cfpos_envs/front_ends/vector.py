@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import secrets
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from cfpos_envs.scenarios.base import Entities, Scenario, TensorState
+from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.base import BatchedEnv, Game, VectorStep
+from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.streams import Streams
+
+__all__ = ["VectorEnv", "VectorStep"]
 
 _NOT_FINITE = "actions contain NaN or infinity; every entry must be finite and is clipped to [-1, 1]"
 
 
-class VectorStep(NamedTuple):
-    """What one round of ``num_envs`` episodes gives.
-
-    Attributes:
-        observations: [B, n, observation_size] float32 in [-1, 1].
-        rewards: [B, n] one number per agent.
-        terminated, truncated: [B] flags; bootstrap through ``truncated``, not through ``terminated``.
-        metrics: label-free tensors by name, see ``cfpos_envs.scenarios.base.Transition``.
-    """
-
-    observations: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    metrics: dict[str, Tensor]
-
-
-class VectorEnv:
+class VectorEnv(BatchedEnv):
     """``num_envs`` independent episodes of one scenario, stepped together.
 
     All episodes have the same fixed length, so they end together; there is no automatic reset. Gradients stop at the
@@ -48,20 +36,21 @@ class VectorEnv:
         ValueError: ``num_envs`` below 1 or a seed that is no integer.
     """
 
-    def __init__(
-        self, scenario: Scenario[Any], num_envs: int, seed: int | None = None, env_id: str | None = None
-    ) -> None:
+    scenario: Game
+    knows_truth: ClassVar[bool] = True
+
+    def __init__(self, scenario: Game, num_envs: int, seed: int | None = None, env_id: str | None = None) -> None:
         self.scenario = scenario
         self.config = scenario.config
         self.num_envs = _checked_count(num_envs)
         self.env_id = env_id or type(scenario).__name__
-        self.device = torch.device(getattr(scenario, "device", "cpu"))
-        self.agents: tuple[str, ...] = tuple(scenario.agents)
-        self.observation_size: int = scenario.observation_size
-        self.action_size: int = scenario.action_size
+        self.device = torch.device(scenario.device)
+        self.agents = tuple(scenario.agents)
+        self.observation_size = scenario.observation_size
+        self.action_size = scenario.action_size
         self.state_size: int = scenario.state_size
         self.rounds: int = scenario.rounds
-        self.entities: Entities | None = scenario.entities
+        self.entities = scenario.entities
         self._streams = self._new_streams(secrets.randbits(62) if seed is None else seed)
         self._state: TensorState | None = None
         self._done = False
@@ -149,11 +138,25 @@ class VectorEnv:
         self._done = False
         self._played = None
 
+    def sibling(self, num_envs: int, seed: int, split: str | None = None) -> VectorEnv:
+        """A second environment like this one that shares no running state with it.
+
+        Args:
+            num_envs: its number of episodes.
+            seed: start of its random streams.
+            split: another data split (``"test"``), or None for the same.
+        """
+        scenario = self.scenario
+        if split is not None and scenario.config.split != split:
+            game: Any = type(scenario)
+            scenario = game(dataclasses.replace(scenario.config, split=split), device=self.device)
+        return VectorEnv(scenario, num_envs, seed=seed, env_id=self.env_id)
+
     def describe(self) -> str:
         """Tables of observation, action and reward with units and ranges."""
         return self.scenario.describe()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Random streams, game state and end flag: everything needed to go on bit for bit."""
         return {
             "streams": self._streams.state_dict(),
@@ -161,7 +164,7 @@ class VectorEnv:
             "done": self._done,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on where ``state_dict`` stopped, in an environment of the same config and ``num_envs``.
 
         Raises:
@@ -173,10 +176,10 @@ class VectorEnv:
         self._done = bool(state["done"])
         self._played = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         return {**self.__dict__, "_streams": self._streams.state_dict()}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         self.__dict__.update(state)
         self._streams = self._new_streams(state["_streams"]["seed"])
         self._streams.load_state_dict(state["_streams"])
@@ -186,7 +189,7 @@ class VectorEnv:
             number = operator.index(seed)
         except TypeError:
             raise ValueError(f"seed is {seed!r}; it must be an integer or None") from None
-        return Streams(number, getattr(self.config, "split", "train"), self.device)
+        return Streams(number, self.config.split, self.device)
 
     def _running_state(self) -> TensorState:
         state: TensorState = self.game_state

@@ -1,6 +1,6 @@
 """What the central unit receives and what an estimator answers: the meeting point of environments and estimators."""
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.measurements.ris import RisMeasurements, RisSystem
@@ -11,6 +11,7 @@ from cfpos_envs.physics.toa.model import TimingModel
 __all__ = [
     "CsiMeasurements",
     "CsiSystem",
+    "Measurements",
     "PositionEstimate",
     "RadioMeasurements",
     "RadioModel",

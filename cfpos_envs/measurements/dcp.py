@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from cfpos_envs.measurements.base import Measurements
 from cfpos_envs.physics.dcp.model import RadioModel
 
 
 @dataclass(frozen=True)
-class RadioMeasurements:
+class RadioMeasurements(Measurements):
     """One batch of episodes as the central unit sees them after the fronthaul; no true position is in here.
 
     B episodes, M APs, K UEs, L antennas. Orientations are those the network believes in.
@@ -26,9 +25,13 @@ class RadioMeasurements:
         angular_power: measured angular power spectrum of the LS channel estimate (eq. 5), linear.
         covariance: sample covariance of the LS estimate (eq. 3), for estimators that want more than the spectrum.
         shadowing_maps: [B, M, G, G] dB on a regular grid over the area if the radio map is known, else None.
-        shadowing_std_db: standard deviation of the shadowing that the network has been told (0 if none).
+        shadowing_std_db: standard deviation of the shadowing as the network knows it (0 if none).
         site_ids: one integer per episode; equal integers mean the same site (for caching radio maps).
     """
+
+    families: ClassVar[tuple[str, ...]] = ("dcp",)
+    content: ClassVar[str] = "RSS and angular power"
+    environments: ClassVar[str] = "a dcp environment"
 
     radio: RadioModel
     ap_positions_m: Float[Tensor, "B M 2"]
@@ -39,11 +42,4 @@ class RadioMeasurements:
     covariance: Complex[Tensor, "B M K L L"]
     shadowing_maps: Float[Tensor, "B M G G"] | None
     shadowing_std_db: float
-    site_ids: torch.Tensor
-
-    def select(self, index: slice | Tensor) -> RadioMeasurements:
-        """The measurements of some episodes only."""
-        chosen: dict[str, Any] = {
-            name: value[index] for name, value in self.__dict__.items() if isinstance(value, Tensor)
-        }
-        return dataclasses.replace(self, **chosen)
+    site_ids: Int[Tensor, " B"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.base import Measurements, check_shapes
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 _BITS_PER_COMPLEX64 = 64
@@ -55,13 +56,9 @@ class CsiSystem:
     log_gain_std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name in ("carrier_hz", "subcarrier_spacing_hz", "spacing_wavelengths", "pilot_power_w", "noise_power_w"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value <= 0:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        for name in ("num_subcarriers", "num_slots", "num_bs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        positive = ("carrier_hz", "subcarrier_spacing_hz", "spacing_wavelengths", "pilot_power_w", "noise_power_w")
+        number_fields(self, 0.0, math.inf, *positive, above=True)
+        whole_fields(self, 1, "num_subcarriers", "num_slots", "num_bs")
         if len(self.array_shape) != 2 or min(self.array_shape) < 1:
             raise ValueError(f"array_shape must be (rows, columns), each at least 1, got {self.array_shape}")
         if not all(low < high for low, high in zip(self.area_min_m, self.area_max_m)):
@@ -128,7 +125,7 @@ class CsiSystem:
 
 
 @dataclass(frozen=True)
-class CsiMeasurements:
+class CsiMeasurements(Measurements):
     """One batch of snapshots as the BSs estimated them; no true position is in here.
 
     B episodes, J users, L BSs, T slots, A antennas, N subcarriers. What of this crosses the fronthaul is the policy's
@@ -141,18 +138,22 @@ class CsiMeasurements:
             whose x axis is the broadside, to the world's.
         csi: estimated CSI, (6); zero on links that are not ``valid``.
         valid: the link has a path and the BS sends.
-        site_ids: one integer per episode; equal integers mean the same site.
+        site_ids [B]: one integer per episode; equal integers mean the same site.
 
     Raises:
         ValueError: shapes that do not belong to ``system`` or to each other.
     """
+
+    families: ClassVar[tuple[str, ...]] = ("csi",)
+    content: ClassVar[str] = "channel state information"
+    environments: ClassVar[str] = "an ecc environment"
 
     system: CsiSystem
     bs_positions_m: Float[Tensor, "B L 3"]
     bs_orientation_rad: Float[Tensor, "B L 3"]
     csi: Complex[Tensor, "B J L T A N"]
     valid: Bool[Tensor, "B J L"]
-    site_ids: torch.Tensor
+    site_ids: Tensor
 
     def __post_init__(self) -> None:
         s = self.system
@@ -164,20 +165,15 @@ class CsiMeasurements:
         wanted = (s.num_slots, s.num_antennas, s.num_subcarriers)
         if tuple(rest[1:]) != wanted:
             raise ValueError(f"csi ends in {tuple(rest[1:])}; the system's slots, antennas, subcarriers are {wanted}")
-        for name, shape in (
-            ("valid", (batch, users, s.num_bs)),
-            ("bs_positions_m", (batch, s.num_bs, 3)),
-            ("bs_orientation_rad", (batch, s.num_bs, 3)),
-            ("site_ids", (batch,)),
-        ):
-            given = tuple(getattr(self, name).shape)
-            if given != shape:
-                raise ValueError(f"{name} has shape {given}; with this csi it must be {shape}")
+        places = (batch, s.num_bs, 3)
+        wanted_by_name = {"valid": (batch, users, s.num_bs), "bs_positions_m": places, "bs_orientation_rad": places}
+        check_shapes(self, {**wanted_by_name, "site_ids": (batch,)}, "this csi")
 
     @classmethod
     def from_csi(
         cls,
         system: CsiSystem,
+        # What people bring is checked below, with messages that say what to do.
         bs_positions_m: Tensor,
         bs_orientation_rad: Tensor,
         csi: Tensor,
@@ -218,19 +214,3 @@ class CsiMeasurements:
             for value in (bs_positions_m, bs_orientation_rad)
         )
         return cls(system, positions, orientation, clean.to(torch.complex64), usable, site_ids)
-
-    def select(self, index: slice | Tensor) -> CsiMeasurements:
-        """The measurements of some episodes only."""
-        chosen: dict[str, Any] = {
-            name: value[index] for name, value in self.__dict__.items() if isinstance(value, Tensor)
-        }
-        return dataclasses.replace(self, **chosen)
-
-    def without_bs(self, lost: Bool[Tensor, "*shape"]) -> CsiMeasurements:
-        """The same where some BSs send nothing.
-
-        Args:
-            lost: broadcastable to [B, J, L], true for a BS that is silent.
-        """
-        valid = self.valid & ~lost
-        return dataclasses.replace(self, csi=self.csi * valid[..., None, None, None], valid=valid)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Complex
 from torch import Tensor
 
+from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.base import Measurements, Rows, check_shapes
 from cfpos_envs.physics.ris.geometry import SMALLEST_DISTANCE_M, smallest_distance_m
 from cfpos_envs.physics.ris.modes import mode_slopes
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 _UNIT_TOLERANCE = 1e-3
-_POSITIVE = ("carrier_hz", "bandwidth_hz", "power_w")
-_SHAPES = ("bs_shape", "ue_shape", "ris_shape")
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,12 @@ class RisSystem:
     power_w: float
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{name}={value!r} must be a positive number")
-        for name in _SHAPES:
+        number_fields(self, 0.0, math.inf, "carrier_hz", "bandwidth_hz", "power_w", above=True)
+        for name in ("bs_shape", "ue_shape", "ris_shape"):
             shape = getattr(self, name)
             if not isinstance(shape, tuple) or len(shape) != 2 or not all(_is_count(n) for n in shape):
                 raise ValueError(f"{name}={shape!r} must be two whole numbers of at least 1, e.g. (8, 8)")
-        for name in ("num_subcarriers", "num_slots"):
-            if not _is_count(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)!r} must be a whole number of at least 1")
+        whole_fields(self, 1, "num_subcarriers", "num_slots")
         if self.num_subcarriers < 2:
             raise ValueError("num_subcarriers=1 tells no delay; give at least 2")
         if self.num_slots < self.num_bs_antennas:
@@ -101,7 +95,7 @@ class RisSystem:
 
 
 @dataclass(frozen=True)
-class SisoMeasurements:
+class SisoMeasurements(Rows):
     """The same link with one antenna at either end and the first surface alone; for the single-antenna benchmark.
 
     Slots come in pairs with the surface's profiles +phi_t and -phi_t, so that half their sum is the line of sight and
@@ -115,13 +109,9 @@ class SisoMeasurements:
     phases: Complex[Tensor, "B T NR"]
     received: Complex[Tensor, "B J I T 2 N"]
 
-    def select(self, index: slice | Tensor) -> SisoMeasurements:
-        """The measurements of some episodes only."""
-        return SisoMeasurements(self.phases[index], self.received[index])
-
 
 @dataclass(frozen=True)
-class RisMeasurements:
+class RisMeasurements(Measurements):
     """One batch of episodes: what is known and what was received; no true position or bias is in here.
 
     B episodes, J UEs, I base stations, R surfaces. Amplitudes are channel gains (about 1e-6): squares of their squares
@@ -143,6 +133,10 @@ class RisMeasurements:
         ValueError: wrong shapes, non-finite or coincident positions, phases that are not unit modulus.
     """
 
+    families: ClassVar[tuple[str, ...]] = ("ris",)
+    content: ClassVar[str] = "channels over surfaces"
+    environments: ClassVar[str] = "ris-v0"
+
     # Shapes are checked below, with messages that say what to do.
     system: RisSystem
     bs_positions_m: Tensor
@@ -158,14 +152,6 @@ class RisMeasurements:
     def __post_init__(self) -> None:
         _check_shapes(self)
         _check_values(self)
-
-    def select(self, index: slice | Tensor) -> RisMeasurements:
-        """The measurements of some episodes only."""
-        chosen: dict[str, Any] = {
-            name: value[index] for name, value in self.__dict__.items() if isinstance(value, Tensor)
-        }
-        siso = None if self.siso is None else self.siso.select(index)
-        return dataclasses.replace(self, **chosen, siso=siso)
 
 
 def _check_shapes(m: RisMeasurements) -> None:
@@ -185,11 +171,7 @@ def _check_shapes(m: RisMeasurements) -> None:
     }
     if m.link_offset_m is not None or m.link_covariance_m2 is not None:
         wanted |= {"link_offset_m": (batch, ues - 1, 3), "link_covariance_m2": (batch, ues - 1, 3, 3)}
-    for name, shape in wanted.items():
-        value = getattr(m, name)
-        if value is None or tuple(value.shape) != shape:
-            found = None if value is None else tuple(value.shape)
-            raise ValueError(f"{name} has shape {found}; with this system and these episodes it must be {shape}")
+    check_shapes(m, wanted, "this system and these episodes")
     if surfaces < 1:
         raise ValueError(
             "ris_positions_m holds no surface; one path alone does not tell position and clock, give at least one"
@@ -210,5 +192,5 @@ def _check_values(m: RisMeasurements) -> None:
         raise ValueError("phases must have modulus 1; divide them by their modulus")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from cfpos_envs.checks import unknown_name
 
 LOS_SCENARIOS = ("umi_street_canyon", "inh_mixed_office", "inh_open_office")
 
@@ -19,9 +20,7 @@ def check_los_scenario(scenario: str) -> str:
         ValueError: unless it is one of ``LOS_SCENARIOS``.
     """
     if scenario not in LOS_SCENARIOS:
-        near = difflib.get_close_matches(scenario, LOS_SCENARIOS, n=2, cutoff=0.3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown LOS scenario {scenario!r}, choose one of {', '.join(LOS_SCENARIOS)}{hint}")
+        raise ValueError(unknown_name("LOS scenario", scenario, LOS_SCENARIOS))
     return scenario
 
 

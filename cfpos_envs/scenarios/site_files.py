@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import torch
 import yaml
 from jaxtyping import Float
 from torch import Tensor
+
+from cfpos_envs.checks import nearest
 
 AP_KEYS = ("x_m", "y_m", "height_m", "orientation_deg")
 SITE_KEYS = ("name", "carrier_hz", "num_antennas", "side_m", "wrap", "aps")
@@ -198,6 +199,5 @@ def _refuse_shared_points(positions: Tensor, where: str) -> None:
 def _refuse_unknown(keys: Any, allowed: Sequence[str], where: str) -> None:
     for key in keys:
         if key not in allowed:
-            near = difflib.get_close_matches(str(key), allowed, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = nearest(key, allowed, " ({})")
             raise ValueError(f"{where}: unknown key {key!r}{hint}; allowed: {', '.join(allowed)}")

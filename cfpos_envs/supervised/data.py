@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,7 +29,7 @@ class Batch:
     def __len__(self) -> int:
         return self.log_gain.shape[0]
 
-    def replace(self, **changes: Any) -> Batch:
+    def replace(self, **changes: Tensor) -> Batch:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cfpos_envs.settings import check_choice, checked_number
+from cfpos_envs.checks import number, number_fields, one_of, whole, whole_fields
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -55,13 +55,11 @@ class FitConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("samples", "batch_size", "checkpoint_every"):
-            checked_number(name, getattr(self, name), 1, whole=True)
-        checked_number("evaluations", self.evaluations, 0, whole=True)
-        for name in ("lr", "lr_final_factor", "warmup", "weight_decay", "averaging", "bs_dropout"):
-            checked_number(name, getattr(self, name), 0, 1)
-        checked_number("grad_clip", self.grad_clip, 0)
-        check_choice("precision", self.precision, PRECISIONS)
+        whole_fields(self, 1, "samples", "batch_size", "checkpoint_every")
+        whole("evaluations", self.evaluations, 0)
+        number_fields(self, 0, 1, "lr", "lr_final_factor", "warmup", "weight_decay", "averaging", "bs_dropout")
+        number("grad_clip", self.grad_clip, 0, finite=False)
+        one_of("precision", self.precision, PRECISIONS)
 
     @property
     def steps(self) -> int:

@@ -11,13 +11,13 @@ from torch import Tensor
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import normalise_gain, side_gain, stabilise_phase
 from cfpos_envs.physics.ecc.features import csi_features, feature_size, frequency_lags
-from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool
 from cfpos_envs.supervised.encoders import InputShape
 from cfpos_envs.supervised.network import NetworkShape
 
 
-def input_shape(config: EccConfig, system: CsiSystem) -> InputShape:
+def input_shape(config: EccAgentConfig, system: CsiSystem) -> InputShape:
     """The image that ``feature_images`` makes of one BS's CSI.
 
     Raises:
@@ -38,7 +38,7 @@ def input_shape(config: EccConfig, system: CsiSystem) -> InputShape:
     return InputShape(1, 1, size)
 
 
-def network_shape(config: EccConfig, system: CsiSystem) -> NetworkShape:
+def network_shape(config: EccAgentConfig, system: CsiSystem) -> NetworkShape:
     """Everything that the scene decides about the network."""
     inputs = input_shape(config, system)
     images = config.encoder == "segnet" or not config.encodes
@@ -47,7 +47,7 @@ def network_shape(config: EccConfig, system: CsiSystem) -> NetworkShape:
 
 
 def feature_images(
-    csi: Complex[Tensor, "*batch T A N"], config: EccConfig, system: CsiSystem
+    csi: Complex[Tensor, "*batch T A N"], config: EccAgentConfig, system: CsiSystem
 ) -> Float[Tensor, "*batch C H W"]:
     """What the encoder of a BS sees.
 
@@ -70,7 +70,9 @@ def feature_images(
     return as_images(csi_features(csi, config.features, system.array_shape, config.stabilise), config, system)
 
 
-def as_images(flat: Float[Tensor, "*batch F"], config: EccConfig, system: CsiSystem) -> Float[Tensor, "*batch C H W"]:
+def as_images(
+    flat: Float[Tensor, "*batch F"], config: EccAgentConfig, system: CsiSystem
+) -> Float[Tensor, "*batch C H W"]:
     """The numbers of ``physics.csi_features`` (as environments show them too) as an image.
 
     Args:
@@ -86,7 +88,7 @@ def as_images(flat: Float[Tensor, "*batch F"], config: EccConfig, system: CsiSys
     return flat.unflatten(-1, (shape.channels, shape.rows, shape.columns))
 
 
-def snapshots(measurements: CsiMeasurements, config: EccConfig, system: CsiSystem) -> Batch:
+def snapshots(measurements: CsiMeasurements, config: EccAgentConfig, system: CsiSystem) -> Batch:
     """All users of all episodes, one after another, as a batch; their positions are unknown.
 
     Links with NaN, infinity or nothing but zeros are taken as invalid, not believed.
@@ -110,7 +112,7 @@ def snapshots(measurements: CsiMeasurements, config: EccConfig, system: CsiSyste
 
 
 def batch_of(
-    csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], config: EccConfig, system: CsiSystem
+    csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], config: EccAgentConfig, system: CsiSystem
 ) -> Batch:
     """Features and gains of snapshots whose positions are unknown; see ``snapshots``."""
     gain = side_gain(csi)
@@ -121,7 +123,9 @@ def batch_of(
     return Batch(features, log_gain, valid, csi.real.new_zeros((csi.shape[0], 3)))
 
 
-def pool_of(parts: Iterable[tuple[Tensor, Tensor, Tensor]], config: EccConfig, system: CsiSystem, count: int) -> Pool:
+def pool_of(
+    parts: Iterable[tuple[Tensor, Tensor, Tensor]], config: EccAgentConfig, system: CsiSystem, count: int
+) -> Pool:
     """A pool of the first ``count`` snapshots of several parts.
 
     Args:

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.bitstream import (
     Layout,
     Messages,
     pack_messages,
     unpack_messages,
 )
-from cfpos_envs.supervised.config import EccConfig
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import (
     InputShape,
@@ -62,7 +62,7 @@ class EccNetwork(nn.Module):
     feature_scale: Tensor
     centre_m: Tensor
 
-    def __init__(self, config: EccConfig, shape: NetworkShape, generator: torch.Generator) -> None:
+    def __init__(self, config: EccAgentConfig, shape: NetworkShape, generator: torch.Generator) -> None:
         super().__init__()
         self.config, self.shape = config, shape
         self.register_buffer("centre_m", torch.tensor(shape.centre_m))
@@ -179,7 +179,7 @@ def weighted_loss(
     return (squared * weights).sum(dim=1).mean()
 
 
-def _encoder(config: EccConfig, shape: NetworkShape, generator: torch.Generator) -> nn.Module:
+def _encoder(config: EccAgentConfig, shape: NetworkShape, generator: torch.Generator) -> nn.Module:
     if not config.encodes:
         return RawTokens()
     if config.encoder == "segnet":
@@ -193,7 +193,7 @@ def _encoder(config: EccConfig, shape: NetworkShape, generator: torch.Generator)
     )
 
 
-def _fusion(config: EccConfig, shape: NetworkShape, width: int, generator: torch.Generator) -> nn.Module:
+def _fusion(config: EccAgentConfig, shape: NetworkShape, width: int, generator: torch.Generator) -> nn.Module:
     if config.fusion == "mlp":
         numbers = shape.num_tokens * width
         return MlpFusion(shape.num_bs, numbers, config.fusion_hidden, config.fusion_depth, generator)

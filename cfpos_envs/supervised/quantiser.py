@@ -17,7 +17,7 @@ LEAST_BITS, MOST_BITS = 1, 16
 MOST_GAIN_BITS = 32
 
 
-def check_bits(name: str, bits: Any, least: int, most: int) -> None:
+def check_bits(name: str, bits: object, least: int, most: int) -> None:
     """Refuse a number of bits that no code here can have.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 from cfpos.scripts.benchmarks.common import Options
 
 PARTS = (
+    "imports",
     "environments",
     "phases",
     "growth",
@@ -24,5 +25,5 @@ PARTS = (
 
 def measure(part: str, options: Options) -> dict[str, Any]:
     """What ``run`` of a part hands back, see ``common``."""
-    found: dict[str, Any] = importlib.import_module(f"scripts.benchmarks.{part.replace('-', '_')}").run(options)
+    found: dict[str, Any] = importlib.import_module(f".{part.replace('-', '_')}", __package__).run(options)
     return found

@@ -26,7 +26,7 @@ from cfpos.agents.memory import keep_freed_memory
 from cfpos.scripts.benchmarks.common import Options, Rows
 from cfpos_envs import make_env
 from cfpos_envs.supervised.data import Pool
-from cfpos_envs.supervised.supervised import Hooks, fit
+from cfpos_envs.supervised.fitting import Hooks, fit
 
 PROCESSES = 2
 _AVERAGINGS = 15

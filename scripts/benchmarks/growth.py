@@ -141,7 +141,7 @@ def _memory(options: Options) -> Rows:
         print(f"  {game.label}, memory, B={batch}", file=sys.stderr, flush=True)
         given = {"id": game.env_id, "batch": batch, "overrides": {**options.scene, **game.overrides}}
         done = subprocess.run(
-            [sys.executable, "-m", "scripts.benchmarks.memory", json.dumps(given), str(options.threads)],
+            [sys.executable, "-m", "cfpos.scripts.benchmarks.memory", json.dumps(given), str(options.threads)],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from cfpos.baselines import make_policy
-from cfpos.baselines.ris import stage1
-from cfpos.baselines.ris.estimate import pair_channels, pair_links
+from cfpos.baselines.ris import channel
+from cfpos.baselines.ris.channel import ChannelOptions
+from cfpos.baselines.ris.pairs import pair_channels, pair_geometry
+from cfpos.baselines.ris.position import locate_pairs
 from cfpos.baselines.ris.refine import refine
 from cfpos.baselines.ris.separation import covariances, noise_variance, separate
-from cfpos.baselines.ris.stage1 import ChannelOptions
-from cfpos.baselines.ris.stage2 import locate_pairs
 from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
 from cfpos.scripts.benchmarks.environments import SEED
 from cfpos_envs.measurements.ris import RisMeasurements
@@ -75,29 +75,29 @@ def _stages(preset: str, options: Options) -> Rows:
     """Each part of ``ris-wls`` by itself, on what the parts before it hand over."""
     episodes = 3 if options.quick else STAGE_EPISODES[preset]
     received = drawn(preset, episodes)
-    links, system = pair_links(received), received.system
+    links, system = pair_geometry(received), received.system
     block, departures = received.received.flatten(0, 2), links.departures
     sizes, slopes = system.sizes, system.slopes
     present = torch.ones(episodes, departures.shape[1] + 1, dtype=torch.bool)
     matrices = covariances(block)
     columns = system.num_ue_antennas * system.num_subcarriers
     noise = noise_variance(matrices.bs, present.sum(dim=-1), columns)
-    los = stage1.line_of_sight(matrices, system, departures, present, "2d")
+    los = channel.line_of_sight(matrices, system, departures, present, "2d")
     departure = torch.cat((los, departures), dim=1)
     parts = separate(block, departure, present, slopes, noise)
-    lists = stage1.candidates(system, matrices, present)
-    arrival, delay = stage1.by_projection(system, lists, parts, present)
+    lists = channel.candidates(system, matrices, present)
+    arrival, delay = channel.by_projection(system, lists, parts, present)
     start = torch.cat((arrival, departure, delay.unsqueeze(-1)), dim=-1)
     channels = pair_channels(received, links, ChannelOptions())
     work: dict[str, Callable[[], Any]] = {
         "covariances": lambda: covariances(block),
         "noise, departure": lambda: (
             noise_variance(matrices.bs, present.sum(dim=-1), columns),
-            stage1.line_of_sight(matrices, system, departures, present, "2d"),
+            channel.line_of_sight(matrices, system, departures, present, "2d"),
         ),
         "separation": lambda: separate(block, departure, present, slopes, noise),
-        "MUSIC": lambda: stage1.candidates(system, matrices, present),
-        "matching": lambda: stage1.by_projection(system, lists, parts, present),
+        "MUSIC": lambda: channel.candidates(system, matrices, present),
+        "matching": lambda: channel.by_projection(system, lists, parts, present),
         "refinement": lambda: refine(block, sizes, slopes, start, present, 3),
         "position": lambda: locate_pairs(system, links, channels, "search", 60.0),
     }

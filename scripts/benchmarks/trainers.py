@@ -82,9 +82,8 @@ def concatenated_flops(size: Size) -> float:
 
     An actor is passed forward twice (targets, policy) and backward once, where its inputs need no gradient. A critic's
     first layer is evaluated for the targets, for the error, for the policy, and once more for its weights' gradient;
-    what lies behind it is passed forward three times, backward to weights once and to activations twice (to the last
-    hidden layer without a product: there is one output). In the policy step agent i's own columns come in addition,
-    forward and backward.
+    what lies behind it is passed forward three times, backward to weights once and to activations twice. In the policy
+    step agent i's own columns come in addition, forward and backward.
     """
     n, hidden = size.agents, size.hidden
     per_weight = 2.0 * size.batch * n
@@ -93,7 +92,7 @@ def concatenated_flops(size: Size) -> float:
     first = per_weight * n * (OBSERVATION + ACTION) * hidden
     behind = per_weight * (hidden * hidden + hidden)
     own = per_weight * ACTION * hidden
-    return 3 * actor + actor_behind + 4 * first + 4 * behind + 2 * per_weight * hidden * hidden + 2 * own
+    return 3 * actor + actor_behind + 4 * first + 6 * behind + 2 * own
 
 
 def _grid(options: Options) -> list[Size]:
@@ -132,7 +131,7 @@ def _without_kernel(size: Size, label: str, options: Options) -> dict[str, Any]:
 
     pairs = [(update(False), update(True)) for _ in range(2)]
     operations, kernel = (min(times) for times in zip(*pairs, strict=True))
-    served = ours.kernel.pay(batch)
+    served = ours.kernel.serves(batch)
     return {
         "agents": size.agents,
         "critic": label,

@@ -60,7 +60,7 @@ def answer(name: str, options: Options) -> dict[str, Any] | None:
     print(f"  {name}: {python}", file=sys.stderr, flush=True)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options.threads))
     done = subprocess.run(
-        [python, "-m", f"scripts.benchmarks.yardstick_{name}", options.to_json()],
+        [python, "-m", f"cfpos.scripts.benchmarks.yardstick_{name}", options.to_json()],
         cwd=ROOT,
         env={**os.environ, **threads, "PYTHONPATH": str(ROOT)},
         capture_output=True,

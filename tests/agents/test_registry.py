@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agents import (
     register_agent,
 )
 from agents import registry as registry_module
+from agents.base import Plan
 from agents.registry import agent_class, config_class
 from cfpos_envs.checkpoints import write_checkpoint
 from cfpos_envs.settings import Settings
@@ -26,11 +28,7 @@ from tests.agents.probes import probe_env
 
 @dataclasses.dataclass(frozen=True)
 class ConstantSettings(Settings):
-    num_envs: int = 2
     value: float = 0.25
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
 
 
 class Constant(Agent):
@@ -43,17 +41,17 @@ class Constant(Agent):
         self.env, self.config = env, config
         self.offset = 0.0
 
-    def train(self, total_steps: int | None = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def run(self, plan: Plan) -> dict[str, float]:
         self.offset = 0.5
-        return {"steps": float(total_steps or 0)}
+        return {"steps": float(plan.total_steps or 0)}
 
     def act_batch(self, observations: torch.Tensor) -> torch.Tensor:
         return torch.full((*observations.shape[:2], self.env.action_size), self.config.value + self.offset)
 
-    def policy_state(self) -> dict[str, Any]:
-        return {"name": self.name, "config": self.config.to_dict(), "offset": self.offset}
+    def network_state(self) -> dict[str, Any]:
+        return {"offset": self.offset}
 
-    def load_policy(self, state: dict[str, Any]) -> None:
+    def load_networks(self, state: Mapping[str, Any]) -> None:
         self.offset = float(state["offset"])
 
 
@@ -110,7 +108,7 @@ def test_a_new_agent_is_made_trained_saved_and_recognised(constant: None, tmp_pa
 
 def test_a_checkpoint_of_an_unknown_agent_is_refused_by_name(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "agent.pt", {"agent": {"name": "madpg", "config": {}}})
-    with pytest.raises(ValueError, match=r"unknown agent 'madpg'\. Did you mean maddpg"):
+    with pytest.raises(ValueError, match=r"unknown agent 'madpg'; did you mean maddpg"):
         load_agent(tmp_path / "agent.pt", probe_env(probes.Follow))
 
 
@@ -129,5 +127,5 @@ def test_a_name_is_given_once(constant: None) -> None:
 
 
 def test_a_setting_of_an_agent_is_refused_under_its_title(constant: None) -> None:
-    with pytest.raises(ValueError, match=r"unknown agent setting 'valu'\. Did you mean value"):
+    with pytest.raises(ValueError, match=r"unknown agent setting 'valu'; did you mean value"):
         make_agent("constant", probe_env(probes.Follow), valu=1.0)

@@ -52,9 +52,9 @@ def cluster() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"env_runner": 2}, "unknown RLlib PPO setting 'env_runner'. Did you mean env_runners"),
+        ({"env_runner": 2}, "unknown RLlib PPO setting 'env_runner'; did you mean env_runners"),
         ({"num_envs": 4, "env_runners": 3}, "num_envs=4 cannot be shared evenly by env_runners=3"),
-        ({"clip_range": -1.0}, "clip_range=-1.0 must be a number"),
+        ({"clip_range": -1.0}, "clip_range=-1.0 must be at least 0"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(wrong: dict[str, Any], told: str) -> None:

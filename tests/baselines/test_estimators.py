@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baselines import make_policy
 from baselines.dcp.gauss_newton import calibrated, rss_sampling_std_db, wrong_side_variance
-from baselines.dcp.radio_map import Site, measured_profiles
+from baselines.dcp.radio_map import RadioMap, measured_profiles
 from baselines.dcp.search import log_similarity
 from baselines.dcp.spectra import beamscan_spectrum, covariance_bearings, music_spectrum
 from cfpos_envs.measurements.base import PositionEstimate
@@ -223,7 +223,7 @@ def test_direct_search_ends_at_a_maximum(clean: Drop) -> None:
     found = make_policy("direct-search").locate(some).position
     offsets = torch.tensor([[0.0, 0.0], [0.3, 0.0], [-0.3, 0.0], [0.0, 0.3], [0.0, -0.3], [2.0, 2.0], [-5.0, 1.0]])
     candidates = torch.remainder(found.unsqueeze(2) + offsets, 100.0)
-    scores = log_similarity(Site.of(some), some.rss_dbm, measured_profiles(some), candidates, usable)
+    scores = log_similarity(RadioMap.of(some), some.rss_dbm, measured_profiles(some), candidates, usable)
     assert (scores.argmax(dim=-1) == 0).all()
 
 

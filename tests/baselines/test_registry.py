@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,9 @@ from baselines import (
     make_policy,
     register_policy,
 )
-from baselines.base import NoOptions, radio_measurements
+from baselines.base import NoOptions
 from baselines.dcp.fingerprint import FingerprintOptions
+from cfpos_envs import make_env
 from cfpos_envs.measurements.base import PositionEstimate
 from tests.baselines.dcp.synthetic import draw_drops
 
@@ -63,18 +66,18 @@ def test_unknown_option_lists_the_nearest_and_all() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("fingerprint", {"feature": "rss"}, r"feature is 'rss'; .*joint-db"),
-        ("fingerprint", {"matching": "svm"}, r"matching is 'svm'"),
-        ("fingerprint", {"spacing": 0.0}, r"spacing is 0.0"),
-        ("fingerprint", {"spacing": float("nan")}, r"spacing is nan"),
-        ("fingerprint", {"neighbours": 0}, r"neighbours is 0"),
-        ("gpr", {"feature": "eq7"}, r"feature is 'eq7'"),
-        ("gpr", {"grid": "hexagons"}, r"grid is 'hexagons'"),
-        ("music", {"num_angles": 2}, r"num_angles is 2"),
-        ("joint-gn", {"steps": 0}, r"steps is 0"),
-        ("joint-gn", {"sigma_db": -1.0}, r"sigma_db is -1.0"),
-        ("joint-gn", {"bearing": "esprit"}, r"bearing is 'esprit'"),
-        ("direct-search", {"grid_spacing": -5.0}, r"grid_spacing is -5.0"),
+        ("fingerprint", {"feature": "rss"}, r"feature='rss' .*joint-db"),
+        ("fingerprint", {"matching": "svm"}, r"matching='svm'"),
+        ("fingerprint", {"spacing": 0.0}, r"spacing=0.0"),
+        ("fingerprint", {"spacing": float("nan")}, r"spacing=nan"),
+        ("fingerprint", {"neighbours": 0}, r"neighbours=0"),
+        ("gpr", {"feature": "eq7"}, r"feature='eq7'"),
+        ("gpr", {"grid": "hexagons"}, r"grid='hexagons'"),
+        ("music", {"num_angles": 2}, r"num_angles=2"),
+        ("joint-gn", {"steps": 0}, r"steps=0"),
+        ("joint-gn", {"sigma_db": -1.0}, r"sigma_db=-1.0"),
+        ("joint-gn", {"bearing": "esprit"}, r"bearing='esprit'"),
+        ("direct-search", {"grid_spacing": -5.0}, r"grid_spacing=-5.0"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, options: dict, message: str) -> None:
@@ -85,10 +88,27 @@ def test_values_out_of_range_are_refused(name: str, options: dict, message: str)
 
 def test_a_new_policy_is_one_line() -> None:
     register_policy("fingerprint", "baselines.dcp.fingerprint:Fingerprint")
-    with pytest.raises(ValueError, match=r"taken by baselines\.fingerprint"):
+    with pytest.raises(ValueError, match=r"taken by baselines\.dcp\.fingerprint"):
         register_policy("fingerprint", "elsewhere:Other")
     with pytest.raises(ValueError, match="must look like"):
         register_policy("other", "no_class_given")
+
+
+def test_an_old_name_warns_and_is_not_listed() -> None:
+    env = make_env("ris-phase-v0", num_envs=2, seed=0, action="raw", ris_shape=[6, 6])
+    with pytest.warns(DeprecationWarning, match=r"^policy 'ris-random-phases' is deprecated; use 'random'$"):
+        old: Any = make_policy("ris-random-phases", env)
+    assert "ris-random-phases" not in list_policies()
+    # The same draws, counted from phase zero instead of from the chirp that action 0 is.
+    actions = make_policy("random", env).act_batch(env.reset())
+    direction = torch.zeros(actions.shape[:2], dtype=torch.float64)
+    torch.testing.assert_close(old.profiles(direction, direction).flatten(2), math.pi * (actions.double() + 1))
+
+
+def test_policies_of_a_family() -> None:
+    assert {"music", "csi-knn", "random"} <= set(list_policies("csi"))
+    assert "toa-wls" not in list_policies("tdoa")
+    assert "tdoa-wls" in list_policies("tdoa")
 
 
 def test_acting_without_an_environment_says_what_to_do() -> None:
@@ -99,7 +119,7 @@ def test_acting_without_an_environment_says_what_to_do() -> None:
 
 def test_measurements_of_another_scenario_are_refused() -> None:
     with pytest.raises(TypeError, match=r"music needs RadioMeasurements.*got NoOptions"):
-        radio_measurements(NoOptions(), "music")
+        make_policy("music").locate(NoOptions())
     with pytest.raises(TypeError, match=r"fingerprint needs RadioMeasurements"):
         Fingerprint().locate(NoOptions())
     with pytest.raises(ValueError, match=r"no survey.*from_survey"):

@@ -346,6 +346,8 @@ def check_it_describes_itself(env_id: str) -> None:
 
 
 def tensors_of(measurements: Any) -> dict[str, Tensor]:
+    if measurements is None:  # a game that measures nothing that locates users
+        return {}
     return {name: value for name, value in vars(measurements).items() if isinstance(value, Tensor)}
 
 

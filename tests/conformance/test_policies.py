@@ -32,7 +32,6 @@ NEEDS: dict[str, dict[str, Any]] = {
     "toa-oracle": {"reveal_los": True},
     "joint-cp": {"measurement": "waveform", "num_subcarriers": 64},
     "ris-svd": {"action": "raw"},
-    "ris-random-phases": {"action": "raw"},
 }
 # What learns is given little to learn from.
 _BRIEF = {"train_samples": 64, "train_steps": 2, "batch_size": 32}

@@ -10,8 +10,10 @@ from cfpos_envs import (
     make_env,
     make_scenario,
     register,
+    registry,
 )
-from tests.front_ends.toy import ToyScenario, register_toy
+from cfpos_envs.scenarios.base import Scenario
+from tests.front_ends.toy import ToyConfig, ToyScenario, register_toy
 
 TOY = register_toy()
 
@@ -64,3 +66,35 @@ def test_an_id_is_given_once() -> None:
 def test_devices_are_checked(device: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_env(TOY, device=device)
+
+
+class Headless(ToyScenario):
+    """A third party's game that forgot two methods."""
+
+    observe = Scenario.observe  # type: ignore[assignment]
+    measurements = Scenario.measurements
+
+
+class Nameless(ToyScenario):
+    """A third party's game that does not call the constructor of its parent."""
+
+    def __init__(self, config: ToyConfig, device: object = "cpu") -> None:
+        self.config, self.rounds = config, config.rounds
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Headless", "Headless of environment 'broken-v0' lacks measurements, observe; define what"),
+        ("Nameless", "Nameless of environment 'broken-v0' lacks agents, observation_size, action_size; set them"),
+        ("TOY", "TOY of environment 'broken-v0' is no subclass of Scenario; make it one"),
+    ],
+)
+def test_a_scenario_that_lacks_something_is_refused_by_name(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    registry._entries["broken-v0"] = registry._Entry(f"{__name__}:{name}", {})
+    with pytest.raises(ValueError, match=told) as caught:
+        registry.make_env("broken-v0")
+    assert "\n" not in str(caught.value)

@@ -69,9 +69,9 @@ def test_standardised_gains() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"carrier_hz": 0.0}, "carrier_hz must be positive"),
-        ({"noise_power_w": float("nan")}, "noise_power_w must be positive"),
-        ({"num_slots": 0}, "num_slots must be at least 1"),
+        ({"carrier_hz": 0.0}, "carrier_hz=0.0 must be above 0"),
+        ({"noise_power_w": float("nan")}, "noise_power_w=nan must be a finite number"),
+        ({"num_slots": 0}, "num_slots=0 must be at least 1"),
         ({"array_shape": (2, 0)}, "array_shape"),
         ({"area_max_m": (0.0, 300.0, 30.0)}, "area_min_m"),
         ({"log_gain_mean": (0.0,)}, "log_gain_mean has 1 entries"),
@@ -118,14 +118,8 @@ def test_silence_and_nan_are_masked() -> None:
     assert torch.equal(found.csi[found.valid], values[found.valid])
 
 
-def test_stations_that_fall_silent_and_selected_episodes() -> None:
+def test_selected_episodes() -> None:
     found = taken(csi(batch=3))
-    lost = torch.zeros(6, dtype=torch.bool)
-    lost[2] = True
-    silent = found.without_bs(lost)
-    assert not silent.valid[..., 2].any()
-    assert not silent.csi[:, :, 2].abs().any()
-    assert silent.valid.sum() == 15
     part = found.select(slice(1, 2))
     assert part.csi.shape[0] == part.site_ids.shape[0] == 1
     assert torch.equal(part.csi[0], found.csi[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts import check_docs, docs_blocks
+from scripts.docs_usage import used_names
 from tests.scripts.commands import run
 
 
@@ -53,6 +54,34 @@ def test_missing_functions_and_tests_are_found(tmp_path: Path, monkeypatch: pyte
         "no function cfpos_envs.streams:nothing",
         "no test tests/conftest.py::test_nothing",
     ]
+
+
+def test_functions_that_only_tests_call_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tmp_path / "equations.yml"
+    function = "tests.scripts.commands:run"  # no folder of production code
+    test = "tests/scripts/test_check_docs.py::test_functions_that_only_tests_call_are_found"
+    index.write_text(f"- {{equation: E, what: w, function: '{function}', test: '{test}'}}\n")
+    monkeypatch.setattr(check_docs, "INDEX", index)
+    (line,) = check_docs.index_errors()
+    wanted = f"docs/equations.yml: E: only tests call {function}; name the function that computes it, or remove it"
+    assert line == wanted
+
+
+def test_a_use_is_a_reference_outside_the_own_definition(tmp_path: Path) -> None:
+    (tmp_path / "agents" / "deep").mkdir(parents=True)
+    (tmp_path / "agents" / "deep" / "__init__.py").write_text("from .core import handed_on, shown_only\n")
+    (tmp_path / "agents" / "deep" / "core.py").write_text(
+        "def handed_on(): ...\ndef shown_only(): ...\ndef recursive(): recursive()\ndef inner(): ...\n"
+        "def outer(): inner()\ndef by_module(): ...\ndef by_path(): ...\nclass Idle: ...\n"
+    )
+    (tmp_path / "agents" / "user.py").write_text(
+        "from cfpos.agents.deep import core as c, handed_on as h, shown_only\n"
+        "def use():\n    'shown_only'\n    h()\n    c.by_module()\n    return '.deep.core:by_path'\n"
+    )
+    used = used_names(tmp_path, ["agents"])
+    names = ("handed_on", "shown_only", "recursive", "inner", "outer", "by_module", "by_path", "Idle")
+    found = {name for name in names if f"agents.deep.core:{name}" in used}
+    assert found == {"handed_on", "inner", "by_module", "by_path"}
 
 
 def test_a_name_without_a_section_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 
 from cfpos_envs.measurements.ecc import CsiSystem
-from cfpos_envs.supervised.config import EccConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Pool
+from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.inputs import batch_of, network_shape
 from cfpos_envs.supervised.network import EccNetwork
-from cfpos_envs.supervised.supervised import fit
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     system = CsiSystem(
         3.5e9, 720e3, 6, 2, (2, 2), 0.5, 2, (0.0,) * 3, (60.0, 60.0, 15.0), 1.0, 1e-3, (1.0, 1.0), (0.2, 0.2)
     )
-    config = EccConfig.preset(
+    config = EccAgentConfig.preset(
         "paper", channels=(4, 4), latent_width=4, fusion_size=8, fusion_hidden=16, heads=2, strategy="scratch",
         batch_size=32, precision="float32", compile="compiled" in sys.argv[2:], bs_dropout=0.2, lr=5e-3,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from cfpos_envs.supervised.data import (
 )
 from cfpos_envs.supervised.errors import errors_m
 from cfpos_envs.supervised.fit_config import FitConfig, learning_rate_factor, uses_bfloat16
-from cfpos_envs.supervised.supervised import Hooks, fit
+from cfpos_envs.supervised.fitting import Hooks, fit
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ import torch
 
 from agents.ecc.autoencoder import Autoencoders, cosine_loss
 from cfpos_envs.measurements.ecc import CsiSystem
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, SegNetEncoders
 from cfpos_envs.supervised.fusion import ChannelMaskedAttention, Received, gain_mask
@@ -47,33 +47,33 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def batch(config: EccConfig, count: int = 5, seed: int = 1) -> Batch:
+def batch(config: EccAgentConfig, count: int = 5, seed: int = 1) -> Batch:
     csi = torch.randn(count, 3, 4, 4, 6, generator=generator(seed), dtype=torch.complex64)
     made = batch_of(csi, torch.ones(count, 3, dtype=torch.bool), config, SYSTEM)
     return made.replace(position_m=60 * torch.rand(count, 3, generator=generator(seed + 1)))
 
 
-def network(config: EccConfig) -> EccNetwork:
+def network(config: EccAgentConfig) -> EccNetwork:
     made = EccNetwork(config, network_shape(config, SYSTEM), generator())
     made.calibrate_inputs(batch(config))
     return made
 
 
-VARIANTS: dict[str, EccConfig] = {
-    "fast": EccFastConfig(**SMALL),
-    "fast cov": EccFastConfig(features="cov", **SMALL),
-    "full": EccConfig(**SMALL),
-    "all slots": EccConfig(slots=0, **SMALL),
-    "two slots": EccConfig(slots=2, **SMALL),
-    "segnet acf": EccConfig(features="acf", **SMALL),
-    "amplitude": EccConfig(features="amplitude", **SMALL),
-    "flat": EccConfig(tokens="flat", **SMALL),
-    "literal": EccConfig(literal=True, **SMALL),
-    "no mask": EccConfig(mask=False, **SMALL),
-    "raw": EccConfig(strategy="raw", **SMALL),
-    "scalar": EccFastConfig(strategy="scalar", features="stabilised", **SMALL),
-    "unquantised": EccConfig(bits=0, **SMALL),
-    "no gain bits": EccConfig(gain_bits=0, **SMALL),
+VARIANTS: dict[str, EccAgentConfig] = {
+    "fast": EccFastAgentConfig(**SMALL),
+    "fast cov": EccFastAgentConfig(features="cov", **SMALL),
+    "full": EccAgentConfig(**SMALL),
+    "all slots": EccAgentConfig(slots=0, **SMALL),
+    "two slots": EccAgentConfig(slots=2, **SMALL),
+    "segnet acf": EccAgentConfig(features="acf", **SMALL),
+    "amplitude": EccAgentConfig(features="amplitude", **SMALL),
+    "flat": EccAgentConfig(tokens="flat", **SMALL),
+    "literal": EccAgentConfig(literal=True, **SMALL),
+    "no mask": EccAgentConfig(mask=False, **SMALL),
+    "raw": EccAgentConfig(strategy="raw", **SMALL),
+    "scalar": EccFastAgentConfig(strategy="scalar", features="stabilised", **SMALL),
+    "unquantised": EccAgentConfig(bits=0, **SMALL),
+    "no gain bits": EccAgentConfig(gain_bits=0, **SMALL),
 }
 
 
@@ -160,7 +160,7 @@ def test_cosine_loss_sees_neither_scale_nor_common_phase() -> None:
 
 
 def test_stage_one_trains_encoders_alone_and_split_freezes_them() -> None:
-    config = EccConfig(strategy="local-split", **SMALL)
+    config = EccAgentConfig(strategy="local-split", **SMALL)
     made, some = network(config), batch(config)
     assert not any(parameter.requires_grad for parameter in made.encoder.parameters())
     stage = Autoencoders(made, generator())
@@ -175,7 +175,7 @@ def test_stage_one_trains_encoders_alone_and_split_freezes_them() -> None:
     # 8 x 6 complex numbers of noise through a bottleneck of 24 reals: far from -1, but far from the start as well.
     assert losses[-1] < losses[0] - 0.2
     with pytest.raises(ValueError, match="segnet"):
-        Autoencoders(network(EccFastConfig(**SMALL)), generator())
+        Autoencoders(network(EccFastAgentConfig(**SMALL)), generator())
 
 
 def test_rows_of_z_stay_with_their_subcarriers() -> None:
@@ -199,13 +199,13 @@ def test_multiply_adds_are_counted() -> None:
 
 def test_features_are_the_ones_of_the_source() -> None:
     csi = torch.randn(2, 3, 4, 4, 6, generator=generator(), dtype=torch.complex64)
-    config = EccConfig(slots=0, **SMALL)
+    config = EccAgentConfig(slots=0, **SMALL)
     images = feature_images(csi, config, SYSTEM)
     assert images.shape == (2, 3, 2, 16, 6)
     scale = (2 * 4 * 4 * 6) ** 0.5
     torch.testing.assert_close(images, encoder_input(csi).movedim(-1, -3) * scale)
     for features in ("stabilised", "amplitude", "cov", "acf"):
-        chosen = EccFastConfig(features=features, **SMALL)
+        chosen = EccFastAgentConfig(features=features, **SMALL)
         shape = input_shape(chosen, SYSTEM)
         numbers = torch.arange(float(shape.size))
         assert sorted(as_images(numbers, chosen, SYSTEM).flatten().tolist()) == numbers.tolist()
@@ -224,10 +224,10 @@ def test_settings_that_cannot_work_are_refused() -> None:
         ({"pool": 0}, "pool=0"),
     ):
         with pytest.raises(ValueError, match=message):
-            EccConfig(**wrong)  # type: ignore[arg-type]
+            EccAgentConfig(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="latent_width"):
-        EccConfig.preset("small", latent_with=3)
+        EccAgentConfig.preset("small", latent_with=3)
     with pytest.raises(ValueError, match="no image"):
-        network(EccConfig(features="cov", **SMALL))
+        network(EccAgentConfig(features="cov", **SMALL))
     with pytest.raises(ValueError, match="slots=3 does not divide"):
-        network(EccConfig(slots=3, **SMALL))
+        network(EccAgentConfig(slots=3, **SMALL))

@@ -1,4 +1,4 @@
-// Critics on tiles of a batch (see perceptrons.hpp); the mathematics is that of agents/maddpg/critics.py.
+// Critics on tiles of a batch (see perceptrons.hpp); the values are those of agents/maddpg/critics.py, the gradients those of its losses.py.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,8 @@ struct Sizes {
     int64_t agents, observation, action;
 };
 
-// See ``Critic`` of agents/maddpg/critics.py; values and their slopes are in ``rest()``.
+// See ``Critic`` of agents/maddpg/critics.py: ``learn`` adds the gradients of the parameters, ``own_backward`` gives those of
+// the exchanged actions; values and their gradients are in ``rest()``.
 class Critic {
 public:
     virtual ~Critic() = default;
@@ -19,7 +20,7 @@ public:
     virtual void values(int64_t samples, Activations& observations, Activations& actions) = 0;
     virtual void learn(int64_t samples) = 0;
     virtual void own_values(int64_t samples, Activations& observations, Activations& actions, Activations& own) = 0;
-    virtual void own_slopes(int64_t samples, Activations& by_own) = 0;
+    virtual void own_backward(int64_t samples, Activations& by_own) = 0;
     virtual void collect() const = 0;
 };
 
@@ -59,10 +60,10 @@ public:
         values(samples, observations, own);
     }
 
-    void own_slopes(int64_t samples, Activations& by_own) override {
+    void own_backward(int64_t samples, Activations& by_own) override {
         net_.rest.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            net_.rest.pull_back(net, row, rows, false);
-            action_.backward(net, net_.rest.first_slopes().row(row), rows, by_own.row(row), {});
+            net_.rest.backward(net, row, rows, false);
+            action_.backward(net, net_.rest.first_gradients().row(row), rows, by_own.row(row), {});
         });
     }
 
@@ -104,8 +105,8 @@ public:
 
     void learn(int64_t samples) override {
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            rest_.pull_back(net, row, rows, true);
-            first_.learn(net, rest_.first_slopes().row(row), joint_.row(0), joint_.width(), rows);
+            rest_.backward(net, row, rows, true);
+            first_.learn(net, rest_.first_gradients().row(row), joint_.row(0), joint_.width(), rows);
         });
     }
 
@@ -120,10 +121,10 @@ public:
         });
     }
 
-    void own_slopes(int64_t samples, Activations& by_own) override {
+    void own_backward(int64_t samples, Activations& by_own) override {
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            rest_.pull_back(net, row, rows, false);
-            own_.backward(net, rest_.first_slopes().row(row), rows, by_own.row(row), {});
+            rest_.backward(net, row, rows, false);
+            own_.backward(net, rest_.first_gradients().row(row), rows, by_own.row(row), {});
         });
     }
 
@@ -220,9 +221,9 @@ public:
     }
 
     void learn(int64_t samples) override {
-        Activations& first = rest_.first_slopes();
+        Activations& first = rest_.first_gradients();
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            rest_.pull_back(net, row, rows, true);
+            rest_.backward(net, row, rows, true);
             listen_.learn(net, first.row(row), embedded_.row(row), embedded_.width(), rows);
             listen_.backward(net, first.row(row), rows, back_.row(row), {});
             if (rest_.separate()) by_mean(net, first.row(row), rows);
@@ -260,10 +261,10 @@ public:
         });
     }
 
-    void own_slopes(int64_t samples, Activations& by_own) override {
+    void own_backward(int64_t samples, Activations& by_own) override {
         rest_.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            rest_.pull_back(net, row, rows, false);
-            both_.backward(net, rest_.first_slopes().row(row), rows, back_.row(row),
+            rest_.backward(net, row, rows, false);
+            both_.backward(net, rest_.first_gradients().row(row), rows, back_.row(row),
                            {nullptr, false, false, exchanged_.row(row)});
         });
         action_.backward(0, back_.row(0), sizes_.agents * samples, by_own.row(0), {});
@@ -317,9 +318,9 @@ private:
         }
     }
 
-    void by_mean(int64_t net, const float* slopes, int64_t samples) {
-        hear_.learn(net, slopes, mean_.row(0), mean_.width(), samples);
-        hear_.backward(net, slopes, samples, from_mean_.row(0), {nullptr, net > 0});
+    void by_mean(int64_t net, const float* gradients, int64_t samples) {
+        hear_.learn(net, gradients, mean_.row(0), mean_.width(), samples);
+        hear_.backward(net, gradients, samples, from_mean_.row(0), {nullptr, net > 0});
     }
 
     Sizes sizes_;

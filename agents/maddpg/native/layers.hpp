@@ -206,20 +206,20 @@ public:
                   around.gate});
     }
 
-    // out [rows, inputs] from slopes [rows, outputs].
-    void backward(int64_t net, const float* slopes, int64_t rows, float* out, Around around) const {
+    // out [rows, inputs] from gradients [rows, outputs].
+    void backward(int64_t net, const float* gradients, int64_t rows, float* out, Around around) const {
         const int64_t width = whole_vectors(inputs_);
         const bool copied = inputs_ % LANES != 0;
         const float* panel = copied ? backward_.at(net * outputs_ * width) : weight(net, 0);
-        multiply({slopes, whole_vectors(outputs_), 1, panel, copied ? width : row_, rows, outputs_, width, out, width,
+        multiply({gradients, whole_vectors(outputs_), 1, panel, copied ? width : row_, rows, outputs_, width, out, width,
                   around.bias, around.add, around.relu, around.gate});
     }
 
-    // Add slopes^T x to the gradient.
-    void learn(int64_t net, const float* slopes, const float* x, int64_t x_row, int64_t rows) {
+    // Add gradients^T x to the gradient.
+    void learn(int64_t net, const float* gradients, const float* x, int64_t x_row, int64_t rows) {
         const int64_t width = whole_vectors(inputs_);
         float* out = direct_ ? whole_ + place(net, 0) : gradient_.at(net * outputs_ * width);
-        multiply({slopes, 1, whole_vectors(outputs_), x, x_row, outputs_, rows, width, out, direct_ ? row_ : width,
+        multiply({gradients, 1, whole_vectors(outputs_), x, x_row, outputs_, rows, width, out, direct_ ? row_ : width,
                   nullptr, true});
     }
 
@@ -282,17 +282,17 @@ public:
 
     const float* of(int64_t net) const { return values_.at(net * whole_vectors(size_)); }
 
-    void learn(int64_t net, const float* slopes, int64_t rows) {
+    void learn(int64_t net, const float* gradients, int64_t rows) {
         const int64_t width = whole_vectors(size_);
         float* sums = gradient_.at(net * width);
         for (int64_t column = 0; column < width; column += LANES) {
             Vector first = load(sums + column), second = {};
             int64_t row = 0;
             for (; row + 2 <= rows; row += 2) {
-                first += load(slopes + row * width + column);
-                second += load(slopes + (row + 1) * width + column);
+                first += load(gradients + row * width + column);
+                second += load(gradients + (row + 1) * width + column);
             }
-            if (row < rows) first += load(slopes + row * width + column);
+            if (row < rows) first += load(gradients + row * width + column);
             store(first + second, sums + column);
         }
     }

@@ -77,13 +77,13 @@ public:
             Critic& critic = *critics_[index];
             critic.values(samples, observations_, actions_);
             const float* values = critic.rest().outputs().row(0);
-            float* slopes = critic.rest().slopes().row(0);
+            float* gradients = critic.rest().gradients().row(0);
             float squares = 0.0f, total = 0.0f;
             for (int64_t row = 0; row < rows; ++row) {
                 const float value = values[row * LANES], error = value - targets_[row];
                 squares += error * error;
                 total += value;
-                slopes[row * LANES] = 2.0f * update_.weight * error;
+                gradients[row * LANES] = 2.0f * update_.weight * error;
             }
             sums_[index] += squares;
             sums_[update_.critics + index] += total;
@@ -144,7 +144,7 @@ public:
           observations_(update.agents * samples, update.observation),
           actions_(update.agents * samples, update.action),
           own_(update.agents * samples, update.action),
-          by_own_(update.agents * samples, update.action) {}
+          own_gradients_(update.agents * samples, update.action) {}
 
     void tile(int64_t first, int64_t samples) {
         fetch(update_, update_.observations, first, samples, update_.observation, observations_);
@@ -162,17 +162,17 @@ public:
         }
         critic_->own_values(samples, observations_, actions_, own_);
         const float* value = critic_->rest().outputs().row(0);
-        float* slopes = critic_->rest().slopes().row(0);
+        float* gradients = critic_->rest().gradients().row(0);
         for (int64_t row = 0; row < rows; ++row) {
             values += value[row * LANES];
-            slopes[row * LANES] = -update_.weight;
+            gradients[row * LANES] = -update_.weight;
         }
-        critic_->own_slopes(samples, by_own_);
-        const float* by_own = by_own_.row(0);
+        critic_->own_backward(samples, own_gradients_);
+        const float* by_own = own_gradients_.row(0);
         const float pull = 2.0f * update_.weight * update_.penalty;
-        float* slope = actor_.rest.slopes().row(0);
+        float* gradient = actor_.rest.gradients().row(0);
         VECTORISED for (int64_t i = 0; i < numbers; ++i)
-            slope[i] = by_own[i] * (1.0f - own[i] * own[i]) + pull * output[i];
+            gradient[i] = by_own[i] * (1.0f - own[i] * own[i]) + pull * output[i];
         actor_.learn(samples, observations_);
         sums_[0] += squares;
         sums_[1] += values;
@@ -188,7 +188,7 @@ private:
     const Update& update_;
     Perceptron actor_;
     std::unique_ptr<Critic> critic_;
-    Activations observations_, actions_, own_, by_own_;
+    Activations observations_, actions_, own_, own_gradients_;
     double sums_[3] = {};
 };
 

@@ -28,7 +28,7 @@ public:
             const int64_t inputs = mlp.sizes[layer], outputs = mlp.sizes[layer + 1];
             biases_.emplace_back(mlp.parameters[2 * layer + 1], mlp.count, outputs);
             given_.emplace_back(agents * samples, outputs);
-            if (use != Use::values) slopes_.emplace_back(agents * samples, outputs);
+            if (use != Use::values) gradients_.emplace_back(agents * samples, outputs);
             linear_.emplace_back(mlp.parameters[2 * layer], mlp.count, outputs, inputs, inputs);
             if (layer == 0) continue;
             linear_.back().prepare_forward();
@@ -49,8 +49,8 @@ public:
     const float* bias(int64_t net) const { return biases_.front().of(net); }
     Activations& first() { return given_.front(); }
     Activations& outputs() { return given_.back(); }
-    Activations& slopes() { return slopes_.back(); }
-    Activations& first_slopes() { return slopes_.front(); }
+    Activations& gradients() { return gradients_.back(); }
+    Activations& first_gradients() { return gradients_.front(); }
 
     // All layers behind the first one, for some rows of one network.
     void finish(int64_t net, int64_t row, int64_t rows) {
@@ -61,15 +61,15 @@ public:
         }
     }
 
-    // From ``slopes`` to ``first_slopes``; with ``learn`` the gradients of all but the first layer's weights.
-    void pull_back(int64_t net, int64_t row, int64_t rows, bool learn) {
+    // From ``gradients`` to ``first_gradients``; with ``learn`` the gradients of all but the first layer's weights.
+    void backward(int64_t net, int64_t row, int64_t rows, bool learn) {
         for (int64_t layer = mlp_.layers - 1; layer >= 0; --layer) {
-            const float* slopes = slopes_[layer].row(row);
-            if (learn) biases_[layer].learn(net, slopes, rows);
+            const float* gradients = gradients_[layer].row(row);
+            if (learn) biases_[layer].learn(net, gradients, rows);
             if (layer == 0) return;
             Activations& hidden = given_[layer - 1];
-            if (learn) linear_[layer].learn(net, slopes, hidden.row(row), hidden.width(), rows);
-            linear_[layer].backward(net, slopes, rows, slopes_[layer - 1].row(row),
+            if (learn) linear_[layer].learn(net, gradients, hidden.row(row), hidden.width(), rows);
+            linear_[layer].backward(net, gradients, rows, gradients_[layer - 1].row(row),
                                     {nullptr, false, false, hidden.row(row)});
         }
     }
@@ -86,7 +86,7 @@ private:
     int64_t agents_;
     std::vector<Linear> linear_;  // the first one is not used
     std::vector<Biases> biases_;
-    std::vector<Activations> given_, slopes_;
+    std::vector<Activations> given_, gradients_;
 };
 
 // A whole ``BatchedMlp`` on rows of inputs.
@@ -109,8 +109,8 @@ public:
 
     void learn(int64_t samples, Activations& inputs) {
         rest.for_nets(samples, [&](int64_t net, int64_t row, int64_t rows) {
-            rest.pull_back(net, row, rows, true);
-            first_.learn(net, rest.first_slopes().row(row), inputs.row(row), inputs.width(), rows);
+            rest.backward(net, row, rows, true);
+            first_.learn(net, rest.first_gradients().row(row), inputs.row(row), inputs.width(), rows);
         });
     }
 

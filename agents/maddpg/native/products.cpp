@@ -1,7 +1,7 @@
 // Products of many small matrices for the trainer, with what follows each of them done while it is in registers.
 //
 // torch's BLAS (MKL) uses AVX2 alone on processors that are not Intel's. Blocks of the result stay in registers; on
-// processors without AVX-512 there are too few of them and torch keeps the work (see cfpos_products_pay).
+// processors without AVX-512 there are too few of them and torch keeps the work (see cfpos_products_are_faster).
 
 #include <limits>
 
@@ -12,7 +12,7 @@ namespace cfpos {
 constexpr int ROWS = 6, VECTORS = 4, COLUMNS = VECTORS * LANES;  // 24 of 32 registers hold a block of the result
 constexpr int INNER = 256;                                       // so many rows of a panel stay in the cache
 
-// out[c] = left[c] right[c], then + bias, then ReLU, then zero where gate is not positive; the fields are those of
+// out[c] = left[c] right[c], then + bias, then ReLU; the fields are those of
 // ``_Product`` in agents/maddpg/compiled_products.py, in its order. Strides in numbers.
 struct Product {
     int64_t count, rows, inner, columns;
@@ -21,22 +21,17 @@ struct Product {
     const float* right;
     int64_t right_each, right_inner, right_column;
     const float* bias;                // [count, rows] or null
-    const float* gate;                // [count, rows, columns] or null
     int64_t relu;
     float* out;                       // [count, rows, columns]
 };
 
 // What comes after the product of one row.
-INLINE void finish(const Product& product, int64_t row, int64_t column, int width, float* out) {
+INLINE void finish(const Product& product, int64_t row, int width, float* out) {
+    if (!product.bias && !product.relu) return;
     const float bias = product.bias ? product.bias[row] : 0.0f;
     const float floor = product.relu ? 0.0f : -std::numeric_limits<float>::infinity();
-    if (product.gate) {
-        const float* gate = product.gate + row * product.columns + column;
-        VECTORISED for (int i = 0; i < width; ++i) out[i] = gate[i] > 0.0f ? out[i] : 0.0f;
-    } else if (product.bias || product.relu) {
-        // Written so that what is not a number stays so.
-        VECTORISED for (int i = 0; i < width; ++i) out[i] = out[i] + bias < floor ? floor : out[i] + bias;
-    }
+    // Written so that what is not a number stays so.
+    VECTORISED for (int i = 0; i < width; ++i) out[i] = out[i] + bias < floor ? floor : out[i] + bias;
 }
 
 // One block of at most ROWS x COLUMNS; ``panel`` holds rows ``first`` to ``last`` of its columns of ``right`` densely.
@@ -63,7 +58,7 @@ void block(const Product& product, int64_t each, int64_t row, int64_t column, in
             std::copy(values, values + width, out);
         else
             VECTORISED for (int i = 0; i < width; ++i) out[i] += values[i];
-        if (last == product.inner) finish(product, place, column, width, out);
+        if (last == product.inner) finish(product, place, width, out);
     }
 }
 
@@ -142,7 +137,7 @@ extern "C" {
 void cfpos_clip(const cfpos::Clipped* task) { cfpos::clip(*task); }
 
 // Whether this processor has the registers that the blocks are made for.
-int cfpos_products_pay() {
+int cfpos_products_are_faster() {
 #ifdef __AVX512F__
     return 1;
 #else

@@ -21,6 +21,7 @@ from cfpos_envs.channels.tracing.generate import (
 )
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.storage import DatasetError, Header, Shard
+from cfpos_envs.extras import install_command
 from cfpos_envs.ray_address import check_listening
 
 NEW_CLUSTER = "local"
@@ -45,7 +46,7 @@ def connected(address: str) -> Iterator[None]:
         ClusterUnavailableError: Ray is not installed, or no cluster is there.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ClusterUnavailableError('Ray is not installed; run: pip install "cfpos[ray]"')
+        raise ClusterUnavailableError(f"Ray is not installed; run: {install_command('ray')}")
     import ray
 
     if ray.is_initialized():

@@ -6,6 +6,8 @@ import importlib.util
 import subprocess
 import sys
 
+from cfpos_envs.extras import install_command
+
 MIN_LLVM = 19
 """Oldest LLVM that works; with 15 and 16 the compiler of the ray tracer ends the whole process."""
 
@@ -49,7 +51,7 @@ def require_ray_tracing() -> None:
     missing = missing_packages()
     if missing:
         raise RayTracingUnavailableError(
-            f"the ray tracer is not installed ({', '.join(missing)} missing); run: pip install 'cfpos[raytracing]'"
+            f"the ray tracer is not installed ({', '.join(missing)} missing); run: {install_command('raytracing')}"
         )
     version = llvm_version()
     if not version or version[0] < MIN_LLVM:

@@ -46,34 +46,6 @@ def channel_covariance(
     return gain[..., None, None] * toeplitz
 
 
-def receive_pilots(
-    generator: torch.Generator,
-    channels: Complex[Tensor, "*batch K L"],
-    pilots: Complex[Tensor, "T K2"],
-    power_w: float,
-    noise_power_w: float,
-) -> Complex[Tensor, "*batch L T"]:
-    """Received pilot block Y = sum_i sqrt(p) h_i phi_i^T + N, eq. (2).
-
-    Raises:
-        ValueError: if there are fewer pilots than UEs.
-    """
-    num_ues = channels.shape[-2]
-    if num_ues > pilots.shape[1]:
-        raise ValueError(f"{num_ues} UEs need {num_ues} pilots, got {pilots.shape[1]}; raise num_pilots")
-    signal = math.sqrt(power_w) * torch.einsum("...kl,tk->...lt", channels, pilots[:, :num_ues])
-    noise = torch.randn(signal.shape, dtype=signal.dtype, generator=generator, device=signal.device)
-    return signal + math.sqrt(noise_power_w) * noise
-
-
-def ls_estimate(
-    received: Complex[Tensor, "*batch L T"], pilots: Complex[Tensor, "T K2"], num_ues: int, power_w: float
-) -> Complex[Tensor, "*batch K L"]:
-    """Least-squares channel estimates from eq. (3): h_hat_k = Y phi_k^* / (tau_p sqrt(p)) = h_k + n / sqrt(p tau_p)."""
-    tau_p = pilots.shape[0]
-    return torch.einsum("...lt,tk->...kl", received, pilots[:, :num_ues].conj()) / (tau_p * math.sqrt(power_w))
-
-
 def draw_sample_covariance(
     generator: torch.Generator,
     covariance: Complex[Tensor, "*batch L L"],

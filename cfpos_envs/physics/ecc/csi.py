@@ -5,13 +5,14 @@ All functions take any leading batch shape; CSI is complex [..., T, A, N] (slots
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
+
+from cfpos_envs.checks import one_of
 
 GAIN_EPSILON = 1e-12
 """epsilon of (8): far below the gain of any link that can be heard."""
@@ -227,23 +228,10 @@ def stabilise_phase(
     return normalised * torch.polar(torch.ones_like(phase), -phase).unsqueeze(-2)
 
 
-def stack_real(csi: Complex[Tensor, "*batch T A N"]) -> Float[Tensor, "*batch T A N 2"]:
-    """Real and imaginary parts as two channels, S of (13)."""
-    return torch.view_as_real(csi)
-
-
-def flatten_slots(stacked: Float[Tensor, "*batch T A N 2"]) -> Float[Tensor, "*batch TA N 2"]:
-    """Slots and antennas in one axis, row (t - 1) A + m, R of (14)."""
-    return stacked.flatten(-4, -3)
-
-
 def check_stabilise(stabilise: str) -> None:
     """Refuse an unknown way of phase stabilisation.
 
     Raises:
         ValueError: naming the nearest one.
     """
-    if stabilise not in STABILISE:
-        near = difflib.get_close_matches(str(stabilise), STABILISE, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"stabilise={stabilise!r} is not one of {', '.join(STABILISE)}{hint}")
+    one_of("stabilise", stabilise, STABILISE)

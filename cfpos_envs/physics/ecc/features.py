@@ -6,13 +6,13 @@ what was learned at one place holds a metre away.
 
 from __future__ import annotations
 
-import difflib
 import math
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from cfpos_envs.checks import one_of
 from cfpos_envs.physics.ecc.csi import normalise_gain, stabilise_phase
 
 FEATURES = ("stabilised", "amplitude", "cov", "acf")
@@ -192,7 +192,4 @@ def check_features(features: str) -> None:
     Raises:
         ValueError: naming the nearest ones.
     """
-    if features not in FEATURES:
-        near = difflib.get_close_matches(str(features), FEATURES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"features={features!r} is not one of {', '.join(FEATURES)}{hint}")
+    one_of("features", features, FEATURES)

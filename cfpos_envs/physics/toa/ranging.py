@@ -10,7 +10,6 @@ offset, eta the error of the reported processing time and b >= 0 the excess of a
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs.checks import unknown_name
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 FAMILIES = ("toa", "tdoa", "rtt")
@@ -61,9 +61,7 @@ def sync_preset(name: str, outdoor: bool = True) -> SyncPreset:
         ValueError: for an unknown name, or GNSS indoors.
     """
     if name not in SYNC_PRESETS:
-        near = difflib.get_close_matches(name, SYNC_PRESETS, n=2, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown sync preset {name!r}, choose one of {', '.join(SYNC_PRESETS)}{hint}")
+        raise ValueError(unknown_name("sync preset", name, SYNC_PRESETS))
     preset = SYNC_PRESETS[name]
     if preset.outdoor_only and not outdoor:
         raise ValueError(f"sync preset {name!r} needs APs that see the sky; indoors use ptp, white_rabbit or ota")
@@ -77,9 +75,7 @@ def check_family(family: str) -> str:
         ValueError: unless it is one of ``FAMILIES``.
     """
     if family not in FAMILIES:
-        near = difflib.get_close_matches(family, FAMILIES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown measurement family {family!r}, choose one of {', '.join(FAMILIES)}{hint}")
+        raise ValueError(unknown_name("measurement family", family, FAMILIES))
     return family
 
 
@@ -266,38 +262,3 @@ def draw_ranges(
     elif ue_offset_s is not None:
         error_s = error_s + ue_offset_s.unsqueeze(-2)
     return distance_m + SPEED_OF_LIGHT_M_S * error_s + excess_m
-
-
-def differencing_matrix(num_aps: int, reference: int = 0, dtype: torch.dtype = torch.float64) -> Float[Tensor, "P M"]:
-    """D of M - 1 differences to a reference AP; for reference 0 it is [-1 | I].
-
-    Args:
-        num_aps: M >= 2.
-        reference: which AP is subtracted, 0 <= reference < M.
-        dtype: of the result.
-
-    Raises:
-        ValueError: for fewer than two APs or a reference that is none of them.
-    """
-    if num_aps < 2:
-        raise ValueError(f"a time difference needs at least 2 APs, got {num_aps}")
-    if not 0 <= reference < num_aps:
-        raise ValueError(f"reference must be an AP index in [0, {num_aps - 1}], got {reference}")
-    eye = torch.eye(num_aps, dtype=dtype)
-    others = [ap for ap in range(num_aps) if ap != reference]
-    return eye[others] - eye[reference]
-
-
-def difference_covariance(
-    variance_m2: Float[Tensor, "*batch M"], reference: int = 0, independent: bool = False
-) -> Float[Tensor, "*batch P P"]:
-    """Covariance D Sigma D^T of range differences, m^2: all share the error of the reference AP.
-
-    Args:
-        variance_m2: variances of the pseudo-ranges (diagonal of Sigma).
-        reference: which AP is subtracted.
-        independent: the textbook shortcut: only the diagonal, as if the differences were independent.
-    """
-    matrix = differencing_matrix(variance_m2.shape[-1], reference, variance_m2.dtype).to(variance_m2.device)
-    covariance = (matrix * variance_m2.unsqueeze(-2)) @ matrix.transpose(0, 1)
-    return torch.diag_embed(torch.diagonal(covariance, dim1=-2, dim2=-1)) if independent else covariance

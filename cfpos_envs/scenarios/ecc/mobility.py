@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.channels.sources import CsiSource, Users
@@ -17,8 +18,10 @@ _WAYPOINTS = 8
 _CHECKED_POINTS = 16
 
 
-def draw_ways(config: EccConfig, source: CsiSource, streams: Streams, count: int) -> tuple[Users, Tensor]:
-    """Users and where they are at each measurement, relative to where they were drawn: [U, S, 3].
+def draw_ways(
+    config: EccConfig, source: CsiSource, streams: Streams, count: int
+) -> tuple[Users, Float[Tensor, "U S 3"]]:
+    """Users and where they are at each measurement, relative to where they were drawn.
 
     Args:
         config: mobility, rounds, speed.
@@ -42,12 +45,12 @@ def draw_ways(config: EccConfig, source: CsiSource, streams: Streams, count: int
     return _walks(config, source, streams, count)
 
 
-def walk(points_m: Tensor, distance_m: Tensor) -> Tensor:
-    """Where somebody is who goes from point to point in straight lines: [..., S, 3]; at the last point it ends.
+def walk(points_m: Float[Tensor, "*batch W 3"], distance_m: Float[Tensor, " S"]) -> Float[Tensor, "*batch S 3"]:
+    """Where somebody is who goes from point to point in straight lines; at the last point it ends.
 
     Args:
-        points_m: [..., W, 3] waypoints.
-        distance_m: [S] ways gone, not negative.
+        points_m: waypoints.
+        distance_m: ways gone, not negative.
     """
     legs = torch.linalg.vector_norm(points_m.diff(dim=-2), dim=-1)
     ends = legs.cumsum(dim=-1)

@@ -5,70 +5,82 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.features import feature_size
+from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.state import EccState
+from cfpos_envs.scenarios.features import Feature, evaluate
 
 LOG_GAIN_SCALE = 4.0
 
 
 @dataclass(frozen=True)
-class Part:
-    """Consecutive entries of an observation.
+class View:
+    """What the entries of an observation are computed from.
 
     Attributes:
-        name, size: what and how many.
-        meaning: with the unit before scaling.
+        config, system, state: the game, what the network knows, and its state.
+        bs_positions_m, bs_orientation_rad: of the base stations.
     """
 
-    name: str
-    size: int
-    meaning: str
+    config: EccConfig
+    system: CsiSystem
+    state: EccState
+    bs_positions_m: Float[Tensor, "L 3"]
+    bs_orientation_rad: Float[Tensor, "L 3"]
 
 
-def parts(system: CsiSystem, features: str) -> tuple[Part, ...]:
+def observe(features: tuple[Feature[View], ...], view: View) -> Float[Tensor, "B L entries"]:
+    """What every base station sees, one user after another, in [-1, 1]."""
+    shape = view.state.now(view.state.sequence_valid).shape  # [B, J, L]
+    return evaluate(features, view, shape).transpose(1, 2).flatten(2)
+
+
+def features_of(config: EccConfig, system: CsiSystem) -> tuple[Feature[View], ...]:
     """The entries of one base station's observation of one user, in order."""
-    size = feature_size(features, system.array_shape, system.num_subcarriers)
-    scale = f"{system.scale_m:g} m"
+    size = feature_size(config.features, system.array_shape, system.num_subcarriers)
+    scale_m, seen = system.scale_m, "features of the CSI, see physics.ecc.features; 0 without a path"
     return (
-        Part(features, size, "features of the CSI, see docs/physics-csi.md; 0 without a path"),
-        Part("log_gain", 1, f"log10 gain less its mean over its standard deviation, / {LOG_GAIN_SCALE:g}"),
-        Part("valid", 1, "1 for a link with a path, -1 without"),
-        Part("consensus", 3, f"last fused report minus centre of the area / {scale}"),
-        Part("bs_position", 3, f"own position minus centre of the area / {scale}"),
-        Part("bs_direction", 2, "cosine and sine of the array's yaw"),
-        Part("progress", 1, "rounds played / rounds"),
+        Feature(config.features, seen, _csi, size=size),
+        Feature("log_gain", "log10 gain less its mean over its standard deviation", _log_gain, LOG_GAIN_SCALE),
+        Feature("valid", "1 for a link with a path, -1 without", _valid),
+        Feature("consensus", "m, last fused report minus centre of the area", _consensus, scale_m, 3),
+        Feature("bs_position", "m, own position minus centre of the area", _bs_position, scale_m, 3),
+        Feature("bs_direction", "cosine and sine of the array's yaw", _bs_direction, size=2),
+        Feature("progress", "rounds played / rounds", _progress),
     )
 
 
-def observe(
-    system: CsiSystem, state: EccState, bs_positions_m: Tensor, bs_orientation_rad: Tensor, rounds: int
-) -> Tensor:
-    """Observations [B, L, J, F] in [-1, 1].
+def _csi(view: View) -> Tensor:
+    return view.state.now(view.state.sequence_features)
 
-    Args:
-        system: known constants.
-        state: measurements and consensus.
-        bs_positions_m, bs_orientation_rad: [L, 3].
-        rounds: episode length.
-    """
-    valid = state.now(state.sequence_valid)  # [B, J, L]
-    batch, users, stations = valid.shape
-    log_gain = system.standardise_log_gain(state.now(state.sequence_gain), valid, -LOG_GAIN_SCALE) / LOG_GAIN_SCALE
-    consensus = system.normalise_position(state.consensus_m).unsqueeze(2).expand(-1, -1, stations, -1)
-    place = system.normalise_position(bs_positions_m).expand(batch, users, -1, -1)
-    yaw = bs_orientation_rad[:, 0]
-    direction = torch.stack((yaw.cos(), yaw.sin()), dim=-1).expand(batch, users, -1, -1)
-    progress = (state.round.to(log_gain.dtype) / rounds).view(-1, 1, 1, 1).expand(-1, users, stations, 1)
-    columns = (
-        state.now(state.sequence_features),
-        log_gain.unsqueeze(-1),
-        (2.0 * valid.to(log_gain.dtype) - 1.0).unsqueeze(-1),
-        consensus,
-        place,
-        direction,
-        progress,
-    )
-    return torch.cat(columns, dim=-1).clamp(-1.0, 1.0).transpose(1, 2)
+
+def _log_gain(view: View) -> Tensor:
+    state = view.state
+    valid = state.now(state.sequence_valid)
+    return view.system.standardise_log_gain(state.now(state.sequence_gain), valid, -LOG_GAIN_SCALE)
+
+
+def _valid(view: View) -> Tensor:
+    return 2.0 * view.state.now(view.state.sequence_valid).to(torch.float32) - 1.0
+
+
+def _consensus(view: View) -> Tensor:
+    consensus = view.state.consensus_m
+    return (consensus - consensus.new_tensor(view.system.centre_m)).unsqueeze(2)
+
+
+def _bs_position(view: View) -> Tensor:
+    return (view.bs_positions_m - view.bs_positions_m.new_tensor(view.system.centre_m))[None, None]
+
+
+def _bs_direction(view: View) -> Tensor:
+    yaw = view.bs_orientation_rad[:, 0]
+    return torch.stack((yaw.cos(), yaw.sin()), dim=-1)[None, None]
+
+
+def _progress(view: View) -> Tensor:
+    return (view.state.round.to(torch.float32) / view.config.rounds).view(-1, 1, 1, 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Complex64, Float
 from torch import Tensor
 
 from cfpos_envs.channels.scene import CsiSite
@@ -18,6 +19,10 @@ from cfpos_envs.physics.ecc.estimation import (
     long_term_covariance,
     ls_estimate,
 )
+from cfpos_envs.physics.ecc.features import csi_features, slot_average
+from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.mobility import draw_ways
+from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.streams import Streams
 
 CALIBRATION_USERS = 1024
@@ -32,12 +37,12 @@ class Snapshots:
     """What the BSs measured.
 
     Attributes:
-        csi: complex64 [U, S, L, T, A, N] estimated CSI, zero on invalid links.
-        valid: [U, S, L] the link has a path.
+        csi: estimated CSI, zero on invalid links.
+        valid: the link has a path.
     """
 
-    csi: Tensor
-    valid: Tensor
+    csi: Complex64[Tensor, "U S L T A N"]
+    valid: Bool[Tensor, "U S L"]
 
 
 class CsiWorld:
@@ -85,13 +90,13 @@ class CsiWorld:
             log_gain_std=tuple(std.clamp(min=_LEAST_STD).tolist()),
         )
 
-    def measure(self, streams: Streams, users: Users, displacement_m: Tensor) -> Snapshots:
+    def measure(self, streams: Streams, users: Users, displacement_m: Float[Tensor, "U S 3"]) -> Snapshots:
         """Estimated CSI of users at S moments.
 
         Args:
             streams: ``fading`` draws the slots' phases and jitter, ``clock`` the users' clocks, ``noise`` the rest.
             users: U users of this world's source.
-            displacement_m: [U, S, 3].
+            displacement_m: from where they were drawn.
         """
         step = max(1, CHUNK_SNAPSHOTS // displacement_m.shape[1])
         parts = [
@@ -143,6 +148,46 @@ class CsiWorld:
         count = weight.sum(dim=0).clamp(min=1.0)
         mean = (weight * log_gain).sum(dim=0) / count
         return mean, ((weight * (log_gain - mean).square()).sum(dim=0) / count).sqrt()
+
+
+def draw_state(config: EccConfig, world: CsiWorld, streams: Streams, num_envs: int) -> EccState:
+    """Users, their ways and all snapshots of ``num_envs`` episodes.
+
+    Args:
+        config: the game.
+        world: of its site.
+        streams: ``drop`` and ``mobility`` draw users and ways, ``lost`` the silent base stations; the rest see
+            ``CsiWorld.measure``.
+        num_envs: B.
+    """
+    system, users = world.system, config.num_ues
+    drawn, displacement = draw_ways(config, world.source, streams, num_envs * users)
+    taken = world.measure(streams, drawn, displacement)
+    order = torch.rand(num_envs, system.num_bs, generator=streams["lost"], device=world.device).argsort(dim=1)
+    heard = order >= config.lost_bs
+
+    def by_episode(values: Tensor) -> Tensor:
+        """[B, S, J, ...] of [B J, S, ...]."""
+        return values.unflatten(0, (num_envs, users)).transpose(1, 2)
+
+    valid = by_episode(taken.valid) & heard[:, None, None]
+    csi = by_episode(taken.csi) * valid[..., None, None, None]
+    mean = slot_average(csi)
+    # Second-order features are made of the average anyway.
+    seen = csi if config.features == "stabilised" else mean
+    return EccState(
+        true_position_m=by_episode(drawn.position_m.unsqueeze(1) + displacement),
+        sequence_csi=csi,
+        sequence_mean_csi=mean.squeeze(-3),
+        sequence_valid=valid,
+        sequence_features=csi_features(seen, config.features, system.array_shape, config.stabilise),
+        sequence_gain=chain.side_gain(csi),
+        site_ids=torch.zeros(num_envs, dtype=torch.long, device=world.device),
+        consensus_m=torch.tensor(system.centre_m, device=world.device).expand(num_envs, users, 3).clone(),
+        round=torch.zeros(num_envs, dtype=torch.long, device=world.device),
+        fronthaul_bits_per_snapshot=torch.full((num_envs,), float(system.lossless_bits), device=world.device),
+        fronthaul_bits_so_far=torch.zeros(num_envs, device=world.device),
+    )
 
 
 def make_source(settings: CsiSite, device: torch.device | str) -> CsiSource:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.drawing.space import draw_scene_3d
 from cfpos_envs.measurements.ris import RisMeasurements
-from cfpos_envs.scenarios.base import Scenario, Transition
-from cfpos_envs.scenarios.ris import rewards
-from cfpos_envs.scenarios.ris.description import describe
-from cfpos_envs.scenarios.ris.observe import observe, part_sizes
+from cfpos_envs.scenarios.base import FLOAT_BITS, Scenario, Transition
+from cfpos_envs.scenarios.features import Words, rows
+from cfpos_envs.scenarios.ris import fusion, reward
+from cfpos_envs.scenarios.ris.observe import features_of, observe
 from cfpos_envs.scenarios.ris.options import RisGameConfig
-from cfpos_envs.scenarios.ris.state import (
-    RisState,
-    as_measurements,
-    best_bias_m,
-    draw_state,
-    pair_parameters,
-)
+from cfpos_envs.scenarios.ris.state import RisState, as_measurements
+from cfpos_envs.scenarios.ris.world import draw_state
 from cfpos_envs.streams import Streams
 
-FLOAT_BITS = 32
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_REWARDS = {
+    "explained": "share of the received energy that the estimate explains with the paths' gains fitted, in [0, 1]",
+    "paths": "mean over the paths of the share of what arrives from each one's departure that it explains, in [0, 1]",
+    "gain": "increase of that mean (see reward='paths') in the round",
+    "error": "-log(error / m + 0.01) by the simulated truth (privileged, for studies)",
+}
 
 
 class RisScenario(Scenario[RisState]):
@@ -37,14 +41,13 @@ class RisScenario(Scenario[RisState]):
     config_class = RisGameConfig
     family = "ris"
     differentiable = True
+    config: RisGameConfig
 
     def __init__(self, config: RisGameConfig, device: torch.device | str = "cpu") -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.agents = tuple(f"ue_{j}" for j in range(config.num_ues))
-        self.rounds = config.rounds
-        self.observation_size = sum(part_sizes(config).values())
-        self.action_size = 3 + config.num_bs
+        self.privileged_reward = config.reward == "error"
+        self._features = features_of(config)
+        agents = tuple(f"ue_{j}" for j in range(config.num_ues))
+        super().__init__(config, device, agents, rows(self._features), fusion.action_rows(config))
 
     def reset(self, streams: Streams, num_envs: int) -> RisState:
         """Draw places, clocks, channels and noise; see ``Scenario.reset``."""
@@ -52,72 +55,34 @@ class RisScenario(Scenario[RisState]):
 
     # Rounds --------------------------------------------------------------------------------------------------------
 
-    def observe(self, state: RisState) -> Tensor:
-        """[B, J, observation_size] in [-1, 1]; see ``describe()`` for the entries."""
-        return observe(self.config, state)
+    def observe(self, state: RisState) -> Float[Tensor, "B J obs"]:
+        """In [-1, 1]; see ``describe()`` for the entries."""
+        return observe(self._features, self.config, state)
 
-    def step(self, state: RisState, actions: Tensor) -> Transition[RisState]:
+    def step(self, state: RisState, actions: Float[Tensor, "B J act"]) -> Transition[RisState]:
         """Move the estimates, reward by what they explain; see ``Scenario.step``."""
-        actions = actions.clamp(-1.0, 1.0)
-        position, bias = self._moved(state, actions)
+        config = self.config
+        position, bias = fusion.moved(config, state, actions.clamp(-1.0, 1.0))
         nxt = state.replace(position_m=position, bias_m=bias, round=state.round + 1)
-        done = nxt.round >= self.rounds
-        explained = self._explained(state, position, bias)
-        quality = self._quality(state, position, bias, explained)
-        reward = quality.detach()
-        if self.config.reward == "gain":
-            reward = reward - self._before(state)
+        explained = quality = reward.quality(config, state, position, bias, "explained")
+        if config.reward != "explained":
+            quality = reward.quality(config, state, position, bias, config.reward)
+        rewards = quality.detach()
+        if config.reward == "gain":
+            with torch.no_grad():
+                rewards = rewards - reward.quality(config, state, state.position_m, state.bias_m, "gain")
         # Late corrections are small and change little: per metre of reach they count as much as early ones.
-        weight = (self.config.reach_m / self.config.reach_in(state.round)).unsqueeze(1)
+        weight = (config.reach_m / config.reach_in(state.round)).unsqueeze(1)
         metrics = {"objective": weight * quality, "score": explained.detach().mean(dim=1)}
-        return Transition(nxt, reward, torch.zeros_like(done), done, metrics)
-
-    def _moved(self, state: RisState, actions: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
-        if config.action == "absolute":
-            low, high = config.clock_m
-            aim = config.aim_m.to(actions)
-            return aim + config.area_m * actions[..., :3], low + (high - low) * (actions[..., 3:] + 1) / 2
-        step = config.reach_in(state.round)[:, None, None] * actions
-        return self._inside(state.position_m + step[..., :3], state.bias_m + step[..., 3:])
-
-    def _inside(self, position_m: Tensor, bias_m: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
-        low, high = config.clock_m
-        aim = config.aim_m.to(position_m)
-        return aim + (position_m - aim).clamp(-config.area_m, config.area_m), bias_m.clamp(low, high)
-
-    def _explained(self, state: RisState, position_m: Tensor, bias_m: Tensor) -> Tensor:
-        """[B, J] share of the received energy that hypotheses explain, mean over the base stations."""
-        system, parameters = self.config.system, pair_parameters(state, position_m, bias_m)
-        return rewards.explained_share(system.sizes, system.slopes, state.received, parameters).mean(dim=-1)
-
-    def _quality(self, state: RisState, position_m: Tensor, bias_m: Tensor, explained: Tensor) -> Tensor:
-        """[B, J] what the configured reward measures, differentiable."""
-        if self.config.reward == "explained":
-            return explained
-        if self.config.reward == "error":
-            return rewards.log_error(position_m, state.true_position_m)
-        system, parameters = self.config.system, pair_parameters(state, position_m, bias_m)
-        return rewards.path_shares(system.sizes, system.slopes, state.received, parameters).mean(dim=(-2, -1))
-
-    @torch.no_grad()
-    def _before(self, state: RisState) -> Tensor:
-        """[B, J] the same at the present estimate."""
-        explained = self._explained(state, state.position_m, state.bias_m)
-        return self._quality(state, state.position_m, state.bias_m, explained)
+        return self.transition(nxt, rewards, metrics)
 
     # Reading a state -----------------------------------------------------------------------------------------------
 
-    def global_state(self, state: RisState) -> Tensor:
-        """[B, state_size]: estimates in the area and in the clock's range, and the round, scaled into [-1, 1]."""
-        config = self.config
-        low, high = config.clock_m
-        parts = [
-            ((state.position_m - config.aim_m.to(state.position_m)) / config.area_m).flatten(1),
-            (2 * (state.bias_m - low) / (high - low) - 1).flatten(1),
-            (state.round.to(torch.float32) / self.rounds).unsqueeze(1),
-        ]
+    def global_state(self, state: RisState) -> Float[Tensor, "B size"]:
+        """Estimates in the area and in the clock's range, and the round, scaled into [-1, 1]."""
+        progress = (state.round.to(torch.float32) / self.rounds).unsqueeze(1)
+        known = fusion.scaled(self.config, state)
+        parts = (known[..., :3].flatten(1), known[..., 3:].flatten(1), progress)
         return torch.cat(parts, dim=1).clamp(-1.0, 1.0)
 
     @property
@@ -125,19 +90,19 @@ class RisScenario(Scenario[RisState]):
         """(3 + I) J + 1."""
         return self.config.num_ues * self.action_size + 1
 
-    def estimate(self, state: RisState) -> Tensor:
-        """[B, J, 3] metres."""
+    def estimate(self, state: RisState) -> Float[Tensor, "B J 3"]:
+        """Metres."""
         return state.position_m
 
     @property
-    def area_centre_m(self) -> Tensor:
-        """[3] middle of the area: what counts where a policy has no answer."""
+    def area_centre_m(self) -> Float[Tensor, "3"]:
+        """Middle of the area: what counts where a policy has no answer."""
         return self.config.aim_m.to(torch.float32)
 
-    def with_estimate(self, state: RisState, positions: Tensor) -> RisState:
-        """The state with the estimates at ``positions`` [B, J, 3] and the clocks that explain most there."""
-        position, bias = self._inside(positions.to(state.position_m), state.bias_m)
-        found = best_bias_m(state, self.config.system, position, *self.config.clock_m)
+    def with_estimate(self, state: RisState, positions: Float[Tensor, "B J 3"]) -> RisState:
+        """The state with the estimates at ``positions`` and the clocks that explain most there."""
+        position, bias = fusion.inside(self.config, positions.to(state.position_m), state.bias_m)
+        found = fusion.best_bias_m(state, self.config.system, position, *self.config.clock_m)
         return state.replace(position_m=position, bias_m=found.to(bias))
 
     def truth(self, state: RisState) -> dict[str, Tensor]:
@@ -159,30 +124,44 @@ class RisScenario(Scenario[RisState]):
         }
 
     def measurements(self, state: RisState) -> RisMeasurements:
-        """What the UEs received and what the network tells them."""
-        return as_measurements(self.config, state)
+        """What the UEs received and what the network lets them know."""
+        received = state.received * state.received_rms[..., None, None, None, None, None]
+        return as_measurements(self.config, state, state.phases, received)
 
-    def encode_estimate(self, state: RisState, positions: Tensor) -> Tensor:
-        """Actions by which every UE reports ``positions`` [B, J, 3] and the clock that explains most there.
+    def encode_estimate(self, state: RisState, positions: Float[Tensor, "B J 3"]) -> Float[Tensor, "B J act"]:
+        """Actions by which every UE reports ``positions`` and the clock that explains most there.
 
         A correction reaches no farther than the round allows; the rounds that follow do the rest.
         """
-        target, config = self.with_estimate(state, positions), self.config
-        if config.action == "absolute":
-            low, high = config.clock_m
-            aim = config.aim_m.to(target.position_m)
-            chosen = ((target.position_m - aim) / config.area_m, 2 * (target.bias_m - low) / (high - low) - 1)
-            return torch.cat(chosen, dim=-1).clamp(-1.0, 1.0)
-        reach = config.reach_in(state.round)[:, None, None]
-        moves = (target.position_m - state.position_m, target.bias_m - state.bias_m)
-        return (torch.cat(moves, dim=-1) / reach).clamp(-1.0, 1.0)
+        return fusion.encode(self.config, state, self.with_estimate(state, positions))
 
-    def describe(self) -> str:
-        """Tables of observation, action and reward, made from the code."""
-        return describe(self.config)
+    def words(self) -> Words:
+        """Network, arrays and reward for ``describe``."""
+        config, system = self.config, self.config.system
+        u1, u2, b1, b2, n = system.sizes
+        title = (
+            f"Localisation by {config.num_bs} base station(s) and {config.num_ris} surface(s), {config.num_ues} UEs "
+            f"(agents), {self.rounds} rounds.",
+            f"Arrays: base station {b1} x {b2}, UE {u1} x {u2}, surfaces {' x '.join(map(str, system.ris_shape))}; "
+            f"{n} subcarriers over {system.bandwidth_hz / 1e6:g} MHz at {system.carrier_hz / 1e9:g} GHz, "
+            f"SNR {config.snr_db:g} dB.",
+        )
+        end = f"Estimates start in the middle. The episode is truncated after {self.rounds} rounds."
+        return Words(title, "UE", f"{config.reward}: {_REWARDS[config.reward]}.", (end,))
+
+    def ranges(self) -> dict[str, float | str | list[float]]:
+        """What an action moves by or means: reach and its decrease, area and clock range."""
+        config = self.config
+        return {
+            "action": config.action,
+            "reach_m": config.reach_m,
+            "zoom": config.zoom,
+            "area_m": config.area_m,
+            "clock_m": list(config.clock_m),
+        }
 
     def fronthaul_bits(self) -> float:
-        """Bits that the network tells per episode as 32-bit numbers: places of base stations and surfaces, profiles.
+        """Bits that one UE gets per episode as 32-bit floats: places of base stations and surfaces, profiles.
 
         Nothing is reported back: every UE finds its own position.
         """
@@ -190,7 +169,7 @@ class RisScenario(Scenario[RisState]):
         places = 3 * (config.num_bs + config.num_ris)
         return float(FLOAT_BITS * (places + config.num_ris * config.system.num_ris_elements))
 
-    def draw(self, axes: Any, state: RisState, history: list[Tensor]) -> None:
+    def draw(self, axes: Axes, state: RisState, history: list[Tensor]) -> None:
         """Episode 0 from above and from the side: base stations, surfaces, true and estimated positions by round."""
         draw_scene_3d(
             axes,

@@ -1,4 +1,4 @@
-"""What a UE sees: the received block in one of three views, and what the network tells; every entry in [-1, 1].
+"""What a UE sees: the received block in one of three views, and what the network sends; every entry in [-1, 1].
 
 All views are taken *around the present estimate*: the phases that the estimated position and clock predict are removed
 from the block first, so what the estimate explains lies at offset zero and everything else is what is left unexplained.
@@ -6,28 +6,31 @@ from the block first, so what the estimate explains lies at offset zero and ever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ris import RisSystem
-from cfpos_envs.physics.ris.geometry import Paths, ris_cosines
+from cfpos_envs.physics.ris.geometry import Paths, ris_cosines, trace_paths
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.phases import array_gain
+from cfpos_envs.scenarios.features import Feature, evaluate
+from cfpos_envs.scenarios.ris.fusion import scaled
 from cfpos_envs.scenarios.ris.options import RisGameConfig
-from cfpos_envs.scenarios.ris.rewards import orthogonal_part
+from cfpos_envs.scenarios.ris.reward import loaded_solve, orthogonal_part
 from cfpos_envs.scenarios.ris.state import (
     RisState,
     pair_geometry,
     pair_parameters,
-    pair_paths,
 )
 
 _COARSE = 4.0
-"""Offsets are told in units of the round's reach and, so that far ones are told apart too, in units of 4 of it."""
+"""Offsets are given in units of the round's reach and, so that far ones are told apart too, in units of 4 of it."""
 _LOADING = 0.05
 _LARGEST_SAMPLE = 4.0
 
@@ -38,9 +41,9 @@ class View:
 
     Attributes:
         config, system, state: the game, its radio and its state.
-        paths: to the estimate, [B, J, I, L].
-        at_ue [B, J, I, L, U1, U2, N]: every path's samples, separated at the base station, predicted phases removed.
-        at_bs [B, J, I, U1, U2, B1, B2, N]: the block without what the surfaces sent, predicted phases of the line of
+        paths: to the estimate.
+        at_ue: every path's samples, separated at the base station, predicted phases removed.
+        at_bs: the block without what the surfaces sent, predicted phases of the line of
             sight at the base station removed.
     """
 
@@ -48,33 +51,18 @@ class View:
     system: RisSystem
     state: RisState
     paths: Paths
-    at_ue: Tensor
-    at_bs: Tensor
+    at_ue: Complex[Tensor, "B J I L U1 U2 N"]
+    at_bs: Complex[Tensor, "B J I U1 U2 B1 B2 N"]
 
     @cached_property
-    def arrival_lags(self) -> Tensor:
-        """[B, J, I, L, 3] complex lag-one correlations along both UE axes and the subcarriers."""
+    def arrival_lags(self) -> Complex[Tensor, "B J I L 3"]:
+        """Lag-one correlations along both UE axes and the subcarriers."""
         return torch.stack([lag_one(self.at_ue, axis, 3) for axis in (-3, -2, -1)], dim=-1)
 
     @cached_property
-    def departure_lags(self) -> Tensor:
-        """[B, J, I, 2] complex lag-one correlations along both axes of the base station, line of sight."""
+    def departure_lags(self) -> Complex[Tensor, "B J I 2"]:
+        """Lag-one correlations along both axes of the base station, line of sight."""
         return torch.stack([lag_one(self.at_bs, axis, 5) for axis in (-3, -2)], dim=-1)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A run of entries of an observation.
-
-    Attributes:
-        name: short name.
-        meaning: what it is, with the unit before scaling.
-        compute: from the view to [B, J, size] (any scale; it is clipped to [-1, 1]).
-    """
-
-    name: str
-    meaning: str
-    compute: Callable[[View], Tensor]
 
 
 def make_view(config: RisGameConfig, state: RisState) -> View:
@@ -85,63 +73,89 @@ def make_view(config: RisGameConfig, state: RisState) -> View:
     departures = (b1.unsqueeze(-1) * b2.unsqueeze(-2)).flatten(-2).mT  # [B, J, I, NB, L]
     block = state.received.flatten(-3, -2)
     gram = departures.mH @ departures
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     # A little loading: a hypothesised line of sight near a surface's direction must not blow up the noise.
-    filters = torch.linalg.solve(gram + _LOADING * departures.shape[-2] * eye, departures.mH)
+    filters = loaded_solve(gram, departures.mH, _LOADING * departures.shape[-2])
     at_ue = torch.einsum("...lb,...ijbn->...lijn", filters, block)
     at_ue = at_ue * v1.conj()[..., :, None, None] * v2.conj()[..., None, :, None] * d.conj()[..., None, None, :]
     by_antenna = block.movedim(-2, -4).flatten(-3)
     rest = orthogonal_part(departures[..., 1:], by_antenna) * departures[..., :1].conj()
     u1, u2, _, _, n = system.sizes
     at_bs = rest.unflatten(-1, (u1, u2, n)).movedim(-4, -2).unflatten(-2, system.bs_shape)
-    return View(config, system, state, pair_paths(state), at_ue, at_bs)
+    ue, bs, ris, _ = pair_geometry(state, state.position_m)
+    return View(config, system, state, trace_paths(ue, bs, ris), at_ue, at_bs)
 
 
-def observe(config: RisGameConfig, state: RisState) -> Tensor:
-    """[B, J, observation_size] float32 in [-1, 1]."""
-    view = make_view(config, state)
-    values = torch.cat([part.compute(view) for part in parts(config)], dim=-1)
-    return values.to(torch.float32).clamp(-1.0, 1.0)
+def observe(
+    features: tuple[Feature[View], ...], config: RisGameConfig, state: RisState
+) -> Float[Tensor, "B J entries"]:
+    """What every UE sees, in [-1, 1]."""
+    return evaluate(features, make_view(config, state), state.position_m.shape[:2])
 
 
-def parts(config: RisGameConfig) -> tuple[Part, ...]:
-    """The parts of an observation in order."""
-    return (*_VIEWS[config.observation], *_NETWORK)
+def features_of(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    """The entries of an observation in order."""
+    return (*_RECEIVED[config.observation](config), *_network(config))
 
 
-def part_sizes(config: RisGameConfig) -> dict[str, int]:
-    """Entries of every part by name."""
-    system, stations, paths = config.system, config.num_bs, config.num_ris + 1
-    u1, u2, b1, b2, n = system.sizes
-    sizes = {
-        "across": 3 * paths * stations,
-        "departure": 2 * stations,
-        "along": paths * stations,
-        "coherence": (3 * paths + 2) * stations,
-        "spectra": ((u1 + u2 + n) * paths + b1 + b2) * stations,
-        "samples": 2 * u1 * u2 * b1 * b2 * n * stations,
-        "fit": paths * stations,
-        "direction": 3 * (config.num_ris + stations),
-        "distance": config.num_ris + stations,
-        "orientation": 6,
-        "places": 3 * (config.num_ris + stations),
-        "surfaces": config.num_ris * stations,
-        "estimate": 3 + stations,
-        "progress": 2,
-    }
-    for name in ("across", "departure", "along"):
-        sizes[f"{name}, coarse"] = sizes[name]
-    return {part.name: sizes[part.name] for part in parts(config)}
+def _correlations(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    stations, paths = config.num_bs, (config.num_ris + 1) * config.num_bs
+    offsets: tuple[tuple[str, str, Callable[[View], Tensor], int], ...] = (
+        ("across", "per path: metres (x, y, z) by which its arrival places the UE elsewhere", _across, 3 * paths),
+        ("departure", "line of sight: metres (y, z) by which its departure does so", _departure, 2 * stations),
+        ("along", "per path: metres by which it is longer than predicted, clock included", _along, paths),
+    )
+    fine = (Feature(n, f"{meaning}; / reach", partial(_in_reach, f, 1.0), size=s) for n, meaning, f, s in offsets)
+    text = f"the same / {_COARSE:g} reach"
+    coarse = (Feature(f"{n}, coarse", text, partial(_in_reach, f, _COARSE), size=s) for n, _, f, s in offsets)
+    modulus = "modulus of the lag-one correlations that these come from"
+    return (*fine, *coarse, Feature("coherence", modulus, _coherence, size=3 * paths + 2 * stations), _fit_of(config))
+
+
+def _bins_of_spectra(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    (u1, u2, b1, b2, n), paths = config.system.sizes, config.num_ris + 1
+    meaning = "per path and axis: share of the energy in every DFT bin, the estimate at bin 0"
+    size = ((u1 + u2 + n) * paths + b1 + b2) * config.num_bs
+    return Feature("spectra", meaning, _spectra, size=size), _fit_of(config)
+
+
+def _all_samples(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    meaning = "real and imaginary parts of all samples, in units of their root mean square"
+    size = 2 * math.prod(config.system.sizes) * config.num_bs
+    return (Feature("samples", meaning, _samples, _LARGEST_SAMPLE, size),)
+
+
+def _fit_of(config: RisGameConfig) -> Feature[View]:
+    paths = (config.num_ris + 1) * config.num_bs
+    return Feature("fit", "per path: share of its energy that the estimate explains", _fit, size=paths)
+
+
+def _network(config: RisGameConfig) -> tuple[Feature[View], ...]:
+    surfaces, stations, half_window_m = config.num_ris, config.num_bs, config.system.window_m / 2
+    places = surfaces + stations
+    directions = "unit vectors from base stations and surfaces to the estimate"
+    gains = "share of its full gain that every surface's known profile has towards the estimate"
+    return (
+        Feature("direction", directions, _direction, size=3 * places),
+        Feature("distance", "m, their distances", _distance, half_window_m, places),
+        Feature("orientation", "x' and y' axes of the UE's array in the global frame", _orientation, size=6),
+        Feature("places", "m, base stations and surfaces from the area's middle", _places, half_window_m, 3 * places),
+        Feature("surfaces", gains, _surfaces, size=surfaces * stations),
+        Feature("estimate", "the estimate in the area and in the clock's range", _estimate, size=3 + stations),
+        Feature("progress", "rounds played / rounds, and log10(reach / m) / 3", _progress, size=2),
+    )
+
+
+_RECEIVED = {"correlations": _correlations, "spectra": _bins_of_spectra, "tensor": _all_samples}
 
 
 # The received block ------------------------------------------------------------------------------------------------
 
 
-def lag_one(samples: Tensor, axis: int, axes: int) -> Tensor:
+def lag_one(samples: Complex[Tensor, "*samples"], axis: int, axes: int) -> Complex[Tensor, "*batch"]:
     """Correlation of neighbouring samples along ``axis``, pooled over the last ``axes`` ones: modulus at most 1.
 
     sum conj(z_i) z_{i+1} / sum |z_i|^2. Its angle over the axis' slope is how far the parameter lies from what was
-    removed, without ambiguity over the whole axis; its modulus tells how far one path dominates.
+    removed, without ambiguity over the whole axis; its modulus says how far one path dominates.
     """
     size = samples.shape[axis]
     left, right = samples.narrow(axis, 0, size - 1), samples.narrow(axis, 1, size - 1)
@@ -188,8 +202,7 @@ def _bins(samples: Tensor, axis: int, axes: int) -> Tensor:
 
 
 def _samples(view: View) -> Tensor:
-    flat = torch.view_as_real(view.state.received).flatten(2)
-    return flat / _LARGEST_SAMPLE
+    return torch.view_as_real(view.state.received).flatten(2)
 
 
 def _fit(view: View) -> Tensor:
@@ -199,15 +212,12 @@ def _fit(view: View) -> Tensor:
     return (summed / (energy * view.at_ue.shape[-3:].numel()).clamp(min=1e-12)).flatten(2)
 
 
-def _in_reach(values: Callable[[View], Tensor], factor: float) -> Callable[[View], Tensor]:
-    def scaled(view: View) -> Tensor:
-        reach = view.config.reach_in(view.state.round)[:, None, None]
-        return values(view) / (factor * reach)
-
-    return scaled
+def _in_reach(values: Callable[[View], Tensor], factor: float, view: View) -> Tensor:
+    """Values in units of ``factor`` times the reach of the round."""
+    return values(view) / (factor * view.config.reach_in(view.state.round)[:, None, None])
 
 
-# What the network tells, and the estimate --------------------------------------------------------------------------
+# What the network sends, and the estimate --------------------------------------------------------------------------
 
 
 def _direction(view: View) -> Tensor:
@@ -218,7 +228,7 @@ def _direction(view: View) -> Tensor:
 
 def _distance(view: View) -> Tensor:
     length = view.paths.range_m
-    return torch.cat((length[:, :, :, 0], length[:, :, 0, 1:]), dim=-1) / view.system.window_m * 2.0
+    return torch.cat((length[:, :, :, 0], length[:, :, 0, 1:]), dim=-1)
 
 
 def _orientation(view: View) -> Tensor:
@@ -228,9 +238,7 @@ def _orientation(view: View) -> Tensor:
 def _places(view: View) -> Tensor:
     """Base stations and surfaces relative to the middle of the area."""
     state, aim = view.state, view.config.aim_m.to(view.state.bs_m)
-    known = torch.cat((state.bs_m, state.ris_m), dim=1) - aim
-    told = (known / view.system.window_m * 2.0).flatten(1)
-    return told.unsqueeze(1).expand(-1, view.config.num_ues, -1)
+    return (torch.cat((state.bs_m, state.ris_m), dim=1) - aim).flatten(1).unsqueeze(1)
 
 
 def _surfaces(view: View) -> Tensor:
@@ -243,45 +251,10 @@ def _surfaces(view: View) -> Tensor:
 
 def _estimate(view: View) -> Tensor:
     """Where the estimate lies in the area and in the clock's range."""
-    state, config = view.state, view.config
-    low, high = config.clock_m
-    position = (state.position_m - config.aim_m.to(state.position_m)) / config.area_m
-    return torch.cat((position, 2 * (state.bias_m - low) / (high - low) - 1), dim=-1)
+    return scaled(view.config, view.state)
 
 
 def _progress(view: View) -> Tensor:
     state, config = view.state, view.config
     reach = torch.log10(config.reach_in(state.round)) / 3.0
-    told = torch.stack((state.round.to(reach) / config.rounds, reach), dim=-1)
-    return told.unsqueeze(1).expand(-1, config.num_ues, -1)
-
-
-_OFFSETS: tuple[tuple[str, str, Callable[[View], Tensor]], ...] = (
-    ("across", "per path: metres (x, y, z) by which its arrival places the UE elsewhere", _across),
-    ("departure", "line of sight: metres (y, z) by which its departure places the UE elsewhere", _departure),
-    ("along", "per path: metres by which it is longer than predicted, clock included", _along),
-)
-_VIEWS: dict[str, tuple[Part, ...]] = {
-    "correlations": (
-        *(Part(n, f"{meaning}; / reach", _in_reach(c, 1.0)) for n, meaning, c in _OFFSETS),
-        *(Part(f"{n}, coarse", f"the same / {_COARSE:g} reach", _in_reach(c, _COARSE)) for n, _, c in _OFFSETS),
-        Part("coherence", "modulus of the lag-one correlations that these come from", _coherence),
-        Part("fit", "per path: share of its energy that the estimate explains", _fit),
-    ),
-    "spectra": (
-        Part("spectra", "per path and axis: share of the energy in every DFT bin, the estimate at bin 0", _spectra),
-        Part("fit", "per path: share of its energy that the estimate explains", _fit),
-    ),
-    "tensor": (
-        Part("samples", f"real and imaginary parts of all samples / ({_LARGEST_SAMPLE:g} root mean square)", _samples),
-    ),
-}
-_NETWORK = (
-    Part("direction", "unit vectors from base stations and surfaces to the estimate", _direction),
-    Part("distance", "their distances / half the delay window", _distance),
-    Part("orientation", "x' and y' axes of the UE's array in the global frame", _orientation),
-    Part("places", "base stations and surfaces relative to the middle of the area / half the delay window", _places),
-    Part("surfaces", "share of its full gain that every surface's told profile has towards the estimate", _surfaces),
-    Part("estimate", "the estimate in the area and in the clock's range", _estimate),
-    Part("progress", "rounds played / rounds, and log10(reach / m) / 3", _progress),
-)
+    return torch.stack((state.round.to(reach) / config.rounds, reach), dim=-1).unsqueeze(1)

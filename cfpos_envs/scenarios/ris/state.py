@@ -1,118 +1,109 @@
-"""What an episode of the localisation game consists of, and what follows from its estimate."""
+"""Tensors of a drop and of an episode of the localisation game, and the geometry of their pairs of UE and base station.
+
+B episodes, J UEs, I base stations, R surfaces, L = R + 1 paths.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from cfpos_envs.measurements.ris import RisMeasurements, RisSystem, SisoMeasurements
+from cfpos_envs.measurements.ris import RisMeasurements, SisoMeasurements
 from cfpos_envs.physics.ris.geometry import Paths, path_parameters, trace_paths
-from cfpos_envs.physics.ris.modes import (
-    BS_MODES,
-    DELAY_MODE,
-    UE_MODES,
-    mode_vector,
-)
 from cfpos_envs.scenarios.base import TensorState
-from cfpos_envs.scenarios.ris import world
 from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.options import RisGameConfig
-from cfpos_envs.streams import Streams
 
-_BIAS_POINTS, _BIAS_ZOOMS = 49, 3
+PairGeometry = tuple[
+    Float[Tensor, "B J I 3"], Float[Tensor, "B J I 3"], Float[Tensor, "B J I R 3"], Float[Tensor, "B J I 3 3"]
+]
+"""UE, base station, surfaces and the UE's rotation of every pair."""
+
+
+@dataclass
+class Scene(TensorState):
+    """All that is random about a drop, before the surfaces are set. Positions in float64, samples in complex64.
+
+    Attributes:
+        bs_m, ris_m, rotation: known.
+        ue_m, bias_m, blocked, gain_phase_rad: hidden.
+        white: fading of the line of sight plus noise.
+        scattered: what scatters between each surface and the UE.
+        link_offset_m: measured p_0 - p_j; None without links.
+        siso_phases [B, T, NR], siso_received [B, J, I, T, 2, N]: see ``SisoMeasurements``; empty until drawn.
+    """
+
+    bs_m: Float[Tensor, "B I 3"]
+    ris_m: Float[Tensor, "B R 3"]
+    rotation: Float[Tensor, "B J 3 3"]
+    ue_m: Float[Tensor, "B J 3"]
+    bias_m: Float[Tensor, "B J I"]
+    blocked: Bool[Tensor, "B J I"]
+    gain_phase_rad: Float[Tensor, "B J I L"]
+    white: Complex[Tensor, "B J I U1 U2 B1 B2 N"]
+    scattered: Complex[Tensor, "B J I R U1 U2 N"]
+    link_offset_m: Float[Tensor, "B _links 3"] | None
+    siso_phases: Tensor
+    siso_received: Tensor
+
+    @property
+    def pairs(self) -> PairGeometry:
+        """Where UE, base station and surfaces of each pair are."""
+        return pair_geometry(self, self.ue_m)
+
+    @property
+    def paths(self) -> Paths:
+        """The paths of every pair."""
+        ue, bs, ris, _ = self.pairs
+        return trace_paths(ue, bs, ris)
+
+    @property
+    def parameters(self) -> Float[Tensor, "B J I L 5"]:
+        """Path parameters of every pair, see ``geometry.path_parameters``."""
+        return pair_parameters(self, self.ue_m, self.bias_m)
 
 
 @dataclass
 class RisState(TensorState):
-    """B episodes, J UEs, I base stations, R surfaces.
+    """An episode.
 
     Attributes:
-        true_position_m [B, J, 3], true_bias_m [B, J, I]: hidden.
-        peb_m [B, J], ceb_m [B, J, I]: bounds at the truth; hidden.
-        valid [B, J]: the model holds for the UE's place.
-        bs_m [B, I, 3], ris_m [B, R, 3], rotation [B, J, 3, 3], phases [B, R, NR]: known.
-        received [B, J, I, U1, U2, B1, B2, N]: of every pair, scaled to a mean energy of 1 per sample.
-        received_rms [B, J, I]: what it was divided by.
-        link_offset_m [B, J-1, 3] or None, siso_phases [B, T, NR], siso_received [B, J, I, T, 2, N]: see
-            ``RisMeasurements``.
-        position_m [B, J, 3], bias_m [B, J, I]: the estimate.
-        round [B]: rounds played.
+        true_position_m, true_bias_m: hidden.
+        peb_m, ceb_m: bounds at the truth; hidden.
+        valid: the model holds for the UE's place.
+        bs_m, ris_m, rotation, phases: known.
+        received: of every pair, scaled to a mean energy of 1 per sample.
+        received_rms: what it was divided by.
+        link_offset_m (None without links), siso_phases, siso_received: see ``RisMeasurements``.
+        position_m, bias_m: the estimate.
+        round: rounds played.
     """
 
-    true_position_m: Tensor
-    true_bias_m: Tensor
-    peb_m: Tensor
-    ceb_m: Tensor
-    valid: Tensor
-    bs_m: Tensor
-    ris_m: Tensor
-    rotation: Tensor
-    phases: Tensor
-    received: Tensor
-    received_rms: Tensor
-    link_offset_m: Tensor | None
-    siso_phases: Tensor
-    siso_received: Tensor
-    position_m: Tensor
-    bias_m: Tensor
-    round: Tensor
+    true_position_m: Float[Tensor, "B J 3"]
+    true_bias_m: Float[Tensor, "B J I"]
+    peb_m: Float[Tensor, "B J"]
+    ceb_m: Float[Tensor, "B J I"]
+    valid: Bool[Tensor, "B J"]
+    bs_m: Float[Tensor, "B I 3"]
+    ris_m: Float[Tensor, "B R 3"]
+    rotation: Float[Tensor, "B J 3 3"]
+    phases: Complex[Tensor, "B R NR"]
+    received: Complex[Tensor, "B J I U1 U2 B1 B2 N"]
+    received_rms: Float[Tensor, "B J I"]
+    link_offset_m: Float[Tensor, "B _links 3"] | None
+    siso_phases: Complex[Tensor, "B T NR"]
+    siso_received: Complex[Tensor, "B J I T 2 N"]
+    position_m: Float[Tensor, "B J 3"]
+    bias_m: Float[Tensor, "B J I"]
+    round: Int[Tensor, " B"]
 
 
-def draw_state(config: RisGameConfig, streams: Streams, batch: int) -> RisState:
-    """A drop whose estimate is the middle of the area and of the clock's range."""
-    scene = world.draw_scene(config, streams, batch)
-    phases = world.draw_phases(config, streams, batch)
-    received = world.receive(config, scene, phases)
-    rms = received.abs().square().mean(dim=(-5, -4, -3, -2, -1)).sqrt()
-    peb_m, ceb_m = world.drop_bound(config, scene, phases)
-    middle = sum(config.clock_m) / 2
-    return RisState(
-        true_position_m=scene.ue_m,
-        true_bias_m=scene.bias_m,
-        peb_m=peb_m.to(torch.float32),
-        ceb_m=ceb_m.to(torch.float32),
-        valid=world.scene_valid(config, scene),
-        bs_m=scene.bs_m,
-        ris_m=scene.ris_m,
-        rotation=scene.rotation,
-        phases=phases.to(torch.complex64),
-        received=received / rms[..., None, None, None, None, None],
-        received_rms=rms,
-        link_offset_m=scene.link_offset_m,
-        siso_phases=scene.siso_phases,
-        siso_received=scene.siso_received,
-        position_m=config.aim_m.to(rms).expand(batch, config.num_ues, 3).clone(),
-        bias_m=torch.full_like(rms, middle),
-        round=torch.zeros(batch, dtype=torch.long, device=rms.device),
-    )
-
-
-def as_measurements(config: RisConfig, state: RisState) -> RisMeasurements:
-    """What the estimators get: the samples at their own scale, and everything known."""
-    links = None
-    if state.link_offset_m is not None and config.link_std_m is not None:
-        eye = torch.eye(3, dtype=state.rotation.dtype, device=state.rotation.device)
-        links = (config.link_std_m**2 * eye).expand(*state.link_offset_m.shape, 3)
-    return RisMeasurements(
-        system=config.system,
-        bs_positions_m=state.bs_m,
-        ris_positions_m=state.ris_m,
-        rotation=state.rotation,
-        phases=state.phases,
-        received=state.received * state.received_rms[..., None, None, None, None, None],
-        link_offset_m=state.link_offset_m,
-        link_covariance_m2=links,
-        site_ids=torch.zeros_like(state.round),
-        siso=SisoMeasurements(state.siso_phases, state.siso_received),
-    )
-
-
-def pair_geometry(state: RisState, position_m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of every pair: UE at ``position_m`` [B, J, 3], base station, surfaces, rotation, in the estimate's precision."""
-    pairs = state.bias_m.shape
-    bs, ris, rotation = (known.to(position_m) for known in (state.bs_m, state.ris_m, state.rotation))
+def pair_geometry(network: Scene | RisState, position_m: Float[Tensor, "B J 3"]) -> PairGeometry:
+    """Every pair with its UE at ``position_m``, in that tensor's precision."""
+    pairs = network.bias_m.shape
+    bs, ris, rotation = (known.to(position_m) for known in (network.bs_m, network.ris_m, network.rotation))
     return (
         position_m.unsqueeze(2).expand(*pairs, 3),
         bs.unsqueeze(1).expand(*pairs, 3),
@@ -121,43 +112,38 @@ def pair_geometry(state: RisState, position_m: Tensor) -> tuple[Tensor, Tensor, 
     )
 
 
-def pair_paths(state: RisState) -> Paths:
-    """Directions and lengths [B, J, I, L] of the paths to the estimate."""
-    ue, bs, ris, _ = pair_geometry(state, state.position_m)
-    return trace_paths(ue, bs, ris)
-
-
-def pair_parameters(state: RisState, position_m: Tensor, bias_m: Tensor) -> Tensor:
-    """[B, J, I, L, 5] path parameters of positions [B, J, 3] and clock biases [B, J, I]."""
-    ue, bs, ris, rotation = pair_geometry(state, position_m)
+def pair_parameters(
+    network: Scene | RisState, position_m: Float[Tensor, "B J 3"], bias_m: Float[Tensor, "B J I"]
+) -> Float[Tensor, "B J I L 5"]:
+    """Path parameters of hypothesised positions and clock biases."""
+    ue, bs, ris, rotation = pair_geometry(network, position_m)
     return path_parameters(ue, bias_m, bs, ris, rotation)
 
 
-@torch.no_grad()
-def best_bias_m(state: RisState, system: RisSystem, position_m: Tensor, low_m: float, high_m: float) -> Tensor:
-    """Clock biases [B, J, I] that explain most of the received energy at given positions, metres.
+def link_covariance_m2(config: RisConfig, like: Float[Tensor, "B J 3 3"]) -> Float[Tensor, "B _links 3 3"] | None:
+    """Covariance of the differences that UEs measure to the first one, in the precision of ``like``; None: no links."""
+    if config.link_std_m is None or config.num_ues < 2:
+        return None
+    eye = torch.eye(3, dtype=like.dtype, device=like.device)
+    return (config.link_std_m**2 * eye).expand(len(like), config.num_ues - 1, 3, 3)
 
-    Towards a given position every path is one tone over the subcarriers, and a bias turns all of them alike: the sum of
-    their periodograms is searched on a grid, then on finer ones around its maximum.
 
-    Args:
-        state: with received blocks.
-        system: the radio.
-        position_m: [B, J, 3].
-        low_m, high_m: range of the search.
-    """
-    parameters = pair_parameters(state, position_m, torch.zeros_like(state.bias_m))
-    sizes, slopes = system.sizes, system.slopes
-    vectors = [mode_vector(parameters[..., m], sizes[m], slopes[m]) for m in range(len(sizes))]
-    ue, bs = ((vectors[a].unsqueeze(-1) * vectors[b].unsqueeze(-2)).flatten(-2) for a, b in (UE_MODES, BS_MODES))
-    block = state.received.flatten(-5, -4).flatten(-3, -2)
-    tones = torch.einsum("...ubn,...lu,...lb->...ln", block, ue.conj(), bs.conj()) * vectors[DELAY_MODE].conj()
-    bias = torch.full_like(state.bias_m, (low_m + high_m) / 2)
-    half, steps = (high_m - low_m) / 2, torch.linspace(-1.0, 1.0, _BIAS_POINTS, device=bias.device)
-    for _ in range(_BIAS_ZOOMS):
-        tried = (bias.unsqueeze(-1) + half * steps).clamp(low_m, high_m)
-        delay = mode_vector(tried, sizes[DELAY_MODE], slopes[DELAY_MODE])
-        power = (tones @ delay.conj().mT).abs().square().sum(dim=-2)
-        bias = tried.gather(-1, power.argmax(dim=-1, keepdim=True)).squeeze(-1)
-        half = 2 * half / (_BIAS_POINTS - 1)
-    return bias
+def as_measurements(
+    config: RisConfig,
+    network: Scene | RisState,
+    phases: Complex[Tensor, "B R NR"],
+    received: Complex[Tensor, "B J I U1 U2 B1 B2 N"],
+) -> RisMeasurements:
+    """What the estimators get: everything known, and the samples at their own scale."""
+    return RisMeasurements(
+        system=config.system,
+        bs_positions_m=network.bs_m,
+        ris_positions_m=network.ris_m,
+        rotation=network.rotation,
+        phases=phases,
+        received=received,
+        link_offset_m=network.link_offset_m,
+        link_covariance_m2=link_covariance_m2(config, network.rotation),
+        site_ids=torch.zeros(len(network.bs_m), dtype=torch.long, device=network.bs_m.device),
+        siso=SisoMeasurements(network.siso_phases, network.siso_received),
+    )

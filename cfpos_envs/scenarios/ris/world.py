@@ -6,20 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ris import RisMeasurements, SisoMeasurements
 from cfpos_envs.physics.ris import channel, information
 from cfpos_envs.physics.ris import phases as designs
 from cfpos_envs.physics.ris.geometry import (
-    Paths,
     azimuth_elevation,
     geometry_valid,
-    path_parameters,
     position_jacobian,
     ris_cosines,
     trace_paths,
@@ -27,8 +25,9 @@ from cfpos_envs.physics.ris.geometry import (
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.siso import draw_siso_samples
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
-from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.ris.config import RisConfig
+from cfpos_envs.scenarios.ris.options import RisGameConfig
+from cfpos_envs.scenarios.ris.state import RisState, Scene, as_measurements, link_covariance_m2
 from cfpos_envs.streams import Streams
 
 _DESIGNS: dict[str, Callable[..., Tensor]] = {
@@ -36,56 +35,6 @@ _DESIGNS: dict[str, Callable[..., Tensor]] = {
     "balanced": designs.balanced_profile,
     "chirp": designs.chirp_profile,
 }
-
-
-@dataclass
-class Scene(TensorState):
-    """B episodes, J UEs, I base stations, R surfaces, L = R + 1 paths. Positions in float64, samples in complex64.
-
-    Attributes:
-        bs_m [B, I, 3], ris_m [B, R, 3], rotation [B, J, 3, 3]: known.
-        ue_m [B, J, 3], bias_m [B, J, I], blocked [B, J, I], gain_phase_rad [B, J, I, L]: hidden.
-        white [B, J, I, U1, U2, B1, B2, N]: fading of the line of sight plus noise.
-        scattered [B, J, I, R, U1, U2, N]: what scatters between each surface and the UE.
-        link_offset_m [B, J-1, 3]: measured p_0 - p_j; None without links.
-        siso_phases [B, T, NR], siso_received [B, J, I, T, 2, N]: see ``SisoMeasurements``.
-    """
-
-    bs_m: Tensor
-    ris_m: Tensor
-    rotation: Tensor
-    ue_m: Tensor
-    bias_m: Tensor
-    blocked: Tensor
-    gain_phase_rad: Tensor
-    white: Tensor
-    scattered: Tensor
-    link_offset_m: Tensor | None
-    siso_phases: Tensor
-    siso_received: Tensor
-
-    @property
-    def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each pair: UE, base station [B, J, I, 3], surfaces [B, J, I, R, 3] and rotation [B, J, I, 3, 3]."""
-        batch = self.bias_m.shape
-        return (
-            self.ue_m.unsqueeze(2).expand(*batch, 3),
-            self.bs_m.unsqueeze(1).expand(*batch, 3),
-            self.ris_m[:, None, None].expand(*batch, -1, 3),
-            self.rotation.unsqueeze(2).expand(*batch, 3, 3),
-        )
-
-    @property
-    def paths(self) -> Paths:
-        """The paths of every pair."""
-        ue, bs, ris, _ = self.pairs
-        return trace_paths(ue, bs, ris)
-
-    @property
-    def parameters(self) -> Tensor:
-        """[B, J, I, L, 5] path parameters of every pair, see ``geometry.path_parameters``."""
-        ue, bs, ris, rotation = self.pairs
-        return path_parameters(ue, self.bias_m, bs, ris, rotation)
 
 
 def draw_scene(config: RisConfig, streams: Streams, batch: int) -> Scene:
@@ -134,8 +83,10 @@ def draw_scene(config: RisConfig, streams: Streams, batch: int) -> Scene:
     )
 
 
-def receive(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
-    """[B, J, I, U1, U2, B1, B2, N] received blocks under profiles [B, R, NR] of the surfaces; deterministic.
+def receive(
+    config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]
+) -> Complex[Tensor, "B J I U1 U2 B1 B2 N"]:
+    """Received blocks under profiles of the surfaces; deterministic.
 
     Args:
         config: the scene's options.
@@ -147,64 +98,32 @@ def receive(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
     return channel.received_block(vectors, gains(config, scene, phases), scene.scattered, scene.white)
 
 
-def gains(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
-    """[B, J, I, L] complex gains of the paths; 0 for a blocked line of sight.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+def gains(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> Complex[Tensor, "B J I L"]:
+    """Complex gains of the paths; 0 for a blocked line of sight."""
     amplitudes = channel.specular_amplitudes(scene.paths, config.propagation)
     found = channel.path_gains(amplitudes, scene.gain_phase_rad, array_gains(config, scene, phases))
     return torch.cat((found[..., :1] * ~scene.blocked.unsqueeze(-1), found[..., 1:]), dim=-1)
 
 
-def array_gains(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
-    """[B, J, I, R] array gains rho of the surfaces.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+def array_gains(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> Complex[Tensor, "B J I R"]:
+    """Array gains rho of the surfaces."""
     ue, bs, ris, _ = scene.pairs
     incoming, outgoing = ris_cosines(ue, bs, ris)
     return designs.array_gain(phases[:, None, None].to(torch.complex128), outgoing, incoming, config.system.ris_shape)
 
 
-def measurements(config: RisConfig, scene: Scene, phases: Tensor, received: Tensor | None = None) -> RisMeasurements:
-    """What the estimators get.
-
-    Args:
-        config, scene, phases: see ``receive``.
-        received: of ``receive``; None: made here.
-    """
-    batch, links = len(scene.ue_m), None
-    if scene.link_offset_m is not None and config.link_std_m is not None:
-        eye = torch.eye(3, dtype=scene.ue_m.dtype, device=scene.ue_m.device)
-        links = (config.link_std_m**2 * eye).expand(batch, config.num_ues - 1, 3, 3)
-    return RisMeasurements(
-        system=config.system,
-        bs_positions_m=scene.bs_m,
-        ris_positions_m=scene.ris_m,
-        rotation=scene.rotation,
-        phases=phases,
-        received=receive(config, scene, phases) if received is None else received,
-        link_offset_m=scene.link_offset_m,
-        link_covariance_m2=links,
-        site_ids=torch.zeros(batch, dtype=torch.long, device=scene.ue_m.device),
-        siso=SisoMeasurements(scene.siso_phases, scene.siso_received),
-    )
+def measurements(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> RisMeasurements:
+    """What the estimators get."""
+    return as_measurements(config, scene, phases, receive(config, scene, phases))
 
 
-def scene_valid(config: RisConfig, scene: Scene) -> Tensor:
-    """[B, J] whether the model holds for a UE and all its base stations, see ``geometry.geometry_faults``."""
+def scene_valid(config: RisConfig, scene: Scene) -> Bool[Tensor, "B J"]:
+    """Whether the model holds for a UE and all its base stations, see ``geometry.geometry_faults``."""
     return geometry_valid(*scene.pairs, config.system.window_m).all(dim=-1)
 
 
-def pair_information(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
-    """[B, J, I, 4, 4] information on position and clock bias of every pair by itself.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+def pair_information(config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]) -> Float[Tensor, "B J I 4 4"]:
+    """Information on position and clock bias of every pair by itself."""
     system = config.system
     noise = entry_noise_variance(config) + fading_variances(config, scene).sum(dim=-1)
     found = information.fisher(system.sizes, system.slopes, scene.parameters, gains(config, scene, phases), noise)
@@ -212,33 +131,27 @@ def pair_information(config: RisConfig, scene: Scene, phases: Tensor) -> Tensor:
     return information.position_information(effective, position_jacobian(*scene.pairs))
 
 
-def drop_bound(config: RisConfig, scene: Scene, phases: Tensor) -> tuple[Tensor, Tensor]:
-    """PEB [B, J] and CEB [B, J, I] in metres with all base stations, and links between UEs where there are any.
-
-    Args:
-        config, scene, phases: see ``receive``.
-    """
+def drop_bound(
+    config: RisConfig, scene: Scene, phases: Complex[Tensor, "B R NR"]
+) -> tuple[Float[Tensor, "B J"], Float[Tensor, "B J I"]]:
+    """PEB and CEB in metres with all base stations, and links between UEs where there are any."""
     pairs = pair_information(config, scene, phases)
     alone = information.without_clock(pairs).sum(dim=2)
-    links = None
-    if config.link_std_m is not None:
-        eye = torch.eye(3, dtype=alone.dtype, device=alone.device)
-        links = (config.link_std_m**2 * eye).expand(len(alone), config.num_ues - 1, 3, 3)
-    covariance = information.cooperative_covariance(alone, links)
+    covariance = information.cooperative_covariance(alone, link_covariance_m2(config, alone))
     peb = information.root_trace(covariance)
     ceb = information.clock_variance(pairs, covariance.nan_to_num(posinf=0.0).unsqueeze(2)).sqrt()
     return peb, torch.where(torch.isfinite(peb).unsqueeze(-1), ceb, torch.inf)
 
 
-def draw_phases(config: RisConfig, streams: Streams, batch: int) -> Tensor:
-    """[B, R, NR] profiles of the configured design; random ones come from the stream ``surfaces``."""
+def draw_phases(config: RisConfig, streams: Streams, batch: int) -> Complex[Tensor, "B R NR"]:
+    """Profiles of the configured design; random ones come from the stream ``surfaces``."""
     if config.phases == "random":
         return designs.random_profiles(streams["surfaces"], batch, config.num_ris, config.system.num_ris_elements)
     return design(config).to(streams.device).expand(batch, -1, -1)
 
 
-def design(config: RisConfig) -> Tensor:
-    """[R, NR] profiles that serve the sector around the middle of the UEs.
+def design(config: RisConfig) -> Complex[Tensor, "R NR"]:
+    """Profiles that serve the sector around the middle of the UEs.
 
     Args:
         config: with a design other than ``random``.
@@ -280,10 +193,38 @@ def _reference_power_w(preset: str) -> float:
     return config.power_w * float(found.abs().square().sum())
 
 
-def fading_variances(config: RisConfig, scene: Scene) -> Tensor:
-    """[B, J, I, L] fading per entry of a block; nothing scatters along a blocked line of sight."""
+def fading_variances(config: RisConfig, scene: Scene) -> Float[Tensor, "B J I L"]:
+    """Fading per entry of a block; nothing scatters along a blocked line of sight."""
     found = channel.fading_variances(scene.paths, config.propagation, config.system.num_ris_elements)
     return torch.cat((found[..., :1] * ~scene.blocked.unsqueeze(-1), found[..., 1:]), dim=-1)
+
+
+def draw_state(config: RisGameConfig, streams: Streams, batch: int) -> RisState:
+    """A drop whose estimate is the middle of the area and of the clock's range."""
+    scene = draw_scene(config, streams, batch)
+    phases = draw_phases(config, streams, batch)
+    received = receive(config, scene, phases)
+    rms = received.abs().square().mean(dim=(-5, -4, -3, -2, -1)).sqrt()
+    peb_m, ceb_m = drop_bound(config, scene, phases)
+    return RisState(
+        true_position_m=scene.ue_m,
+        true_bias_m=scene.bias_m,
+        peb_m=peb_m.to(torch.float32),
+        ceb_m=ceb_m.to(torch.float32),
+        valid=scene_valid(config, scene),
+        bs_m=scene.bs_m,
+        ris_m=scene.ris_m,
+        rotation=scene.rotation,
+        phases=phases.to(torch.complex64),
+        received=received / rms[..., None, None, None, None, None],
+        received_rms=rms,
+        link_offset_m=scene.link_offset_m,
+        siso_phases=scene.siso_phases,
+        siso_received=scene.siso_received,
+        position_m=config.aim_m.to(rms).expand(batch, config.num_ues, 3).clone(),
+        bias_m=torch.full_like(rms, sum(config.clock_m) / 2),
+        round=torch.zeros(batch, dtype=torch.long, device=rms.device),
+    )
 
 
 def _draw_bias_m(config: RisConfig, streams: Streams, batch: int) -> Tensor:
@@ -295,7 +236,7 @@ def _draw_bias_m(config: RisConfig, streams: Streams, batch: int) -> Tensor:
     return 1e-9 * SPEED_OF_LIGHT_M_S * (low + (high - low) * drawn + config.bias_step_ns * (ue + bs))
 
 
-def _draw_links_m(config: RisConfig, ue_m: Tensor, streams: Streams) -> Tensor | None:
+def _draw_links_m(config: RisConfig, ue_m: Float[Tensor, "B J 3"], streams: Streams) -> Tensor | None:
     if config.link_std_m is None or config.num_ues < 2:
         return None
     truth = ue_m[:, :1] - ue_m[:, 1:]

@@ -1,4 +1,4 @@
-"""Profiles of the surfaces from actions, what they do in every direction, and what told energies say about the user.
+"""Profiles of the surfaces from actions, and what they do in every direction.
 
 Everything is written in *turned* cosines, outgoing minus incoming, because a profile's gain depends on nothing else.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.physics.ris.geometry import RIS_AXES, spherical_direction
@@ -18,14 +19,18 @@ _FLOOR = 1e-4
 
 
 def sector_grid(
-    azimuth_rad: Tensor, elevation_rad: Tensor, half_width_rad: float, incoming: Tensor, points: int
-) -> Tensor:
-    """[..., points, points, 2] turned cosines of the directions of a sector (azimuth first).
+    azimuth_rad: Float[Tensor, "*batch"],
+    elevation_rad: Float[Tensor, "*batch"],
+    half_width_rad: float,
+    incoming: Float[Tensor, "*#batch 2"],
+    points: int,
+) -> Float[Tensor, "*batch {points} {points} 2"]:
+    """Turned cosines of the directions of a sector (azimuth first).
 
     Args:
-        azimuth_rad, elevation_rad: [...] middle of the sector.
+        azimuth_rad, elevation_rad: middle of the sector.
         half_width_rad: in either angle.
-        incoming: [..., 2] cosines from the base station.
+        incoming: cosines from the base station.
         points: per angle.
     """
     offsets = torch.linspace(-half_width_rad, half_width_rad, points, dtype=azimuth_rad.dtype, device=incoming.device)
@@ -35,8 +40,8 @@ def sector_grid(
     return spherical_direction(azimuth, elevation) @ axes.mT - incoming[..., None, None, :]
 
 
-def sweep(low: Tensor, high: Tensor, size: int) -> Tensor:
-    """[..., size] phases of a chirp: the local cosine runs from ``low`` to ``high`` [...] along the axis.
+def sweep(low: Float[Tensor, "*batch"], high: Float[Tensor, "*batch"], size: int) -> Float[Tensor, "*batch {size}"]:
+    """Phases of a chirp: the local cosine runs from ``low`` to ``high`` along the axis.
 
     Phase of element i = pi times the sum of the first i of size - 1 local cosines, as in ``physics.ris.phases``.
     """
@@ -45,22 +50,29 @@ def sweep(low: Tensor, high: Tensor, size: int) -> Tensor:
     return math.pi * torch.cat((torch.zeros_like(local[..., :1]), local.cumsum(dim=-1)), dim=-1)
 
 
-def chirp_phases(low: Tensor, high: Tensor, shape: tuple[int, int]) -> Tensor:
-    """[..., n1, n2] phases of the chirp over turned cosines between ``low`` and ``high`` [..., 2]."""
+def chirp_phases(
+    low: Float[Tensor, "*batch 2"], high: Float[Tensor, "*batch 2"], shape: tuple[int, int]
+) -> Float[Tensor, "*batch n1 n2"]:
+    """Phases of the chirp over turned cosines between ``low`` and ``high``."""
     first = sweep(low[..., 0], high[..., 0], shape[0])
     second = sweep(low[..., 1], high[..., 1], shape[1])
     return first.unsqueeze(-1) + second.unsqueeze(-2)
 
 
-def beam_phases(low: Tensor, high: Tensor, actions: Tensor, shape: tuple[int, int]) -> Tensor:
-    """[..., n1, n2] phases of a beam: action (direction_1, direction_2, width_1, width_2) in [-1, 1].
+def beam_phases(
+    low: Float[Tensor, "*batch 2"],
+    high: Float[Tensor, "*batch 2"],
+    actions: Float[Tensor, "*batch 4"],
+    shape: tuple[int, int],
+) -> Float[Tensor, "*batch n1 n2"]:
+    """Phases of a beam: action (direction_1, direction_2, width_1, width_2) in [-1, 1].
 
     Along each axis the chirp's middle lies ``direction`` half-widths off the middle of the sector, its half-width is
     1 + ``width`` times the sector's: -1 is a pencil beam, and action 0 the chirp over the sector.
 
     Args:
-        low, high: [..., 2] edges of the sector.
-        actions: [..., 4].
+        low, high: edges of the sector.
+        actions: in [-1, 1].
         shape: elements of the surface.
     """
     middle, half = (low + high) / 2, (high - low) / 2
@@ -68,12 +80,14 @@ def beam_phases(low: Tensor, high: Tensor, actions: Tensor, shape: tuple[int, in
     return chirp_phases(centre - width, centre + width, shape)
 
 
-def relative_gain(phases: Tensor, turned: Tensor) -> Tensor:
-    """[..., P] power |v^H phi|^2 / N_R^2 of profiles in directions, in [0, 1]; differentiable.
+def relative_gain(
+    phases: Float[Tensor, "*batch n1 n2"], turned: Float[Tensor, "*batch P 2"]
+) -> Float[Tensor, "*batch P"]:
+    """Power |v^H phi|^2 / N_R^2 of profiles in directions, in [0, 1]; differentiable.
 
     Args:
-        phases: [..., n1, n2] radians.
-        turned: [..., P, 2] turned cosines.
+        phases: radians.
+        turned: turned cosines.
     """
     n1, n2 = phases.shape[-2:]
     first, second = (
@@ -83,36 +97,9 @@ def relative_gain(phases: Tensor, turned: Tensor) -> Tensor:
     return ((first @ profile) * second).sum(dim=-1).abs().square() / (n1 * n2) ** 2
 
 
-def to_db(power: Tensor) -> Tensor:
+def to_db(power: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """10 log10(power + 1e-4): what is weaker than -40 dB is taken for -40 dB."""
     return 10 * torch.log10(power + _FLOOR)
-
-
-def updated_belief(log_belief: Tensor, told_db: Tensor, pattern_db: Tensor, std_db: float) -> Tensor:
-    """Logarithm, up to a constant, of the probability of every direction after an energy has been told.
-
-    Args:
-        log_belief: [B, R, J, P].
-        told_db: [B, R, J].
-        pattern_db: [B, R, P] what the profile gives in each direction.
-        std_db: standard deviation of told energies.
-    """
-    misfit = (told_db.unsqueeze(-1) - pattern_db.unsqueeze(2)) / std_db
-    belief = log_belief - 0.5 * misfit.square()
-    return belief - belief.amax(dim=-1, keepdim=True)
-
-
-def belief_moments(log_belief: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [B, R, J, 2] of the direction.
-
-    Args:
-        log_belief: [B, R, J, P].
-        directions: [B, R, P, 2] in any unit.
-    """
-    share = torch.softmax(log_belief, dim=-1).to(directions)
-    mean = share @ directions
-    square = share @ directions.square()
-    return mean, (square - mean.square()).clamp(min=0.0).sqrt()
 
 
 def _steering(cosine: Tensor, size: int) -> Tensor:

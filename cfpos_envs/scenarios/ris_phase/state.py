@@ -1,36 +1,15 @@
-"""What an episode of the surfaces' game consists of, and how it is drawn."""
+"""State of an episode of the surfaces' game, and the directions in which surfaces see a position."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from cfpos_envs.physics.ris import channel, information
-from cfpos_envs.physics.ris.geometry import (
-    azimuth_elevation,
-    geometry_valid,
-    path_parameters,
-    position_jacobian,
-    ris_cosines,
-    spherical_direction,
-    trace_paths,
-)
+from cfpos_envs.physics.ris.geometry import ris_cosines
 from cfpos_envs.scenarios.base import TensorState
-from cfpos_envs.scenarios.ris.world import entry_noise_variance
-from cfpos_envs.scenarios.ris_phase.beams import (
-    GRID,
-    chirp_phases,
-    relative_gain,
-    sector_grid,
-)
-from cfpos_envs.scenarios.ris_phase.config import RisPhaseConfig
-from cfpos_envs.streams import Streams
-
-LOST_M = 10.0
-"""Errors and bounds are at most this: nobody looks for a user outside the hall."""
-_CANDIDATES = 256
 
 
 @dataclass
@@ -38,229 +17,63 @@ class RisPhaseState(TensorState):
     """B episodes, R surfaces, J users, L = R + 1 paths, T rounds, G directions along each angle of a sector.
 
     Attributes:
-        true_position_m [B, J, 3]: hidden.
-        parameters [B, J, L, 5], jacobian [B, J, n, 4]: path parameters and their derivatives at the truth; hidden.
-        amplitude [B, J, L]: of every path before the surface's array gain; hidden.
-        gain_phase_rad [B, J, L]: phases of the paths' gains; hidden.
-        entry_variance [B, J]: noise and scattering per received sample; hidden.
-        turned [B, R, J, 2]: turned cosines in which the surface sees the users; hidden.
-        report_noise [B, T, R, J]: errors of told energies, complex, relative to the full gain; hidden.
-        estimate_noise [B, J, 3]: errors of the efficient estimator in units of its bound; hidden.
-        valid [B, J]: the model holds at the user's place.
-        bs_m [B, 3], ris_m [B, R, 3]: known.
-        azimuth_rad, elevation_rad [B, R]: middle of every surface's sector, known.
-        incoming [B, R, 2]: cosines from the base station; known.
-        low, high [B, R, 2]: edges of the sector in turned cosines; known.
-        log_belief [B, R, J, G G]: what told energies say about the users' directions.
-        last_action [B, R, 4]: of the round before (``action=beam``).
-        told_db [B, T, R, J]: told energies relative to the full gain; 0 where not yet told.
-        phases [B, R, n1, n2]: profiles that were played last, radians.
-        position_m [B, J, 3], given [B]: an estimate that was put there, in the episodes where one was; elsewhere the
-            network's estimate follows from the profiles that were played, see ``network_estimate_m``.
-        round [B]: rounds played.
+        true_position_m: hidden.
+        parameters, jacobian: path parameters and their derivatives at the truth; hidden.
+        amplitude: of every path before the surface's array gain; hidden.
+        gain_phase_rad: phases of the paths' gains; hidden.
+        entry_variance: noise and scattering per received sample; hidden.
+        turned: turned cosines in which the surface sees the users; hidden.
+        report_noise: errors of reported energies, complex, relative to the full gain; hidden.
+        estimate_noise: errors of the efficient estimator in units of its bound; hidden.
+        valid: the model holds at the user's place.
+        bs_m, ris_m: known.
+        azimuth_rad, elevation_rad: middle of every surface's sector; known.
+        incoming: cosines from the base station; known.
+        low, high: edges of the sector in turned cosines; known.
+        log_belief: what reported energies say about the users' directions.
+        last_action: of the round before (``action=beam``).
+        reported_db: energies of the paths relative to the full gain; 0 where not yet reported.
+        phases: profiles that were played last, radians.
+        position_m, given: an estimate that was put there, in the episodes where one was; elsewhere the network's
+            estimate follows from the profiles that were played, see ``fusion.network_estimate_m``.
+        round: rounds played.
     """
 
-    true_position_m: Tensor
-    parameters: Tensor
-    jacobian: Tensor
-    amplitude: Tensor
-    gain_phase_rad: Tensor
-    entry_variance: Tensor
-    turned: Tensor
-    report_noise: Tensor
-    estimate_noise: Tensor
-    valid: Tensor
-    bs_m: Tensor
-    ris_m: Tensor
-    azimuth_rad: Tensor
-    elevation_rad: Tensor
-    incoming: Tensor
-    low: Tensor
-    high: Tensor
-    log_belief: Tensor
-    last_action: Tensor
-    told_db: Tensor
-    phases: Tensor
-    position_m: Tensor
-    given: Tensor
-    round: Tensor
+    true_position_m: Float[Tensor, "B J 3"]
+    parameters: Float[Tensor, "B J L 5"]
+    jacobian: Float[Tensor, "B J n 4"]
+    amplitude: Float[Tensor, "B J L"]
+    gain_phase_rad: Float[Tensor, "B J L"]
+    entry_variance: Float[Tensor, "B J"]
+    turned: Float[Tensor, "B R J 2"]
+    report_noise: Complex[Tensor, "B T R J"]
+    estimate_noise: Float[Tensor, "B J 3"]
+    valid: Bool[Tensor, "B J"]
+    bs_m: Float[Tensor, "B 3"]
+    ris_m: Float[Tensor, "B R 3"]
+    azimuth_rad: Float[Tensor, "B R"]
+    elevation_rad: Float[Tensor, "B R"]
+    incoming: Float[Tensor, "B R 2"]
+    low: Float[Tensor, "B R 2"]
+    high: Float[Tensor, "B R 2"]
+    log_belief: Float[Tensor, "B R J P"]
+    last_action: Float[Tensor, "B R 4"]
+    reported_db: Float[Tensor, "B T R J"]
+    phases: Float[Tensor, "B R n1 n2"]
+    position_m: Float[Tensor, "B J 3"]
+    given: Bool[Tensor, " B"]
+    round: Int[Tensor, " B"]
 
 
-@dataclass(frozen=True)
-class SectorMeasurements:
-    """What the surfaces know: where they are, their sectors, and what has been told so far; no true position.
-
-    Attributes:
-        ris_shape: elements along both axes of a surface.
-        bs_positions_m [B, 3], ris_positions_m [B, R, 3]: metres.
-        incoming [B, R, 2]: cosines from the base station at every surface.
-        azimuth_rad, elevation_rad [B, R], half_width_rad: every surface's sector.
-        chirp_rad [B, R, n1, n2]: phases of the chirp over it, from which actions are counted.
-        told_db [B, T, R, J]: told energies relative to the full gain; 0 where not yet told.
-    """
-
-    ris_shape: tuple[int, int]
-    bs_positions_m: Tensor
-    ris_positions_m: Tensor
-    incoming: Tensor
-    azimuth_rad: Tensor
-    elevation_rad: Tensor
-    half_width_rad: float
-    chirp_rad: Tensor
-    told_db: Tensor
-
-
-def draw_state(config: RisPhaseConfig, streams: Streams, batch: int) -> RisPhaseState:
-    """Users, then surfaces such that every user's direction is uniform in their sectors; chirps to begin with.
-
-    The middle of every sector is drawn first, then the first user's offset from it, then the surface is put where it
-    sees the user in that direction: so nothing that the surface knows tells the offset. Further users are uniform in
-    what all sectors have in common.
-    """
-    scene, device = config.scene, streams.device
-    system, drop = scene.system, streams["drop"]
-    middle = scene.places_m("ue")[0].to(device)
-    first = middle + config.ue_box_m * _uniform(drop, batch, 3)
-    nominal = middle - scene.places_m("ris").to(device)
-    azimuth, elevation = azimuth_elevation(torch.nn.functional.normalize(nominal, dim=-1))
-    site = torch.deg2rad(torch.tensor(config.site_deg, dtype=middle.dtype)) * _uniform(drop, batch, config.num_ris, 2)
-    azimuth, elevation = azimuth + site[..., 0], elevation + site[..., 1]
-    offset = config.sector_rad * _uniform(drop, batch, config.num_ris, 2)
-    direction = spherical_direction(azimuth + offset[..., 0], elevation + offset[..., 1])
-    distance = nominal.norm(dim=-1) * (1 + config.site_share * _uniform(drop, batch, config.num_ris))
-    ris = first.unsqueeze(1) - distance.unsqueeze(-1) * direction
-    users = _draw_users(config, drop, first, ris, azimuth, elevation)
-
-    bs = scene.places_m("bs")[0].to(device)
-    pair_bs, pair_ris = bs.expand_as(users), ris.unsqueeze(1).expand(-1, config.num_ues, -1, -1)
-    rotation = scene.rotation.to(device).expand(batch, config.num_ues, 3, 3)
-    incoming, outgoing = ris_cosines(users, pair_bs, pair_ris)
-    grid = sector_grid(azimuth, elevation, config.sector_rad, incoming[:, 0], GRID).flatten(2, 3).to(torch.float32)
-    low, high = grid.amin(dim=2), grid.amax(dim=2)
-    paths = trace_paths(users, pair_bs, pair_ris)
-    amplitude = channel.specular_amplitudes(paths, scene.propagation)
-    scattered = channel.fading_variances(paths, scene.propagation, system.num_ris_elements).sum(dim=-1)
-    entry_variance = entry_noise_variance(scene) + scattered
-    fading, noise = streams["fading"], streams["noise"]
-    gain_phase = torch.pi * (_uniform(fading, batch, config.num_ues, config.num_ris + 1) + 1)
-    white = channel.complex_normal(noise, batch, config.rounds, config.num_ris, config.num_ues)
-    # One sample of the block holds the path with its amplitude; the matched filter averages over all of them.
-    size = torch.tensor(system.sizes).prod()
-    full = amplitude[..., 1:].mT * system.num_ris_elements
-    relative = (entry_variance.unsqueeze(1) / size).sqrt() / full
-    phases = chirp_phases(low, high, system.ris_shape)
-    return RisPhaseState(
-        true_position_m=users,
-        parameters=path_parameters(users, torch.zeros_like(entry_variance), pair_bs, pair_ris, rotation),
-        jacobian=position_jacobian(users, pair_bs, pair_ris, rotation),
-        amplitude=amplitude,
-        gain_phase_rad=gain_phase,
-        entry_variance=entry_variance,
-        turned=(outgoing - incoming).transpose(1, 2).to(torch.float32),
-        report_noise=white * relative.unsqueeze(1).to(torch.float32),
-        estimate_noise=torch.randn(
-            batch, config.num_ues, 3, generator=streams["estimate"], device=device, dtype=torch.float64
-        ),
-        valid=geometry_valid(users, pair_bs, pair_ris, rotation, system.window_m),
-        bs_m=bs.expand(batch, 3),
-        ris_m=ris,
-        azimuth_rad=azimuth,
-        elevation_rad=elevation,
-        incoming=incoming[:, 0],
-        low=low,
-        high=high,
-        log_belief=torch.zeros(batch, config.num_ris, config.num_ues, GRID * GRID, device=device),
-        last_action=torch.zeros(batch, config.num_ris, 4, device=device),
-        told_db=torch.zeros(batch, config.rounds, config.num_ris, config.num_ues, device=device),
-        phases=phases,
-        position_m=middle.to(torch.float32).expand_as(users).clone(),
-        # Before the first pilots all that is known is where users may be.
-        given=torch.ones(batch, dtype=torch.bool, device=device),
-        round=torch.zeros(batch, dtype=torch.long, device=device),
-    )
-
-
-def position_covariance_m2(config: RisPhaseConfig, state: RisPhaseState, relative: Tensor) -> Tensor:
-    """[B, J, 3, 3] bound of the position's covariance, clock and gains unknown; differentiable in the gains.
-
-    Args:
-        config, state: the game.
-        relative: [B, R, J] power of the array gains over N_R^2.
-    """
-    system = config.scene.system
-    array = relative.clamp(min=1e-12).sqrt().mT.to(state.amplitude) * system.num_ris_elements
-    size = torch.cat((state.amplitude[..., :1], state.amplitude[..., 1:] * array), dim=-1)
-    gains = torch.polar(size, state.gain_phase_rad)
-    found = information.fisher(system.sizes, system.slopes, state.parameters, gains, state.entry_variance)
-    effective = information.effective_information(found, information.num_path_unknowns(config.num_ris + 1))
-    pair = information.position_information(effective, state.jacobian)
-    return information.covariance_bound(information.without_clock(pair))
-
-
-def efficient_estimate_m(state: RisPhaseState, covariance_m2: Tensor) -> Tensor:
-    """[B, J, 3] what an estimator at the bound answers, by noise that was drawn with the episode; differentiable.
-
-    Args:
-        state: the game's.
-        covariance_m2: [B, J, 3, 3] bound; where it is not finite, of a user anywhere within ``LOST_M``.
-    """
-    limit = LOST_M**2 / 3 * torch.eye(3, dtype=covariance_m2.dtype, device=covariance_m2.device)
-    known = torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)[..., None, None]
-    root = torch.linalg.cholesky(torch.where(known, covariance_m2, limit) + 1e-14 * limit)
-    error = (root @ state.estimate_noise.unsqueeze(-1)).squeeze(-1)
-    length = torch.linalg.vector_norm(error, dim=-1, keepdim=True)
-    return played_from_m(state) + error * (LOST_M / length.clamp(min=LOST_M))
-
-
-def played_from_m(state: RisPhaseState) -> Tensor:
-    """[B, J, 3] the users' places as the physics holds them: departure and length of the line of sight; hidden."""
-    psi, length = state.parameters[..., 0, 2:4], state.parameters[..., 0, 4:5]
-    ahead = (1 - psi.square().sum(dim=-1, keepdim=True)).clamp(min=0.0).sqrt()
-    return state.bs_m.unsqueeze(1) + length * torch.cat((ahead, psi), dim=-1)
-
-
-def network_estimate_m(config: RisPhaseConfig, state: RisPhaseState) -> Tensor:
-    """[B, J, 3] where the network takes the users to be after the profiles that were played last."""
-    covariance = position_covariance_m2(config, state, relative_gain(state.phases, state.turned))
-    found = efficient_estimate_m(state, covariance).to(state.position_m)
-    return torch.where(state.given[:, None, None], state.position_m, found)
-
-
-def turned_cosines(state: RisPhaseState, positions_m: Tensor) -> Tensor:
-    """[B, R, J, 2] turned cosines in which the surfaces see positions [B, J, 3]."""
+def turned_cosines(state: RisPhaseState, positions_m: Float[Tensor, "B J 3"]) -> Float[Tensor, "B R J 2"]:
+    """Turned cosines in which the surfaces see positions."""
     points = positions_m.to(state.ris_m)
     ris = state.ris_m.unsqueeze(1).expand(-1, points.shape[1], -1, -1)
     incoming, outgoing = ris_cosines(points, state.bs_m.unsqueeze(1).expand_as(points), ris)
     return (outgoing - incoming).transpose(1, 2).to(torch.float32)
 
 
-def _draw_users(
-    config: RisPhaseConfig,
-    generator: torch.Generator,
-    first: Tensor,
-    ris: Tensor,
-    azimuth: Tensor,
-    elevation: Tensor,
-) -> Tensor:
-    """[B, J, 3]: the first user and, by rejection, others in what all sectors have in common."""
-    if config.num_ues == 1:
-        return first.unsqueeze(1)
-    reach = 2 * config.sector_rad * (first.unsqueeze(1) - ris).norm(dim=-1).amin(dim=1)
-    shift = _uniform(generator, len(first), _CANDIDATES, 3)
-    points = first.unsqueeze(1) + reach[:, None, None] * shift
-    seen = torch.nn.functional.normalize(points.unsqueeze(2) - ris.unsqueeze(1), dim=-1)
-    a, e = azimuth_elevation(seen)
-    inside = ((a - azimuth.unsqueeze(1)).abs() <= config.sector_rad) & (
-        (e - elevation.unsqueeze(1)).abs() <= config.sector_rad
-    )
-    # Those inside come first, in the order drawn; where there are too few, the first user stands in for them.
-    order = torch.argsort((~inside.all(dim=-1)).to(torch.int8), dim=1, stable=True)[:, : config.num_ues - 1]
-    found = inside.all(dim=-1).gather(1, order)
-    others = points.gather(1, order.unsqueeze(-1).expand(-1, -1, 3))
-    others = torch.where(found.unsqueeze(-1), others, first.unsqueeze(1))
-    return torch.cat((first.unsqueeze(1), others), dim=1)
-
-
-def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    """Uniform in [-1, 1], double precision."""
-    return 2 * torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64) - 1
+def in_sector_units(state: RisPhaseState, turned: Float[Tensor, "B R P 2"]) -> Float[Tensor, "B R P 2"]:
+    """Turned cosines in half-widths of the sector from its middle."""
+    middle, half = (state.low + state.high) / 2, (state.high - state.low) / 2
+    return (turned - middle.unsqueeze(2)) / half.unsqueeze(2)

@@ -81,7 +81,7 @@ def train(
     if kept is not None and kept.exists() and log_dir is None:
         return load_agent(kept, batched)
     # Test drops are evaluated once, at the end, by the experiment itself.
-    known = {entry.name for entry in dataclasses.fields(config_class(name))}  # type: ignore[arg-type]
+    known = {entry.name for entry in dataclasses.fields(config_class(name))}
     quick = {key: value for key, value in _QUICK_AGENT.items() if key in known}
     settings = {
         "seed": seed,

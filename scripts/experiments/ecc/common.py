@@ -20,12 +20,12 @@ from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
 from cfpos_envs.streams import derive_seed
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.data import Pool
 from cfpos_envs.supervised.errors import errors_m
+from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.inputs import network_shape, pool_of
 from cfpos_envs.supervised.network import EccNetwork
-from cfpos_envs.supervised.supervised import fit
 
 ENV_ID = "ecc-urban-small-v0"
 # Snapshots that a network sees, is drawn from and tested on, where the command says nothing else (--steps, --episodes).
@@ -35,14 +35,14 @@ _QUICK_TEST = 60
 _CALIBRATION_SAMPLES = 4096
 
 
-def fast(effort: Effort, **settings: Any) -> EccConfig:
+def fast(effort: Effort, **settings: Any) -> EccAgentConfig:
     """Settings of ``ecc-fast`` for an experiment."""
-    return _sized(EccFastConfig, effort, settings)
+    return _sized(EccFastAgentConfig, effort, settings)
 
 
-def full(effort: Effort, **settings: Any) -> EccConfig:
+def full(effort: Effort, **settings: Any) -> EccAgentConfig:
     """Settings of ``ecc`` for an experiment."""
-    return _sized(EccConfig, effort, settings)
+    return _sized(EccAgentConfig, effort, settings)
 
 
 def system() -> CsiSystem:
@@ -51,7 +51,7 @@ def system() -> CsiSystem:
     return known
 
 
-def trained(config: EccConfig, effort: Effort) -> EccNetwork:
+def trained(config: EccAgentConfig, effort: Effort) -> EccNetwork:
     """A network trained on a pool that all networks of the same features share; taken from the folder if kept there."""
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network = EccNetwork(config, network_shape(config, system()), generator)
@@ -72,7 +72,7 @@ def trained(config: EccConfig, effort: Effort) -> EccNetwork:
     return network
 
 
-def test_pool(config: EccConfig, effort: Effort, **env: Any) -> Pool:
+def test_pool(config: EccAgentConfig, effort: Effort, **env: Any) -> Pool:
     """Unseen places and noise, the same for every network; ``env`` changes the scene."""
     return snapshots(config, "test", test_count(effort), **env)
 
@@ -104,7 +104,7 @@ def row(labels: Mapping[str, Any], network: Any, pool: Pool) -> dict[str, Any]:
     }
 
 
-def snapshots(config: EccConfig, split: str, count: int, **env: Any) -> Pool:
+def snapshots(config: EccAgentConfig, split: str, count: int, **env: Any) -> Pool:
     """Labelled snapshots of the experiments' scene as ``config`` wants to see them."""
     return _snapshots(config.features, config.stabilise, config.slots, split, count, tuple(sorted(env.items())))
 
@@ -113,7 +113,7 @@ def snapshots(config: EccConfig, split: str, count: int, **env: Any) -> Pool:
 def _snapshots(
     features: str, stabilise: str, slots: int, split: str, count: int, env: tuple[tuple[str, Any], ...]
 ) -> Pool:
-    config = EccFastConfig(features=features, stabilise=stabilise, slots=slots)
+    config = EccFastAgentConfig(features=features, stabilise=stabilise, slots=slots)
     parts = draw_snapshots(
         make_scenario(ENV_ID, split=split, **dict(env)).config, count, seed=0, chunk=min(count, 2048)
     )
@@ -121,7 +121,7 @@ def _snapshots(
     return pool_of(((part.csi, part.valid, part.position_m) for part in parts), config, system(), count)
 
 
-def _sized(kind: type[EccConfig], effort: Effort, settings: Mapping[str, Any]) -> EccConfig:
+def _sized(kind: type[EccAgentConfig], effort: Effort, settings: Mapping[str, Any]) -> EccAgentConfig:
     sizes = {"samples": SAMPLES, "pool": POOL, "evaluations": 0, "threads": 1}
     if effort.is_quick:
         return kind.build({**sizes, **settings, **_QUICK, "local_samples": 256})
@@ -129,7 +129,7 @@ def _sized(kind: type[EccConfig], effort: Effort, settings: Mapping[str, Any]) -
     return kind.build({**sizes, **settings, **asked})
 
 
-def _kept(config: EccConfig, effort: Effort) -> Path | None:
+def _kept(config: EccAgentConfig, effort: Effort) -> Path | None:
     if effort.agents_folder is None:
         return None
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()

@@ -15,18 +15,18 @@ from cfpos.scripts.experiments.ecc import common as ecc
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool
 from cfpos_envs.supervised.fit_config import FitConfig
+from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.inputs import batch_of, network_shape
 from cfpos_envs.supervised.network import EccNetwork
-from cfpos_envs.supervised.supervised import fit
 
-MODELS: dict[str, EccConfig] = {
-    "ecc-fast small": EccFastConfig.preset("small"),
-    "ecc-fast urban": EccFastConfig.preset("urban"),
-    "ecc small": EccConfig.preset("small"),
-    "ecc paper": EccConfig.preset("paper"),
+MODELS: dict[str, EccAgentConfig] = {
+    "ecc-fast small": EccFastAgentConfig.preset("small"),
+    "ecc-fast urban": EccFastAgentConfig.preset("urban"),
+    "ecc small": EccAgentConfig.preset("small"),
+    "ecc paper": EccAgentConfig.preset("paper"),
 }
 BATCH = 64
 _SECONDS = 0.5
@@ -44,7 +44,7 @@ def run(effort: Effort) -> Outcome:
         one = dataclasses.replace(messages, data=messages.data[:1], received=messages.received[:1])
         seconds = 0.01 if effort.is_quick else _SECONDS
 
-        def features(config: EccConfig = config) -> Any:
+        def features(config: EccAgentConfig = config) -> Any:
             return batch_of(part.csi, part.valid, config, known)
 
         def at_bs(network: EccNetwork = network, batch: Any = batch) -> Any:

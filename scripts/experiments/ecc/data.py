@@ -21,12 +21,12 @@ from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.world import CsiWorld
 from cfpos_envs.streams import Streams, derive_seed
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool, joined
 from cfpos_envs.supervised.errors import predictions_m
+from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.inputs import batch_of, network_shape
 from cfpos_envs.supervised.network import EccNetwork
-from cfpos_envs.supervised.supervised import fit
 
 ENV_ID = "ecc-raytraced-v0"
 INPUTS: dict[str, dict[str, Any]] = {
@@ -107,7 +107,7 @@ class TracedData:
 
     def _maker(self, name: str) -> Callable[[Tensor, Tensor], Batch]:
         if name in INPUTS:
-            config = EccFastConfig(**INPUTS[name])
+            config = EccFastAgentConfig(**INPUTS[name])
             return lambda csi, valid: batch_of(csi, valid, config, self.system)
         policy: Any = make_policy(name)
         return lambda csi, valid: policy.inputs(csi, valid, self.system)
@@ -143,7 +143,7 @@ class Trained:
     cpu_s: float
 
 
-def train_network(config: EccConfig, data: TracedData, train: Pool, test: Pool, samples: int) -> Trained:
+def train_network(config: EccAgentConfig, data: TracedData, train: Pool, test: Pool, samples: int) -> Trained:
     """Train a network of ``config`` on ``train`` for ``samples`` snapshots; the held-out users choose nothing."""
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network: Any = EccNetwork(config, network_shape(config, data.system), generator)

@@ -75,6 +75,7 @@ def _train(effort: Effort, seed: int, env: dict[str, Any], agent: dict[str, Any]
     checked: dict[str, Any] = {"validation_envs": count, "test_envs": count}
     checked["evaluations"] = 1 if effort.is_quick else EVALUATIONS
     made = make_agent("maddpg", make_env(ENV_ID, num_envs=count, seed=seed, **env), seed=seed, **checked, **agent)
+    assert isinstance(made, Maddpg)
     made.train(total_steps=_steps(effort), progress=False)
     return made
 

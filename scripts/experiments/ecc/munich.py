@@ -33,7 +33,7 @@ from cfpos.scripts.experiments.ecc.data import (
 )
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import OKABE_ITO
-from cfpos_envs.supervised.config import EccConfig, EccFastConfig
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 
 CLOCK_OFFSET_NS = 100.0
 # Chosen on training users that were set aside (the experiment ecc-settings), never on the held-out ones.
@@ -60,7 +60,7 @@ class Case:
         group, label: where it stands in the table.
         samples: snapshots seen in training.
         inputs: label of ``ecc_data.INPUTS``.
-        changes: fields of ``EccFastConfig``.
+        changes: fields of ``EccFastAgentConfig``.
         users: training users; None: all.
         env: environment overrides.
     """
@@ -73,11 +73,11 @@ class Case:
     users: int | None = None
     env: Mapping[str, Any] = field(default_factory=dict)
 
-    def config(self, samples: int) -> EccConfig:
+    def config(self, samples: int) -> EccAgentConfig:
         """Settings of the network and its training."""
         fields: dict[str, Any] = {**INPUTS[self.inputs], "bs_dropout": 0.0, **self.changes}
         local = min(samples, fields.pop("local_samples", _LOCAL))
-        return EccFastConfig(**fields, local_samples=local, samples=samples)
+        return EccFastAgentConfig(**fields, local_samples=local, samples=samples)
 
 
 def cases() -> Iterator[Case]:

@@ -24,7 +24,7 @@ from cfpos.scripts.experiments.ecc.data import (
 )
 from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs.drawing.figures import OKABE_ITO
-from cfpos_envs.supervised.config import EccFastConfig
+from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
 FOLDER = "munich-100k"
 LONG, MIDDLE, SHORT = 6_400_000, 3_200_000, 800_000
@@ -56,7 +56,7 @@ def run(effort: Effort) -> Outcome:
             positions = there if users is None else users
 
             def make(positions: int = positions, samples: int = samples) -> Trained:
-                config = EccFastConfig(**BEST, samples=samples)
+                config = EccFastAgentConfig(**BEST, samples=samples)
                 return train_network(config, data, train.first(positions).pools["acf"], test.pools["acf"], samples)
 
             name = f"positions-{positions}-{samples}"

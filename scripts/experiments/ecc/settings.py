@@ -20,7 +20,7 @@ from cfpos.scripts.experiments.ecc.data import (
 )
 from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs.drawing.figures import OKABE_ITO
-from cfpos_envs.supervised.config import EccFastConfig
+from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
 SAMPLES, ASIDE = 500_000, 2_000
 _QUICK_SAMPLES, _QUICK_ASIDE = 512, 50
@@ -42,9 +42,9 @@ def run(effort: Effort) -> Outcome:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     names = effort.chosen(tuple(CASES))
     for index, name in enumerate(progress(names, "training", len(names))):
-        config = EccFastConfig(**{**BEST, **CASES[name]}, samples=samples)
+        config = EccFastAgentConfig(**{**BEST, **CASES[name]}, samples=samples)
 
-        def make(config: EccFastConfig = config) -> Trained:
+        def make(config: EccFastAgentConfig = config) -> Trained:
             return train_network(config, data, train, rest, samples)
 
         trained = kept(effort.agents_folder, f"settings-{name.replace(' ', '-')}", make)

@@ -26,7 +26,7 @@ from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs import make_env
 from cfpos_envs.channels.tracing.ways import WAY_POINTS
 from cfpos_envs.drawing.figures import OKABE_ITO
-from cfpos_envs.supervised.config import EccFastConfig
+from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
 SAMPLES = 800_000
 REFERENCES = 18_432
@@ -45,7 +45,7 @@ def run(effort: Effort) -> Outcome:
 
     def ecc() -> Trained:
         train, ways = (data.measured(part, ("acf",)).pools["acf"] for part in ("train", split))
-        return train_network(EccFastConfig(**BEST, samples=samples), data, train, ways, samples)
+        return train_network(EccFastAgentConfig(**BEST, samples=samples), data, train, ways, samples)
 
     def baseline(name: str) -> Trained:
         policy: Any = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=dataset), **policies[name])

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from cfpos.baselines import make_policy
-from cfpos.baselines.ris.estimate import RisEstimate
+from cfpos.baselines.ris.pairs import RisEstimate
 from cfpos.scripts.experiments.common import (
     EVALUATION_SEED,
     Effort,

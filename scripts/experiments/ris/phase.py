@@ -32,7 +32,7 @@ AGENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "agents, position told": ({"rounds": 2, "feedback": "position"}, {}),
 }
 """Label -> (environment overrides, agent overrides)."""
-DESIGNS = {"SVD": "ris-svd", "chirp": "ris-chirp", "random": "ris-random-phases"}
+DESIGNS = {"SVD": "ris-svd", "chirp": "ris-chirp", "random": "random"}
 
 
 def run(effort: Effort) -> Outcome:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.dcp.radio_map import Site
+from baselines.dcp.radio_map import RadioMap
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import angular_power, scattered_spectra, ula_response
 from cfpos_envs.physics.dcp.bounds import drop_bound, measurement_statistics
@@ -125,7 +125,7 @@ def noise_free_drop(positions_m: Tensor, seed: int, *, radio: RadioModel | None 
     drawn = draw_drops(len(positions_m), seed, num_sites=1, radio=radio, positions_m=positions_m)
     measurements = drawn.measurements
     radio = measurements.radio
-    site = Site.of(measurements)
+    site = RadioMap.of(measurements)
     links = site.links(positions_m)
     spectra = scattered_spectra(
         links.angle_rad, radio.num_antennas, radio.spacing_wavelengths, radio.angular_spread_rad

@@ -11,13 +11,13 @@ import torch
 from baselines import make_policy
 from baselines.dcp.database import PredictedDatabase, SurveyedDatabase, reference_points
 from baselines.dcp.fingerprint import median_position
-from baselines.dcp.matching import (
+from baselines.dcp.nearest import (
     FEATURES,
     Queries,
     nearest_references,
     weighted_position,
 )
-from baselines.dcp.radio_map import Site
+from baselines.dcp.radio_map import RadioMap
 from baselines.dcp.survey import simulate_survey
 from cfpos_envs.physics.geometry import lattice
 from cfpos_envs.physics.similarity import aoa_similarity
@@ -85,7 +85,7 @@ def test_a_surveyed_database_is_noisier_than_a_predicted_one() -> None:
 def test_the_search_is_exact(feature: str, surveyed: bool) -> None:
     # Unknown shadowing moves the measurements far from every reference: the bound of the ratio search must widen.
     drop = draw_drops(3, seed=2, num_aps=9, num_sites=1, shadowing_db=6.0)
-    site = Site.of(drop.measurements)[0]
+    site = RadioMap.of(drop.measurements).select(0)
     points = reference_points(100.0, 4.0, "cells")
     survey = simulate_survey(site, points, seed=0)
     assert survey.angular_power is not None
@@ -186,7 +186,7 @@ def test_a_site_with_the_same_number_but_other_content_is_another_site() -> None
 
 def test_surveys_repeat_by_seed_and_follow_the_map() -> None:
     drop = draw_drops(1, seed=1, num_sites=1, shadowing_db=4.0, map_known=True)
-    site, points = Site.of(drop.measurements)[0], reference_points(100.0, 10.0, "border")
+    site, points = RadioMap.of(drop.measurements).select(0), reference_points(100.0, 10.0, "border")
     first, again, other = (simulate_survey(site, points, seed) for seed in (0, 0, 1))
     assert torch.equal(first.rss_dbm, again.rss_dbm)
     assert not torch.equal(first.rss_dbm, other.rss_dbm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -56,3 +57,9 @@ def measure(users_m: Tensor, seed: int = 0, noise_variance: float = 0.0) -> CsiM
     if noise_variance:
         csi = csi + complex_noise(generator, csi.shape, noise_variance)
     return CsiMeasurements.from_csi(SYSTEM, PLACES_M, FACING_RAD, csi[:, None].to(torch.complex64))
+
+
+def silenced(measurements: CsiMeasurements, lost: Tensor) -> CsiMeasurements:
+    """The same where the base stations in ``lost``, broadcastable to [B, J, L], send nothing."""
+    valid = measurements.valid & ~lost
+    return dataclasses.replace(measurements, csi=measurements.csi * valid[..., None, None, None], valid=valid)

@@ -198,7 +198,7 @@ def test_nan_and_silence_are_not_believed() -> None:
         ("mfcnet", {"channels": 32}, "channels must be a positive multiple of 3"),
         ("csi-scalar-q", {"bits": 0}, "bits=0"),
         ("adcpm", {"train_samples": 10}, "train_samples is 10; it must be at least batch_size=256"),
-        ("adcpm", {"train_steps": 0}, "train_steps is 0"),
+        ("adcpm", {"train_steps": 0}, "train_steps=0"),
         ("csi-scalar-q", {"lr": 2.0}, "lr"),
     ],
 )

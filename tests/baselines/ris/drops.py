@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.ris.estimate import RisEstimate, pair_channels, pair_links
-from baselines.ris.stage1 import ChannelEstimate, ChannelOptions
+from baselines.ris.channel import ChannelEstimate, ChannelOptions
+from baselines.ris.pairs import RisEstimate, pair_channels, pair_geometry
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.ris.config import RisConfig
 from cfpos_envs.scenarios.ris.world import (
@@ -46,7 +46,7 @@ class RisDrop:
         return (torch.remainder(off + window / 2, window) - window / 2).abs()
 
     def channels(self, options: ChannelOptions) -> ChannelEstimate:
-        return pair_channels(self.measurements, pair_links(self.measurements), options)
+        return pair_channels(self.measurements, pair_geometry(self.measurements), options)
 
 
 def ris_drop(count: int, seed: int, **overrides: Any) -> RisDrop:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines import make_policy
-from baselines.ris.stage1 import ChannelOptions
+from baselines.ris.channel import ChannelOptions
 from tests.baselines.ris.drops import (
     Outcome,
     outcomes,

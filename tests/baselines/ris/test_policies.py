@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines import make_policy
-from baselines.ris import estimate
-from baselines.ris.stage1 import ChannelOptions
+from baselines.ris import pairs
+from baselines.ris.channel import ChannelOptions
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.physics.ris.modes import steering, synthesise
 from cfpos_envs.scenarios.ris.world import draw_phases, gains
@@ -152,14 +152,14 @@ def test_memory_does_not_grow_with_the_batch(monkeypatch: pytest.MonkeyPatch) ->
     drop = ris_drop(5, 13, **TINY)
     whole = make_policy("ris-wls").locate(drop.measurements)
     seen: list[int] = []
-    original = estimate.estimate_channels
+    original = pairs.estimate_channels
 
     def watched(system: Any, received: Tensor, *rest: Any) -> Any:
         seen.append(len(received))
         return original(system, received, *rest)
 
-    monkeypatch.setattr(estimate, "estimate_channels", watched)
-    monkeypatch.setattr(estimate, "_CHUNK_SAMPLES", 2 * drop.measurements.received[0].numel())
+    monkeypatch.setattr(pairs, "estimate_channels", watched)
+    monkeypatch.setattr(pairs, "_CHUNK_SAMPLES", 2 * drop.measurements.received[0].numel())
     pieces = make_policy("ris-wls").locate(drop.measurements)
     assert seen == [2, 2, 1]
     torch.testing.assert_close(pieces.position, whole.position, rtol=0, atol=1e-5)
@@ -180,15 +180,15 @@ def test_the_single_antenna_benchmark_says_what_it_lacks() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("ris-wls", {"solver": "brute"}, "solver is 'brute'; choose 'search', 'linear', 'exip'"),
-        ("ris-wls", {"matching": "rank"}, "matching is 'rank'"),
-        ("ris-wls", {"farthest_m": 0.0}, "farthest_m is 0.0"),
+        ("ris-wls", {"solver": "brute"}, "solver='brute' is not one of search, linear, exip"),
+        ("ris-wls", {"matching": "rank"}, "matching='rank' is not one of"),
+        ("ris-wls", {"farthest_m": 0.0}, "farthest_m=0.0"),
         ("ris-wls", {"gates": 3}, "unknown option 'gates' .*did you mean gate"),
-        ("ris-wls-paper", {"label": "projection"}, "label is 'projection'; choose 'energy', 'delay'"),
-        ("ris-wls-paper", {"solver": "x"}, "solver is 'x'"),
-        ("ris-ls", {"form": "ml"}, "form is 'ml'; choose 'nls', 'lines'"),
-        ("ris-ls", {"channel": "best"}, "channel is 'best'"),
-        ("ris-aoa-toa", {"channel": "best"}, "channel is 'best'; choose 'full', 'paper'"),
+        ("ris-wls-paper", {"label": "projection"}, "label='projection' is not one of energy, delay"),
+        ("ris-wls-paper", {"solver": "x"}, "solver='x'"),
+        ("ris-ls", {"form": "ml"}, "form='ml' is not one of nls, lines"),
+        ("ris-ls", {"channel": "best"}, "channel='best'"),
+        ("ris-aoa-toa", {"channel": "best"}, "channel='best' is not one of full, paper"),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict, message: str) -> None:

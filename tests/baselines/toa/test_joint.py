@@ -183,7 +183,7 @@ def test_what_it_needs() -> None:
         located(changed(drop, model={"num_antennas": 4}), "joint-cp")
     with pytest.raises(ValueError, match="joint-cp takes toa measurements, got tdoa"):
         located(changed(drop, model={"family": "tdoa"}), "joint-cp")
-    for options, message in (({"tolerance_m": 0.0}, "tolerance_m is 0.0"), ({"k_factor_db": math.inf}, "k_factor_db")):
+    for options, message in (({"tolerance_m": 0.0}, "tolerance_m=0.0"), ({"k_factor_db": math.inf}, "k_factor_db")):
         with pytest.raises(ValueError, match=message):
             make_policy("joint-cp", **options)
     assert JointCpOptions(k_factor_db=0.0).los_share == pytest.approx(0.5)

@@ -10,8 +10,8 @@ import torch
 from scipy import integrate
 
 from baselines import make_policy
+from baselines.least_squares import Loss, squared
 from baselines.toa.links import range_links
-from baselines.toa.multilateration import Loss, squared
 from baselines.toa.nlos import expected_rss_dbm, fit_los_classifier, likely_links
 from baselines.toa.robust import (
     HuberLoss,
@@ -221,10 +221,10 @@ def test_never_fewer_links_than_the_minimum() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("toa-huber", {"threshold": 0.0}, "threshold is 0.0"),
-        ("toa-em", {"nlos_mean_m": -1.0}, "nlos_mean_m is -1.0"),
-        ("toa-em", {"rounds": 0}, "rounds is 0"),
-        ("toa-nlos-drop", {"minimum": 2}, "minimum is 2; it must be an integer of at least 3"),
+        ("toa-huber", {"threshold": 0.0}, "threshold=0.0"),
+        ("toa-em", {"nlos_mean_m": -1.0}, "nlos_mean_m=-1.0"),
+        ("toa-em", {"rounds": 0}, "rounds=0"),
+        ("toa-nlos-drop", {"minimum": 2}, "minimum=2 must be at least 3"),
         ("toa-nlos-drop", {"los_share": 1.0}, "los_share is 1.0"),
         ("toa-nlos-drop", {"coefficients": (1.0, 2.0)}, "coefficients has 2 numbers; it must have 6"),
     ],

@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines import make_policy
+from baselines.least_squares import inverse_2x2, levenberg_marquardt
 from baselines.toa.links import as_independent_differences, determined, range_links
-from baselines.toa.multilateration import (
-    descend,
-    inverse_2x2,
-    linear_starts,
-    solve_ranges,
-)
+from baselines.toa.multilateration import linear_starts, solve_ranges
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
-from cfpos_envs.physics.toa.ranging import difference_covariance, differencing_matrix
 from tests.baselines.dcp.synthetic import draw_drops
 from tests.baselines.toa.synthetic import (
     GRID_16,
@@ -30,7 +25,7 @@ from tests.baselines.toa.synthetic import (
     points,
     ranges_drop,
 )
-from tests.physics.toa.reference import tdoa_difference_fisher
+from tests.physics.toa.reference import difference_covariance, differencing_matrix, tdoa_difference_fisher
 
 WLS = {"toa": "toa-wls", "tdoa": "tdoa-wls", "rtt": "rtt-wls"}
 ALL = ("toa-wls", "tdoa-wls", "tdoa-chan", "toa-huber", "toa-em", "toa-nlos-drop", "toa-oracle")
@@ -139,9 +134,9 @@ def test_damped_steps_converge_where_plain_gauss_newton_runs_away(family: str, a
     assert float(estimate.valid.float().mean()) > 0.9
     # From the same start the damped descent never ends higher than it began and stays finite.
     links = range_links(drop.measurements)
-    reached = descend(links, centre)
+    reached = levenberg_marquardt(links, centre)
     assert bool(torch.isfinite(reached.position_m).all())
-    assert bool((reached.cost <= descend(links, centre, steps=0).cost).all())
+    assert bool((reached.cost <= levenberg_marquardt(links, centre, steps=0).cost).all())
 
 
 def test_linear_start_is_exact_without_noise_and_has_both_solutions_of_three_links() -> None:
@@ -236,7 +231,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
         (changed(drop, variance_m2=torch.zeros_like(m.variance_m2)), "variance_m2.*positive"),
         (changed(drop, variance_m2=-m.variance_m2), "variance_m2.*positive"),
         (changed(drop, height_diff_m=m.height_diff_m * math.nan), "height_diff_m.*not finite"),
-        (changed(drop, model={"family": "tdoa"}), "toa-wls takes toa measurements, got tdoa; use tdoa-wls"),
+        (changed(drop, model={"family": "tdoa"}), "toa-wls takes toa measurements, got tdoa; use one of list_policies"),
     ]
     for wrong, message in cases:
         with pytest.raises((ValueError, TypeError), match=message) as caught:
@@ -244,7 +239,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
         assert "\n" not in str(caught.value)
     # Outside the tests nothing checks shapes when measurements are made.
     object.__setattr__(drop.measurements, "ap_positions_m", m.ap_positions_m[:, :8])
-    with pytest.raises(ValueError, match=r"ap_positions_m has the shape \(2, 8, 2\); with this range_m it must be"):
+    with pytest.raises(ValueError, match=r"ap_positions_m has shape \(2, 8, 2\); with this range_m it must be"):
         located(drop, "toa-wls")
     with pytest.raises(TypeError, match=r"tdoa-chan needs TimingMeasurements.*RadioMeasurements.*toa-v0"):
         make_policy("tdoa-chan").locate(draw_drops(1, seed=0, num_aps=4).measurements)

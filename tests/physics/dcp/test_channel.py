@@ -9,7 +9,7 @@ from scipy import stats
 from cfpos_envs.physics.arrays import angular_power, ula_response
 from cfpos_envs.physics.dcp import channel
 from cfpos_envs.physics.units import dbm_to_watts, thermal_noise_w, watts_to_dbm
-from tests.physics.dcp.snapshots import draw_channels, pilot_book, sample_covariance
+from tests.physics.dcp.snapshots import draw_channels, ls_estimate, pilot_book, receive_pilots, sample_covariance
 
 # Every comparison of distributions below fails by chance with a probability under 1e-4 (and has a fixed seed).
 CHANCE = 1e-4
@@ -25,23 +25,23 @@ def test_pilots_are_orthogonal_with_energy_tau() -> None:
 
 def test_more_users_than_pilots_are_refused() -> None:
     with pytest.raises(ValueError, match=r"3 UEs need 3 pilots, got 2; raise num_pilots"):
-        channel.receive_pilots(torch.Generator(), torch.zeros(3, 4, dtype=torch.complex64), pilot_book(2), 0.1, 1e-9)
+        receive_pilots(torch.Generator(), torch.zeros(3, 4, dtype=torch.complex64), pilot_book(2), 0.1, 1e-9)
 
 
 def test_ls_estimate_is_exact_without_noise() -> None:
     generator = torch.Generator().manual_seed(1)
     channels = torch.randn(5, 3, 4, dtype=torch.complex64, generator=generator)
     pilots = pilot_book(6)
-    received = channel.receive_pilots(generator, channels, pilots, 0.1, 0.0)
+    received = receive_pilots(generator, channels, pilots, 0.1, 0.0)
     assert received.shape == (5, 4, 6)
-    torch.testing.assert_close(channel.ls_estimate(received, pilots, 3, 0.1), channels, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ls_estimate(received, pilots, 3, 0.1), channels, atol=1e-5, rtol=1e-4)
 
 
 def test_ls_noise_has_variance_sigma2_over_p_tau() -> None:
     generator = torch.Generator().manual_seed(2)
     channels, pilots = torch.zeros(4000, 3, 4, dtype=torch.complex64), pilot_book(5)
-    received = channel.receive_pilots(generator, channels, pilots, 0.2, 0.5)
-    errors = channel.ls_estimate(received, pilots, 3, 0.2)
+    received = receive_pilots(generator, channels, pilots, 0.2, 0.5)
+    errors = ls_estimate(received, pilots, 3, 0.2)
     # 48 000 exponential values with mean 0.5 / (0.2 * 5) = 0.5: relative deviation of the mean 0.46 %.
     assert float(errors.abs().square().mean()) == pytest.approx(0.5, rel=0.02)
     assert float(errors.mean().abs()) < 0.02
@@ -101,8 +101,8 @@ def explicit_covariances(count: int, snapshots: int, noise_w: float) -> tuple[to
     angles, gain = torch.tensor([[0.4, 0.9, 1.3], [1.9, 2.1, 2.7]]), torch.tensor([1.5, 0.7])
     channels = draw_channels(generator, angles.expand(count, 2, 3), gain.expand(count, 2), 4, 0.5, snapshots)
     pilots = pilot_book(3)
-    received = channel.receive_pilots(generator, channels.transpose(1, 2), pilots, 0.4, noise_w)
-    estimates = channel.ls_estimate(received, pilots, 2, 0.4)
+    received = receive_pilots(generator, channels.transpose(1, 2), pilots, 0.4, noise_w)
+    estimates = ls_estimate(received, pilots, 2, 0.4)
     expected = channel.channel_covariance(angles[0], gain[0], 4, 0.5) + noise_w / (0.4 * 3) * torch.eye(4)
     return sample_covariance(estimates[:, :, 0]), expected
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from cfpos_envs.physics.ecc.csi import flatten_slots, normalise_gain, stabilise_phase, stack_real
+from cfpos_envs.physics.ecc.csi import normalise_gain, stabilise_phase
 
 
 def unstack_real(stacked: Float[Tensor, "*batch T A N 2"]) -> Complex[Tensor, "*batch T A N"]:
@@ -44,3 +44,13 @@ def lmmse_error_covariance(
     """
     power = torch.linalg.eigvalsh(covariance.to(torch.complex128)).clamp(min=0.0)
     return (power * noise_power_w / (power * pilot_power_w + noise_power_w)).sum(dim=-1).to(torch.float32)
+
+
+def stack_real(csi: Complex[Tensor, "*batch T A N"]) -> Float[Tensor, "*batch T A N 2"]:
+    """Real and imaginary parts as two channels, S of (13)."""
+    return torch.view_as_real(csi)
+
+
+def flatten_slots(stacked: Float[Tensor, "*batch T A N 2"]) -> Float[Tensor, "*batch TA N 2"]:
+    """Slots and antennas in one axis, row (t - 1) A + m, R of (14)."""
+    return stacked.flatten(-4, -3)

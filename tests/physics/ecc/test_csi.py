@@ -17,7 +17,14 @@ from cfpos_envs.physics.ecc.estimation import (
     long_term_covariance,
     ls_estimate,
 )
-from tests.physics.ecc.reference import encoder_input, lmmse_error_covariance, unflatten_slots, unstack_real
+from tests.physics.ecc.reference import (
+    encoder_input,
+    flatten_slots,
+    lmmse_error_covariance,
+    stack_real,
+    unflatten_slots,
+    unstack_real,
+)
 
 SHAPE, SPACING = (2, 4), 0.5
 TONES, TONE_HZ = 6, 720e3
@@ -215,17 +222,17 @@ def test_per_entry_makes_the_reference_real_and_per_slot_keeps_the_delay() -> No
 
 def test_stacking_and_its_inverse() -> None:
     csi = complex_normal(2, 3, 8, TONES)
-    stacked = chain.stack_real(csi)
+    stacked = stack_real(csi)
     assert torch.equal(stacked[..., 0], csi.real)
     assert torch.equal(stacked[..., 1], csi.imag)
-    flat = chain.flatten_slots(stacked)
+    flat = flatten_slots(stacked)
     assert flat.shape == (2, 24, TONES, 2)
     for slot in range(3):
         for antenna in range(8):
             assert torch.equal(flat[:, slot * 8 + antenna], stacked[:, slot, antenna])  # (t - 1) N_r + m
     assert torch.equal(unstack_real(unflatten_slots(flat, 3)), csi)
-    wanted = chain.stack_real(chain.stabilise_phase(chain.normalise_gain(csi)))
-    torch.testing.assert_close(encoder_input(csi), chain.flatten_slots(wanted))
+    wanted = stack_real(chain.stabilise_phase(chain.normalise_gain(csi)))
+    torch.testing.assert_close(encoder_input(csi), flatten_slots(wanted))
 
 
 def test_unknown_stabilisation_is_refused_with_the_nearest() -> None:

@@ -22,14 +22,12 @@ from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import (
     FAMILIES,
     delay_variance_s2,
-    difference_covariance,
-    differencing_matrix,
     draw_clock_errors,
     draw_ranges,
     range_variance_m2,
 )
 from cfpos_envs.physics.waveform import delay_response
-from tests.physics.toa.reference import tdoa_difference_fisher
+from tests.physics.toa.reference import difference_covariance, differencing_matrix, tdoa_difference_fisher
 
 SQUARE = torch.tensor([[50, 50], [-50, 50], [-50, -50], [50, -50]], dtype=torch.float64)
 MODEL = TimingModel("toa", 500.0, 256, 240e3, -30.5, 36.7, 0.1, 1e-14, 4, 0.5, 1e-9, 10.0, 2e-9)

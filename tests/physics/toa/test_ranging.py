@@ -15,7 +15,7 @@ from cfpos_envs.physics.toa.link_features import (
 )
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
-from tests.physics.toa.reference import bayes_error, range_differences
+from tests.physics.toa.reference import bayes_error, difference_covariance, differencing_matrix, range_differences
 
 MODEL = TimingModel("toa", 100.0, 64, 240e3, -30.5, 36.7, 0.1, 1e-12, 4, 0.5, 1e-9, 10.0, 2e-9)
 
@@ -116,11 +116,11 @@ def test_calibration_leaves_the_noise_of_the_burst() -> None:
 
 def test_differencing_by_hand() -> None:
     expected = torch.tensor([[-1.0, 1, 0], [-1, 0, 1]], dtype=torch.float64)
-    assert torch.equal(timing.differencing_matrix(3), expected)
-    assert torch.equal(timing.differencing_matrix(3, 1)[0], torch.tensor([1.0, -1, 0], dtype=torch.float64))
+    assert torch.equal(differencing_matrix(3), expected)
+    assert torch.equal(differencing_matrix(3, 1)[0], torch.tensor([1.0, -1, 0], dtype=torch.float64))
     variance = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
-    assert timing.difference_covariance(variance).tolist() == [[3.0, 1.0], [1.0, 6.0]]
-    assert timing.difference_covariance(variance, independent=True).tolist() == [[3.0, 0.0], [0.0, 6.0]]
+    assert difference_covariance(variance).tolist() == [[3.0, 1.0], [1.0, 6.0]]
+    assert difference_covariance(variance, independent=True).tolist() == [[3.0, 0.0], [0.0, 6.0]]
     assert range_differences(variance, 2).tolist() == [-4.0, -3.0]
 
 
@@ -128,7 +128,7 @@ def test_differences_scatter_as_their_covariance_says() -> None:
     variance = torch.tensor([4.0, 1.0, 9.0, 2.0], dtype=torch.float64)
     white = torch.randn(100_000, 4, generator=seeded(), dtype=torch.float64)
     sampled = torch.cov(range_differences(white * variance.sqrt(), 2).T)
-    torch.testing.assert_close(sampled, timing.difference_covariance(variance, 2), rtol=0, atol=0.25)
+    torch.testing.assert_close(sampled, difference_covariance(variance, 2), rtol=0, atol=0.25)
 
 
 @given(st.lists(st.integers(1, 3), max_size=2), st.integers(2, 5), st.integers(1, 3), st.sampled_from(timing.FAMILIES))
@@ -150,7 +150,7 @@ def test_ranges_take_any_leading_shape(lead: list, m: int, k: int, family: str) 
     assert bool(torch.isfinite(ranges).all())
     flipped = ranges.transpose(-1, -2)
     assert range_differences(flipped, m - 1).shape == (*lead, k, m - 1)
-    assert timing.difference_covariance(flipped.square(), 0).shape == (*lead, k, m - 1, m - 1)
+    assert difference_covariance(flipped.square(), 0).shape == (*lead, k, m - 1, m - 1)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_ranges_take_any_leading_shape(lead: list, m: int, k: int, family: str) 
         (lambda: timing.draw_clock_errors(seeded(), -torch.ones(2)), "std_s"),
         (lambda: timing.draw_nlos_excess_m(seeded(), torch.ones(2) > 0, -1.0), "nlos_mean_m"),
         (lambda: timing.draw_nlos_excess_m(seeded(), torch.ones(2) > 0, 1.0, 0.0), "gamma_shape"),
-        (lambda: timing.differencing_matrix(1), "at least 2 APs"),
-        (lambda: timing.differencing_matrix(3, 3), "reference"),
+        (lambda: differencing_matrix(1), "at least 2 APs"),
+        (lambda: differencing_matrix(3, 3), "reference"),
         (lambda: timing.sync_preset("white-rabit"), "did you mean white_rabbit"),
         (lambda: timing.sync_preset("gnss", outdoor=False), "sky"),
     ],

@@ -59,7 +59,7 @@ def test_observation_is_made_of_its_parts() -> None:
     scenario, taken = env.scenario, env.measurements
     seen = env.observe().unflatten(2, (2, -1))
     start, columns = 0, {}
-    for part in scenario.parts:
+    for part in scenario.observation_rows:
         columns[part.name] = seen[..., start : start + part.size]
         start += part.size
     assert start == scenario.entities.observation_size
@@ -79,7 +79,7 @@ def test_observation_is_made_of_its_parts() -> None:
 @pytest.mark.parametrize("features", ["stabilised", "amplitude", "cov"])
 def test_other_features(features: str) -> None:
     env = batch(features=features)
-    assert env.scenario.parts[0].name == features
+    assert env.scenario.observation_rows[0].name == features
     assert features in env.describe()
     assert env.observe().abs().max() <= 1
 
@@ -287,6 +287,15 @@ def test_the_truth_is_told_in_three_dimensions() -> None:
     point = np.array([[10.0, 20.0, 3.0], [40.0, 50.0, 12.0]], np.float32)
     env.step(env.encode_estimate(point))
     np.testing.assert_allclose(env.vector.estimate[0].numpy(), point, atol=1e-4)
+
+
+def test_games_whose_reports_mean_something_else_have_another_signature() -> None:
+    def signature(**options: Any) -> dict[str, Any]:
+        return make_env(ENV, **FAST, **options).scenario.signature()
+
+    assert signature() == signature(num_ues=2, reward="consistency")
+    for options in ({"features": "cov"}, {"fusion": "confidence"}, {"site": "urban"}, {"size_m": (50.0, 60.0, 15.0)}):
+        assert signature(**options) != signature(), options
 
 
 def test_maddpg_plays_and_learns_from_the_error() -> None:

@@ -14,7 +14,7 @@ from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.scenarios.ecc import mobility
 from cfpos_envs.scenarios.ecc.config import SITE_PRESETS, EccConfig
-from cfpos_envs.scenarios.ecc.pool import draw_snapshots, make_pool
+from cfpos_envs.scenarios.ecc.pool import draw_snapshots
 from cfpos_envs.scenarios.ecc.world import CsiWorld, Snapshots, shared_world
 from cfpos_envs.streams import Streams
 
@@ -105,19 +105,16 @@ def test_a_clock_offset_turns_the_subcarriers_of_all_stations_alike() -> None:
 
 
 def test_pools_are_their_seed_and_split() -> None:
-    pool = make_pool(CONFIG, 70, seed=1, chunk=32)
-    again = make_pool(CONFIG, 70, seed=1, chunk=32)
-    assert len(pool) == 70
-    assert pool.features.shape == (70, 6, 336)
-    assert pool.features.dtype == torch.float16
-    for name, value in vars(pool).items():
-        assert torch.equal(value, getattr(again, name))
-    test = make_pool(dataclasses.replace(CONFIG, split="test"), 70, seed=1, features="cov", dtype=torch.float32)
-    assert test.features.shape == (70, 6, 110)
-    assert not torch.isin(pool.position_m, test.position_m).all(dim=1).any()
-    assert len(pool.select(slice(3, 5))) == 2
+    pool, again = (list(draw_snapshots(CONFIG, 70, seed=1, chunk=32)) for _ in range(2))
+    assert [len(part.position_m) for part in pool] == [32, 32, 6]
+    assert pool[0].csi.shape == (32, 6, 2, 8, 24)
+    for left, right in zip(pool, again):
+        for name, value in vars(left).items():
+            assert torch.equal(value, getattr(right, name))
+    (test,) = draw_snapshots(dataclasses.replace(CONFIG, split="test"), 70, seed=1)
+    assert not torch.isin(torch.cat([part.position_m for part in pool]), test.position_m).all(dim=1).any()
     with pytest.raises(ValueError, match="at least 1"):
-        make_pool(CONFIG, 0, seed=1)
+        next(draw_snapshots(CONFIG, 0, seed=1))
     with pytest.raises(ValueError, match="static"):
         next(draw_snapshots(dataclasses.replace(CONFIG, mobility="spiral"), 5, seed=1))
 

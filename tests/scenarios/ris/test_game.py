@@ -10,9 +10,9 @@ import torch
 
 from cfpos_envs import make_env, make_scenario
 from cfpos_envs.physics.ris.modes import mode_slopes, steering, synthesise
-from cfpos_envs.scenarios.ris import rewards
+from cfpos_envs.scenarios.ris import reward as rewards
 from cfpos_envs.scenarios.ris.game import RisScenario
-from cfpos_envs.scenarios.ris.observe import lag_one, part_sizes, parts
+from cfpos_envs.scenarios.ris.observe import lag_one
 from cfpos_envs.scenarios.ris.options import RisGameConfig
 from cfpos_envs.scenarios.ris.state import pair_parameters
 from cfpos_envs.streams import Streams
@@ -32,6 +32,11 @@ def at_truth(state, shift=0.0, later=0.0):
     shift = torch.as_tensor(shift, dtype=torch.float32)
     position = state.true_position_m.to(torch.float32) + shift
     return state.replace(position_m=position, bias_m=state.true_bias_m.to(torch.float32) + later)
+
+
+def observed_parts(scenario, state):
+    names, sizes = zip(*((row.name, row.size) for row in scenario.observation_rows))
+    return dict(zip(names, scenario.observe(state).split(list(sizes), -1)))
 
 
 def idle(scenario, batch=4):
@@ -152,16 +157,14 @@ def test_lag_one_correlation_of_a_tone():
 def test_offsets_are_those_between_truth_and_estimate():
     # One path is left if the others are blocked or far weaker: a strong line of sight.
     scenario, state = fresh(num_ris=1, exponent_los=2.0, **QUIET)
-    config, names = scenario.config, list(part_sizes(scenario.config))
-    observed = dict(zip(names, scenario.observe(at_truth(state)).split(list(part_sizes(config).values()), -1)))
+    config = scenario.config
+    observed = observed_parts(scenario, at_truth(state))
     for name in ("across", "departure", "along"):
         line_of_sight = observed[name][..., : {"across": 3, "departure": 2, "along": 1}[name]]
         assert line_of_sight.abs().max().item() < 0.02
-    later = scenario.observe(at_truth(state, later=-2.0)).split(list(part_sizes(config).values()), -1)
-    along = dict(zip(names, later))["along"][..., 0] * config.reach_m
+    along = observed_parts(scenario, at_truth(state, later=-2.0))["along"][..., 0] * config.reach_m
     assert along.flatten().tolist() == pytest.approx([2.0] * 8, abs=0.05)
-    shifted = scenario.observe(at_truth(state, [0.0, 0.0, -0.4])).split(list(part_sizes(config).values()), -1)
-    departure = dict(zip(names, shifted))["departure"][..., 1] * config.reach_m
+    departure = observed_parts(scenario, at_truth(state, [0.0, 0.0, -0.4]))["departure"][..., 1] * config.reach_m
     # Across the line of sight 0.4 m down are 0.4 m times the part that the direction leaves.
     assert ((departure > 0.1) & (departure < 0.6)).all()
 
@@ -173,7 +176,6 @@ def test_views_have_the_size_they_say_and_stay_in_bounds(observation):
     seen = scenario.observe(state)
     assert seen.shape == (4, 2, scenario.observation_size)
     assert seen.abs().max() <= 1
-    assert [part.name for part in parts(scenario.config)] == list(part_sizes(scenario.config))
     if observation == "tensor":
         samples = scenario.observe(state)[..., : 2 * 16 * 16]
         assert torch.equal(samples[0, 0, :2], torch.view_as_real(state.received)[0, 0].flatten()[:2] / 4)
@@ -260,6 +262,17 @@ def test_measurements_are_the_samples_at_their_own_scale():
     parameters = pair_parameters(state, state.true_position_m, state.true_bias_m)
     scaled = rewards.explained_share(told.system.sizes, told.system.slopes, state.received, parameters.float())
     assert (scaled > 0.7).all()
+
+
+def test_games_whose_actions_mean_something_else_have_another_signature():
+    def signature(**options):
+        return make_scenario("ris-v0", **options).signature()
+
+    assert signature() == signature(snr_db=20.0, rounds=4)
+    assert signature()["ranges"]["reach_m"] == 5.0
+    for options in ({"reach_m": 0.5}, {"zoom": 0.5}, {"area_m": 9.0}, {"bias_ns": 10.0}, {"action": "absolute"},
+                    {"observation": "spectra"}, {"num_ris": 1}):  # fmt: skip
+        assert signature(**options) != signature(), options
 
 
 # Learning ----------------------------------------------------------------------------------------------------------

@@ -13,13 +13,11 @@ from cfpos_envs.physics.ris.geometry import azimuth_elevation
 from cfpos_envs.physics.ris.phases import array_gain, cascade, chirp_profile
 from cfpos_envs.scenarios.ris_phase.beams import (
     beam_phases,
-    belief_moments,
     chirp_phases,
     relative_gain,
     to_db,
-    updated_belief,
 )
-from cfpos_envs.scenarios.ris_phase.observe import features
+from cfpos_envs.scenarios.ris_phase.fusion import belief_moments, encode_profiles, updated_belief
 from cfpos_envs.streams import Streams
 
 RAW = {"action": "raw", "rounds": 1, "feedback": "none"}
@@ -77,7 +75,7 @@ def test_gain_is_that_of_the_physics():
 def test_raw_actions_reach_any_profile():
     scenario, state = fresh(batch=2, **RAW)
     best = cascade(state.turned[:, :, 0], torch.zeros(2, 2, 2), (16, 16)).angle().unflatten(-1, (16, 16))
-    taken = scenario.step(state, scenario.encode_profiles(state, best))
+    taken = scenario.step(state, encode_profiles(state, best))
     assert scenario.truth(taken.state)["beam_gain_db"].abs().max().item() < 0.01
 
 
@@ -118,10 +116,10 @@ def test_told_energies_are_the_gains_but_for_little_noise():
     scenario, state = fresh(batch=50)
     taken = scenario.step(state, idle(scenario, 50))
     gain = scenario.truth(taken.state)["beam_gain_db"]
-    told = taken.state.told_db[:, 0]
+    told = taken.state.reported_db[:, 0]
     # At -10 dB the path is 30 dB above what the matched filter leaves of the noise.
     assert (told - gain)[gain > -10].abs().max().item() < 1.0
-    assert torch.equal(taken.state.told_db[:, 1:], torch.zeros_like(taken.state.told_db[:, 1:]))
+    assert torch.equal(taken.state.reported_db[:, 1:], torch.zeros_like(taken.state.reported_db[:, 1:]))
     assert torch.allclose(taken.reward, told.mean(dim=-1) / 10)
 
 
@@ -143,12 +141,9 @@ def test_believing_narrow_beams_finds_the_user():
     for index in range(9):
         aim = torch.tensor([index % 3 - 1.0, index // 3 - 1.0, -0.7, -0.7]).expand(100, 2, 4)
         state = scenario.step(state, 0.7 * aim).state
-    names, seen, first = [f.name for f in features(scenario.config)], scenario.observe(state), 0
-    for feature in features(scenario.config):
-        if feature.name == "belief":
-            belief = seen[..., first : first + feature.size(scenario.config)]
-        first += feature.size(scenario.config)
-    assert "belief" in names
+    seen, rows = scenario.observe(state), scenario.observation_rows
+    parts = dict(zip([row.name for row in rows], seen.split([row.size for row in rows], dim=-1)))
+    belief = parts["belief"]
     assert scenario.observe(start).shape == seen.shape
     middle, half = (state.low + state.high) / 2, (state.high - state.low) / 2
     true = (state.turned[:, :, 0] - middle) / half
@@ -201,6 +196,15 @@ def test_feedback_decides_what_is_seen():
     found = scenario.observe(state)[..., -2:]
     middle, half = (state.low + state.high) / 2, (state.high - state.low) / 2
     assert ((found - (state.turned[:, :, 0] - middle) / half).abs().median()).item() < 0.02
+
+
+def test_games_whose_actions_mean_something_else_have_another_signature():
+    def signature(**options):
+        return make_scenario("ris-phase-v0", **options).signature()
+
+    assert signature() == signature(snr_db=20.0, reward="bound")
+    for options in ({"sector_deg": 5.0}, {"feedback": "position"}, {"action": "raw"}, {"report_db": 3.0}):
+        assert signature(**options) != signature(), options
 
 
 # Designs, learning -------------------------------------------------------------------------------------------------

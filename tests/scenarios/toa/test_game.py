@@ -8,7 +8,6 @@ import torch
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.maps import timing_drop_bound
-from cfpos_envs.physics.toa.ranging import differencing_matrix
 from cfpos_envs.scenarios.toa import fusion
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.game import ToaScenario
@@ -20,6 +19,7 @@ from cfpos_envs.scenarios.toa.state import (
     range_residuals,
 )
 from cfpos_envs.streams import Streams
+from tests.physics.toa.reference import differencing_matrix
 
 SMALL = {"num_aps": 9, "num_ues": 2, "num_sites": 3}
 FAMILIES = ("toa", "tdoa", "rtt")

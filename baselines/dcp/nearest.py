@@ -1,0 +1,152 @@
+"""Nearest neighbours among fingerprints: the library finds candidates, a few lines of algebra make the choice exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from cfpos_envs.measurements.base import Rows
+from cfpos_envs.physics.geometry import nearest_image
+
+from .database import Database
+
+FEATURES = ("rss-db", "rss-linear", "aoa", "eq7", "joint-db")
+"""What may be compared. ``eq7`` is Xi^a / Xi^r with linear RSS as printed, ``joint-db`` the same with RSS in dB."""
+
+_BASE = {"rss-db": "rss-db", "rss-linear": "rss-linear", "aoa": "aoa", "eq7": "rss-linear", "joint-db": "rss-db"}
+_FIRST_CANDIDATES = 64
+_SPARE = 4
+"""Neighbours asked for beyond those needed: the library's rounding may swap the last ones."""
+
+_PAIRS_AT_A_TIME = 100_000
+"""Query-reference pairs whose angular similarity is computed at once: about 50 MB of temporaries."""
+
+
+@dataclass(frozen=True)
+class Queries(Rows):
+    """Measured fingerprints of Q users.
+
+    Attributes:
+        rss_dbm: measured RSS.
+        spectra: angular power, any scale; None where there is none.
+    """
+
+    rss_dbm: Float[Tensor, "Q M"]
+    spectra: Float[Tensor, "Q M L"] | None
+
+
+def needs_spectra(feature: str) -> bool:
+    """Whether a feature uses the angular power."""
+    return feature in ("aoa", "eq7", "joint-db")
+
+
+def nearest_references(
+    database: Database, queries: Queries, columns: Int[Tensor, " C"], feature: str, neighbours: int
+) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+    """The ``neighbours`` references most like every query, best first.
+
+    Distances are Euclidean for ``rss-db``, ``rss-linear`` and ``aoa``, where ||a - b||^2 = 2 - 2 Xi^a for unit-norm
+    columns, so the nearest one maximises eq. (8). ``eq7`` and ``joint-db`` minimise Xi^r / Xi^a, the reciprocal of
+    eq. (7); the normalisation of Xi^r over the users is constant per query and dropped. That ratio is no metric, but
+    Xi^a <= 1 makes Xi^r a lower bound of it: references with Xi^r above the k-th best ratio need no look.
+
+    Args:
+        database: P references, with spectra where the feature needs them.
+        queries: fingerprints, finite in ``columns``.
+        columns: APs to compare.
+        feature: one of ``FEATURES``.
+        neighbours: 1 <= k <= P.
+
+    Returns:
+        (distances, indices into the references).
+    """
+    base = _BASE[feature]
+    references = database.features(base, columns)
+    wanted = database.query_features(base, queries.rss_dbm, queries.spectra, columns)
+    ratio = base != feature
+    count = min((_FIRST_CANDIDATES if ratio else 0) + neighbours + _SPARE, len(references))
+    index = NearestNeighbors(algorithm="brute").fit(references.numpy())
+    found = torch.from_numpy(index.kneighbors(wanted.numpy(), n_neighbors=count, return_distance=False))
+    # The library works with expanded squares; exact distances of its few candidates cost nothing.
+    exact = torch.linalg.vector_norm(references[found] - wanted[:, None], dim=-1)
+    if not ratio:
+        return _best(exact, found, neighbours)
+    scores = _ratios(database, queries, columns, exact, found)
+    distances, indices = _best(scores, found, neighbours)
+    if count < len(references):
+        open_queries = torch.nonzero(distances[:, -1] > exact.amax(dim=-1)).squeeze(-1)
+        if len(open_queries):
+            limits = distances[open_queries, -1]
+            settled = _exhaustive(
+                database, queries.select(open_queries), columns, references, wanted[open_queries], limits, neighbours
+            )
+            distances[open_queries], indices[open_queries] = settled
+    return distances, indices
+
+
+def weighted_position(
+    positions_m: Float[Tensor, "Q k 2"], distances: Float[Tensor, "Q k"], side_m: float, wrap: bool
+) -> Float[Tensor, "Q 2"]:
+    """WKNN: mean of the neighbours' positions with weights 1 / feature distance, unwrapped around the nearest one."""
+    anchor = positions_m[:, :1]
+    # A perfect match must win outright, not divide by zero.
+    weights = 1.0 / distances.double().clamp(min=1e-12)
+    weights = (weights / weights.sum(dim=-1, keepdim=True)).to(positions_m.dtype)
+    offsets = nearest_image(positions_m - anchor, side_m, wrap)
+    return anchor[:, 0] + (weights.unsqueeze(-1) * offsets).sum(dim=1)
+
+
+def _best(scores: Tensor, candidates: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
+    # Ties go to the lower index whatever order the candidates came in: the result does not depend on chunking.
+    order = candidates.argsort(dim=-1)
+    scores, candidates = scores.gather(-1, order), candidates.gather(-1, order)
+    rank = scores.argsort(dim=-1, stable=True)[:, :neighbours]
+    return scores.gather(-1, rank), candidates.gather(-1, rank)
+
+
+def _ratios(database: Database, queries: Queries, columns: Tensor, xi_r: Tensor, candidates: Tensor) -> Tensor:
+    rows = torch.arange(len(candidates)).unsqueeze(-1).expand_as(candidates)
+    xi_a = _similarities(database, queries, columns, rows.flatten(), candidates.flatten())
+    return xi_r / xi_a.reshape(xi_r.shape).clamp(min=1e-9)
+
+
+def _similarities(database: Database, queries: Queries, columns: Tensor, rows: Tensor, references: Tensor) -> Tensor:
+    spectra = queries.spectra
+    if spectra is None:
+        raise ValueError("this feature needs angular power spectra; give aoa, or choose feature='rss-db'")
+    pieces = [
+        database.aoa_similarity(
+            spectra, columns, rows[low : low + _PAIRS_AT_A_TIME], references[low : low + _PAIRS_AT_A_TIME]
+        )
+        for low in range(0, len(rows), _PAIRS_AT_A_TIME)
+    ]
+    return torch.cat(pieces)
+
+
+def _exhaustive(
+    database: Database,
+    queries: Queries,
+    columns: Tensor,
+    references: Tensor,
+    wanted: Tensor,
+    limits: Tensor,
+    neighbours: int,
+) -> tuple[Tensor, Tensor]:
+    """Exact search among all references whose lower bound does not exceed ``limits``, a few queries at a time."""
+    block = max(1, 2_000_000 // len(references))
+    distances, indices = [], []
+    for low in range(0, len(wanted), block):
+        part = torch.arange(low, min(low + block, len(wanted)))
+        bounds = torch.cdist(wanted[part], references, compute_mode="donot_use_mm_for_euclid_dist")
+        rows, columns_kept = torch.nonzero(bounds <= limits[part, None] * (1 + 1e-6), as_tuple=True)
+        xi_a = _similarities(database, queries.select(part), columns, rows, columns_kept)
+        scores = torch.full_like(bounds, torch.inf)
+        scores[rows, columns_kept] = bounds[rows, columns_kept] / xi_a.clamp(min=1e-9)
+        best, chosen = scores.topk(neighbours, largest=False, sorted=True)
+        distances.append(best)
+        indices.append(chosen)
+    return torch.cat(distances), torch.cat(indices)
