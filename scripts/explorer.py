@@ -21,7 +21,7 @@ from cfpos.scripts.plots.sites import (
     LOS_SCENARIO,
     REFERENCE_DISTANCE_M,
     SUBCARRIER_SPACING_HZ,
-    SiteSettings,
+    DrawnSiteConfig,
 )
 from cfpos.scripts.plots.style import map_colours
 from cfpos.scripts.reports import write_text
@@ -43,7 +43,7 @@ _SYNC_LABELS = {"perfect": "perfect", "white_rabbit": "White Rabbit", "gnss": "G
 
 def settings() -> dict[str, Any]:
     """What the page needs to know, in SI units unless the name says otherwise."""
-    site = SiteSettings(family="tdoa", layout="circle", aps=6)
+    site = DrawnSiteConfig(family="tdoa", layout="circle", aps=6)
     return {
         "sideM": site.side_m,
         "radiusM": 0.4 * site.side_m,

@@ -24,12 +24,12 @@ from cfpos.scripts.plots import (
     maps,
     results,
 )
-from cfpos.scripts.plots.sites import LAYOUTS, SiteSettings, make_site
+from cfpos.scripts.plots.sites import LAYOUTS, DrawnSiteConfig, make_site
 from cfpos.scripts.plots.style import check_target, metres, save
 from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS
 
-PRESETS: dict[str, SiteSettings] = {"site": SiteSettings(), "ring": maps.RING}
-_LOCI = SiteSettings(family="tdoa", layout="circle", aps=3)
+PRESETS: dict[str, DrawnSiteConfig] = {"site": DrawnSiteConfig(), "ring": maps.RING}
+_LOCI = DrawnSiteConfig(family="tdoa", layout="circle", aps=3)
 _FEWEST_STEPS, _MOST_STEPS = 4, 4000
 
 
@@ -94,9 +94,9 @@ def parser() -> Parser:
     return top
 
 
-def _site_options(to: Parser, without: Sequence[str] = (), defaults: SiteSettings | None = None) -> None:
-    """One option per field of ``SiteSettings``; only what was typed replaces a preset's value."""
-    base = defaults or SiteSettings()
+def _site_options(to: Parser, without: Sequence[str] = (), defaults: DrawnSiteConfig | None = None) -> None:
+    """One option per field of ``DrawnSiteConfig``; only what was typed replaces a preset's value."""
+    base = defaults or DrawnSiteConfig()
     names: dict[str, tuple[str, Any, str]] = {
         "family": ("--family", one_of(FAMILIES), f"{', '.join(FAMILIES)}"),
         "layout": ("--layout", one_of(LAYOUTS), f"{', '.join(LAYOUTS)}"),
@@ -112,7 +112,7 @@ def _site_options(to: Parser, without: Sequence[str] = (), defaults: SiteSetting
         "processing_error_ns": ("--processing-error", float, "RTT: error of the reported processing time, ns"),
         "seed": ("--seed", int, "of the uniform layout"),
     }
-    for field in dataclasses.fields(SiteSettings):
+    for field in dataclasses.fields(DrawnSiteConfig):
         if field.name in without:
             continue
         option, kind, text = names[field.name]
@@ -143,9 +143,9 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def site_settings(arguments: argparse.Namespace, base: SiteSettings) -> SiteSettings:
+def site_settings(arguments: argparse.Namespace, base: DrawnSiteConfig) -> DrawnSiteConfig:
     """The site that was asked for: what was typed, else what ``base`` says."""
-    fields = {field.name for field in dataclasses.fields(SiteSettings)}
+    fields = {field.name for field in dataclasses.fields(DrawnSiteConfig)}
     return dataclasses.replace(base, **{name: value for name, value in vars(arguments).items() if name in fields})
 
 
@@ -174,7 +174,7 @@ def draw_peb_map(arguments: argparse.Namespace, out: Path) -> list[str]:
     return lines
 
 
-def _timed(settings: SiteSettings, resolution_m: float) -> str:
+def _timed(settings: DrawnSiteConfig, resolution_m: float) -> str:
     """Computing time (one thread) and growth of the peak memory of one map."""
     site = make_site(settings)
     before, began = _peak_mb(), time.process_time()
@@ -204,7 +204,7 @@ def draw_tdoa_loci(arguments: argparse.Namespace, out: Path) -> list[str]:
 
 def draw_ellipses(arguments: argparse.Namespace, out: Path) -> list[str]:
     """Draw a field of ellipses per family."""
-    settings = site_settings(arguments, SiteSettings())
+    settings = site_settings(arguments, DrawnSiteConfig())
     spacing = arguments.spacing if arguments.spacing is not None else settings.side_m / 10
     figure, factor = ellipses.ellipses_figure(settings, arguments.families, spacing, arguments.enlarged)
     save(figure, out)

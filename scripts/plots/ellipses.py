@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cfpos.scripts.plots.curves import Points, ellipse_points
-from cfpos.scripts.plots.sites import Site, SiteSettings, make_site
+from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, make_site
 from cfpos.scripts.plots.style import (
     BLUE,
     LABEL,
@@ -51,7 +51,7 @@ def enlargement(long_axes_m: Points, spacing_m: float) -> float:
 
 
 def ellipses_figure(
-    settings: SiteSettings, families: Sequence[str], spacing_m: float, enlarged: float | None
+    settings: DrawnSiteConfig, families: Sequence[str], spacing_m: float, enlarged: float | None
 ) -> tuple[Figure, float]:
     """95 % ellipses of every family on the same site, all enlarged by the same factor.
 

@@ -16,7 +16,7 @@ from cfpos.scripts.plots.curves import (
     range_difference_m,
     tdoa_fixes,
 )
-from cfpos.scripts.plots.sites import Site, SiteSettings, make_site
+from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, make_site
 from cfpos.scripts.plots.style import (
     BLUE,
     GREEN,
@@ -60,7 +60,7 @@ def bound_at(fisher: Points) -> float:
     return float(peb(torch.from_numpy(fisher)))
 
 
-def tdoa_loci_figure(settings: SiteSettings, user: Points, reference: int) -> tuple[Figure, list[str]]:
+def tdoa_loci_figure(settings: DrawnSiteConfig, user: Points, reference: int) -> tuple[Figure, list[str]]:
     """One hyperbola per AP and reference, the positions where all meet, and a close-up with the 95 % ellipse.
 
     Args:

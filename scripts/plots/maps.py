@@ -14,8 +14,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.plots.sites import (
+    DrawnSiteConfig,
     Site,
-    SiteSettings,
     equal_range_std_m,
     make_site,
 )
@@ -38,7 +38,7 @@ _MOST_LEVELS = 9
 _MOST_LABELS = 4
 _COLOUR_STEPS = (1.0, 2.0, 3.0, 5.0)
 _ENDS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
-RING = SiteSettings(layout="circle", aps=20, radius_m=200.0, ap_height_m=0.0, bandwidth_mhz=100.0, sync="perfect")
+RING = DrawnSiteConfig(layout="circle", aps=20, radius_m=200.0, ap_height_m=0.0, bandwidth_mhz=100.0, sync="perfect")
 """The textbook's ring: 20 APs on a circle of 200 m, everything in one plane, perfect clocks."""
 
 
@@ -140,7 +140,7 @@ def draw_peb_map(axes: Axes, site: Site, bound: PebMap, limits_m: tuple[float, f
     return image
 
 
-def peb_map_figure(settings: SiteSettings, resolution_m: float) -> tuple[Figure, PebMap]:
+def peb_map_figure(settings: DrawnSiteConfig, resolution_m: float) -> tuple[Figure, PebMap]:
     """The picture of one site."""
     site = make_site(settings)
     bound = peb_map(site, resolution_m)
@@ -158,7 +158,7 @@ def peb_map_figure(settings: SiteSettings, resolution_m: float) -> tuple[Figure,
     return figure, bound
 
 
-def ring_figure(settings: SiteSettings, resolution_m: float) -> tuple[Figure, list[PebMap]]:
+def ring_figure(settings: DrawnSiteConfig, resolution_m: float) -> tuple[Figure, list[PebMap]]:
     """Two maps of a ring of APs: every link equally good, and with path loss.
 
     With equal links the centre is best, 2 / sqrt(M) standard deviations of a range; with path loss places near the

@@ -31,7 +31,7 @@ NOISE_FIGURE_DB = 7.0
 
 
 @dataclass(frozen=True)
-class SiteSettings:
+class DrawnSiteConfig:
     """What a picture can be told about its site.
 
     Attributes:
@@ -131,7 +131,7 @@ class Site:
     sync_std_s: Tensor
 
 
-def make_site(settings: SiteSettings) -> Site:
+def make_site(settings: DrawnSiteConfig) -> Site:
     """Place the APs and set up their links."""
     aps = place_aps(settings)
     height = torch.full((len(aps),), settings.ap_height_m, dtype=torch.float64)
@@ -160,7 +160,7 @@ def make_site(settings: SiteSettings) -> Site:
     return Site(model, aps, height, sync)
 
 
-def place_aps(settings: SiteSettings) -> Tensor:
+def place_aps(settings: DrawnSiteConfig) -> Tensor:
     """Ground positions [M, 2] of the APs, metres."""
     makers: dict[str, Callable[[], Tensor]] = {
         "grid": lambda: grid_rows(settings.aps, settings.side_m),
@@ -200,7 +200,7 @@ def line(count: int, side_m: float) -> Tensor:
     return torch.stack((x, torch.full_like(x, side_m / 2)), dim=-1)
 
 
-def equal_range_std_m(settings: SiteSettings) -> float:
+def equal_range_std_m(settings: DrawnSiteConfig) -> float:
     """C sigma of a TOA range without clock errors at the reference SNR: the unit of textbook maps, metres."""
     snr = 10 ** (settings.reference_snr_db / 10)
     return 299_792_458.0 / math.sqrt(8 * math.pi**2 * flat_rms_bandwidth_hz(settings.bandwidth_mhz * 1e6) ** 2 * snr)

@@ -26,7 +26,7 @@ from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS
 from scripts import explorer
 from scripts.plots.curves import range_difference_m, tdoa_fixes
 from scripts.plots.loci import user_fisher
-from scripts.plots.sites import Site, SiteSettings, make_site
+from scripts.plots.sites import DrawnSiteConfig, Site, make_site
 from tests.scripts.commands import error_line, run
 
 BROWSER, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -130,7 +130,7 @@ def drag(browser: webdriver.Chrome, from_x: float, from_y: float, to_x: float, t
     chain.perform()
 
 
-def javascript_network(site: Site, settings: SiteSettings) -> dict[str, Any]:
+def javascript_network(site: Site, settings: DrawnSiteConfig) -> dict[str, Any]:
     """A site of the Python side as an argument for ``Bounds.network``."""
     model = {
         "family": site.model.family,
@@ -153,7 +153,7 @@ def single_bound(site: Site, points: np.ndarray) -> np.ndarray:
 
 
 SITES = [
-    SiteSettings(family=family, layout=layout, aps=aps, sync=sync, ap_height_m=height, equal_snr=equal, seed=5)
+    DrawnSiteConfig(family=family, layout=layout, aps=aps, sync=sync, ap_height_m=height, equal_snr=equal, seed=5)
     for family in FAMILIES
     for layout, aps, sync, height, equal in (
         ("uniform", 9, "ota", 10.0, False),
@@ -210,7 +210,7 @@ def test_bounds_in_the_browser_are_those_of_the_physics(page: webdriver.Chrome) 
 
 @in_browser
 def test_burst_calibration_and_layouts_agree(page: webdriver.Chrome) -> None:
-    settings = SiteSettings(layout="circle", aps=7, sync="ota", ap_height_m=4.0)
+    settings = DrawnSiteConfig(layout="circle", aps=7, sync="ota", ap_height_m=4.0)
     site = make_site(settings)
     script = """const { model, aps, heightM } = arguments[0];
         return Bounds.calibrated(model, aps, heightM, { x: 250, y: 250 }).map((ap) => ap.syncS)"""
@@ -221,7 +221,7 @@ def test_burst_calibration_and_layouts_agree(page: webdriver.Chrome) -> None:
             placed = page.execute_script(
                 "return Layouts.place(arguments[0], arguments[1], 500, 200, 0).map((p) => [p.x, p.y])", layout, count
             )
-            expected = make_site(SiteSettings(layout=layout, aps=count)).ap_positions_m.numpy()
+            expected = make_site(DrawnSiteConfig(layout=layout, aps=count)).ap_positions_m.numpy()
             np.testing.assert_allclose(placed, expected, atol=1e-9)
     many = np.array(page.execute_script("return Layouts.place('uniform', 4000, 500, 200, 3).map((p) => [p.x, p.y])"))
     # The mean of 4000 uniform numbers strays by 2.3 m; six times that is 14 m.
@@ -260,7 +260,7 @@ def test_curves_in_the_browser_obey_their_equations(page: webdriver.Chrome) -> N
 @in_browser
 def test_sliders_by_keyboard_change_the_numbers_as_the_physics_says(page: webdriver.Chrome) -> None:
     point = np.array([[310.0, 180.0]])
-    settings = SiteSettings(family="tdoa", layout="circle", aps=6)
+    settings = DrawnSiteConfig(family="tdoa", layout="circle", aps=6)
     assert shown_bound(page) == pytest.approx(single_bound(make_site(settings), point)[0], rel=1e-6)
     press(page, "aps", Keys.ARROW_RIGHT, 3)
     press(page, "height", Keys.ARROW_RIGHT, 2)
@@ -270,7 +270,7 @@ def test_sliders_by_keyboard_change_the_numbers_as_the_physics_says(page: webdri
     choose(page, "layout", "grid")
     after(page, lambda: page.find_element(By.CSS_SELECTOR, "input[value=rtt]").send_keys(Keys.SPACE))
     after(page, lambda: page.find_element(By.ID, "pathloss").send_keys(Keys.SPACE), "fine")
-    settings = SiteSettings(
+    settings = DrawnSiteConfig(
         family="rtt", layout="grid", aps=9, ap_height_m=12.0, bandwidth_mhz=40.0, snr_db=24.0, sync="gnss",
         equal_snr=True,
     )  # fmt: skip
@@ -282,7 +282,7 @@ def test_sliders_by_keyboard_change_the_numbers_as_the_physics_says(page: webdri
     assert page.find_element(By.CSS_SELECTOR, "output[for=bandwidth]").text == "40 MHz"
     for sync in SYNC_PRESETS:
         choose(page, "sync", sync)
-        expected = make_site(SiteSettings(**{**settings.__dict__, "sync": sync}))
+        expected = make_site(DrawnSiteConfig(**{**settings.__dict__, "sync": sync}))
         assert shown_bound(page) == pytest.approx(single_bound(expected, point)[0], rel=1e-6)
 
 
@@ -298,7 +298,7 @@ def test_the_user_is_dragged_clicked_and_moved_by_keys(page: webdriver.Chrome) -
     assert (new_x, new_y) == pytest.approx((x + 60, y - 90), abs=2.0)
     # The numbers belong to the new place (known to a pixel), the curves have moved with it.
     place = np.array([[310 + 60 * pixel_m, 180 + 90 * pixel_m]])
-    site = make_site(SiteSettings(family="tdoa", layout="circle", aps=6))
+    site = make_site(DrawnSiteConfig(family="tdoa", layout="circle", aps=6))
     assert shown_bound(page) == pytest.approx(single_bound(site, place)[0], rel=0.02)
     assert page.find_element(By.ID, "o-curves").get_attribute("d") != before
     there = text(page, "n-position")
@@ -354,7 +354,7 @@ def test_hovering_tells_the_bound_under_the_pointer(page: webdriver.Chrome) -> N
     assert found, words
     x, y, bound = (float(value) for value in found.groups())
     assert (x, y) == pytest.approx((150, 350), abs=6)
-    site = make_site(SiteSettings(family="tdoa", layout="circle", aps=6))
+    site = make_site(DrawnSiteConfig(family="tdoa", layout="circle", aps=6))
     assert bound == pytest.approx(single_bound(site, np.array([[x, y]]))[0], rel=0.005)
 
 
@@ -368,7 +368,7 @@ def test_what_cannot_be_known_is_said(page: webdriver.Chrome) -> None:
     assert math.isfinite(shown_bound(page))
     assert "mirror image" in text(page, "verdict")
     # The mirror image that the sentence speaks of: y -> 500 - y for APs on the middle line.
-    line = make_site(SiteSettings(layout="line", aps=4)).ap_positions_m.numpy()
+    line = make_site(DrawnSiteConfig(layout="line", aps=4)).ap_positions_m.numpy()
     user = np.array([310.0, 180.0])
     differences = np.array([range_difference_m(user, line[0], other) for other in line[1:]])
     assert sorted(tdoa_fixes(line, differences)[:, 1]) == pytest.approx([180, 320])

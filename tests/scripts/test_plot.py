@@ -26,7 +26,7 @@ from scripts.plots import (
 )
 from scripts.plots.sites import (
     LAYOUTS,
-    SiteSettings,
+    DrawnSiteConfig,
     equal_range_std_m,
     make_site,
     place_aps,
@@ -99,7 +99,7 @@ def test_two_aps_leave_a_curve_and_a_line_a_mirror_image() -> None:
         differences = np.array([curves.range_difference_m(user, aps[0], other, 10.0) for other in aps[1:]])
         return curves.tdoa_fixes(aps, differences, 10.0)
 
-    line = place_aps(SiteSettings(layout="line", aps=4)).numpy()
+    line = place_aps(DrawnSiteConfig(layout="line", aps=4)).numpy()
     assert fixes(line[:2]).shape == (0, 2)
     found = fixes(line)
     np.testing.assert_allclose(found[np.argsort(found[:, 1])], [[310, 180], [310, 320]], atol=1e-6)
@@ -123,36 +123,36 @@ def test_ellipse_is_the_contour_of_the_information() -> None:
 
 def test_layouts() -> None:
     for count in (4, 9, 16, 36, 100):
-        grid = place_aps(SiteSettings(layout="grid", aps=count)).numpy()
+        grid = place_aps(DrawnSiteConfig(layout="grid", aps=count)).numpy()
         lattice = grid_layout(count, 500.0).double().numpy()
         np.testing.assert_allclose(grid[np.lexsort(grid.T)], lattice[np.lexsort(lattice.T)], atol=1e-4)
     for layout in LAYOUTS:
         for count in (1, 2, 7, 23):
-            aps = place_aps(SiteSettings(layout=layout, aps=count))
+            aps = place_aps(DrawnSiteConfig(layout=layout, aps=count))
             assert aps.shape == (count, 2)
             assert aps.dtype == torch.float64
             assert bool(((aps >= 0) & (aps <= 500)).all())
-    ring = place_aps(SiteSettings(layout="circle", aps=7, radius_m=60.0))
+    ring = place_aps(DrawnSiteConfig(layout="circle", aps=7, radius_m=60.0))
     torch.testing.assert_close(torch.linalg.vector_norm(ring - 250, dim=-1), torch.full((7,), 60.0).double())
-    assert place_aps(SiteSettings(layout="line", aps=5))[:, 1].unique().numel() == 1
+    assert place_aps(DrawnSiteConfig(layout="line", aps=5))[:, 1].unique().numel() == 1
 
 
 def test_links_have_the_snr_that_was_asked_for() -> None:
     distance = torch.tensor([100.0, 1000.0], dtype=torch.float64)
-    lossy, equal = (make_site(SiteSettings(snr_db=17.0, equal_snr=flag)).model for flag in (False, True))
+    lossy, equal = (make_site(DrawnSiteConfig(snr_db=17.0, equal_snr=flag)).model for flag in (False, True))
     torch.testing.assert_close(10 * lossy.snr_linear(distance).log10(), torch.tensor([17.0, -4.0]).double())
     torch.testing.assert_close(10 * equal.snr_linear(distance).log10(), torch.tensor([17.0, 17.0]).double())
     # 20 dBm - (32.4 + 42 + 10.88) dB, thermal noise of 30 kHz at 290 K with 7 dB: -122.2 dBm.
-    assert SiteSettings(tx_power_dbm=20.0).reference_snr_db == pytest.approx(20 - 85.281 + 122.204, abs=0.01)
+    assert DrawnSiteConfig(tx_power_dbm=20.0).reference_snr_db == pytest.approx(20 - 85.281 + 122.204, abs=0.01)
     # A burst from the centre: the AP at the distance of 100 m keeps the noise of 17 dB.
-    burst = make_site(SiteSettings(snr_db=17.0, sync="ota", layout="circle", aps=3, radius_m=100.0, ap_height_m=0.0))
+    burst = make_site(DrawnSiteConfig(snr_db=17.0, sync="ota", layout="circle", aps=3, radius_m=100.0, ap_height_m=0.0))
     noise_s = 1 / math.sqrt(8 * math.pi**2 * burst.model.rms_bandwidth_hz**2 * 10**1.7)
     torch.testing.assert_close(burst.sync_std_s, torch.full((3,), noise_s, dtype=torch.float64), rtol=1e-9, atol=0.0)
 
 
 @pytest.mark.parametrize("family", ["toa", "tdoa", "rtt"])
 def test_maps_agree_with_single_points(family: str) -> None:
-    site = make_site(SiteSettings(family=family, layout="uniform", aps=9, sync="ota", seed=3))
+    site = make_site(DrawnSiteConfig(family=family, layout="uniform", aps=9, sync="ota", seed=3))
     bound = maps.peb_map(site, 25.0)
     rows, columns = np.meshgrid(np.arange(21), np.arange(21), indexing="ij")
     points = torch.from_numpy(np.stack((bound.axis_m[columns], bound.axis_m[rows]), axis=-1)).reshape(-1, 2)
@@ -188,7 +188,7 @@ def test_levels_and_colours_fit_the_map() -> None:
 
 
 def test_every_contour_is_labelled_with_its_level() -> None:
-    figure, bound = maps.peb_map_figure(SiteSettings(family="tdoa", layout="circle", aps=6), 5.0)
+    figure, bound = maps.peb_map_figure(DrawnSiteConfig(family="tdoa", layout="circle", aps=6), 5.0)
     axes = figure.axes[0]
     labels = [label for label in axes.texts if label.get_text().endswith(" m")]
     assert {"0.3 m", "1 m"} <= {label.get_text() for label in labels}
@@ -202,7 +202,7 @@ def test_every_contour_is_labelled_with_its_level() -> None:
 def test_ellipses_are_enlarged_by_a_round_factor_that_fills_the_lattice() -> None:
     assert ellipses.enlargement(np.array([0.1, 0.2, np.inf]), 50.0) == 100.0
     assert ellipses.enlargement(np.array([np.inf]), 50.0) == 1.0
-    site = make_site(SiteSettings(family="tdoa", aps=4))
+    site = make_site(DrawnSiteConfig(family="tdoa", aps=4))
     points, fisher = ellipses.lattice_fisher(site, 100.0)
     assert points.shape == (25, 2)
     assert fisher.shape == (25, 2, 2)
