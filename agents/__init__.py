@@ -50,7 +50,7 @@ def make_agent(name: str, env: object, *, preset: str | None = None, **overrides
 
 
 def load_agent(path: str | Path, env: object) -> Agent:
-    """The trained agent in a file or in a run's folder (its best policy), for ``env``; the file tells which agent.
+    """The trained agent in a file or in a run's folder (its best policy), for ``env``; the file names the agent.
 
     Raises:
         FileNotFoundError: no such file.

@@ -37,7 +37,7 @@ class PettingZooGame(Protocol):
 
 
 class PettingZooVectorEnv(BatchedEnv):
-    """One episode at a time of somebody else's game, as tensors [1, n, dim].
+    """One episode at a time of an external game, as tensors [1, n, dim].
 
     Actions in [-1, 1] are stretched to each agent's Box; bounded observations are squeezed into [-1, 1], unbounded
     ones pass as they are. Vectors of agents with smaller spaces are filled up with zeros. An agent that has left (or
@@ -53,7 +53,7 @@ class PettingZooVectorEnv(BatchedEnv):
         seed: start of the sequence of episode seeds.
 
     Raises:
-        ValueError: no agents, or a space that is no Box (actions: with finite bounds).
+        ValueError: no agents, or a space that is not a Box (actions: with finite bounds).
     """
 
     num_envs = 1
@@ -100,7 +100,7 @@ class PettingZooVectorEnv(BatchedEnv):
         present = list(self.env.agents)
         observations, rewards, terminations, _, _ = self.env.step(self.unpack(actions, present))
         reward = torch.tensor([[float(rewards.get(agent, 0.0)) for agent in self.agents]])
-        # Whoever did not act in this round is gone for good as far as learning is concerned.
+        # An agent that did not act in this round has left the episode for good.
         absent = torch.tensor([[agent not in present for agent in self.agents]])
         ended = torch.tensor([[bool(terminations.get(agent, False)) for agent in self.agents]])
         self._terminated = absent | ended

@@ -1,4 +1,4 @@
-"""What every agent offers to the command line, the evaluator and whoever calls it."""
+"""What every agent offers to the command line, the evaluator and other callers."""
 
 from __future__ import annotations
 

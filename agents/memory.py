@@ -15,7 +15,7 @@ def keep_freed_memory() -> None:
 
     An update of 36 agents makes some forty tensors of 2 MB. One in memory that is fresh from the system is written ten
     times slower than one in memory that was in use before, because the system fills in the pages one by one. Up to
-    1 GiB of freed memory stays with the process; what it holds at its peak does not change. Only glibc is told, larger
+    1 GiB of freed memory stays with the process; what it holds at its peak does not change. Only glibc is set, larger
     tensors and other devices are unaffected.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

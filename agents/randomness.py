@@ -21,7 +21,7 @@ class LentRandomness:
     """Global generators of Python, NumPy and PyTorch that exist only inside ``with randomness.lent():``.
 
     On entering, the process's own states are put aside and ours are put in their place; on leaving, the other way
-    round. Whoever draws from global numbers in between (Stable-Baselines3 does) goes on with our sequence, everybody
+    round. Whoever draws from global numbers in between (Stable-Baselines3 does) continues our sequence, everybody
     else with theirs. Not for use from several threads at once: global means global.
 
     Args:

@@ -43,7 +43,7 @@ def register_agent(name: str, class_path: str, config_path: str, extra: str | No
     for path in (class_path, config_path):
         module, _, found = path.partition(":")
         if not module or not found:
-            raise ValueError(f"{path!r} is no path to a class; it must look like 'package.module:ClassName'.")
+            raise ValueError(f"{path!r} is not a path to a class; it must look like 'package.module:ClassName'.")
     if _entries.get(name, entry) != entry:
         raise ValueError(f"agent name {name!r} is taken by {_entries[name].class_path}; choose another name.")
     _entries[name] = entry

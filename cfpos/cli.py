@@ -47,4 +47,4 @@ def main() -> None:
 def usage() -> str:
     """All commands, one line each."""
     lines = [f"  {name:<14}{what}" for name, what in COMMANDS.items()]
-    return "\n".join(["usage: cfpos COMMAND [ARGUMENTS]", "", *lines, "", "cfpos COMMAND --help tells more."])
+    return "\n".join(["usage: cfpos COMMAND [ARGUMENTS]", "", *lines, "", "cfpos COMMAND --help shows its options."])

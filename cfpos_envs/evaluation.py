@@ -175,7 +175,7 @@ def _runner(policy: object) -> _Run:
         return partial(_run_batch, policy)
     if isinstance(policy, Acts):
         return partial(_run_dicts, policy)
-    raise TypeError(f"{type(policy).__name__} is no policy; it needs a method locate, act_batch or act")
+    raise TypeError(f"{type(policy).__name__} is not a policy; it needs a method locate, act_batch or act")
 
 
 def _run_locate(policy: Locates, scenario: Game, state: TensorState) -> _ChunkResult:

@@ -1,4 +1,4 @@
-"""Whether somebody listens where a Ray cluster is said to be: Ray itself would try for minutes."""
+"""Whether a Ray cluster answers at an address: Ray itself would try for minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_listening(address: str | None) -> None:
         address: as ``ray.init`` takes it: ``HOST:6379``, ``ray://HOST:10001``, ``auto``, None.
 
     Raises:
-        ConnectionError: nobody listens there.
+        ConnectionError: nothing answers there.
     """
     host, separator, port = (address or "").rpartition("://")[2].rpartition(":")
     if not separator or not port.isdigit():

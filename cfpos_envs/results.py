@@ -178,7 +178,7 @@ class EvaluationResult:
         """Read what ``to_json`` wrote.
 
         Raises:
-            ValueError: the file is no evaluation result, or is damaged.
+            ValueError: the file is not an evaluation result, or is damaged.
             OSError: it cannot be read.
         """
         try:
@@ -188,7 +188,7 @@ class EvaluationResult:
             values = {entry.name: content[entry.name] for entry in dataclasses.fields(cls)}
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} is no evaluation result ({error}); write it with EvaluationResult.to_json"
+                f"{path} is not an evaluation result ({error}); write it with EvaluationResult.to_json"
             ) from None
         values["errors"] = np.asarray(values["errors"], dtype=float)
         values["bounds"] = None if values["bounds"] is None else np.asarray(values["bounds"], dtype=float)

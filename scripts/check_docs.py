@@ -67,7 +67,7 @@ def missing_sections() -> Iterator[str]:
 
 
 def stale_blocks(page: Path, write: bool) -> Iterator[str]:
-    """Made blocks that no longer say what the code says; with ``write`` they are mended."""
+    """Made blocks that no longer say what the code says; with ``write`` they are corrected."""
     text = page.read_text(encoding="utf-8")
     fresh = refreshed(text)
     if fresh != text:

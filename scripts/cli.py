@@ -30,7 +30,7 @@ LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slu
 """Hydra's launchers that are no dependency of ours -> the extra that installs them."""
 INTERRUPTED = sweeps.INTERRUPTED
 RELAUNCHES = 3
-"""How often a launcher that died with one of its workers is begun again."""
+"""How often a launcher that died with one of its workers is restarted."""
 _FIRST_WORD_S = 5.0
 
 
@@ -119,7 +119,7 @@ def _run_of_sweep(config_name: str) -> None:
 def _launch(main: Callable[[], None], debug: bool) -> None:
     """Run Hydra's ``main``, and say at the end which runs of a sweep have not finished.
 
-    Some launchers give up on all runs when the worker of one has died. They are begun again: finished runs are kept,
+    Some launchers abort all runs when the worker of one has died. They are restarted: finished runs are kept,
     others go on.
     """
     for attempt in range(RELAUNCHES + 1):
@@ -129,12 +129,12 @@ def _launch(main: Callable[[], None], debug: bool) -> None:
             return
         missing = sweeps.unfinished(folder)
         if died is not None:
-            print(f"error: the launcher gave up ({type(died).__name__}: {one_line(died)})", file=sys.stderr)
+            print(f"error: the launcher failed ({type(died).__name__}: {one_line(died)})", file=sys.stderr)
         if missing:
             print("\n".join(["unfinished:", *(f"  {line}" for line in missing)]), file=sys.stderr)
         again = f"hydra.sweep.dir={folder}"
         if died is not None and sweeps.orphaned(folder) and attempt < RELAUNCHES:
-            print(f"the launcher is begun again, with {again}", file=sys.stderr, flush=True)
+            print(f"the launcher is restarted with {again}", file=sys.stderr, flush=True)
             sys.argv.append(again)
         elif missing or died is not None:
             print(f"the same command with {again} does what is missing", file=sys.stderr)

@@ -24,7 +24,7 @@ _OF_THE_SITE = "Fields of the site, put over it; null leaves the site's own valu
 
 
 def stale_files(write: bool) -> Iterator[str]:
-    """Files whose values are not those of the dataclasses; with ``write`` they are mended."""
+    """Files whose values are not those of the dataclasses; with ``write`` they are corrected."""
     for path in sorted([*(CONF / "agent").glob("*.yaml"), *(CONF / "env").glob("*.yaml")]):
         text = path.read_text(encoding="utf-8")
         fresh = written(path, text)

@@ -15,7 +15,7 @@ _PATH = re.compile(r"\.*[\w.]+:\w+")
 def used_names(root: Path, folders: Sequence[str] = PRODUCTION) -> set[str]:
     """Every top-level name, as ``module:name``, that a statement refers to outside its own definition.
 
-    Imports alone are no use; names handed on by a package's ``__init__`` are followed to where they are defined.
+    Imports alone are no use; names re-exported by a package's ``__init__`` are followed to where they are defined.
 
     Args:
         root: folder that holds ``folders``.

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=int, default=18_000, help="training users")
     parser.add_argument("--test", type=int, default=2_000, help="held-out users")
     parser.add_argument("--spiral", type=int, default=0, help="points of spirals for tracking, 50 per way")
-    parser.add_argument("--check", action="store_true", help="trace nothing, only tell what is there")
+    parser.add_argument("--check", action="store_true", help="trace nothing, only report what is there")
     parser.add_argument(
         "--ray",
         nargs="?",

@@ -1,6 +1,6 @@
 """Runs of a sweep: each in a process of its own, kept when finished, gone on with when not, reported when it died.
 
-Whatever launcher distributes the runs, a run that crashes or is killed takes nobody with it, and a sweep that is given
+Whatever launcher distributes the runs, a run that crashes or is killed stops no other, and a sweep that is given
 the same folder again (``hydra.sweep.dir``) does only what is still missing.
 """
 
@@ -36,7 +36,7 @@ class SweepReport(Callback):
     """Notes where the sweep of this process writes, so that it can be reported at the end.
 
     Attributes:
-        folder: of the sweep; None: none was begun.
+        folder: of the sweep; None: none was started.
     """
 
     folder: Path | None = None
@@ -48,15 +48,15 @@ class SweepReport(Callback):
 
 @contextlib.contextmanager
 def exclusive(folder: Path, name: str = LOCK, patience_s: float | None = None) -> Iterator[None]:
-    """Nobody else writes into ``folder`` meanwhile. A process that dies lets go.
+    """Lock ``folder`` against other writers meanwhile; the lock of a process that dies is released.
 
     Args:
         folder: made if it is not there.
         name: of the lock's file in it.
-        patience_s: how long to wait for somebody else; None: seconds, in which one who was killed is gone.
+        patience_s: how long to wait for another process; None: seconds, enough for a killed one to end.
 
     Raises:
-        ValueError: somebody else does.
+        ValueError: another process writes there.
     """
     try:
         import fcntl
@@ -80,12 +80,12 @@ def exclusive(folder: Path, name: str = LOCK, patience_s: float | None = None) -
 def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
     """One run of a sweep in a process of its own; what becomes of it stands in ``run.json``.
 
-    Whoever is given a run that somebody is at already waits and finds it finished.
+    A caller that is given a run that another process computes already waits for it.
 
     Args:
         script: the command.
         overrides: its settings.
-        folder: where it writes. A finished run of the same settings is kept, one that was begun goes on.
+        folder: where it writes. A finished run of the same settings is kept, one that was started is continued.
         cwd: where the command was called.
         quiet: write what it prints to ``output.log`` instead of showing it.
 
@@ -114,7 +114,7 @@ def status(folder: Path) -> dict[str, Any] | None:
 
 
 def unfinished(sweep: Path) -> list[str]:
-    """A line for every run of a sweep that was begun and has not finished: its settings and what happened."""
+    """A line for every run of a sweep that was started and has not finished: its settings and what happened."""
     lines = []
     for path, told in _told(sweep):
         if told["status"] != "finished":
@@ -124,7 +124,7 @@ def unfinished(sweep: Path) -> list[str]:
 
 
 def orphaned(sweep: Path) -> bool:
-    """Whether a run of a sweep was begun by a worker that has died, or by one that is still at it."""
+    """Whether a run of a sweep was started by a worker that has died or still computes it."""
     return any(told["status"] == "running" for _, told in _told(sweep))
 
 

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             text = tables(json.loads(arguments.results.read_text(encoding="utf-8")))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UsageError(f"{arguments.results} is no results.json of scripts/demo.py ({error!r})") from error
+            raise UsageError(f"{arguments.results} is not a results.json of scripts/demo.py ({error!r})") from error
         write_text(arguments.page, inserted(arguments.page.read_text(encoding="utf-8"), text))
         print(f"wrote {arguments.page}")
 

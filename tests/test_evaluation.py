@@ -200,7 +200,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 def test_damaged_json_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"bad\.json is no evaluation result"):
+    with pytest.raises(ValueError, match=r"bad\.json is not an evaluation result"):
         EvaluationResult.from_json(path)
 
 

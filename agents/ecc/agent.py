@@ -98,7 +98,7 @@ class Ecc(EccLearner):
         return Training(self, plan).run()
 
     def locate(self, measurements: object) -> PositionEstimate:
-        """Positions [B, J, 3] of all users by way of the bits; invalid where no BS hears the user.
+        """Positions [B, J, 3] of all users from the transmitted bits; invalid where no BS hears the user.
 
         Args:
             measurements: ``CsiMeasurements``.

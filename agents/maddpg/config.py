@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "saturation_penalty": 0.0,
         "grad_clip": 0.0,
     },
-    # mpe2.simple_spread_v3 with three agents and 25 cycles; see docs/results.md for what it reaches.
+    # mpe2.simple_spread_v3 with three agents and 25 cycles; see docs/results/trainers.md for what it reaches.
     "simple-spread": {
         # The three agents are alike: one actor for all learns from three times the experience.
         "share": "shared",

@@ -55,7 +55,7 @@ class Normaliser:
     """Running mean and variance of observation entries (Chan et al.'s merge of two samples), in float64.
 
     Args:
-        shape: entries that are told apart: (n, obs) per agent, (obs,) common to agents, (part,) common to entities.
+        shape: entries that are distinguished: (n, obs) per agent, (obs,) common to agents, (part,) common to entities.
         device: where the statistics live.
     """
 

@@ -35,7 +35,7 @@ class RllibPpo(PlayingAgent):
 
     Attributes:
         module: the policy.
-        randomness: the global random numbers that RLlib is lent.
+        randomness: the global random numbers that RLlib uses meanwhile.
 
     Raises:
         ValueError: the environment is not registered, so that other processes could not make it.

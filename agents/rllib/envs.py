@@ -19,7 +19,7 @@ def make_rllib_env(config: Mapping[str, Any]) -> ParallelPettingZooEnv:
 
     Args:
         config: ``id``, ``seed`` (any integer, default 0) and overrides of the environment; RLlib's own
-            ``EnvContext`` also tells which worker and which of its environments it is for.
+            ``EnvContext`` also says which worker and which of its environments it is for.
 
     Raises:
         ValueError: no or an unknown id, or a wrong override.

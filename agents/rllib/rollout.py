@@ -79,7 +79,7 @@ class RllibRollout:
         learned = result["learners"][SHARED]
         earned = torch.tensor(float(played["episode_return_mean"]) / len(self.agent.env.agents))
         scalars = {f"rllib/{name}": torch.tensor(float(learned[name])) for name in _LOSSES}
-        # Rounds are not told apart by RLlib, so the sum over an episode goes to the log as it is.
+        # Rounds are not distinguished by RLlib, so the sum over an episode goes to the log as it is.
         return [
             Round(
                 earned.reshape(1, 1),

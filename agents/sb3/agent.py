@@ -34,7 +34,7 @@ from .settings import (
 class Sb3Agent(PlayingAgent):
     """One policy of Stable-Baselines3 shared by all agents of a game, or by all (agent, entity) pairs.
 
-    SB3 draws from global random numbers; it is lent some of its own (``agents.randomness``), so those of the process
+    SB3 draws from global random numbers; it gets some of its own (``agents.randomness``), so those of the process
     stay as they are and two agents do not disturb each other. Checkpoints hold state dictionaries and plain values:
     SB3's own zip files are neither written nor read, since reading them executes what they contain.
 

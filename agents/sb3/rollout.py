@@ -66,7 +66,7 @@ class Sb3Rollout:
     """Calls ``learn`` for one update of the model at a time.
 
     Args:
-        agent: whose model learns; its global random numbers are lent to SB3 meanwhile.
+        agent: whose model learns; SB3 uses its global random numbers meanwhile.
     """
 
     def __init__(self, agent: Sb3Learner) -> None:

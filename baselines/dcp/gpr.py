@@ -127,7 +127,7 @@ def _block_scales(blocks: list[np.ndarray], weight: float) -> list[tuple[np.ndar
 def _tuned_process(inputs: np.ndarray, targets: np.ndarray) -> GaussianProcessRegressor:
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-6, 1e0))
     with warnings.catch_warnings():
-        # A hyper-parameter at its bound is a fine fit here; the warning would speak to nobody.
+        # A hyper-parameter at its bound is a fine fit here; the warning would help no one.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return GaussianProcessRegressor(kernel, normalize_y=True).fit(inputs, targets)
 

@@ -86,7 +86,7 @@ def survey_from_csv(path: str | PathLike[str]) -> Survey:
     APs are ordered as their RSS columns, beams as their first AP's columns.
 
     Raises:
-        ValueError: missing, unknown or repeated columns, a row of the wrong length, an entry that is no number, or
+        ValueError: missing, unknown or repeated columns, a row of the wrong length, an entry that is not a number, or
             whatever ``survey_from_arrays`` refuses.
         FileNotFoundError: no such file.
     """
@@ -150,7 +150,7 @@ def _array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} is no rectangular array of numbers; give numbers of equal row length") from None
+        raise ValueError(f"{name} is not a rectangular array of numbers; give numbers of equal row length") from None
 
 
 def _refuse_not_finite(name: str, values: np.ndarray) -> None:
@@ -212,4 +212,4 @@ def _number(file: str, line: int, column: str, cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
-        raise ValueError(f"{file}, data line {line}, column {column}: {cell.strip()!r} is no number") from None
+        raise ValueError(f"{file}, data line {line}, column {column}: {cell.strip()!r} is not a number") from None

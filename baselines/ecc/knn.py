@@ -115,7 +115,7 @@ def fingerprints(
     """One vector per snapshot whose squared distances are sums over the base stations of those of amplitude and gain.
 
     Args:
-        csi: zero on invalid links: an amplitude of zero and the lowest gain tell that nothing was heard.
+        csi: zero on invalid links: an amplitude of zero and the lowest gain mark that nothing was received.
         valid: links with a path.
         system: for its array and its averages.
         gain_weight: see ``KnnOptions``.

@@ -1,6 +1,6 @@
 """Benchmarks: equal-weight least squares on angles of arrival alone, and direction and delay of the strongest path.
 
-The first needs no delay and tells no clock; the second takes the clock to be right: its error is c times the bias.
+The first needs no delay and gives no clock; the second takes the clock to be right: its error is c times the bias.
 """
 
 from __future__ import annotations

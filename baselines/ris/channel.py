@@ -96,14 +96,14 @@ class ChannelEstimate(Rows):
 
 
 def check_system(system: RisSystem, paths: int) -> None:
-    """Refuse arrays that cannot tell ``paths`` paths apart.
+    """Refuse arrays that cannot resolve ``paths`` paths.
 
     Raises:
         ValueError: names the first number that is too small.
     """
     u1, u2, b1, b2, n = system.sizes
     if min(u1, u2) < 2:
-        raise ValueError(f"ue_shape={system.ue_shape} tells no direction; give at least 2 elements per axis")
+        raise ValueError(f"ue_shape={system.ue_shape} determines no direction; give at least 2 elements per axis")
     if min(b1, b2) < 2 or b1 * b2 <= paths:
         raise ValueError(f"bs_shape={system.bs_shape} must be at least (2, 2) and hold more than {paths} elements")
     if n <= paths:
@@ -255,7 +255,7 @@ def by_rank(
     if label == "delay":
         rank = line_of_sight_rank(energies[0], lists[0].peaks)
         labelled = [by_delay(path_energy, energy, entry.peaks, rank) for energy, entry in zip(energies, lists)]
-        # Without a line of sight the smallest delay is nobody's.
+        # Without a line of sight the smallest delay belongs to no known path.
         matched = [torch.where(present[:, :1], one, other) for one, other in zip(labelled, matched)]
     return wrapped_cosine(torch.stack(matched[1:], dim=-1)), matched[0]
 

@@ -60,7 +60,7 @@ class RisEstimate(PositionEstimate):
 
     Attributes:
         bias_m: c times the clock bias of every UE against the first base station, the value nearest to zero of those
-            that differ by the window c N / B; zero where the method tells none.
+            that differ by the window c N / B; zero where the method gives none.
         bias_variance_m2: its variance; that of the uniform distribution over the window where nothing is known.
     """
 
@@ -108,7 +108,7 @@ def answer(
         measurements: where it came from.
         position_m, covariance_m2, valid: the fix.
         farthest_m: longest distance of a UE from base station or surface; what is farther from all of them is no fix.
-        bias: clock bias in metres and its variance; None: the method tells none.
+        bias: clock bias in metres and its variance; None: the method gives none.
     """
     window = measurements.system.window_m
     valid = valid & torch.isfinite(position_m).all(dim=-1) & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)

@@ -268,7 +268,7 @@ def climb_likelihood(
 
 
 def _principal(bias_m: Tensor, valid: Tensor, window_m: float) -> Tensor:
-    """The bias nearest to zero: delays tell it modulo the window only."""
+    """The bias nearest to zero: delays determine it modulo the window only."""
     nearest = torch.remainder(bias_m + window_m / 2, window_m) - window_m / 2
     return torch.where(valid, nearest, 0.0)
 

@@ -1,4 +1,4 @@
-"""Benchmark: one antenna at either end and one surface, whose profiles tell the direction in which it sends.
+"""Benchmark: one antenna at either end and one surface, whose profiles identify the direction in which it sends.
 
 Half the sum of a pair of slots holds the line of sight, half the difference z_{t,n} the path over the surface. With
 m_t(psi) = v(psi)^H phi_t, v = a(psi) * conj(a(omega)), the latter's delay and outgoing cosines maximise
@@ -40,7 +40,7 @@ _FLOOR = 1e-9
 
 @dataclass(frozen=True)
 class SisoFixes(Rows):
-    """What the single-antenna link tells.
+    """What the single-antenna link measures.
 
     Attributes:
         position_m, bias_m: p and b, the latter nearest to zero modulo the window.

@@ -51,7 +51,7 @@ class JointCpOptions:
         delay_spread_s: scale of the scattered paths' delays and of their powers, as in ``ToaSiteConfig``: half of it is
             their RMS delay spread.
         floor_share, nlos_floor_share: power that the prior leaves to any direction and delay, in line of sight and
-            without; the channels of the latter are hardly known beforehand.
+            without; the channels of the latter are hardly known a priori.
         tolerance_m: a round that moves no position by more than this ends the alternation.
         max_rounds: largest number of rounds, >= 1.
         threshold: of Huber's loss for ranges and cosines, in standard deviations.

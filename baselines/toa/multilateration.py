@@ -46,7 +46,7 @@ def solve_ranges(
 def start_points(links: RangeLinks) -> Float[Tensor, "B S K 2"]:
     """``linear_starts``, the same mirrored at the principal axis of the usable APs, and the middle of these APs.
 
-    APs that nearly stand in a line hardly tell the two sides apart before the last step.
+    APs that nearly stand in a line hardly separate the two sides before the last step.
     """
     linear = linear_starts(links)
     return torch.cat((linear, mirrored(links, linear), _middle(links).unsqueeze(1)), dim=1)

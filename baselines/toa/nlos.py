@@ -29,7 +29,7 @@ class NlosDropOptions:
 
     Attributes:
         minimum: links that are kept whatever the classifier says, the likeliest ones, >= 3.
-        los_share: share of LOS links expected beforehand, between 0 and 1.
+        los_share: share of LOS links expected a priori, between 0 and 1.
         coefficients: six numbers of ``fit_los_classifier``, for features that do not follow the laws of the
             statistical fidelity (waveforms, your own hall); None takes those laws.
     """
@@ -149,7 +149,7 @@ def fit_los_classifier(
         is_los: their class.
 
     Returns:
-        Intercept and five weights; log-odds at equal odds beforehand.
+        Intercept and five weights; log-odds at equal prior odds.
 
     Raises:
         ValueError: only one class is present.

@@ -210,7 +210,7 @@ def _em_rounds(
 def los_share(links: RangeLinks, posterior: Float[Tensor, "B M K"], count: int = 1) -> Float[Tensor, "B 1 K"]:
     """Share of LOS links of an episode, whose UEs see the same surroundings.
 
-    One link of each class is believed beforehand, so that the share never becomes 0 or 1.
+    One link of each class is assumed a priori, so that the share never becomes 0 or 1.
 
     Args:
         links: all links.

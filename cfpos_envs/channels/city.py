@@ -157,7 +157,7 @@ def count_crossings(
     for axis in range(3):
         begin = start_m[:, axis, None]
         step = end_m[:, axis, None] - begin
-        # A line parallel to a slab is in it all the way or never: a tiny slope tells which.
+        # A line parallel to a slab is in it all the way or never: a tiny slope decides which.
         inverse = 1.0 / torch.where(step.abs() < 1e-6, torch.full_like(step, 1e-6), step)
         one = (city.box_min_m[:, axis] + _TOUCH_M - begin) * inverse
         other = (city.box_max_m[:, axis] - _TOUCH_M - begin) * inverse

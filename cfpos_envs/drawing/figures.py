@@ -266,7 +266,7 @@ def draw_convergence(
 class LiveView:
     """Shows pictures as they come: in a window, or without a display in an image file that is rewritten each time.
 
-    The file lies in the folder for temporary files and its name is told once by a warning; an image viewer that
+    The file lies in the folder for temporary files and its name is given once by a warning; an image viewer that
     reloads (over ssh, in an editor) then follows the episode.
 
     Args:

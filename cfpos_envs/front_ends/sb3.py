@@ -120,7 +120,7 @@ class Sb3VecEnv(VecEnv):
         agent_id: append a one-hot code of the agent to each observation.
         scale: what is learned from, given what was paid, both tensors [rows], and the round; None: what was paid, which
             ``episode`` reports in any case.
-        time_limits: whether ``TimeLimit.truncated`` is told. With a discount of 0 nothing is bootstrapped, and false
+        time_limits: whether ``TimeLimit.truncated`` is set. With a discount of 0 nothing is bootstrapped, and false
             spares SB3's PPO the valuation of the ends of episodes, which it does row by row.
 
     Attributes:
@@ -142,7 +142,7 @@ class Sb3VecEnv(VecEnv):
     ) -> None:
         if not isinstance(env, BatchedEnv):
             raise ValueError(
-                f"{type(env).__name__} is no batched environment; make one with make_env(id, num_envs=16)."
+                f"{type(env).__name__} is not a batched environment; make one with make_env(id, num_envs=16)."
             )
         self.env, self.scale, self.time_limits = env, scale, time_limits
         self.rows = Rows.of(env, share, agent_id)

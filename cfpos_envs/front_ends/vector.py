@@ -33,7 +33,7 @@ class VectorEnv(BatchedEnv):
         env_id: the registered id, for reports.
 
     Raises:
-        ValueError: ``num_envs`` below 1 or a seed that is no integer.
+        ValueError: ``num_envs`` below 1 or a seed that is not an integer.
     """
 
     scenario: Game
@@ -54,7 +54,7 @@ class VectorEnv(BatchedEnv):
         self._streams = self._new_streams(secrets.randbits(62) if seed is None else seed)
         self._state: TensorState | None = None
         self._done = False
-        # Rounds played since the start, counted here so that nobody waits for a device to say; None: not known.
+        # Rounds played since the start, counted here so that no device has to be synchronised; None: not known.
         self._played: int | None = None
 
     @property
@@ -216,7 +216,7 @@ class VectorEnv(BatchedEnv):
         return self.device.type == "cpu"
 
     def _restored_game(self, saved: dict[str, Tensor | None]) -> TensorState:
-        # The scenario does not tell the class of its states; one throw-away drop does, without touching our streams.
+        # Only a drop shows the class of a scenario's states; a discarded one does not touch our streams.
         template: TensorState = self._state or self.scenario.reset(self._new_streams(0), self.num_envs)
         present = template.state_dict()
         if present.keys() != saved.keys():

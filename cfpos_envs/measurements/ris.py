@@ -51,7 +51,7 @@ class RisSystem:
                 raise ValueError(f"{name}={shape!r} must be two whole numbers of at least 1, e.g. (8, 8)")
         whole_fields(self, 1, "num_subcarriers", "num_slots")
         if self.num_subcarriers < 2:
-            raise ValueError("num_subcarriers=1 tells no delay; give at least 2")
+            raise ValueError("num_subcarriers=1 determines no delay; give at least 2")
         if self.num_slots < self.num_bs_antennas:
             raise ValueError(
                 f"num_slots={self.num_slots} cannot sound {self.num_bs_antennas} base station antennas; "
@@ -174,7 +174,7 @@ def _check_shapes(m: RisMeasurements) -> None:
     check_shapes(m, wanted, "this system and these episodes")
     if surfaces < 1:
         raise ValueError(
-            "ris_positions_m holds no surface; one path alone does not tell position and clock, give at least one"
+            "ris_positions_m holds no surface; one path alone does not determine position and clock, give at least one"
         )
 
 

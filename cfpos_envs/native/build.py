@@ -49,7 +49,7 @@ def library(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL:
     """Compiled kernels, built if need be; what failed once in a process is not tried again.
 
     Args:
-        sources: C++ files of one library; those of the environments unless told. Headers are found beside them and
+        sources: C++ files of one library; those of the environments by default. Headers are found beside them and
             among those of the environments.
 
     Raises:
@@ -76,7 +76,7 @@ def _found(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL | KernelUna
 
 
 def address(tensor: Tensor) -> ctypes.c_void_p:
-    """Where a contiguous tensor on the CPU lies; whoever passes it on has to hold the tensor meanwhile."""
+    """Where a contiguous tensor on the CPU lies; the caller has to keep the tensor alive meanwhile."""
     return ctypes.c_void_p(tensor.data_ptr())
 
 
@@ -87,14 +87,14 @@ def padded_rows(values: Tensor) -> Tensor:
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``$CFPOS_CACHE``, else ``cfpos`` in the user's cache folder; nobody else may write."""
+    """Where libraries are kept: ``$CFPOS_CACHE``, else ``cfpos`` in the user's cache folder; private to the user."""
     chosen = os.environ.get("CFPOS_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(chosen) if chosen else Path(base) / "cfpos"
     folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     # What lies there is loaded into the process.
     if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        raise OSError(f"{folder} belongs to somebody else; set CFPOS_CACHE to a folder of your own")
+        raise OSError(f"{folder} belongs to another user; set CFPOS_CACHE to a folder of your own")
     return folder
 
 

@@ -123,5 +123,5 @@ def robust_similarity(scaled_residual: Float[Tensor, "*batch"]) -> Float[Tensor,
 
 
 def cauchy_similarity(scaled_residual: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Cauchy log-likelihood of one residual over its scale, per AP: -log(1 + z^2); it forgives gross errors."""
+    """Cauchy log-likelihood of one residual over its scale, per AP: -log(1 + z^2); it is robust to gross errors."""
     return -torch.log(1.0 + scaled_residual.square())

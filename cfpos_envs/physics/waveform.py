@@ -21,7 +21,7 @@ from cfpos_envs.physics.arrays import ula_response
 EARLY_SHARE = 1 / 8
 # Chance that noise alone passes the threshold anywhere in a delay profile.
 FALSE_ALARM = 1e-3
-# Side lobes of the Hann window are at -31 dB; weaker arrivals than -25 dB cannot be told from them.
+# Side lobes of the Hann window are at -31 dB; weaker arrivals than -25 dB are hidden by them.
 WINDOW_FLOOR_DB = -25.0
 # Complex numbers in one temporary; larger ones cost more time for fresh memory than for the arithmetic.
 PIECE_SIZE = 1 << 19

@@ -116,7 +116,7 @@ class Scenario(ABC, Generic[StateT]):
 
     Attributes:
         config: the validated config dataclass, an instance of ``config_class``.
-        family: what kind of measurements it makes ("dcp", "toa", "tdoa", "rtt"); policies tell which they take.
+        family: what kind of measurements it makes ("dcp", "toa", "tdoa", "rtt"); policies declare which they take.
         agents: names, e.g. ``("ap_0", ...)``.
         observation_rows, action_rows: tables of one agent's vectors, or of one part of them where there are entities.
         observation_size, action_size: length of one agent's vectors, all within [-1, 1].

@@ -18,7 +18,7 @@ class Batch:
         features: what every BS's network sees, any shape per BS.
         log_gain: log10 of the link gain of equation (7), standardised per BS with the network's long-term averages.
         valid: the BS hears the user and its message arrives; what an invalid link holds means nothing.
-        position_m: where the users are; zeros where nobody knows.
+        position_m: where the users are; zeros where unknown.
     """
 
     features: Float[Tensor, "B L ..."]

@@ -61,7 +61,7 @@ class FitResult:
 
 @dataclass
 class Hooks:
-    """What a caller wants to be told.
+    """What a caller wants reported.
 
     Attributes:
         scalars: called with the number of samples seen and named numbers.

@@ -100,7 +100,7 @@ class EccNetwork(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "B 3"]:
-        """Positions in metres by way of the real bitstream (where there is a quantiser)."""
+        """Positions in metres decoded from the real bitstream (where there is a quantiser)."""
         if self.layout.bits == 0:
             return self.positions_m(self.forward(batch)[:, -1])
         return self.decode(self.encode(batch))

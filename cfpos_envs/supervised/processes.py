@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 
 def launched() -> tuple[int, int]:
-    """Rank of this process and number of those that torchrun started, as it told them; (0, 1) without it."""
+    """Rank of this process and number of those that torchrun started, from the environment; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 

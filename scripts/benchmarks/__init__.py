@@ -24,6 +24,6 @@ PARTS = (
 
 
 def measure(part: str, options: Options) -> dict[str, Any]:
-    """What ``run`` of a part hands back, see ``common``."""
+    """What ``run`` of a part returns, see ``common``."""
     found: dict[str, Any] = importlib.import_module(f".{part.replace('-', '_')}", __package__).run(options)
     return found

@@ -1,7 +1,7 @@
-"""What the measurements share: how much effort to spend, CPU time of a piece of work, what a part hands back.
+"""What the measurements share: how much effort to spend, CPU time of a piece of work, what a part returns.
 
 A part is a module with ``run(options) -> dict``: under ``tables`` a dictionary name -> rows of equal keys, which are
-printed and written as they are, under ``remarks`` (may be missing) sentences for whoever reads them.
+printed and written as they are, under ``remarks`` (may be missing) sentences for readers.
 """
 
 from __future__ import annotations

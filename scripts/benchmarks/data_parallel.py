@@ -1,6 +1,6 @@
 """Two processes that share every batch of an edge-cloud training beside one: wall-clock time of the same steps.
 
-The one part that needs the clock on the wall, and so a machine where nobody else computes, with a core per process.
+The one part that needs the clock on the wall, and so a machine without other load, with a core per process.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def run(options: Options) -> dict[str, Any]:
             f"Wall-clock time of a step on {os.cpu_count()} cores, one thread per process, one and two processes "
             f"alternately: medians of {options.repeats} repeats; speed_up is the median of their ratios; "
             "averaging_ms: the gradients alone, by gloo; cpu_ratio: CPU time of a step of one process over that of "
-            "each of two, the speed-up if nobody ever waits."
+            "each of two, the speed-up if no process ever waits."
         ],
     }
 

@@ -1,6 +1,6 @@
 """Our environments: agent-steps per CPU second through both front ends, with and without the reset's share.
 
-An agent-step is one agent acting once in one episode. Actions are drawn beforehand, so that only the environment is
+An agent-step is one agent acting once in one episode. Actions are drawn in advance, so that only the environment is
 timed; an episode is one reset and all its rounds.
 """
 
@@ -101,7 +101,7 @@ def _row(game: Game, front_end: str, batch: int, mode: str, options: Options) ->
     print(f"  {game.label}, {front_end}, B={batch}, {mode}", file=sys.stderr, flush=True)
     env = make(game, options, None if front_end == "parallel" else batch, mode)
     actions = actions_for(env)
-    # The first episode draws the sites and builds the kernel if nobody did before: on the wall clock, because a
+    # The first episode draws the sites and builds the kernel if that was not done before: on the wall clock, because a
     # compiler runs in another process.
     began = time.perf_counter()
     play(env, actions, Played())

@@ -45,7 +45,7 @@ def ratios(parts: Mapping[str, Any]) -> Rows:
     """One row per comparison whose two sides were measured.
 
     Args:
-        parts: name -> what the part handed back; needs ``environments`` and ``yardsticks``, else there are no rows.
+        parts: name -> what the part returned; needs ``environments`` and ``yardsticks``, else there are no rows.
     """
     if not {"environments", "yardsticks"} <= parts.keys():
         return []

@@ -47,7 +47,7 @@ def answer(name: str, options: Options) -> dict[str, Any] | None:
 
     Args:
         name: a key of ``PACKAGES``.
-        options: handed on as JSON.
+        options: passed as JSON.
 
     Raises:
         RuntimeError: the yardstick is there and fails.

@@ -69,7 +69,7 @@ class Effort:
 
 @dataclass
 class Outcome:
-    """What an experiment hands back: rows for table and JSON, a picture, and what to know when reading it."""
+    """What an experiment returns: rows for table and JSON, a picture, and what to know when reading it."""
 
     rows: list[dict[str, Any]]
     figure: Figure

@@ -23,7 +23,7 @@ def cdf_figure(files: Sequence[Path]) -> tuple[Figure, list[EvaluationResult]]:
         files: written by ``EvaluationResult.to_json``.
 
     Raises:
-        ValueError: a file is no evaluation result.
+        ValueError: a file is not an evaluation result.
         OSError: it cannot be read.
     """
     results = [EvaluationResult.from_json(file) for file in files]

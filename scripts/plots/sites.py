@@ -32,7 +32,7 @@ NOISE_FIGURE_DB = 7.0
 
 @dataclass(frozen=True)
 class DrawnSiteConfig:
-    """What a picture can be told about its site.
+    """What a picture may know about its site.
 
     Attributes:
         family: "toa" (common clock), "tdoa" (unknown clock of the user) or "rtt" (round trips).

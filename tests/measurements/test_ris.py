@@ -84,7 +84,7 @@ def test_bad_measurements_are_refused_by_name(changes: dict[str, Any], message: 
         ({"carrier_hz": 0.0}, "carrier_hz=0.0 must be above 0"),
         ({"bandwidth_hz": math.inf}, "bandwidth_hz=inf must be a finite number"),
         ({"power_w": True}, "power_w=True must be a finite number"),
-        ({"num_subcarriers": 1}, "num_subcarriers=1 tells no delay"),
+        ({"num_subcarriers": 1}, "num_subcarriers=1 determines no delay"),
         ({"num_subcarriers": True}, "num_subcarriers=True must be a whole number"),
         ({"bs_shape": (8, -1)}, "bs_shape="),
         ({"ue_shape": (0, 3)}, "ue_shape="),

@@ -16,7 +16,7 @@ IDS = [env_id for env_id in list_envs() if make_scenario(env_id).observation_row
 def test_a_game_needs_five_methods():
     assert Scenario.__abstractmethods__ == {"reset", "observe", "step", "measurements", "encode_estimate"}
     incomplete = type("Incomplete", (Scenario,), {})
-    with pytest.raises(TypeError, match="abstract methods? .*observe") as caught:
+    with pytest.raises(TypeError, match=r"abstract methods? .*observe") as caught:
         incomplete()
     assert "\n" not in str(caught.value)
 

@@ -43,5 +43,5 @@ def test_links_of_a_data_set_are_counted(tmp_path: Path) -> None:
 
 
 def test_scenes_that_are_not_there_name_the_command(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"make them: python scripts/make_dataset.py --scene"):
+    with pytest.raises(DatasetError, match=r"make them: cfpos make-dataset --scene"):
         run(Effort(agents_folder=str(tmp_path / "agents")))

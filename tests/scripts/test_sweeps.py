@@ -286,9 +286,9 @@ def test_eight_runs_outlive_a_killed_process(name: str, killed: str, tmp_path: P
         assert again.returncode == 0, again.stderr
         assert victim.joinpath("output.log").read_text().count("writing to") == 2
     else:
-        # These launchers give up on all runs then; they are begun again.
+        # These launchers abort all runs then; they are restarted.
         assert (started.returncode, finished) == (0, 8), errors
-        assert errors.count("the launcher is begun again") == 1
+        assert errors.count("the launcher is restarted") == 1
         assert any("its worker died" in line for line in lines), errors
     results = sorted((tmp_path / "sweep").glob("*/results.json"))
     assert [json.loads(path.read_text())["steps"] for path in results] == [800.0] * 8

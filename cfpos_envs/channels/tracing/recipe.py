@@ -34,7 +34,7 @@ PLACES = {
     "etoile": Place((180.0, -20.0), _PAPER_SIZE),
     "simple_street_canyon": Place((0.0, 0.0), (150.0, 100.0)),
 }
-"""The scenes that come with the ray tracer, and the part of each that is used unless told otherwise."""
+"""The scenes that come with the ray tracer, and the part of each that is used by default."""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ class RaytracedSource:
         return self._splits[split]
 
 
-# Numbers of the users of each split start at its multiple, so that a number alone tells its split.
+# Numbers of the users of each split start at its multiple, so that a number alone identifies its split.
 _SPLIT_OFFSET = 1 << 40
 
 

@@ -32,7 +32,7 @@ _PER_PATH = {
 
 
 class DatasetError(ValueError):
-    """A folder that is no data set, is damaged, or belongs to another recipe."""
+    """A folder that is not a data set, is damaged, or belongs to another recipe."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,8 @@ class Header:
         path = folder / _RECIPE_FILE
         if not path.is_file():
             raise DatasetError(
-                f"{folder} is no ray-traced data set ({_RECIPE_FILE} is missing); make one: "
-                f"python scripts/make_dataset.py --out {folder}"
+                f"{folder} is not a ray-traced data set ({_RECIPE_FILE} is missing); make one: "
+                f"cfpos make-dataset --out {folder}"
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -285,7 +285,7 @@ def load_users(folder: Path, split: str, limit: int | None = None) -> tuple[Head
         wanted = header.recipe.shard_users if limit is None else limit
         raise DatasetError(
             f"{folder} has {there} users of split {split!r}, {wanted} are wanted; "
-            f"make them: python scripts/make_dataset.py --out {folder} --{split} {wanted}"
+            f"make them: cfpos make-dataset --out {folder} --{split} {wanted}"
         )
     if limit is not None:
         files = files[: -(-limit // header.recipe.shard_users)]

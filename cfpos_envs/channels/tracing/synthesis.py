@@ -70,7 +70,7 @@ def moved_paths(
         stored: paths of links, any batch shape.
         displacement_m: how far the user of each link has moved.
         carrier_hz: f_c.
-        min_length_m: shortest length of a path, so that nobody stands in an antenna.
+        min_length_m: shortest length of a path, so that no user is inside an antenna.
     """
     towards = unit_vector(stored.ue_zenith_rad, stored.ue_azimuth_rad)
     length = (SPEED_OF_LIGHT_M_S * stored.delay_s).clamp(min=min_length_m)

@@ -1,4 +1,4 @@
-"""Geometry of the links between APs and points; each quantity is computed when somebody first asks for it."""
+"""Geometry of the links between APs and points; each quantity is computed when first used."""
 
 from __future__ import annotations
 

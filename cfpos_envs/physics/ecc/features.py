@@ -19,7 +19,7 @@ FEATURES = ("stabilised", "amplitude", "cov", "acf")
 PEAK_FACTOR = 4.0
 """Entries of the stabilised CSI this many times their root mean square map to 1."""
 FREQUENCY_LAGS = (0, 1, 2, 4, 7, 11, 16, 22)
-"""Lags of ``acf`` in kept subcarriers: short ones tell delays apart over their whole range, long ones resolve them."""
+"""Lags of ``acf`` in kept subcarriers: short ones separate delays over their whole range, long ones resolve them."""
 _TINY = 1e-30
 
 
@@ -50,7 +50,7 @@ def csi_features(
     """Features of one snapshot of one BS, every entry in [-1, 1]; zero CSI gives zeros.
 
     Args:
-        csi: estimated CSI; its scale does not matter (the gain (7) is told apart).
+        csi: estimated CSI; its scale does not matter (the gain (7) is distinguished).
         features: ``stabilised``: (15) averaged over the slots, scaled so that ``PEAK_FACTOR`` times the root mean
             square is 1 and clipped; ``amplitude``: ``angle_delay_amplitude``; ``cov``: ``covariance_features``;
             ``acf``: ``autocorrelation_features``; the last three of ``slot_average``.

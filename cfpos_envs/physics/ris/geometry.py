@@ -24,7 +24,7 @@ RIS_AXES = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
 """Rows: the axes whose scalar product with a direction is its cosine at the base station, at a surface."""
 
 GRAZING = 0.02
-"""A direction with a smaller cosine to the boresight lies in the plane of the array: it cannot be told from its mirror
+"""A direction with a smaller cosine to the boresight lies in the plane of the array: it is ambiguous with its mirror
 image, and the derivative of the third cosine explodes."""
 SMALLEST_DISTANCE_M = 0.05
 """Arrays nearer to each other than this are at the same place."""

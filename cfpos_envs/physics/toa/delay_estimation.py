@@ -19,7 +19,7 @@ from cfpos_envs.physics.waveform import (
 )
 
 _NEWTON_STEPS = 4
-# A reflection closer than this many resolution cells is not told from the first path; the refinement stays inside.
+# A reflection closer than this many resolution cells merges with the first path; the refinement stays inside.
 _LARGEST_STEP_CELLS = 0.25
 MUSIC_MAX_SUBCARRIERS = 1024
 # Noise eigenvalues of smoothed covariances scatter up to about this factor above the noise variance.
@@ -67,7 +67,7 @@ def music_delay_s(
     max_paths: int = 8,
     oversampling: int = 8,
 ) -> Float[Tensor, "*batch"]:
-    """Arrival time of the first path, seconds, by MUSIC over subcarriers: tells paths closer than 1 / bandwidth.
+    """Arrival time of the first path, seconds, by MUSIC over subcarriers: separates paths closer than 1 / bandwidth.
 
     Covariance of a third of the comb, smoothed forwards, backwards and over the antennas; the signal space is spanned
     by the eigenvectors whose value stands out of the noise and above -25 dB of the largest. Schmidt (1986); smoothing

@@ -35,9 +35,9 @@ class TimingModel:
         noise_power_w: noise power per antenna in *one subcarrier spacing*. With it N P_t beta / sigma^2 is the SNR of
             the whole pilot of one OFDM symbol, which is what decides the variance of a delay.
         num_antennas, spacing_wavelengths: the ULA of every AP; its gain N is part of ``snr_db``.
-        sync_std_s: standard deviation of an AP's clock error as told to the network (after calibration: the root mean
-            square over the APs; the variances of the links are told one by one).
-        nlos_mean_m: mean of the NLOS excess as told to the network, >= 0; 0 if there is none.
+        sync_std_s: standard deviation of an AP's clock error as known to the network (after calibration: the root mean
+            square over the APs; the variance of each link is known).
+        nlos_mean_m: mean of the NLOS excess as known to the network, >= 0; 0 if there is none.
         processing_error_std_s: RTT: standard deviation of the error of the processing time reported by the UE.
 
     Raises:

@@ -118,7 +118,7 @@ def _made(kernel: Callable[[DcpConfig], Kernel], config: DcpConfig, refusal: str
             if config.kernel == "auto":
                 _warn_once(refusal)
     if config.kernel == "native":
-        raise ValueError(f"kernel='native' is not to be had: {refusal}; use kernel='auto' or 'torch'")
+        raise ValueError(f"kernel='native' is unavailable: {refusal}; use kernel='auto' or 'torch'")
     return None
 
 
@@ -142,7 +142,7 @@ def _warn_once(reason: str) -> None:
 
 
 def takes(state: DcpState, actions: Tensor | None = None) -> bool:
-    """Whether the kernel can work on these tensors: single precision, and nobody wants gradients or a graph."""
+    """Whether the kernel can work on these tensors: single precision, and no gradients or graph are needed."""
     given = (state.consensus_m, state.sequence_rss_dbm, state.angular_power, *(() if actions is None else (actions,)))
     if any(tensor.dtype != torch.float32 for tensor in given) or torch.compiler.is_compiling():
         return False
@@ -255,7 +255,7 @@ class DcpKernel:
         return played
 
     def _tensors(self, state: DcpState) -> tuple[Tensor | None, ...]:
-        """The fields of ``_State``, which somebody has to hold while their addresses are in use."""
+        """The fields of ``_State``, which must be kept alive while their addresses are in use."""
         tensors = (
             state.ap_positions_m,
             state.ap_orientation_rad,

@@ -1,4 +1,4 @@
-"""Options of edge-cloud cooperative positioning, every default once: scene and radio in ``EccSceneConfig``, game below."""
+"""Options of edge-cloud cooperative positioning; scene and radio are those of ``EccSceneConfig``."""
 
 from __future__ import annotations
 

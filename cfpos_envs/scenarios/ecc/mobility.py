@@ -46,7 +46,7 @@ def draw_ways(
 
 
 def walk(points_m: Float[Tensor, "*batch W 3"], distance_m: Float[Tensor, " S"]) -> Float[Tensor, "*batch S 3"]:
-    """Where somebody is who goes from point to point in straight lines; at the last point it ends.
+    """Positions along straight lines from point to point; at the last point it ends.
 
     Args:
         points_m: waypoints.

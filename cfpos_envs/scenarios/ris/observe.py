@@ -30,7 +30,7 @@ from cfpos_envs.scenarios.ris.state import (
 )
 
 _COARSE = 4.0
-"""Offsets are given in units of the round's reach and, so that far ones are told apart too, in units of 4 of it."""
+"""Offsets are given in units of the round's reach and, so that far ones are distinguished too, in units of 4 of it."""
 _LOADING = 0.05
 _LARGEST_SAMPLE = 4.0
 

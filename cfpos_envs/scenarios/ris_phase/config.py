@@ -23,9 +23,9 @@ class RisPhaseConfig:
         split: ``train`` or ``test``: never the same places or noise.
         action: ``beam``: direction and width along both axes of a generalised chirp; ``raw``: the phase of every
             element, relative to the chirp over the sector.
-        feedback: what the network tells after each round: ``none``; ``energy`` of the path over the surface; also the
+        feedback: what the network reports after each round: ``none``; ``energy`` of the path over the surface; also the
             ``position`` that it then has found.
-        reward: ``energy``: what is told of the surface's path, in 10 dB; ``bound``: -log(PEB / m) of the profiles that
+        reward: ``energy``: energy of the surface's path, in 10 dB; ``bound``: -log(PEB / m) of the profiles that
             were played (privileged); ``error``: -log(error / m + 0.001) of an efficient estimator (privileged).
         rounds: pilots are sent T times; the user stays.
         sector_deg: half-width of the sector, in azimuth and elevation, in which every surface knows the users to be.
@@ -38,7 +38,7 @@ class RisPhaseConfig:
         euler_deg: orientation of the users; the default faces up, so that no surface is ever behind them.
         site_deg: half-width of the directions that the middle of a sector may have.
         site_share: distances to the surfaces vary by up to this share.
-        report_db: told energies are believed with this standard deviation: distances are not known.
+        report_db: reported energies are believed with this standard deviation: distances are not known.
 
     Raises:
         ValueError: for a value outside its range.

@@ -22,7 +22,7 @@ from cfpos_envs.scenarios.ris_phase.state import RisPhaseState, in_sector_units,
 from cfpos_envs.scenarios.ris_phase.world import played_from_m, position_covariance_m2
 
 LOST_M = 10.0
-"""Errors and bounds are at most this: nobody looks for a user outside the hall."""
+"""Errors and bounds are at most this: users are inside the hall."""
 
 # Actions and profiles ----------------------------------------------------------------------------------------------
 

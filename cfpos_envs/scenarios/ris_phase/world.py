@@ -29,7 +29,7 @@ def draw_state(config: RisPhaseConfig, streams: Streams, batch: int) -> RisPhase
     """Users, then surfaces such that every user's direction is uniform in their sectors; chirps to begin with.
 
     The middle of every sector is drawn first, then the first user's offset from it, then the surface is put where it
-    sees the user in that direction: so nothing that the surface knows tells the offset. Further users are uniform in
+    sees the user in that direction: so nothing that the surface knows fixes the offset. Further users are uniform in
     what all sectors have in common.
     """
     scene, device = config.scene, streams.device

@@ -1,4 +1,4 @@
-"""Options of the time-based games, every default once: the network's in ``ToaSiteConfig``, the game's in ``ToaConfig``."""
+"""Options of the time-based games: those of the network in ``ToaSiteConfig``, those of the game in ``ToaConfig``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ToaSiteConfig:
         num_subcarriers, subcarrier_spacing_hz: the pilot's flat comb.
         tx_power_w, noise_figure_db: UE power over all subcarriers; thermal noise.
         snr_db: if given, sets the noise so that the whole pilot has this SNR (array gain included) at 50 m.
-        sync: ``perfect``, ``white_rabbit``, ``gnss``, ``ptp`` or ``ota``; see docs/physics-timing.md.
+        sync: ``perfect``, ``white_rabbit``, ``gnss``, ``ptp`` or ``ota``; see docs/physics/toa.md.
         sync_std_s: standard deviation of the APs' clock errors instead of the preset's.
         ue_clock_std_s: standard deviation of the UEs' clock offsets; None: 0 for TOA, 100 ns for TDOA and RTT.
         processing_error_std_s: RTT: error of the processing time that the UE reports.
@@ -158,7 +158,7 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         rounds: episode length T.
         reward: ``similarity``: all measured links judge the fused point; ``held-out``: APs that took no part judge
             it; ``error``: the simulated truth does (privileged, for studies).
-        reveal_los: ``measurements.is_los`` tells which links have a line of sight; for genies only.
+        reveal_los: ``measurements.is_los`` says which links have a line of sight; for genies only.
         start: first estimate: ``coarse`` robust search on a lattice, ``linear`` least squares, or the ``centre``.
         coarse_points: points of the lattice along a side.
         held_out_share: share of the measured APs left out per user and episode.
@@ -283,7 +283,7 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         longest_s = (math.hypot(math.sqrt(2) * s.side_m, s.height_diff_m) + 12 * s.nlos_mean_m) / SPEED_OF_LIGHT_M_S
         if clocks_s > period_s / 8 or clocks_s + longest_s > 7 * period_s / 8:
             raise ValueError(
-                f"subcarrier_spacing_hz={s.subcarrier_spacing_hz:g} tells delays modulo {1e9 * period_s:.0f} ns only, "
+                f"subcarrier_spacing_hz={s.subcarrier_spacing_hz:g} gives delays modulo {1e9 * period_s:.0f} ns only, "
                 "too little for this side_m and these clock errors; lower one of the three"
             )
 

@@ -26,12 +26,12 @@ def actions(confidence_scale: float, correction_m: float) -> tuple[Row, ...]:
 
 @dataclass(frozen=True)
 class Report:
-    """What every AP tells the central unit of every UE; tensors [B, M, K].
+    """What every AP reports to the central unit of every UE; tensors [B, M, K].
 
     Attributes:
         residual_m: range minus predicted range after the AP's correction.
         reliability: in [0, 1].
-        information: of the range, 1/m^2, by its told variance.
+        information: of the range, 1/m^2, by its reported variance.
     """
 
     residual_m: Tensor
@@ -48,7 +48,7 @@ def decode(at: RangeResiduals, actions: Tensor, confidence_scale: float, correct
     """Actions [B, M, K, 2] in [-1, 1] as reports.
 
     The reliability is rho(z) exp(lambda (a_0 - 1)) with the Student-t weight rho of the corrected residual in units of
-    the larger of told and observed scale; the range becomes shorter by ``correction_m`` a_1 |a_1|. Action 0 is one
+    the larger of reported and observed scale; the range becomes shorter by ``correction_m`` a_1 |a_1|. Action 0 is one
     step of a robust estimator: relative weights rho, no correction.
 
     Args:

@@ -156,7 +156,7 @@ class ToaScenario(ApScenario[ToaState, ToaSite]):
         return {**super().truth(state), "valid": valid}
 
     def bound_m(self, state: ToaState) -> Tensor:
-        """[B, K] bound of an oracle that knows which links have a line of sight, by the told variances.
+        """[B, K] bound of an oracle that knows which links have a line of sight, by the given variances.
 
         At most side / sqrt(6), the standard deviation of a user of whom nothing is known: also where the oracle's links
         do not determine a position.

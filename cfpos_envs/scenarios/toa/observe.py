@@ -26,7 +26,7 @@ class View:
     Attributes:
         config, model, state, at: the game, its constants, its state and the residuals at the consensus.
         distance_m, azimuth_rad: [B, M, K] the consensus in polar coordinates seen from the AP.
-        relative: [B, M, K] residual over the larger of told and observed scale.
+        relative: [B, M, K] residual over the larger of reported and observed scale.
     """
 
     config: ToaConfig
@@ -78,7 +78,9 @@ def _inliers(v: View) -> Tensor:
 
 
 _OWN: tuple[Feature[View], ...] = (
-    Feature("z", "asinh of the range residual in told standard deviations", lambda v: torch.asinh(v.at.z), scale=6.0),
+    Feature(
+        "z", "asinh of the range residual in reported standard deviations", lambda v: torch.asinh(v.at.z), scale=6.0
+    ),
     Feature("log_z", "log(1 + z^2) of it", lambda v: torch.log1p(v.at.z.square()), scale=10.0),
     Feature(
         "relative",
@@ -89,7 +91,10 @@ _OWN: tuple[Feature[View], ...] = (
     Feature("log_relative", "log(1 + square) of it", lambda v: torch.log1p(v.relative.square()), scale=6.0),
     Feature("residual", "residual / 10 m", lambda v: v.at.residual_m / 10.0),
     Feature(
-        "log_std", "log(told standard deviation / m)", lambda v: torch.log(v.at.std_m.clamp(min=_SMALLEST)), scale=6.0
+        "log_std",
+        "log(reported standard deviation / m)",
+        lambda v: torch.log(v.at.std_m.clamp(min=_SMALLEST)),
+        scale=6.0,
     ),
     Feature("kurtosis", "log10(kurtosis of |CIR| / 19)", _log10_of(0, 19.0)),
     Feature("rise_time", "log10(rise time / 13 ns)", _log10_of(1, 13.0)),
@@ -102,14 +107,16 @@ _COMMON: tuple[Feature[View], ...] = (
     Feature("distance", "horizontal distance AP-consensus / side", lambda v: v.distance_m / v.model.side_m, scale=1.5),
     Feature("cos_azimuth", "cosine of the consensus' azimuth", lambda v: torch.cos(v.azimuth_rad)),
     Feature("sin_azimuth", "sine of the consensus' azimuth", lambda v: torch.sin(v.azimuth_rad)),
-    Feature("log_scale", "broadcast: log(observed scale over told standard deviation)", _log_scale, scale=5.0),
+    Feature("log_scale", "broadcast: log(observed scale over reported standard deviation)", _log_scale, scale=5.0),
     Feature(
         "median",
-        "broadcast: asinh of the median residual in told standard deviations",
+        "broadcast: asinh of the median residual in reported standard deviations",
         lambda v: torch.asinh(_over_fused(v, v.at.z, masked_median)),
         scale=6.0,
     ),
-    Feature("inliers", "broadcast: share of links within 3 told standard deviations, minus 1/2", _inliers, scale=0.5),
+    Feature(
+        "inliers", "broadcast: share of links within 3 reported standard deviations, minus 1/2", _inliers, scale=0.5
+    ),
     Feature("measured", "1 for a measured link, 0 for a blocked one", lambda v: v.state.valid.to(v.at.z.dtype)),
     Feature("progress", "rounds played / rounds", _progress),
 )

@@ -19,7 +19,7 @@ REWARDS = {
 }
 ERROR_FLOOR_M = 0.1
 AGREEMENT_SCALES = (2.0, 6.0, 20.0)
-"""Residuals, in told standard deviations, that count half: the first tells good fits apart, the last leads to them."""
+"""Residuals in reported standard deviations that count half: the first ranks good fits, the last leads to them."""
 
 
 def agreement(z: Tensor) -> Tensor:

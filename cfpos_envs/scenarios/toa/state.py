@@ -44,7 +44,7 @@ class ToaState(ApState):
 
     @property
     def std_m(self) -> Tensor:
-        """[B, M, K] told standard deviation of this round's ranges in line of sight."""
+        """[B, M, K] reported standard deviation of this round's ranges in line of sight."""
         return self.now(self.sequence_variance_m2).sqrt()
 
     @property
@@ -62,9 +62,9 @@ class RangeResiduals:
         unit: [B, M, K, 2] gradient of the slant range by the ground position.
         slant_m: predicted slant range.
         residual_m: measured range minus slant range minus clock offset.
-        std_m: told standard deviation.
+        std_m: reported standard deviation.
         scale_m: [B, 1, K] broadcast: scale of the residuals of the APs that take part (1.48 times their median size).
-        z: residual over the told standard deviation.
+        z: residual over the reported standard deviation.
     """
 
     unit: Tensor
@@ -92,7 +92,7 @@ def median_offset_m(state: ToaState, points_m: Tensor) -> Tensor:
 def coarse_start_m(state: ToaState, side_m: float, points_per_side: int, common_clock: bool) -> Tensor:
     """[B, K, 2] point of a lattice with the smallest sum over the fused APs of log(1 + (residual / scale)^2).
 
-    The scale is half the spacing of the lattice or the told standard deviation, whichever is larger. Unlike least
+    The scale is half the spacing of the lattice or the reported standard deviation, whichever is larger. Unlike least
     squares it is not carried away by a few ranges that are far too long.
 
     Args:

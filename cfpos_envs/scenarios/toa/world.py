@@ -54,7 +54,7 @@ class Drop:
             hidden; all but the positions stay for the episode.
         valid [B, M, K]: links that are measured.
         range_m, variance_m2, snr_db [B, T, M, K], features [B, T, M, K, 5], cfr [B, T, M, K, N, S] or None: measured
-            and told, see ``TimingMeasurements``.
+            and reported, see ``TimingMeasurements``.
     """
 
     true_position_m: Tensor
@@ -105,7 +105,7 @@ def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, stre
             config, streams, slant + excess.unsqueeze(1), gain, angle, is_los, clock, offset
         )
     else:
-        # The stored SNR is told, so the RSS of the same link is the one that belongs to it.
+        # The stored SNR is reported, so the RSS of the same link is the one that belongs to it.
         expected_dbm = 10 * torch.log10(snr * (model.tx_power_w / model.max_snr_linear)) + 30
         noise = streams["noise"]
         features = draw_features(noise, is_los.unsqueeze(1).expand_as(slant), expected_dbm)

@@ -34,7 +34,7 @@ def sweep(effort: Effort, parameter: str, values: Sequence[int], axis_label: str
         values: its values.
         axis_label: of the picture.
     """
-    # A dense database is what the paper compares with; in quick mode the sparse ones tell as much.
+    # A dense database is what the paper compares with; in quick mode the sparse ones suffice.
     spacings = SPACINGS_M[-2:] if effort.is_quick else SPACINGS_M
     wanted: dict[str, tuple[str, dict[str, Any]]] = {
         f"fingerprint, {spacing:g} m": ("fingerprint", {"spacing": spacing}) for spacing in spacings

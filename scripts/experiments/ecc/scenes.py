@@ -59,7 +59,7 @@ def _folders(effort: Effort) -> dict[str, Path]:
     found = {name: parent / name for name in PLACES if (parent / name / "recipe.json").is_file()}
     if not found:
         raise DatasetError(
-            f"no data sets in {parent}; make them: python scripts/make_dataset.py --scene florence "
+            f"no data sets in {parent}; make them: cfpos make-dataset --scene florence "
             f"--out {parent / 'florence'} --train 100 --test 0 --shard-users 100"
         )
     return found

@@ -34,7 +34,7 @@ from cfpos_envs.scenarios.ris.world import (
 from cfpos_envs.streams import Streams
 
 WITHOUT_CLOCK = ("ris-ls", "ris-aoa-toa")
-"""Estimators that tell no clock bias."""
+"""Estimators that give no clock bias."""
 METHODS = ("ris-wls", "ris-wls-paper", "ris-ls")
 _LOOK = {
     "ris-wls": (0, "o-"),
@@ -157,7 +157,7 @@ def sweep(
         values: what it is set to.
         xlabel: axis label with unit.
         policies: registered names.
-        shown: column of the table, where pairs such as (8, 8) are told by their first number; None: ``setting``.
+        shown: column of the table, where pairs such as (8, 8) are named by their first number; None: ``setting``.
         log_x: logarithmic horizontal axis.
         scene: what is kept.
     """

@@ -1,4 +1,4 @@
-"""The path loss exponent of the line of sight: a strong one scatters over the surfaces', a weak one tells little."""
+"""The path loss exponent of the line of sight: a strong one scatters over the surfaces', a weak one says little."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ NUM_ENVS = 32
 _RAW: dict[str, Any] = {"action": "raw", "rounds": 1, "feedback": "none"}
 _MODEL: dict[str, Any] = {"critic": "model", "lr_actor": 2e-3, "saturation_penalty": 0.0}
 AGENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "agents, nothing told": (_RAW, _MODEL),
-    "agents, energies told": ({"rounds": 4, "feedback": "energy"}, {}),
-    "agents, position told": ({"rounds": 2, "feedback": "position"}, {}),
+    "agents, no feedback": (_RAW, _MODEL),
+    "agents, energies reported": ({"rounds": 4, "feedback": "energy"}, {}),
+    "agents, position reported": ({"rounds": 2, "feedback": "position"}, {}),
 }
 """Label -> (environment overrides, agent overrides)."""
 DESIGNS = {"SVD": "ris-svd", "chirp": "ris-chirp", "random": "random"}

@@ -30,7 +30,7 @@ _WHOSE = {
 
 
 def run(effort: Effort) -> Outcome:
-    """Weighted least squares of every family, told the APs' clock error and never the users'."""
+    """Weighted least squares of every family, which know the APs' clock error but never the users'."""
     rows: list[dict[str, Any]] = []
     for whose, (setting, kept) in _WHOSE.items():
         for clock_ns in progress(effort.chosen(CLOCK_NS), f"clock of the {whose}"):

@@ -394,7 +394,7 @@ def test_pure_noise_is_not_identifiable() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ue_shape": (1, 5)}, "ue_shape=.* tells no direction"),
+        ({"ue_shape": (1, 5)}, "ue_shape=.* determines no direction"),
         ({"bs_shape": (1, 36)}, "bs_shape=.* must be at least"),
         ({"num_subcarriers": 3}, "num_subcarriers=3 must exceed the number of paths, 3"),
     ],

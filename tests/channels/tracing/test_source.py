@@ -148,7 +148,7 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, options: dict, sai
 
 
 def test_a_missing_set_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"make one: python scripts/make_dataset.py --out"):
+    with pytest.raises(DatasetError, match=r"make one: cfpos make-dataset --out"):
         make_env(ENV, dataset=str(tmp_path / "none"))
 
 

@@ -190,7 +190,7 @@ def test_games_travel_between_processes():
 )
 def test_other_games_are_left_to_torch(options, reason):
     assert DcpScenario(DcpConfig(**SMALL | options))._kernel is None
-    with pytest.raises(ValueError, match=f"kernel='native' is not to be had: .*{reason}"):
+    with pytest.raises(ValueError, match=f"kernel='native' is unavailable: .*{reason}"):
         DcpScenario(DcpConfig(**SMALL | options, kernel="native")).reset(Streams(0), 1)
 
 
@@ -244,5 +244,5 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert build.cache_folder() == tmp_path / "cfpos"
     monkeypatch.setattr(build.os, "getuid", lambda: -1)
-    with pytest.raises(OSError, match="belongs to somebody else"):
+    with pytest.raises(OSError, match="belongs to another user"):
         build.cache_folder()

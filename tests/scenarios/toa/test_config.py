@@ -39,7 +39,7 @@ C = 299_792_458.0
         ({"reward": "heldout"}, "did you mean held-out"),
         ({"nlos_share_random": True}, "set nlos_share too"),
         ({"carrier_hz": 1e3}, "the range of TR 38.901"),
-        ({"measurement": "waveform", "subcarrier_spacing_hz": 1e6}, "tells delays modulo 1000 ns only"),
+        ({"measurement": "waveform", "subcarrier_spacing_hz": 1e6}, "gives delays modulo 1000 ns only"),
     ],
 )
 def test_wrong_options_are_named_with_what_is_allowed(options, named):
