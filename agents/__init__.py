@@ -10,12 +10,7 @@ from .base import Agent
 from .environments import as_vector_env
 from .maddpg.agent import Maddpg
 from .maddpg.config import MaddpgConfig
-from .registry import (
-    agent_class,
-    config_class,
-    list_agents,
-    register_agent,
-)
+from .registry import agent_class, config_class, list_agents, register_agent
 
 __all__ = ["Agent", "Maddpg", "MaddpgConfig", "list_agents", "load_agent", "make_agent", "register_agent"]
 

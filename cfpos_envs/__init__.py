@@ -1,12 +1,7 @@
 """Multi-agent radio positioning in cell-free networks: environments, their registry and one evaluator."""
 
 from cfpos_envs.evaluation import evaluate
-from cfpos_envs.registry import (
-    list_envs,
-    make_env,
-    make_scenario,
-    register,
-)
+from cfpos_envs.registry import list_envs, make_env, make_scenario, register
 
 __version__ = "0.1.0"
 

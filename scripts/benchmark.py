@@ -24,12 +24,7 @@ from cfpos.scripts.benchmarks import PARTS, measure
 from cfpos.scripts.benchmarks.common import Options, readable
 from cfpos.scripts.benchmarks.ratios import ratios
 from cfpos.scripts.benchmarks.yardsticks import PACKAGES
-from cfpos.scripts.cli import (
-    ROOT,
-    UsageError,
-    suggest,
-    user_errors,
-)
+from cfpos.scripts.cli import ROOT, UsageError, suggest, user_errors
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,12 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cfpos_envs.channels.tracing.cluster import (
-    NEW_CLUSTER,
-    ClusterUnavailableError,
-    connected,
-    on_cluster,
-)
+from cfpos_envs.channels.tracing.cluster import NEW_CLUSTER, ClusterUnavailableError, connected, on_cluster
 from cfpos_envs.channels.tracing.generate import MadeShard, generate, summary
 from cfpos_envs.channels.tracing.recipe import PLACES, Recipe
 from cfpos_envs.channels.tracing.requirements import RayTracingUnavailableError

@@ -18,12 +18,7 @@ import torch
 import yaml
 
 from cfpos.scripts.cli import UsageError, suggest, user_errors
-from cfpos.scripts.plots import (
-    ellipses,
-    loci,
-    maps,
-    results,
-)
+from cfpos.scripts.plots import ellipses, loci, maps, results
 from cfpos.scripts.plots.sites import LAYOUTS, DrawnSiteConfig, make_site
 from cfpos.scripts.plots.style import check_target, metres, save
 from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS

@@ -15,12 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cfpos.agents import make_agent
 from cfpos.scripts import reports
-from cfpos.scripts.cli import (
-    UsageError,
-    output_folder,
-    overrides_given,
-    run_hydra,
-)
+from cfpos.scripts.cli import UsageError, output_folder, overrides_given, run_hydra
 from cfpos.scripts.settings import check_counts, plain
 from cfpos.scripts.sweeps import exclusive
 from cfpos_envs import evaluate, make_env

@@ -9,19 +9,8 @@ import pytest
 import torch
 
 from cfpos_envs import evaluate, make_env
-from cfpos_envs.evaluation import (
-    CHUNK_EPISODES,
-    EvaluationResult,
-    evaluate_many,
-    format_table,
-)
-from tests.front_ends.toy import (
-    ActOnlyGreedy,
-    Greedy,
-    OneShot,
-    ToyScenario,
-    register_toy,
-)
+from cfpos_envs.evaluation import CHUNK_EPISODES, EvaluationResult, evaluate_many, format_table
+from tests.front_ends.toy import ActOnlyGreedy, Greedy, OneShot, ToyScenario, register_toy
 
 TOY = register_toy()
 

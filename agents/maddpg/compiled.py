@@ -17,12 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .compiled_products import kernels
-from .critics import (
-    ConcatenatedCritic,
-    Critic,
-    OwnCritic,
-    PermutationInvariantCritic,
-)
+from .critics import ConcatenatedCritic, Critic, OwnCritic, PermutationInvariantCritic
 from .networks import Actor, BatchedMlp
 from .replay import Batch
 

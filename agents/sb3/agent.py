@@ -23,12 +23,7 @@ from ..environments import as_vector_env
 from ..randomness import LentRandomness
 from ..training import PlayingAgent
 from .rollout import Sb3Rollout, WhiteNoise
-from .settings import (
-    PpoSettings,
-    SacSettings,
-    Sb3Settings,
-    Td3Settings,
-)
+from .settings import PpoSettings, SacSettings, Sb3Settings, Td3Settings
 
 
 class Sb3Agent(PlayingAgent):

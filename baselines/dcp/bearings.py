@@ -15,19 +15,8 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.dcp.innovations import nominal_bearing_scale
 
-from ..base import (
-    Estimator,
-    cleaned,
-    finished,
-    usable_links,
-)
-from .gauss_newton import (
-    LinkObservations,
-    coarse_fix,
-    link_observations,
-    robust_gauss_newton,
-    unknown_shadowing_db,
-)
+from ..base import Estimator, cleaned, finished, usable_links
+from .gauss_newton import LinkObservations, coarse_fix, link_observations, robust_gauss_newton, unknown_shadowing_db
 from .radio_map import RadioMap
 from .spectra import covariance_bearings
 

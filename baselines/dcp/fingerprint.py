@@ -19,32 +19,11 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import displacement, unit_vectors
 
-from ..base import (
-    Estimator,
-    finished,
-    usable_links,
-)
-from .database import (
-    GRIDS,
-    Database,
-    PredictedDatabase,
-    SurveyedDatabase,
-    reference_points,
-)
-from .nearest import (
-    FEATURES,
-    Queries,
-    nearest_references,
-    needs_spectra,
-    weighted_position,
-)
+from ..base import Estimator, finished, usable_links
+from .database import GRIDS, Database, PredictedDatabase, SurveyedDatabase, reference_points
+from .nearest import FEATURES, Queries, nearest_references, needs_spectra, weighted_position
 from .radio_map import RadioMap, SiteCache, sites_with_rows
-from .survey import (
-    Survey,
-    simulate_survey,
-    survey_from_arrays,
-    survey_from_csv,
-)
+from .survey import Survey, simulate_survey, survey_from_arrays, survey_from_csv
 
 if TYPE_CHECKING:
     from ..base import Env

@@ -26,12 +26,7 @@ from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.propagation import sample_maps
 from cfpos_envs.physics.robust import clamp_length, student_weight
 
-from ..base import (
-    Estimator,
-    cleaned,
-    finished,
-    usable_links,
-)
+from ..base import Estimator, cleaned, finished, usable_links
 from .radio_map import NUM_ANGLES, RadioMap, measured_profiles
 from .spectra import METHODS, covariance_bearings
 

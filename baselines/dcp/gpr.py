@@ -20,12 +20,7 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import unit_vectors
 
-from ..base import (
-    Estimator,
-    cleaned,
-    finished,
-    usable_links,
-)
+from ..base import Estimator, cleaned, finished, usable_links
 from .database import GRIDS, reference_points
 from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import simulate_survey

@@ -17,12 +17,7 @@ from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
 from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
 from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
-from ..base import (
-    Estimator,
-    cleaned,
-    finished,
-    usable_links,
-)
+from ..base import Estimator, cleaned, finished, usable_links
 from .radio_map import RadioMap, measured_profiles
 
 _COARSE_BLOCK = 50

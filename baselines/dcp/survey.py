@@ -15,12 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cfpos_envs.physics.arrays import angular_power
-from cfpos_envs.physics.dcp.channel import (
-    channel_covariance,
-    draw_sample_covariance,
-    path_angles,
-    rss_w,
-)
+from cfpos_envs.physics.dcp.channel import channel_covariance, draw_sample_covariance, path_angles, rss_w
 from cfpos_envs.physics.propagation import path_gain_db
 from cfpos_envs.physics.units import watts_to_dbm
 from cfpos_envs.streams import derive_seed

@@ -15,12 +15,7 @@ from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.physics.ecc.features import angle_delay_amplitude
 
-from .common import (
-    FLAG_BITS,
-    FLOAT_BITS,
-    CsiEstimator,
-    same_network,
-)
+from .common import FLAG_BITS, FLOAT_BITS, CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
 
 if TYPE_CHECKING:

@@ -16,14 +16,7 @@ from torch import Tensor
 
 from cfpos_envs.physics.ris.modes import mode_vector
 
-from .harmonics import (
-    circle,
-    circle_power,
-    climb_from,
-    diagonal_sums,
-    from_circle,
-    wrapped_cosine,
-)
+from .harmonics import circle, circle_power, climb_from, diagonal_sums, from_circle, wrapped_cosine
 
 # A candidate that carries less of a path than this share of what its own spectrum reaches is replaced by the latter.
 ENOUGH = 0.8

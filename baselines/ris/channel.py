@@ -12,12 +12,7 @@ from torch import Tensor
 from cfpos_envs.checks import number_fields, one_of, switch, whole
 from cfpos_envs.measurements.base import Rows
 from cfpos_envs.measurements.ris import RisSystem
-from cfpos_envs.physics.ris.modes import (
-    BS_MODES,
-    DELAY_MODE,
-    UE_MODES,
-    mode_vector,
-)
+from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, mode_vector
 
 from .assignment import MOST_PATHS, by_delay, by_energy, line_of_sight_rank, project_angles, project_delays
 from .departure import departure_1d, departure_2d

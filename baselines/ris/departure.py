@@ -16,12 +16,7 @@ from torch import Tensor
 
 from cfpos_envs.physics.ris.modes import mode_vector
 
-from .harmonics import (
-    climb,
-    diagonal_sums,
-    evaluate,
-    on_grid,
-)
+from .harmonics import climb, diagonal_sums, evaluate, on_grid
 
 # Without it the ratio is 0/0 at a known cosine, and noise wins there.
 FLOOR = 0.05

@@ -22,14 +22,7 @@ from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import element_response
 
 from .departure import climb_ratio
-from .harmonics import (
-    circle,
-    circle_power,
-    climb_from,
-    diagonal_sums,
-    from_circle,
-    wrapped_cosine,
-)
+from .harmonics import circle, circle_power, climb_from, diagonal_sums, from_circle, wrapped_cosine
 from .pairs import PairGeometry
 
 # Elements of a surface are half a wavelength apart: slope of their response in the cosine.

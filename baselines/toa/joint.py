@@ -21,20 +21,8 @@ from ..least_squares import Fit, Loss, inverse_2x2, levenberg_marquardt
 from .channel_prior import LinkPrior, flat_channel, mmse_channel
 from .common import TimingEstimator, estimate
 from .links import RangeLinks, determined, range_links
-from .path_fit import (
-    PathEstimate,
-    beam_cosine,
-    path_gain,
-    refined_path,
-    scattered_delay_std_s,
-)
-from .robust import (
-    HuberLoss,
-    MixtureLoss,
-    em_fit,
-    huber_fit,
-    los_share,
-)
+from .path_fit import PathEstimate, beam_cosine, path_gain, refined_path, scattered_delay_std_s
+from .robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share
 
 _SMALLEST_GROUND_M = 1e-3
 # A first peak with scattered paths merged into it is that much worse than an estimate that knows of them.

@@ -6,16 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..least_squares import (
-    MARGIN,
-    STEPS,
-    Fit,
-    Loss,
-    inverse_2x2,
-    least_squares,
-    levenberg_marquardt,
-    squared,
-)
+from ..least_squares import MARGIN, STEPS, Fit, Loss, inverse_2x2, least_squares, levenberg_marquardt, squared
 from .links import RangeLinks, determined, spread_of_aps
 
 # A second explanation counts unless it is exp(4.5), a hundred times, less likely: 4.5 in half chi squares.

@@ -14,12 +14,7 @@ from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.physics.waveform import delay_response, subcarrier_frequencies_hz
 
-from .channel_prior import (
-    LinkPrior,
-    centred,
-    scattering,
-    steering,
-)
+from .channel_prior import LinkPrior, centred, scattering, steering
 
 _BEAMS = 16
 _GRID = 13

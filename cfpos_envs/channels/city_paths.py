@@ -14,12 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfpos_envs.channels.city import (
-    GROUND_PERMITTIVITY,
-    City,
-    count_crossings,
-    draw_points,
-)
+from cfpos_envs.channels.city import GROUND_PERMITTIVITY, City, count_crossings, draw_points
 from cfpos_envs.physics.ecc.csi import CsiPaths
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 

@@ -10,12 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.channels.city import draw_city, draw_points, inside_buildings
-from cfpos_envs.channels.city_paths import (
-    choose_mirrors,
-    line_of_sight,
-    surfaces_of,
-    trace,
-)
+from cfpos_envs.channels.city_paths import choose_mirrors, line_of_sight, surfaces_of, trace
 from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import Users
 from cfpos_envs.physics.ecc.csi import CsiPaths

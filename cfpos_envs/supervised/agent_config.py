@@ -12,12 +12,7 @@ from cfpos_envs.physics.ecc.csi import STABILISE
 from cfpos_envs.physics.ecc.features import FEATURES
 from cfpos_envs.settings import Presets, Range, Settings
 from cfpos_envs.supervised.fit_config import PRECISIONS, FitConfig
-from cfpos_envs.supervised.quantiser import (
-    LEAST_BITS,
-    MOST_BITS,
-    MOST_GAIN_BITS,
-    check_bits,
-)
+from cfpos_envs.supervised.quantiser import LEAST_BITS, MOST_BITS, MOST_GAIN_BITS, check_bits
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "features": FEATURES,

@@ -8,12 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cfpos_envs.supervised.layers import (
-    PrivateLinear,
-    initialised,
-    linear,
-    mlp,
-)
+from cfpos_envs.supervised.layers import PrivateLinear, initialised, linear, mlp
 
 SIDE_FEATURES = 2
 """Numbers per BS beside its latents: standardised log gain and whether the link is valid."""

@@ -9,19 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cfpos_envs.supervised.agent_config import EccAgentConfig
-from cfpos_envs.supervised.bitstream import (
-    Layout,
-    Messages,
-    pack_messages,
-    unpack_messages,
-)
+from cfpos_envs.supervised.bitstream import Layout, Messages, pack_messages, unpack_messages
 from cfpos_envs.supervised.data import Batch
-from cfpos_envs.supervised.encoders import (
-    InputShape,
-    MlpEncoder,
-    RawTokens,
-    SegNetEncoders,
-)
+from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, RawTokens, SegNetEncoders
 from cfpos_envs.supervised.fusion import CmaLstm, MlpFusion, Received
 from cfpos_envs.supervised.quantiser import LatentQuantiser, gain_codes, gain_levels
 

@@ -16,13 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cfpos.scripts.benchmarks.common import (
-    NATIVE,
-    Options,
-    Played,
-    Rows,
-    episode_s,
-)
+from cfpos.scripts.benchmarks.common import NATIVE, Options, Played, Rows, episode_s
 from cfpos_envs import make_env
 from cfpos_envs.front_ends import ParallelEnv, VectorEnv
 from cfpos_envs.native.build import KernelUnavailableError, library

@@ -11,14 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
-from cfpos.scripts.benchmarks.environments import (
-    GAMES,
-    LOCAL_LOG,
-    RSS,
-    Game,
-    actions_for,
-    make,
-)
+from cfpos.scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, Game, actions_for, make
 from cfpos.scripts.cli import ROOT
 
 AP_COUNTS = (16, 36, 64, 128, 256)

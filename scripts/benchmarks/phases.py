@@ -15,15 +15,7 @@ from itertools import product
 from typing import Any
 
 from cfpos.scripts.benchmarks.common import Options, Played, Rows
-from cfpos.scripts.benchmarks.environments import (
-    GAMES,
-    LOCAL_LOG,
-    RSS,
-    actions_for,
-    make,
-    modes,
-    play,
-)
+from cfpos.scripts.benchmarks.environments import GAMES, LOCAL_LOG, RSS, actions_for, make, modes, play
 
 _GAME = "cfpos_envs.scenarios.dcp.game"
 _JUDGE = "cfpos_envs.scenarios.dcp.similarity:Judge"

@@ -18,12 +18,7 @@ from cfpos.agents.maddpg.products import product
 from cfpos.agents.maddpg.replay import Batch, Replay
 from cfpos.scripts.benchmarks.common import Options, Rows, cpu_s
 from cfpos.scripts.benchmarks.trainer_loop import LoopedMaddpg
-from cfpos.scripts.benchmarks.trainer_sizes import (
-    ACTION,
-    OBSERVATION,
-    Size,
-    sizes,
-)
+from cfpos.scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
 from cfpos.scripts.benchmarks.yardsticks import NOT_INSTALLED, TRAINERS, answer
 
 LOOP, CONCATENATED = "concatenated, as a loop", "concatenated"

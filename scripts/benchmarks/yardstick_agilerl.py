@@ -14,12 +14,7 @@ from gymnasium.spaces import Box
 from tensordict import TensorDict
 
 from cfpos.scripts.benchmarks.common import Options, cpu_s
-from cfpos.scripts.benchmarks.trainer_sizes import (
-    ACTION,
-    OBSERVATION,
-    Size,
-    sizes,
-)
+from cfpos.scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
 
 
 def updater(size: Size, lean: bool) -> Callable[[], object]:

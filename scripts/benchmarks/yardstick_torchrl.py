@@ -16,12 +16,7 @@ from torchrl.modules import MultiAgentMLP, ProbabilisticActor, TanhDelta, ValueO
 from torchrl.objectives import DDPGLoss, SoftUpdate, ValueEstimators
 
 from cfpos.scripts.benchmarks.common import Options, cpu_s
-from cfpos.scripts.benchmarks.trainer_sizes import (
-    ACTION,
-    OBSERVATION,
-    Size,
-    sizes,
-)
+from cfpos.scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
 
 
 def updater(size: Size) -> Callable[[], None]:

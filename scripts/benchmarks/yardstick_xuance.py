@@ -17,12 +17,7 @@ from xuance.torch.policies import REGISTRY_Policy
 from xuance.torch.representations import Basic_Identical
 
 from cfpos.scripts.benchmarks.common import Options, cpu_s
-from cfpos.scripts.benchmarks.trainer_sizes import (
-    ACTION,
-    OBSERVATION,
-    Size,
-    sizes,
-)
+from cfpos.scripts.benchmarks.trainer_sizes import ACTION, OBSERVATION, Size, sizes
 
 
 def updater(size: Size) -> Callable[[], object]:

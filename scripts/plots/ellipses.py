@@ -12,14 +12,7 @@ from matplotlib.figure import Figure
 
 from cfpos.scripts.plots.curves import Points, ellipse_points
 from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, make_site
-from cfpos.scripts.plots.style import (
-    BLUE,
-    LABEL,
-    VERMILION,
-    draw_aps,
-    ground,
-    panels,
-)
+from cfpos.scripts.plots.style import BLUE, LABEL, VERMILION, draw_aps, ground, panels
 from cfpos_envs.physics.geometry import lattice
 from cfpos_envs.physics.toa.maps import timing_fisher_map
 

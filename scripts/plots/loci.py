@@ -9,13 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cfpos.scripts.plots.curves import (
-    Points,
-    ellipse_points,
-    hyperbola_points,
-    range_difference_m,
-    tdoa_fixes,
-)
+from cfpos.scripts.plots.curves import Points, ellipse_points, hyperbola_points, range_difference_m, tdoa_fixes
 from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, make_site
 from cfpos.scripts.plots.style import (
     BLUE,

@@ -13,23 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cfpos.scripts.plots.sites import (
-    DrawnSiteConfig,
-    Site,
-    equal_range_std_m,
-    make_site,
-)
-from cfpos.scripts.plots.style import (
-    LABEL,
-    PALE,
-    SMALL,
-    draw_aps,
-    ground,
-    halo,
-    map_colours,
-    metres,
-    panels,
-)
+from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, equal_range_std_m, make_site
+from cfpos.scripts.plots.style import LABEL, PALE, SMALL, draw_aps, ground, halo, map_colours, metres, panels
 from cfpos_envs.physics.toa.maps import area_points, timing_peb_map
 
 # Contours within a decade: 0.1, 0.3, 1, 3, 10 m and so on; finer ones for a map in which few of these occur.

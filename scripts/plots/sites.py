@@ -12,12 +12,7 @@ from torch import Tensor
 from cfpos_envs.physics.geometry import uniform_layout
 from cfpos_envs.physics.los import path_loss_constants
 from cfpos_envs.physics.toa.model import TimingModel
-from cfpos_envs.physics.toa.ranging import (
-    calibration_std_s,
-    check_family,
-    flat_rms_bandwidth_hz,
-    sync_preset,
-)
+from cfpos_envs.physics.toa.ranging import calibration_std_s, check_family, flat_rms_bandwidth_hz, sync_preset
 from cfpos_envs.physics.units import thermal_noise_w
 
 LAYOUTS = ("grid", "uniform", "circle", "line")

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.front_ends.vector import VectorEnv
-from cfpos_envs.scenarios.base import (
-    Entities,
-    Scenario,
-    TensorState,
-    Transition,
-)
+from cfpos_envs.scenarios.base import Entities, Scenario, TensorState, Transition
 from cfpos_envs.streams import Streams
 
 

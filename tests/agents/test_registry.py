@@ -10,13 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents import (
-    Agent,
-    list_agents,
-    load_agent,
-    make_agent,
-    register_agent,
-)
+from agents import Agent, list_agents, load_agent, make_agent, register_agent
 from agents import registry as registry_module
 from agents.base import Plan
 from agents.registry import agent_class, config_class

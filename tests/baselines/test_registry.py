@@ -11,12 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines import (
-    Fingerprint,
-    list_policies,
-    make_policy,
-    register_policy,
-)
+from baselines import Fingerprint, list_policies, make_policy, register_policy
 from baselines.base import NoOptions
 from baselines.dcp.fingerprint import FingerprintOptions
 from cfpos_envs import make_env

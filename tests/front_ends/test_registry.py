@@ -5,13 +5,7 @@ import pettingzoo
 import pytest
 
 import cfpos_envs
-from cfpos_envs import (
-    list_envs,
-    make_env,
-    make_scenario,
-    register,
-    registry,
-)
+from cfpos_envs import list_envs, make_env, make_scenario, register, registry
 from cfpos_envs.scenarios.base import Scenario
 from tests.front_ends.toy import ToyConfig, ToyScenario, register_toy
 

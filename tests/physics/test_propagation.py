@@ -5,12 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfpos_envs.physics.propagation import (
-    distance_from_gain,
-    path_gain_db,
-    sample_maps,
-    shadowing_maps,
-)
+from cfpos_envs.physics.propagation import distance_from_gain, path_gain_db, sample_maps, shadowing_maps
 
 
 def test_path_gain_at_ten_and_a_hundred_metres() -> None:

@@ -5,12 +5,7 @@ import torch
 from scipy import stats
 
 from cfpos_envs.physics import similarity
-from cfpos_envs.physics.arrays import (
-    angle_profile,
-    normalised_spectra,
-    read_profile,
-    scattered_spectra,
-)
+from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile, scattered_spectra
 from cfpos_envs.physics.dcp.innovations import predicted_rss_dbm
 from cfpos_envs.physics.dcp.links import link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel

@@ -14,16 +14,7 @@ import pytest
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.similarity import rss_law
 from scripts import benchmark, docs_blocks
-from scripts.benchmarks import (
-    PARTS,
-    changes,
-    common,
-    growth,
-    phases,
-    ratios,
-    roofline,
-    yardsticks,
-)
+from scripts.benchmarks import PARTS, changes, common, growth, phases, ratios, roofline, yardsticks
 from scripts.benchmarks.common import Options, Played
 from tests.scripts.commands import error_line, files_below, run
 

@@ -17,13 +17,7 @@ import pytest
 from cfpos_envs.checkpoints import read_checkpoint
 from cfpos_envs.supervised.processes import agreed, check_shared, others_missed
 from scripts import cli
-from tests.scripts.commands import (
-    SCENE,
-    command,
-    environment,
-    files_below,
-    run,
-)
+from tests.scripts.commands import SCENE, command, environment, files_below, run
 
 SMALL = ["env=ecc-urban-small", "agent=ecc-fast", "agent.pool=600", "agent.validation=100", "agent.batch_size=64"]
 SMALL += ["agent.fusion_hidden=32", "agent.encoder_hidden=16", "agent.precision=float32", "agent.bs_dropout=0.2"]

@@ -17,20 +17,8 @@ from cfpos_envs.physics.geometry import grid_layout
 from cfpos_envs.physics.toa.maps import timing_drop_bound
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from scripts import plot
-from scripts.plots import (
-    curves,
-    ellipses,
-    loci,
-    maps,
-    results,
-)
-from scripts.plots.sites import (
-    LAYOUTS,
-    DrawnSiteConfig,
-    equal_range_std_m,
-    make_site,
-    place_aps,
-)
+from scripts.plots import curves, ellipses, loci, maps, results
+from scripts.plots.sites import LAYOUTS, DrawnSiteConfig, equal_range_std_m, make_site, place_aps
 from tests.front_ends.toy import Greedy, OneShot, register_toy
 from tests.scripts.commands import error_line, files_below, run
 

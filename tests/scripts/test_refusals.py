@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.commands import (
-    SCENE,
-    TRAINER,
-    error_line,
-    files_below,
-    run,
-)
+from tests.scripts.commands import SCENE, TRAINER, error_line, files_below, run
 
 Refusal = Callable[..., str]
 

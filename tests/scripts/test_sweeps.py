@@ -20,13 +20,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from scripts import collect, sweeps
-from tests.scripts.commands import (
-    SCENE,
-    TRAINER,
-    command,
-    environment,
-    run,
-)
+from tests.scripts.commands import SCENE, TRAINER, command, environment, run
 
 # A command that tells what it was called with and then ends as its first setting says.
 SCRIPT = """

@@ -11,14 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from tests.scripts.commands import (
-    SCENE,
-    TRAINER,
-    command,
-    environment,
-    files_below,
-    run,
-)
+from tests.scripts.commands import SCENE, TRAINER, command, environment, files_below, run
 
 
 def test_a_run_leaves_config_checkpoints_and_scalars(finished: Path) -> None:

@@ -16,12 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfpos_envs.supervised.data import (
-    Batch,
-    Pool,
-    draw_arrivals,
-    joined,
-)
+from cfpos_envs.supervised.data import Batch, Pool, draw_arrivals, joined
 from cfpos_envs.supervised.errors import errors_m
 from cfpos_envs.supervised.fit_config import FitConfig, learning_rate_factor, uses_bfloat16
 from cfpos_envs.supervised.fitting import Hooks, fit

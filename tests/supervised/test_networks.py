@@ -15,13 +15,7 @@ from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfi
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, SegNetEncoders
 from cfpos_envs.supervised.fusion import ChannelMaskedAttention, Received, gain_mask
-from cfpos_envs.supervised.inputs import (
-    as_images,
-    batch_of,
-    feature_images,
-    input_shape,
-    network_shape,
-)
+from cfpos_envs.supervised.inputs import as_images, batch_of, feature_images, input_shape, network_shape
 from cfpos_envs.supervised.network import EccNetwork, weighted_loss
 from tests.physics.ecc.reference import encoder_input
 

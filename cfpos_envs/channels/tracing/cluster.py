@@ -13,12 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from cfpos_envs.channels.tracing.generate import (
-    MadeShard,
-    TracerLike,
-    header_of,
-    make_shard,
-)
+from cfpos_envs.channels.tracing.generate import MadeShard, TracerLike, header_of, make_shard
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.storage import DatasetError, Header, Shard
 from cfpos_envs.extras import install_command

@@ -14,13 +14,7 @@ from torch import Tensor
 
 from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import Users
-from cfpos_envs.channels.tracing.storage import (
-    SPLITS,
-    DatasetError,
-    Header,
-    Shard,
-    load_users,
-)
+from cfpos_envs.channels.tracing.storage import SPLITS, DatasetError, Header, Shard, load_users
 from cfpos_envs.channels.tracing.synthesis import StoredPaths, moved_paths
 from cfpos_envs.physics.ecc.csi import CsiPaths
 

@@ -12,12 +12,7 @@ import numpy as np
 
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.requirements import require_ray_tracing
-from cfpos_envs.channels.tracing.storage import (
-    DIFFRACTED,
-    REFLECTED,
-    REFRACTED,
-    Paths,
-)
+from cfpos_envs.channels.tracing.storage import DIFFRACTED, REFLECTED, REFRACTED, Paths
 
 _ROOF_STEP_M = 2.0
 _MIN_ROOF_M = 5.0

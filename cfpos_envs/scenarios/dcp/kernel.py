@@ -11,12 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cfpos_envs.native.build import (
-    KernelUnavailableError,
-    address,
-    library,
-    padded_rows,
-)
+from cfpos_envs.native.build import KernelUnavailableError, address, library, padded_rows
 from cfpos_envs.scenarios.ap_game import Played
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig

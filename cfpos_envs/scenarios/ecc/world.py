@@ -13,12 +13,7 @@ from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import CsiSource, Users
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc import csi as chain
-from cfpos_envs.physics.ecc.estimation import (
-    lmmse_estimate,
-    lmmse_filter,
-    long_term_covariance,
-    ls_estimate,
-)
+from cfpos_envs.physics.ecc.estimation import lmmse_estimate, lmmse_filter, long_term_covariance, ls_estimate
 from cfpos_envs.physics.ecc.features import csi_features, slot_average
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.mobility import draw_ways

@@ -23,11 +23,7 @@ from cfpos_envs.scenarios.features import Feature, evaluate
 from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.fusion import scaled
 from cfpos_envs.scenarios.ris.reward import loaded_solve, orthogonal_part
-from cfpos_envs.scenarios.ris.state import (
-    RisState,
-    pair_geometry,
-    pair_parameters,
-)
+from cfpos_envs.scenarios.ris.state import RisState, pair_geometry, pair_parameters
 
 _COARSE = 4.0
 """Offsets are given in units of the round's reach and, so that far ones are distinguished too, in units of 4 of it."""

@@ -8,14 +8,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from cfpos_envs.physics.ris.modes import (
-    BS_MODES,
-    DELAY_MODE,
-    UE_MODES,
-    correlate,
-    focus_delay,
-    steering,
-)
+from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, correlate, focus_delay, steering
 from cfpos_envs.scenarios.ris.config import RisGameConfig
 from cfpos_envs.scenarios.ris.state import RisState, pair_parameters
 

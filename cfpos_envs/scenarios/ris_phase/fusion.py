@@ -9,14 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.scenarios.features import Row
-from cfpos_envs.scenarios.ris_phase.beams import (
-    GRID,
-    beam_phases,
-    chirp_phases,
-    relative_gain,
-    sector_grid,
-    to_db,
-)
+from cfpos_envs.scenarios.ris_phase.beams import GRID, beam_phases, chirp_phases, relative_gain, sector_grid, to_db
 from cfpos_envs.scenarios.ris_phase.config import RisPhaseConfig
 from cfpos_envs.scenarios.ris_phase.state import RisPhaseState, in_sector_units, turned_cosines
 from cfpos_envs.scenarios.ris_phase.world import played_from_m, position_covariance_m2

@@ -14,13 +14,7 @@ import torch
 from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
 from cfpos_envs.physics.los import check_los_scenario, path_loss_constants
 from cfpos_envs.physics.toa.model import TimingModel
-from cfpos_envs.physics.toa.ranging import (
-    SYNC_PRESETS,
-    SyncPreset,
-    check_family,
-    rms_bandwidth_hz,
-    sync_preset,
-)
+from cfpos_envs.physics.toa.ranging import SYNC_PRESETS, SyncPreset, check_family, rms_bandwidth_hz, sync_preset
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import SiteFile

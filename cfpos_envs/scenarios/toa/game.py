@@ -16,13 +16,7 @@ from cfpos_envs.scenarios.toa import fusion
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.observe import FEATURES, observe
 from cfpos_envs.scenarios.toa.reward import REWARDS, reward
-from cfpos_envs.scenarios.toa.state import (
-    ToaState,
-    coarse_start_m,
-    linear_start_m,
-    median_offset_m,
-    range_residuals,
-)
+from cfpos_envs.scenarios.toa.state import ToaState, coarse_start_m, linear_start_m, median_offset_m, range_residuals
 from cfpos_envs.scenarios.toa.world import ToaSite, draw_drop, draw_site
 from cfpos_envs.streams import Streams
 

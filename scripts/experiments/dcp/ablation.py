@@ -6,14 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    bars,
-    compare,
-    progress,
-    row,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, bars, compare, progress, row
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 
 ENV_ID = "dcp-jar-v0"

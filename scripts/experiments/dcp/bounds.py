@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos.scripts.experiments.dcp.bounds_table import bounds_table
 from cfpos_envs import make_scenario
 from cfpos_envs.drawing.figures import draw_convergence, new_figure

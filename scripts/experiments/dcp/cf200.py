@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    baselines,
-    compare,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, baselines, compare
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs.drawing.figures import draw_cdf, new_figure
 

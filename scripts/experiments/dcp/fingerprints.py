@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    baselines,
-    compare,
-    progress,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, baselines, compare, progress
 from cfpos_envs.drawing.figures import draw_convergence, new_figure
 
 ENV_ID = "dcp-jar-v0"

@@ -8,14 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    baselines,
-    compare,
-    progress,
-    row,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs.drawing.figures import draw_convergence, new_figure
 

@@ -9,12 +9,7 @@ import torch
 
 from cfpos.agents import make_agent
 from cfpos.agents.maddpg.agent import Maddpg
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import draw_cdf, new_figure
 from cfpos_envs.evaluation import EvaluationResult, evaluate_many

@@ -8,12 +8,7 @@ import matplotlib.pyplot as plt
 
 from cfpos.agents import load_agent
 from cfpos.agents.ecc.weights import list_weights, weights
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos_envs import evaluate
 from cfpos_envs.drawing.figures import draw_cdf
 from cfpos_envs.tracking import track

@@ -15,22 +15,11 @@ from torch import Tensor
 
 from cfpos.baselines import make_policy
 from cfpos.baselines.ris.pairs import RisEstimate
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.world import (
-    Scene,
-    draw_phases,
-    draw_scene,
-    drop_bound,
-    measurements,
-)
+from cfpos_envs.scenarios.ris.world import Scene, draw_phases, draw_scene, drop_bound, measurements
 from cfpos_envs.streams import Streams
 
 WITHOUT_CLOCK = ("ris-ls", "ris-aoa-toa")

@@ -12,13 +12,7 @@ from torch import Tensor
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
-from cfpos.scripts.experiments.ris.common import (
-    Trials,
-    draw_trials,
-    readable_log,
-    rms,
-    trials_remark,
-)
+from cfpos.scripts.experiments.ris.common import Trials, draw_trials, readable_log, rms, trials_remark
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.physics.ris import information

@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    bars,
-    baselines,
-    compare,
-    row,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, bars, baselines, compare, row
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import new_figure

@@ -8,12 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
-from cfpos.scripts.experiments.ris.common import (
-    METHODS,
-    compared,
-    draw_panel,
-    trials_remark,
-)
+from cfpos.scripts.experiments.ris.common import METHODS, compared, draw_panel, trials_remark
 
 EXPONENTS = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0)
 SURFACES = (1, 2)

@@ -11,12 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cfpos.baselines import make_policy
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import OKABE_ITO, new_figure

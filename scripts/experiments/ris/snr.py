@@ -8,12 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
-from cfpos.scripts.experiments.ris.common import (
-    METHODS,
-    compared,
-    draw_panel,
-    trials_remark,
-)
+from cfpos.scripts.experiments.ris.common import METHODS, compared, draw_panel, trials_remark
 
 SNR_DB = (-25.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 30.0)
 SURFACES = (1, 2)

@@ -9,13 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    baselines,
-    compare,
-    progress,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, baselines, compare, progress
 from cfpos_envs.drawing.figures import OKABE_ITO
 
 CLOCK_NS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

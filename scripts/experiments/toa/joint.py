@@ -13,12 +13,7 @@ from torch import Tensor
 
 from cfpos.baselines.toa.channel_prior import nmse_db
 from cfpos.baselines.toa.joint import JointCp, JointCpOptions
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.geometry import grid_layout
@@ -27,12 +22,7 @@ from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s
 from cfpos_envs.physics.toa.maps import timing_drop_bound
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
-from cfpos_envs.physics.waveform import (
-    add_noise,
-    channel_features,
-    draw_paths,
-    frequency_response,
-)
+from cfpos_envs.physics.waveform import add_noise, channel_features, draw_paths, frequency_response
 
 SNRS_DB = (-10, -5, 0, 5, 10, 15, 20)
 SIDE_M, HEIGHT_M, NUM_APS, NUM_ANTENNAS = 100.0, 8.0, 9, 8

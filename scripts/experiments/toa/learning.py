@@ -8,14 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    baselines,
-    compare,
-    progress,
-    row,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs.drawing.figures import OKABE_ITO
 

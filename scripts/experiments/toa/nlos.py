@@ -7,14 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cfpos.scripts.experiments.common import (
-    Effort,
-    Outcome,
-    baselines,
-    compare,
-    progress,
-    row,
-)
+from cfpos.scripts.experiments.common import Effort, Outcome, baselines, compare, progress, row
 from cfpos_envs.drawing.figures import OKABE_ITO
 
 SITES = {0: "nlos-0", 30: "nlos-30", 50: "nlos-50"}

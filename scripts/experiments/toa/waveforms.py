@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cfpos.scripts.experiments.common import (
-    EVALUATION_SEED,
-    Effort,
-    Outcome,
-    progress,
-)
+from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos_envs.drawing.figures import draw_convergence, new_figure
 from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s, music_delay_s
 from cfpos_envs.physics.toa.ranging import delay_variance_s2, rms_bandwidth_hz

@@ -13,12 +13,7 @@ from baselines.dcp.radio_map import RadioMap
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import angular_power, scattered_spectra, ula_response
 from cfpos_envs.physics.dcp.bounds import drop_bound, measurement_statistics
-from cfpos_envs.physics.dcp.channel import (
-    channel_covariance,
-    draw_sample_covariance,
-    path_angles,
-    rss_w,
-)
+from cfpos_envs.physics.dcp.channel import channel_covariance, draw_sample_covariance, path_angles, rss_w
 from cfpos_envs.physics.dcp.links import Links, link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import nearest_image, uniform_layout

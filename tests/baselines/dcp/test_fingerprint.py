@@ -11,24 +11,12 @@ import torch
 from baselines import make_policy
 from baselines.dcp.database import PredictedDatabase, SurveyedDatabase, reference_points
 from baselines.dcp.fingerprint import median_position
-from baselines.dcp.nearest import (
-    FEATURES,
-    Queries,
-    nearest_references,
-    weighted_position,
-)
+from baselines.dcp.nearest import FEATURES, Queries, nearest_references, weighted_position
 from baselines.dcp.radio_map import RadioMap
 from baselines.dcp.survey import simulate_survey
 from cfpos_envs.physics.geometry import lattice
 from cfpos_envs.physics.similarity import aoa_similarity
-from tests.baselines.dcp.synthetic import (
-    draw_drops,
-    errors_m,
-    noise_free_drop,
-    radio_model,
-    rmse_m,
-    with_lost_links,
-)
+from tests.baselines.dcp.synthetic import draw_drops, errors_m, noise_free_drop, radio_model, rmse_m, with_lost_links
 
 
 @pytest.mark.parametrize("feature", FEATURES)

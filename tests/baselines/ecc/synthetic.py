@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
-from cfpos_envs.physics.ecc.csi import (
-    CsiPaths,
-    channel,
-    complex_noise,
-    slot_gains,
-)
+from cfpos_envs.physics.ecc.csi import CsiPaths, channel, complex_noise, slot_gains
 
 C_M_S = 299_792_458.0
 PLACES_M = torch.tensor([[0.0, 0.0, 9.0], [40.0, 0.0, 8.0], [20.0, 40.0, 7.0]])

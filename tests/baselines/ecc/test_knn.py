@@ -6,12 +6,7 @@ import pytest
 import torch
 
 from baselines import make_policy
-from baselines.ecc.knn import (
-    CsiKnn,
-    KnnOptions,
-    fingerprints,
-    nearest_mean,
-)
+from baselines.ecc.knn import CsiKnn, KnnOptions, fingerprints, nearest_mean
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.physics.ecc.features import angle_delay_amplitude
 from tests.baselines.ecc.synthetic import SYSTEM, draw_places, measure

@@ -12,14 +12,7 @@ import pytest
 import torch
 
 from baselines import make_policy
-from baselines.ecc.networks import (
-    Adcpm,
-    CsiScalarQ,
-    MfcNet,
-    ScalarOptions,
-    Transformer,
-    scalar_fronthaul,
-)
+from baselines.ecc.networks import Adcpm, CsiScalarQ, MfcNet, ScalarOptions, Transformer, scalar_fronthaul
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.supervised.bitstream import Layout

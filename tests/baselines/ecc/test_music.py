@@ -10,12 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from baselines import make_policy
-from baselines.ecc.music import (
-    Music3d,
-    intersect,
-    music_directions,
-    spatial_covariance,
-)
+from baselines.ecc.music import Music3d, intersect, music_directions, spatial_covariance
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.physics.ecc.csi import upa_response
 from tests.baselines.ecc.synthetic import SYSTEM, draw_places, measure, silenced

@@ -14,13 +14,7 @@ from baselines.ris.channel import ChannelEstimate, ChannelOptions
 from baselines.ris.pairs import RisEstimate, pair_channels, pair_geometry
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.scenarios.ris.config import RisConfig
-from cfpos_envs.scenarios.ris.world import (
-    Scene,
-    draw_phases,
-    draw_scene,
-    drop_bound,
-    measurements,
-)
+from cfpos_envs.scenarios.ris.world import Scene, draw_phases, draw_scene, drop_bound, measurements
 from cfpos_envs.streams import Streams
 
 CHUNK = 50

@@ -16,21 +16,10 @@ from baselines.ris import assignment, departure, harmonics
 from baselines.ris.channel import ChannelOptions, check_system, estimate_channels, unwrapped
 from baselines.ris.harmonics import music
 from baselines.ris.refine import least_squares_gains, masked_information, refine
-from baselines.ris.separation import (
-    candidate_energy,
-    covariances,
-    noise_variance,
-    separate,
-)
+from baselines.ris.separation import candidate_energy, covariances, noise_variance, separate
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.information import channel_covariance, fisher
-from cfpos_envs.physics.ris.modes import (
-    correlate,
-    mode_slopes,
-    mode_vector,
-    steering,
-    synthesise,
-)
+from cfpos_envs.physics.ris.modes import correlate, mode_slopes, mode_vector, steering, synthesise
 
 SYSTEM = RisSystem(28e9, 50e6, 16, (4, 5), (4, 4), (16, 16), 36, 1.0)
 PATHS = torch.tensor(

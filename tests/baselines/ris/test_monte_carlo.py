@@ -12,12 +12,7 @@ import torch
 
 from baselines import make_policy
 from baselines.ris.channel import ChannelOptions
-from tests.baselines.ris.drops import (
-    Outcome,
-    outcomes,
-    ris_drops,
-    rms,
-)
+from tests.baselines.ris.drops import Outcome, outcomes, ris_drops, rms
 
 pytestmark = pytest.mark.slow
 

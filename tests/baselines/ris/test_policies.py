@@ -19,12 +19,7 @@ from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.physics.ris.modes import steering, synthesise
 from cfpos_envs.scenarios.ris.world import draw_phases, gains
 from cfpos_envs.streams import Streams
-from tests.baselines.ris.drops import (
-    CHUNK,
-    RisDrop,
-    outcomes,
-    ris_drop,
-)
+from tests.baselines.ris.drops import CHUNK, RisDrop, outcomes, ris_drop
 
 NAMES = ("ris-wls", "ris-wls-paper", "ris-ls", "ris-aoa-toa", "ris-siso")
 TINY = {"bs_shape": (4, 4), "ue_shape": (4, 4), "ris_shape": (16, 16), "num_slots": 16, "preset": "small"}

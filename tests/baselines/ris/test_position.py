@@ -14,22 +14,10 @@ from baselines.least_squares import inverse_3x3
 from baselines.ris import benchmarks, directions, siso
 from baselines.ris.channel import ChannelEstimate
 from baselines.ris.pairs import PairGeometry, average, fuse, in_chunks
-from baselines.ris.position import (
-    SOLVERS,
-    channel_quality,
-    climb_likelihood,
-    locate_pairs,
-    path_fixes,
-    reweighted,
-)
+from baselines.ris.position import SOLVERS, channel_quality, climb_likelihood, locate_pairs, path_fixes, reweighted
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.geometry import euler_rotation, path_parameters, ris_cosines
-from cfpos_envs.physics.ris.information import (
-    bounds,
-    channel_covariance,
-    fisher,
-    without_clock,
-)
+from cfpos_envs.physics.ris.information import bounds, channel_covariance, fisher, without_clock
 from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import array_gain, random_profiles
 from tests.physics.ris.linear_theory import ls_covariance, wls_covariance

@@ -20,12 +20,7 @@ from cfpos_envs.physics.toa.link_features import draw_features
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import draw_nlos_excess_m
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
-from cfpos_envs.physics.waveform import (
-    add_noise,
-    channel_features,
-    draw_paths,
-    frequency_response,
-)
+from cfpos_envs.physics.waveform import add_noise, channel_features, draw_paths, frequency_response
 
 SIDE_M = 100.0
 MODEL = TimingModel("toa", SIDE_M, 64, 1.5625e6, -30.5, 36.7, 0.1, 1e-14, 8, 0.5, 0.0, 10.0, 0.0)

@@ -10,28 +10,14 @@ import pytest
 import torch
 
 from baselines import make_policy
-from baselines.toa.channel_prior import (
-    LinkPrior,
-    flat_channel,
-    mmse_channel,
-    nmse_db,
-    scattering,
-    steering,
-)
+from baselines.toa.channel_prior import LinkPrior, flat_channel, mmse_channel, nmse_db, scattering, steering
 from baselines.toa.joint import JointCp, JointCpOptions, cosine_to
 from baselines.toa.path_fit import beam_cosine, path_gain, scattered_delay_std_s
 from cfpos_envs.physics.arrays import ula_response
 from cfpos_envs.physics.toa.maps import timing_drop_bound
 from cfpos_envs.physics.toa.ranging import delay_variance_s2
 from cfpos_envs.physics.waveform import delay_response, subcarrier_frequencies_hz
-from tests.baselines.toa.synthetic import (
-    MODEL,
-    WaveformDrop,
-    changed,
-    located,
-    ranges_drop,
-    waveform_drop,
-)
+from tests.baselines.toa.synthetic import MODEL, WaveformDrop, changed, located, ranges_drop, waveform_drop
 
 SMALL = dataclasses.replace(MODEL, num_antennas=3, num_subcarriers=12)
 

@@ -13,23 +13,9 @@ from baselines import make_policy
 from baselines.least_squares import Loss, squared
 from baselines.toa.links import range_links
 from baselines.toa.nlos import expected_rss_dbm, fit_los_classifier, likely_links
-from baselines.toa.robust import (
-    HuberLoss,
-    MixtureLoss,
-    em_fit,
-    huber_fit,
-    los_share,
-)
+from baselines.toa.robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share
 from cfpos_envs.physics.toa.link_features import los_log_odds
-from tests.baselines.toa.synthetic import (
-    GRID_16,
-    SQUARE,
-    TimingDrop,
-    changed,
-    located,
-    points,
-    ranges_drop,
-)
+from tests.baselines.toa.synthetic import GRID_16, SQUARE, TimingDrop, changed, located, points, ranges_drop
 from tests.physics.toa.reference import bayes_error
 
 MIXTURE = MixtureLoss(torch.full((1, 1, 1), 0.7, dtype=torch.float64), 10.0)

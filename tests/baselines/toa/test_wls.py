@@ -16,15 +16,7 @@ from baselines.toa.links import as_independent_differences, determined, range_li
 from baselines.toa.multilateration import linear_starts, solve_ranges
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from tests.baselines.dcp.synthetic import draw_drops
-from tests.baselines.toa.synthetic import (
-    GRID_16,
-    SQUARE,
-    TimingDrop,
-    changed,
-    located,
-    points,
-    ranges_drop,
-)
+from tests.baselines.toa.synthetic import GRID_16, SQUARE, TimingDrop, changed, located, points, ranges_drop
 from tests.physics.toa.reference import difference_covariance, differencing_matrix, tdoa_difference_fisher
 
 WLS = {"toa": "toa-wls", "tdoa": "tdoa-wls", "rtt": "rtt-wls"}

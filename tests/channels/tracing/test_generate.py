@@ -7,23 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cfpos_envs.channels.tracing.generate import (
-    draw_users,
-    generate,
-    make_shard,
-    summary,
-)
+from cfpos_envs.channels.tracing.generate import draw_users, generate, make_shard, summary
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.storage import DatasetError, load_users
 from cfpos_envs.channels.tracing.tracer import grid_counts
 from cfpos_envs.channels.tracing.ways import draw_spiral
 from scripts import make_dataset
-from tests.channels.tracing.mirrors import (
-    SHADOW_Y_M,
-    MirrorTracer,
-    contents,
-    small_recipe,
-)
+from tests.channels.tracing.mirrors import SHADOW_Y_M, MirrorTracer, contents, small_recipe
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:

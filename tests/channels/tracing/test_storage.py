@@ -11,15 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos_envs.channels.tracing.recipe import Recipe
-from cfpos_envs.channels.tracing.storage import (
-    DatasetError,
-    Header,
-    Paths,
-    Shard,
-    load_users,
-    read_shard,
-    write_shard,
-)
+from cfpos_envs.channels.tracing.storage import DatasetError, Header, Paths, Shard, load_users, read_shard, write_shard
 from tests.channels.tracing.mirrors import BS_M, small_recipe
 
 _NAMES = ("delay_s", "bs_azimuth_rad", "bs_zenith_rad", "ue_azimuth_rad", "ue_zenith_rad", "reflections", "kind")

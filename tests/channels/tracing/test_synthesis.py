@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 
 from cfpos_envs.channels.tracing.moves import move_errors
 from cfpos_envs.channels.tracing.synthesis import StoredPaths, moved_paths, unit_vector
-from tests.channels.tracing.mirrors import (
-    BS_M,
-    MirrorTracer,
-    image_paths,
-    small_recipe,
-)
+from tests.channels.tracing.mirrors import BS_M, MirrorTracer, image_paths, small_recipe
 
 CARRIER_HZ = 3.5e9
 C_M_S = 299_792_458.0

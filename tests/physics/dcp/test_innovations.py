@@ -4,12 +4,7 @@ import math
 import pytest
 import torch
 
-from cfpos_envs.physics.arrays import (
-    angle_profile,
-    normalised_spectra,
-    read_profile,
-    scattered_spectra,
-)
+from cfpos_envs.physics.arrays import angle_profile, normalised_spectra, read_profile, scattered_spectra
 from cfpos_envs.physics.dcp import innovations
 from cfpos_envs.physics.dcp.links import Links, link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel

@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cfpos_envs.physics.ecc import csi as chain
-from cfpos_envs.physics.ecc.estimation import (
-    lmmse_estimate,
-    lmmse_filter,
-    long_term_covariance,
-    ls_estimate,
-)
+from cfpos_envs.physics.ecc.estimation import lmmse_estimate, lmmse_filter, long_term_covariance, ls_estimate
 from tests.physics.ecc.reference import (
     encoder_input,
     flatten_slots,

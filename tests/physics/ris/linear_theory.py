@@ -12,13 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.physics.ris.geometry import (
-    BS_AXES,
-    Paths,
-    arrival_cosines,
-    position_jacobian,
-    trace_paths,
-)
+from cfpos_envs.physics.ris.geometry import BS_AXES, Paths, arrival_cosines, position_jacobian, trace_paths
 from cfpos_envs.physics.ris.information import path_blocks
 
 _RTOL = 1e-10

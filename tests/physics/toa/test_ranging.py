@@ -8,11 +8,7 @@ from hypothesis import strategies as st
 
 from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
 from cfpos_envs.physics.toa import ranging as timing
-from cfpos_envs.physics.toa.link_features import (
-    FEATURE_LAWS,
-    draw_features,
-    los_log_odds,
-)
+from cfpos_envs.physics.toa.link_features import FEATURE_LAWS, draw_features, los_log_odds
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from tests.physics.toa.reference import bayes_error, difference_covariance, differencing_matrix, range_differences

@@ -11,12 +11,7 @@ from baselines import make_policy
 from cfpos_envs import evaluate, make_env, make_scenario
 from cfpos_envs.physics.ris.geometry import azimuth_elevation
 from cfpos_envs.physics.ris.phases import array_gain, cascade, chirp_profile
-from cfpos_envs.scenarios.ris_phase.beams import (
-    beam_phases,
-    chirp_phases,
-    relative_gain,
-    to_db,
-)
+from cfpos_envs.scenarios.ris_phase.beams import beam_phases, chirp_phases, relative_gain, to_db
 from cfpos_envs.scenarios.ris_phase.fusion import belief_moments, encode_profiles, updated_belief
 from cfpos_envs.streams import Streams
 
