@@ -47,8 +47,8 @@ class JointCpOptions:
     """Options of ``joint-cp``.
 
     Attributes:
-        k_factor_db: power of the line of sight over that of the scattered paths behind it, dB; as in ``TimingSite``.
-        delay_spread_s: scale of the scattered paths' delays and of their powers, as in ``TimingSite``: half of it is
+        k_factor_db: power of the line of sight over that of the scattered paths behind it, dB; as in ``ToaSiteConfig``.
+        delay_spread_s: scale of the scattered paths' delays and of their powers, as in ``ToaSiteConfig``: half of it is
             their RMS delay spread.
         floor_share, nlos_floor_share: power that the prior leaves to any direction and delay, in line of sight and
             without; the channels of the latter are hardly known beforehand.

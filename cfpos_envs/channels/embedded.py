@@ -16,7 +16,7 @@ from cfpos_envs.channels.city_paths import (
     surfaces_of,
     trace,
 )
-from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import Users
 from cfpos_envs.physics.ecc.csi import CsiPaths
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
@@ -38,7 +38,7 @@ class EmbeddedCity:
 
     max_displacement_m = math.inf
 
-    def __init__(self, settings: CsiSite, device: torch.device | str = "cpu") -> None:
+    def __init__(self, settings: EccSceneConfig, device: torch.device | str = "cpu") -> None:
         # Drawn on the processor, so that every device sees the same streets.
         streams = Streams(settings.scene_seed, "scene")
         wide, deep, high = settings.size_m

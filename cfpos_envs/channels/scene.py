@@ -12,7 +12,7 @@ SNR_REFERENCE_M = 100.0
 
 
 @dataclass(frozen=True)
-class CsiSite:
+class EccSceneConfig:
     """A scene with its base stations and their radio.
 
     Attributes:
@@ -93,7 +93,7 @@ ESTIMATORS = ("lmmse", "ls")
 MOST_BS, MOST_BLOCKS = 64, 400
 
 
-def validate_site(s: CsiSite) -> None:
+def validate_site(s: EccSceneConfig) -> None:
     """Refuse options of scene and radio that are out of range.
 
     Raises:

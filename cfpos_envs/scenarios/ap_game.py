@@ -22,7 +22,7 @@ from cfpos_envs.physics.bounds import position_error_bound
 from cfpos_envs.scenarios.base import FLOAT_BITS, Entities, Scenario, TensorState, Transition, at_round
 from cfpos_envs.scenarios.features import Row
 from cfpos_envs.scenarios.site_files import SiteFile
-from cfpos_envs.scenarios.sites import ApSiteSettings, Places, SitePool, trajectories
+from cfpos_envs.scenarios.sites import ApSiteConfig, Places, SitePool, trajectories
 from cfpos_envs.streams import Streams
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ApConfig(Protocol):
     """What the config of every game of access points has."""
 
     @property
-    def settings(self) -> ApSiteSettings:
+    def settings(self) -> ApSiteConfig:
         """Of its sites."""
 
     @property

@@ -20,7 +20,7 @@ CIRCLE_SHARE = 0.4
 
 
 @runtime_checkable
-class ApSiteSettings(Protocol):
+class ApSiteConfig(Protocol):
     """What every game of access points says of its sites."""
 
     @property
@@ -63,7 +63,7 @@ class Places:
 
 
 def draw_places(
-    settings: ApSiteSettings,
+    settings: ApSiteConfig,
     site_file: SiteFile | None,
     ue_height_m: float,
     generator: torch.Generator,
@@ -91,7 +91,7 @@ def draw_places(
     return Places(positions, orientation, height)
 
 
-def _positions(settings: ApSiteSettings, site_file: SiteFile | None, generator: torch.Generator, wrap: bool) -> Tensor:
+def _positions(settings: ApSiteConfig, site_file: SiteFile | None, generator: torch.Generator, wrap: bool) -> Tensor:
     if site_file is not None:
         return site_file.ap_positions_m
     if settings.layout == "grid":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, SiteSettings
+from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, DcpSiteConfig
 from cfpos_envs.scenarios.site_files import SiteFile
 from cfpos_envs.scenarios.site_files import load_site_file as load
 from cfpos_envs.scenarios.toa.config import ToaConfig
@@ -23,7 +23,7 @@ aps:
 
 
 def load_site_file(path: Path) -> SiteFile:
-    return load(path, SiteSettings)
+    return load(path, DcpSiteConfig)
 
 
 def write(folder: Path, text: str, name: str = "site.yaml") -> Path:

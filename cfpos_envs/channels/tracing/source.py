@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import Users
 from cfpos_envs.channels.tracing.storage import (
     SPLITS,
@@ -52,7 +52,7 @@ class RaytracedSource:
 
     max_displacement_m = MAX_DISPLACEMENT_M
 
-    def __init__(self, settings: CsiSite, device: torch.device | str = "cpu") -> None:
+    def __init__(self, settings: EccSceneConfig, device: torch.device | str = "cpu") -> None:
         self.folder = Path(settings.dataset) if settings.dataset else demo_dataset()
         self.device = torch.device(device)
         header = Header.read(self.folder)
@@ -173,7 +173,7 @@ def _facing(positions_m: Tensor, low: tuple[float, ...], high: tuple[float, ...]
     return torch.stack((yaw, torch.zeros_like(yaw), torch.zeros_like(yaw)), dim=-1)
 
 
-def _check_settings(folder: Path, header: Header, settings: CsiSite) -> None:
+def _check_settings(folder: Path, header: Header, settings: EccSceneConfig) -> None:
     recipe = header.recipe
     if recipe.num_bss != settings.num_bs:
         raise DatasetError(f"{folder} has {recipe.num_bss} base stations; set num_bs={recipe.num_bss}")

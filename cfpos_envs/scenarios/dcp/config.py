@@ -1,4 +1,4 @@
-"""Options of the DCP games, every default once: the radio's in ``SiteSettings``, the game's in ``DcpConfig``."""
+"""Options of the DCP games, every default once: the radio's in ``DcpSiteConfig``, the game's in ``DcpConfig``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cfpos_envs.scenarios.site_config import SiteOptions
 
 
 @dataclass(frozen=True)
-class SiteSettings:
+class DcpSiteConfig:
     """A kind of site: the area, the radio and what is wrong with it. Defaults: Liu et al. (DCP), section V.
 
     Attributes:
@@ -87,13 +87,13 @@ _MISCALIBRATED: dict[str, Any] = {
     "nlos_share": 0.25,
 }
 
-SITE_PRESETS: dict[str, SiteSettings] = {
-    "clean": SiteSettings(shadowing_db=0.0),
-    "shadowed": SiteSettings(),
-    "miscalibrated": SiteSettings(**_MISCALIBRATED),
-    "hard": SiteSettings(**{**_MISCALIBRATED, "shadowing_db": 6.0, "shadowing_random": True}),
-    "mixed": SiteSettings(mixture=("clean", "shadowed", "miscalibrated", "hard")),
-    "cf-200": SiteSettings(
+SITE_PRESETS: dict[str, DcpSiteConfig] = {
+    "clean": DcpSiteConfig(shadowing_db=0.0),
+    "shadowed": DcpSiteConfig(),
+    "miscalibrated": DcpSiteConfig(**_MISCALIBRATED),
+    "hard": DcpSiteConfig(**{**_MISCALIBRATED, "shadowing_db": 6.0, "shadowing_random": True}),
+    "mixed": DcpSiteConfig(mixture=("clean", "shadowed", "miscalibrated", "hard")),
+    "cf-200": DcpSiteConfig(
         num_aps=25,
         num_antennas=25,
         side_m=200.0,
@@ -129,8 +129,8 @@ KERNELS = ("auto", "native", "torch")
 
 
 @dataclass(frozen=True)
-class DcpConfig(SiteOptions[SiteSettings]):
-    """Options of one DCP game. A site field left at None is taken from ``site``; see ``SiteSettings``.
+class DcpConfig(SiteOptions[DcpSiteConfig]):
+    """Options of one DCP game. A site field left at None is taken from ``site``; see ``DcpSiteConfig``.
 
     Attributes:
         stage: what the game measures: ``rss``, ``aoa``, ``chained`` (rss rounds, then joint correction) or ``joint``.
@@ -163,7 +163,7 @@ class DcpConfig(SiteOptions[SiteSettings]):
             compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding.
     """
 
-    site_presets: ClassVar[Mapping[str, SiteSettings]] = SITE_PRESETS
+    site_presets: ClassVar[Mapping[str, DcpSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clean"
     own_fields: ClassVar[Mapping[str, Any]] = {"wrap": False}
     old_names: ClassVar[Mapping[str, str]] = {"mobility": "speed_m_s"}
@@ -250,7 +250,7 @@ class DcpConfig(SiteOptions[SiteSettings]):
             return self.settings.height_diff_m
         return float((self.site_file.ap_height_m - self.ue_height_m).abs().max())
 
-    def settings_of(self, site_index: int) -> SiteSettings:
+    def settings_of(self, site_index: int) -> DcpSiteConfig:
         """Settings of one site of the pool: those of the mixture's presets in turn, or ``settings``."""
         mixture = self.settings.mixture
         return self.changed_site(mixture[site_index % len(mixture)]) if mixture else self.settings
@@ -335,7 +335,7 @@ def _validate_inside(c: DcpConfig) -> None:
         )
 
 
-def _validate_site(s: SiteSettings) -> None:
+def _validate_site(s: DcpSiteConfig) -> None:
     one_of("layout", s.layout, ("uniform", "grid"))
     for name in s.mixture:
         one_of("mixture", name, [name for name, preset in SITE_PRESETS.items() if not preset.mixture])

@@ -17,7 +17,7 @@ from cfpos_envs.physics.dcp.links import link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import watts_to_dbm
 from cfpos_envs.scenarios.ap_game import user_ways
-from cfpos_envs.scenarios.dcp.config import DcpConfig, SiteSettings
+from cfpos_envs.scenarios.dcp.config import DcpConfig, DcpSiteConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
 from cfpos_envs.scenarios.sites import Places, SitePool, draw_places
 from cfpos_envs.streams import Streams
@@ -184,7 +184,7 @@ def _starting_points(config: DcpConfig, ap_positions_m: Tensor, streams: Streams
     )
 
 
-def _shadowing_db(pool: SitePool[DcpSite], site_ids: Tensor, points_m: Tensor, settings: SiteSettings) -> Tensor:
+def _shadowing_db(pool: SitePool[DcpSite], site_ids: Tensor, points_m: Tensor, settings: DcpSiteConfig) -> Tensor:
     shadowing = torch.zeros(len(site_ids), settings.num_aps, points_m.shape[1], device=points_m.device)
     for index in torch.unique(site_ids):
         chosen = torch.nonzero(site_ids == index).squeeze(-1)

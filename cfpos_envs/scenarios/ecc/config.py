@@ -1,4 +1,4 @@
-"""Options of edge-cloud cooperative positioning, every default once: scene and radio in ``CsiSite``, game below."""
+"""Options of edge-cloud positioning, every default once: scene and radio in ``EccSceneConfig``, game below."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from cfpos_envs.channels.scene import CsiSite, validate_site
+from cfpos_envs.channels.scene import EccSceneConfig, validate_site
 from cfpos_envs.checks import number_fields, one_of, whole_fields
 from cfpos_envs.physics.ecc.csi import check_stabilise
 from cfpos_envs.physics.ecc.features import check_features
@@ -17,15 +17,17 @@ FUSIONS = ("mean", "confidence")
 REWARDS = ("error", "consistency")
 MOBILITIES = ("static", "spiral", "waypoint")
 
-SITE_PRESETS: dict[str, CsiSite] = {
-    "urban": CsiSite(),
-    "urban-small": CsiSite(size_m=(60.0, 60.0, 15.0), blocks=(3, 3), building_height_m=(5.0, 13.0), bs_height_m=12.0),
+SITE_PRESETS: dict[str, EccSceneConfig] = {
+    "urban": EccSceneConfig(),
+    "urban-small": EccSceneConfig(
+        size_m=(60.0, 60.0, 15.0), blocks=(3, 3), building_height_m=(5.0, 13.0), bs_height_m=12.0
+    ),
 }
 
 
 @dataclass(frozen=True)
-class EccConfig(SiteOptions[CsiSite]):
-    """Options of one game. A site field left at None is taken from ``site``; see ``CsiSite``.
+class EccConfig(SiteOptions[EccSceneConfig]):
+    """Options of one game. A site field left at None is taken from ``site``; see ``EccSceneConfig``.
 
     Attributes:
         split: ``train`` or ``test``: other places and other noise in the same scene.
@@ -50,7 +52,7 @@ class EccConfig(SiteOptions[CsiSite]):
         round_s: time between two measurements of a moving user, for ``waypoint``.
     """
 
-    site_presets: ClassVar[Mapping[str, CsiSite]] = SITE_PRESETS
+    site_presets: ClassVar[Mapping[str, EccSceneConfig]] = SITE_PRESETS
 
     split: str = "train"
     site: str | Mapping[str, Any] = field(default="urban", hash=False)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Complex64, Float
 from torch import Tensor
 
-from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import CsiSource, Users
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc import csi as chain
@@ -56,7 +56,7 @@ class CsiWorld:
         device: where the tensors live.
     """
 
-    def __init__(self, settings: CsiSite, device: torch.device | str = "cpu") -> None:
+    def __init__(self, settings: EccSceneConfig, device: torch.device | str = "cpu") -> None:
         self.settings, self.device = settings, torch.device(device)
         self.source = make_source(settings, device)
         streams = Streams(settings.scene_seed, "calibrate", device)
@@ -190,7 +190,7 @@ def draw_state(config: EccConfig, world: CsiWorld, streams: Streams, num_envs: i
     )
 
 
-def make_source(settings: CsiSite, device: torch.device | str) -> CsiSource:
+def make_source(settings: EccSceneConfig, device: torch.device | str) -> CsiSource:
     """The scene behind ``settings.source``."""
     if settings.source == "embedded":
         from cfpos_envs.channels.embedded import EmbeddedCity
@@ -202,6 +202,6 @@ def make_source(settings: CsiSite, device: torch.device | str) -> CsiSource:
 
 
 @lru_cache(maxsize=8)
-def shared_world(settings: CsiSite, device: str) -> CsiWorld:
+def shared_world(settings: EccSceneConfig, device: str) -> CsiWorld:
     """The world of these settings, made once: it holds no random state, so that many games may share it."""
     return CsiWorld(settings, device)

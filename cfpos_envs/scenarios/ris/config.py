@@ -26,7 +26,7 @@ _CLOCK_MARGIN_M = 1.0
 
 
 @dataclass(frozen=True)
-class RisRadio:
+class RisRadioConfig:
     """The part of the radio that the presets differ in.
 
     Attributes:
@@ -44,15 +44,15 @@ class RisRadio:
     num_slots: int = 64
 
 
-PRESETS: dict[str, RisRadio] = {
-    "default": RisRadio(),
-    "small": RisRadio((6, 6), (5, 5), (16, 16), 32, 100e6, 36),
+PRESETS: dict[str, RisRadioConfig] = {
+    "default": RisRadioConfig(),
+    "small": RisRadioConfig((6, 6), (5, 5), (16, 16), 32, 100e6, 36),
 }
 
 
 @dataclass(frozen=True)
 class RisConfig:
-    """A scene with surfaces. A radio field left at None is taken from the preset; see ``RisRadio``.
+    """A scene with surfaces. A radio field left at None is taken from the preset; see ``RisRadioConfig``.
 
     Attributes:
         preset: ``default``, or ``small``, about a fifth of the samples.
@@ -175,9 +175,9 @@ class RisConfig:
         return self.bias_ns, self.bias_ns
 
     @cached_property
-    def radio(self) -> RisRadio:
+    def radio(self) -> RisRadioConfig:
         """The preset with this config's own radio fields put over it."""
-        return dataclasses.replace(PRESETS[self.preset], **given_fields(RisRadio, self))
+        return dataclasses.replace(PRESETS[self.preset], **given_fields(RisRadioConfig, self))
 
     @cached_property
     def system(self) -> RisSystem:

@@ -1,4 +1,4 @@
-"""Options of the time-based games, every default once: the network's in ``TimingSite``, the game's in ``ToaConfig``."""
+"""Options of the time-based games, every default once: network in ``ToaSiteConfig``, game in ``ToaConfig``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UE_CLOCK_STD_S = {"toa": 0.0, "tdoa": 100e-9, "rtt": 100e-9}
 
 
 @dataclass(frozen=True)
-class TimingSite:
+class ToaSiteConfig:
     """A kind of network: the area, the radio, clocks and blocked views.
 
     Attributes:
@@ -129,23 +129,23 @@ class TimingSite:
 
 _STUDY: dict[str, Any] = {"layout": "grid", "range_std_m": 0.3, "shadowing_db": 0.0}
 
-SITE_PRESETS: dict[str, TimingSite] = {
-    "street": TimingSite(),
-    "clear": TimingSite(nlos_share=0.0),
-    "office": TimingSite(
+SITE_PRESETS: dict[str, ToaSiteConfig] = {
+    "street": ToaSiteConfig(),
+    "clear": ToaSiteConfig(nlos_share=0.0),
+    "office": ToaSiteConfig(
         side_m=50.0, height_diff_m=2.0, los="inh_mixed_office", nlos_mean_m=4.0, sync="ota", min_spacing_m=2.0
     ),
     # 16 APs on a grid, 0.3 m: the networks of the robustness tables.
-    "nlos-0": TimingSite(**_STUDY, nlos_share=0.0),
-    "nlos-30": TimingSite(**_STUDY, nlos_share=0.3),
-    "nlos-50": TimingSite(**_STUDY, nlos_share=0.5),
-    "nlos-any": TimingSite(**_STUDY, nlos_share=0.6, nlos_share_random=True),
+    "nlos-0": ToaSiteConfig(**_STUDY, nlos_share=0.0),
+    "nlos-30": ToaSiteConfig(**_STUDY, nlos_share=0.3),
+    "nlos-50": ToaSiteConfig(**_STUDY, nlos_share=0.5),
+    "nlos-any": ToaSiteConfig(**_STUDY, nlos_share=0.6, nlos_share_random=True),
 }
 
 
 @dataclass(frozen=True)
-class ToaConfig(SiteOptions[TimingSite]):
-    """Options of one time-based game. A site field left at None is taken from ``site``; see ``TimingSite``.
+class ToaConfig(SiteOptions[ToaSiteConfig]):
+    """Options of one time-based game. A site field left at None is taken from ``site``; see ``ToaSiteConfig``.
 
     Attributes:
         family: ``toa`` (common clock), ``tdoa`` (unknown UE clock) or ``rtt`` (round trips).
@@ -170,7 +170,7 @@ class ToaConfig(SiteOptions[TimingSite]):
         ue_height_m: height of the UEs, used with the AP heights of a site file.
     """
 
-    site_presets: ClassVar[Mapping[str, TimingSite]] = SITE_PRESETS
+    site_presets: ClassVar[Mapping[str, ToaSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clear"
     old_names: ClassVar[Mapping[str, str]] = {"mobility": "speed_m_s"}
 
@@ -288,7 +288,7 @@ class ToaConfig(SiteOptions[TimingSite]):
             )
 
 
-def _typical_burst_std_s(model: TimingModel, site: TimingSite) -> float:
+def _typical_burst_std_s(model: TimingModel, site: ToaSiteConfig) -> float:
     """Clock error left by a calibration burst at the mean distance of a square's points from its centre (0.3826 s)."""
     slant = math.hypot(0.3826 * site.side_m, site.height_diff_m)
     gain_db = model.path_loss_intercept_db - model.path_loss_slope_db * math.log10(max(slant, 1.0))
@@ -310,7 +310,7 @@ def _validate_game(c: ToaConfig) -> None:
     number_fields(c, 0.0, math.inf, "round_s", "max_step_m", above=True)
 
 
-def _validate_network(s: TimingSite, file: SiteFile | None) -> None:
+def _validate_network(s: ToaSiteConfig, file: SiteFile | None) -> None:
     one_of("layout", s.layout, LAYOUTS)
     whole_fields(s, 1, "num_aps", "num_antennas", "num_paths", "num_sites")
     if s.num_aps < _MIN_APS:
@@ -332,7 +332,7 @@ def _validate_network(s: TimingSite, file: SiteFile | None) -> None:
     _validate_places(s, file)
 
 
-def _validate_places(s: TimingSite, file: SiteFile | None) -> None:
+def _validate_places(s: ToaSiteConfig, file: SiteFile | None) -> None:
     if file is None:
         if s.layout == "grid" and any(s.num_aps == count for count in (3, *_primes(s.num_aps))):
             raise ValueError(

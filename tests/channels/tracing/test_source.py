@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cfpos_envs import make_env
-from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import Users
 from cfpos_envs.channels.tracing.generate import generate
 from cfpos_envs.channels.tracing.source import RaytracedSource, demo_dataset
@@ -22,7 +22,7 @@ ENV = "ecc-raytraced-v0"
 
 @pytest.fixture(scope="module")
 def source() -> RaytracedSource:
-    return RaytracedSource(CsiSite(source="raytraced", num_paths=32))
+    return RaytracedSource(EccSceneConfig(source="raytraced", num_paths=32))
 
 
 def still(source: RaytracedSource, split: str, count: int | None = None) -> tuple:
@@ -123,7 +123,7 @@ def test_a_persons_own_set_is_taken(tmp_path: Path) -> None:
 
 def test_points_of_a_spiral_are_users_of_their_own(tmp_path: Path) -> None:
     generate(small_recipe(), tmp_path, {"train": 20, "test": 20, "spiral": 20}, MirrorTracer)
-    source = RaytracedSource(CsiSite(dataset=str(tmp_path), num_bs=2))
+    source = RaytracedSource(EccSceneConfig(dataset=str(tmp_path), num_bs=2))
     way, test = source.users("spiral"), source.users("test")
     assert (torch.cdist(way.position_m, test.position_m) > 0).all()
     paths = source.paths(way, torch.zeros(20, 1, 3))

@@ -8,7 +8,7 @@ import torch
 
 from cfpos_envs import make_env
 from cfpos_envs.registry import check_overrides, make_config
-from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, SiteSettings
+from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, DcpSiteConfig
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_mixture_alternates_between_its_presets_and_keeps_overrides():
     assert all(kind.num_antennas == 4 for kind in kinds)
 
 
-@pytest.mark.parametrize("entry", dataclasses.fields(SiteSettings), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", dataclasses.fields(DcpSiteConfig), ids=lambda entry: entry.name)
 def test_every_field_of_the_site_can_be_set(entry):
     default = getattr(SITE_PRESETS["hard"], entry.name)
     value = {bool: not default, str: "grid", tuple: ("clean", "hard")}.get(type(default), 3)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cfpos_envs import make_env
-from cfpos_envs.channels.scene import CsiSite
+from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.registry import make_config
 from cfpos_envs.scenarios.ecc.config import SITE_PRESETS, EccConfig
 
@@ -62,7 +62,7 @@ def test_every_preset_makes_a_config_and_overrides_win() -> None:
 
 def test_every_field_of_the_site_can_be_set() -> None:
     values = {"source": "raytraced", "dataset": "x", "estimator": "ls", "size_m": [50, 40, 35], "blocks": [2, 2]}
-    for entry in dataclasses.fields(CsiSite):
+    for entry in dataclasses.fields(EccSceneConfig):
         value = values.get(entry.name, [3.0, 9.0] if entry.name == "building_height_m" else 3)
         settings = make_config("ecc-urban-small-v0", site={entry.name: value}).settings
         wanted = tuple(value) if isinstance(value, list) else value

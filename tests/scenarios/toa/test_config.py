@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cfpos_envs import make_env
-from cfpos_envs.scenarios.toa.config import SITE_PRESETS, TimingSite, ToaConfig
+from cfpos_envs.scenarios.toa.config import SITE_PRESETS, ToaConfig, ToaSiteConfig
 
 C = 299_792_458.0
 
@@ -65,7 +65,7 @@ def test_every_field_of_the_site_can_be_set():
         "blocked_share": 0.5,
         "carrier_hz": 5e9,
     }
-    for entry in dataclasses.fields(TimingSite):
+    for entry in dataclasses.fields(ToaSiteConfig):
         value = values.get(entry.name, 5)
         needed = {"nlos_share": 0.5} if entry.name == "nlos_share_random" else {}
         config = ToaConfig(site={"preset": "office", **needed, entry.name: value})
