@@ -112,8 +112,8 @@ def register_schemas() -> None:
             store.store(group="env", name=env, node=node)
         if not has_entities(env_id):
             for name, (agent, preset) in presets.items():
-                node = without_entities(agent, preset)
-                store.store(group="agent/without_entities", name=f"{name}-{env}", node=node, package="agent")
+                changed = without_entities(agent, preset)
+                store.store(group="agent/without_entities", name=f"{name}-{env}", node=changed, package="agent")
 
 
 def agent_preset(path: Path) -> tuple[str, str]:
@@ -122,10 +122,10 @@ def agent_preset(path: Path) -> tuple[str, str]:
     Raises:
         ValueError: it has no such line.
     """
-    found = re.search(r"schema@_here_: (\S+)", path.read_text(encoding="utf-8"))
-    for agent in list_agents() if found is not None else ():
+    named = re.findall(r"schema@_here_: (\S+)", path.read_text(encoding="utf-8"))
+    for agent in list_agents():
         for preset in config_class(agent).presets:
-            if f"{agent}-{preset}" == found[1]:
+            if f"{agent}-{preset}" in named:
                 return agent, preset
     raise ValueError(f"{path} names no schema; begin its defaults with '- schema@_here_: AGENT-PRESET'")
 
