@@ -122,11 +122,10 @@ def agent_preset(path: Path) -> tuple[str, str]:
     Raises:
         ValueError: it has no such line.
     """
-    found = re.search(r"schema@_here_: (\S+)", path.read_text(encoding="utf-8"))
-    named = "" if found is None else found[1]
+    named = re.findall(r"schema@_here_: (\S+)", path.read_text(encoding="utf-8"))
     for agent in list_agents():
         for preset in config_class(agent).presets:
-            if f"{agent}-{preset}" == named:
+            if f"{agent}-{preset}" in named:
                 return agent, preset
     raise ValueError(f"{path} names no schema; begin its defaults with '- schema@_here_: AGENT-PRESET'")
 
