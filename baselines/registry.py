@@ -39,6 +39,7 @@ _paths: dict[str, str | tuple[str, ...]] = {
     "mfcnet": ".ecc.networks:MfcNet",
     "csi-knn": ".ecc.knn:CsiKnn",
     "csi-scalar-q": ".ecc.networks:CsiScalarQ",
+    "hybrid-gn": ".hybrid.gauss_newton:HybridGn",
     "ris-wls": ".ris.policies:RisWls",
     "ris-wls-paper": ".ris.policies:RisWlsPaper",
     "ris-ls": ".ris.policies:RisLs",

@@ -280,6 +280,8 @@ register("toa-v0", _TOA, family="toa")
 register("tdoa-v0", _TOA, family="tdoa")
 register("rtt-v0", _TOA, family="rtt")
 
+register("hybrid-v0", "cfpos_envs.scenarios.hybrid.game:HybridScenario")
+
 _ECC = "cfpos_envs.scenarios.ecc.game:EccScenario"
 register("ecc-urban-v0", _ECC, site="urban")
 register("ecc-urban-small-v0", _ECC, site="urban-small")

@@ -125,3 +125,17 @@ def robust_similarity(scaled_residual: Float[Tensor, "*batch"]) -> Float[Tensor,
 def cauchy_similarity(scaled_residual: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Cauchy log-likelihood of one residual over its scale, per AP: -log(1 + z^2); it is robust to gross errors."""
     return -torch.log(1.0 + scaled_residual.square())
+
+
+AGREEMENT_SCALES = (2.0, 6.0, 20.0)
+"""Residuals in known standard deviations that count half: the first ranks good fits, the last leads to them."""
+
+
+def agreement(z: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Bounded robust agreement in (0, 1] of a residual of z standard deviations: mean of 1 / (1 + (z / c)^2) over c.
+
+    A range that is far too long costs what one that is a little too long does, so the mean over the links is highest
+    where most of them agree, not between all of them (a Geman-McClure kernel at three scales).
+    """
+    terms = [1.0 / (1.0 + (z / scale).square()) for scale in AGREEMENT_SCALES]
+    return torch.stack(terms).mean(dim=0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.similarity import masked_mean
+from cfpos_envs.physics.similarity import agreement, masked_mean
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.scenarios.ap_game import Played, counterfactual_credit
 from cfpos_envs.scenarios.toa.state import ToaState
@@ -18,18 +18,6 @@ REWARDS = {
     "error": "-log(error / m + 0.1) by the simulated truth (privileged, for studies)",
 }
 ERROR_FLOOR_M = 0.1
-AGREEMENT_SCALES = (2.0, 6.0, 20.0)
-"""Residuals in reported standard deviations that count half: the first ranks good fits, the last leads to them."""
-
-
-def agreement(z: Tensor) -> Tensor:
-    """Bounded robust agreement in (0, 1] of a residual of z standard deviations: mean of 1 / (1 + (z / c)^2) over c.
-
-    A range that is far too long costs what one that is a little too long does, so the mean over the links is highest
-    where most of them agree, not between all of them (a Geman-McClure kernel at three scales).
-    """
-    terms = [1.0 / (1.0 + (z / scale).square()) for scale in AGREEMENT_SCALES]
-    return torch.stack(terms).mean(dim=0)
 
 
 def similarity_at(state: ToaState, position_m: Tensor, offset_m: Tensor, judges: Tensor) -> Tensor:

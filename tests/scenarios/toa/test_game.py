@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.physics.similarity import agreement
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.maps import timing_drop_bound
 from cfpos_envs.scenarios.toa import fusion
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.game import ToaScenario
-from cfpos_envs.scenarios.toa.reward import agreement, similarity_at
-from cfpos_envs.scenarios.toa.state import coarse_start_m, linear_start_m, median_offset_m, range_residuals
+from cfpos_envs.scenarios.toa.reward import similarity_at
+from cfpos_envs.scenarios.toa.state import (
+    coarse_start_m,
+    linear_start_m,
+    median_offset_m,
+    range_residuals,
+)
 from cfpos_envs.streams import Streams
 from tests.physics.toa.reference import differencing_matrix
 

@@ -1,0 +1,1 @@
+"""Estimators from ranges, directions and powers together."""

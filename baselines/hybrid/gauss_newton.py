@@ -1,0 +1,182 @@
+"""Gauss-Newton over whatever is measured of ranges, directions and powers: ``hybrid-gn``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cfpos_envs.checks import whole
+from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.hybrid import HybridMeasurements
+from cfpos_envs.physics import geometry
+from cfpos_envs.physics.hybrid import predict
+from cfpos_envs.physics.toa.model import TimingModel
+
+from ..base import Estimator
+from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, squared
+from ..toa.robust import HuberLoss
+
+# An information whose smaller eigenvalue is below this share of the larger one determines no position.
+_SINGULAR = 1e-10
+
+
+@dataclass(frozen=True)
+class HybridOptions:
+    """Options of ``hybrid-gn``.
+
+    Attributes:
+        points: of the lattice along a side of the area on which starts are searched, at least 2.
+        starts: best points of the lattice from which a descent begins, at least 1; the lowest minimum wins. Mirrored
+            directions and the rings around an AP make several.
+        threshold: residuals beyond this many standard deviations count by their size, not its square (Huber); infinite
+            is maximum likelihood where every error is Gaussian.
+    """
+
+    points: int = 16
+    starts: int = 6
+    threshold: float = math.inf
+
+    def __post_init__(self) -> None:
+        whole("points", self.points, 2)
+        whole("starts", self.starts, 1)
+        if self.starts > self.points**2:
+            raise ValueError(f"starts={self.starts} is more than the lattice of points={self.points} a side has")
+        if isinstance(self.threshold, bool) or not self.threshold > 0:
+            raise ValueError(f"threshold={self.threshold!r} must be a positive number of standard deviations, or inf")
+
+
+@dataclass(frozen=True)
+class HybridRows:
+    """All measurements of every user as one list of rows in units of their standard deviations, in double precision.
+
+    The rows of an AP are range, direction and power; see ``least_squares.Residuals``.
+    """
+
+    model: TimingModel
+    ap_positions_m: Float[Tensor, "B M 2"]
+    ap_orientation_rad: Float[Tensor, "B M"]
+    height_diff_m: Float[Tensor, "B M"]
+    values: Float[Tensor, "B M K 3"]
+    std: Float[Tensor, "B M K 3"]
+    usable: Bool[Tensor, "B R K"]
+    unknown_offset: bool = False
+
+    @property
+    def std_m(self) -> Float[Tensor, "B R K"]:
+        """1: the residuals are divided by their standard deviations already."""
+        return torch.ones(self.usable.shape, dtype=self.values.dtype, device=self.values.device)
+
+    def at(self, points_m: Float[Tensor, "B K 2"]) -> tuple[Float[Tensor, "B R K 2"], Float[Tensor, "B R K"]]:
+        """Gradients of the predictions and residuals, both over the standard deviation."""
+        predicted, gradient = predict(
+            self.model, self.ap_positions_m, self.ap_orientation_rad, self.height_diff_m, points_m
+        )
+        residual = (self.values - predicted) / self.std
+        return _as_rows(gradient / self.std.unsqueeze(-1)), _as_rows(residual)
+
+    def repeated(self, count: int) -> HybridRows:
+        """Every user ``count`` times, copy after copy: for several starts at once."""
+        return dataclasses.replace(
+            self,
+            values=self.values.repeat(1, 1, count, 1),
+            std=self.std.repeat(1, 1, count, 1),
+            usable=self.usable.repeat(1, 1, count),
+        )
+
+    def inside(self, points_m: Float[Tensor, "B K 2"], margin: float) -> Float[Tensor, "B K 2"]:
+        """The nearest points that are at most ``margin`` sides of the area outside it."""
+        return points_m.clamp(-margin * self.model.side_m, (1.0 + margin) * self.model.side_m)
+
+
+class HybridGn(Estimator[HybridMeasurements]):
+    """Maximum likelihood from ranges, directions and powers, by Levenberg-Marquardt from the best point of a lattice.
+
+    Whatever is missing is left out: ranges alone, directions alone, or any mixture of both with powers. A user whose
+    measurements determine no position is not ``valid``; its position is finite and means nothing.
+    """
+
+    name: ClassVar[str] = "hybrid-gn"
+    measurement_type: ClassVar[type[Measurements]] = HybridMeasurements
+    options_class: ClassVar[type] = HybridOptions
+    options: HybridOptions
+    _episodes_at_a_time: ClassVar[int | None] = 256
+
+    def _locate(self, measurements: HybridMeasurements) -> PositionEstimate:
+        rows = rows_of(measurements)
+        threshold = self.options.threshold
+        loss = squared if math.isinf(threshold) else HuberLoss(threshold)
+        starts = lattice_starts_m(rows, self.options.points, self.options.starts)
+        reached = levenberg_marquardt(rows.repeated(self.options.starts), starts, loss)
+        return _answer(rows, _best(reached, self.options.starts), measurements.values)
+
+
+def rows_of(measurements: HybridMeasurements) -> HybridRows:
+    """The rows of a batch; entries that are not valid, not finite or infinitely uncertain do not count."""
+    variance = measurements.variance.double()
+    usable = measurements.valid & torch.isfinite(measurements.values) & torch.isfinite(variance)
+    return HybridRows(
+        measurements.model,
+        measurements.ap_positions_m.double(),
+        measurements.ap_orientation_rad.double(),
+        measurements.height_diff_m.double(),
+        torch.where(usable, measurements.values.double(), 0.0),
+        torch.where(usable, variance, 1.0).sqrt(),
+        _as_rows(usable),
+    )
+
+
+def lattice_starts_m(rows: HybridRows, points_per_side: int, count: int) -> Float[Tensor, "B SK 2"]:
+    """Points of a lattice that explain the rows best, ``count`` per user, all users' best ones first.
+
+    By the least sum of log(1 + z^2) with z blurred by what half a spacing of the lattice makes.
+    """
+    side_m = rows.model.side_m
+    spacing_m = side_m / points_per_side
+    lattice = geometry.lattice(side_m, spacing_m).to(rows.values)
+    costs = []
+    for point in lattice:
+        gradient, z = rows.at(point.expand(rows.usable.shape[0], rows.usable.shape[2], 2))
+        blurred = z.square() / (1.0 + (0.5 * spacing_m) ** 2 * gradient.square().sum(dim=-1))
+        costs.append((torch.log1p(blurred) * rows.usable).sum(dim=1))
+    best = torch.stack(costs).topk(count, dim=0, largest=False).indices
+    return lattice[best].movedim(0, 1).flatten(1, 2)
+
+
+def _best(reached: Fit, count: int) -> Fit:
+    """Of every user's descents the one that ends lowest."""
+    index = reached.cost.unflatten(1, (count, -1)).argmin(dim=1)
+
+    def chosen(values: Tensor) -> Tensor:
+        parts = values.unflatten(1, (count, -1))
+        where = index.view(len(index), 1, -1, *[1] * (parts.ndim - 3)).expand(-1, -1, -1, *parts.shape[3:])
+        return parts.gather(1, where).squeeze(1)
+
+    return Fit(
+        position_m=chosen(reached.position_m),
+        offset_m=chosen(reached.offset_m),
+        information=chosen(reached.information),
+        cost=chosen(reached.cost),
+        residual_m=chosen(reached.residual_m.transpose(1, 2)).transpose(1, 2),
+        unique=chosen(reached.unique),
+    )
+
+
+def _answer(rows: HybridRows, fit: Fit, like: Tensor) -> PositionEstimate:
+    side_m = rows.model.side_m
+    eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(fit.information))
+    known = (eigenvalues[..., 0] > _SINGULAR * eigenvalues[..., 1]) & torch.isfinite(fit.position_m).all(dim=-1)
+    position = torch.where(known.unsqueeze(-1), fit.position_m, side_m / 2)
+    nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (side_m**2 / 12)
+    covariance = torch.where(known[..., None, None], inverse_2x2(fit.information), nothing)
+    return PositionEstimate(position.to(like.dtype), covariance.to(like.dtype), known)
+
+
+def _as_rows(values: Tensor) -> Tensor:
+    """[B, M, K, 3, ...] as [B, 3 M, K, ...]."""
+    return values.movedim(3, 2).flatten(1, 2)
