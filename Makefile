@@ -46,12 +46,13 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Types are checked in the wheel's layout, in which cfpos.agents is a folder.
+# Types are checked in the wheel's layout, in which cfpos.agents is a folder; outside the tree, because the build backend
+# follows links and would then leave the folders themselves out.
 types: venv
-	@mkdir -p build/layout/cfpos
-	@ln -sfn $(CURDIR)/cfpos_envs build/layout/cfpos_envs
-	@for path in cfpos/*.py agents baselines conf scripts; do ln -sfn $(CURDIR)/$$path build/layout/cfpos/; done
-	cd build/layout && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml
+	@layout=$$(mktemp -d) && trap 'rm -rf "$$layout"' EXIT && mkdir "$$layout/cfpos" && \
+	ln -s $(CURDIR)/cfpos_envs "$$layout" && \
+	for path in cfpos/*.py agents baselines conf scripts; do ln -s $(CURDIR)/$$path "$$layout/cfpos/"; done && \
+	cd "$$layout" && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 docs: venv
 	$(BIN)/python scripts/check_docs.py

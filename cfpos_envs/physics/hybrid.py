@@ -47,8 +47,8 @@ def predict(
     cosine = (vectors * axis).sum(dim=-1, keepdim=True) / ground
     # Below 1 m the path loss ends, and the power says nothing more.
     slope = -model.path_loss_slope_db / math.log(10.0) * (slant > 1.0) / slant.clamp(min=1.0)
-    power_dbm = 10 * math.log10(1e3 * model.tx_power_w) + model.path_loss_intercept_db
-    power_dbm = power_dbm - model.path_loss_slope_db * torch.log10(slant.clamp(min=1.0))
+    at_one_metre_dbm = 10 * math.log10(1e3 * model.tx_power_w) + model.path_loss_intercept_db
+    power_dbm = at_one_metre_dbm - model.path_loss_slope_db * torch.log10(slant.clamp(min=1.0))
     values = torch.stack((slant, cosine.squeeze(-1), power_dbm), dim=-1)
     gradients = (unit, (axis - cosine * vectors / ground) / ground, slope.unsqueeze(-1) * unit)
     return values, torch.stack(gradients, dim=-2)

@@ -42,5 +42,5 @@ def test_everybody_is_measured_at_the_sizes_of_the_comparison() -> None:
 def test_the_work_of_one_agent_by_hand() -> None:
     # One sample, one hidden unit per layer: 24 + 1 + 12 weights of the actor, 36 + 1 + 1 of the critic.
     actor, critic_behind = 37, 2
-    wanted = 2 * (3 * actor + 13 + 4 * 36 + 4 * critic_behind + 2 * 1 + 2 * 12)
+    wanted = 2 * (3 * actor + 13 + 4 * 36 + 6 * critic_behind + 2 * 12)
     assert trainers.concatenated_flops(Size(1, 1, 1)) == wanted

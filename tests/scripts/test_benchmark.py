@@ -58,6 +58,7 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "work": ("flops", "logs", "exps", "bytes"),
         "roofline": ("measured us/round", "times fused", "times eager"),
         "ratios": ("ratio", "ratio with resets"),
+        "imports": ("CPU s", "over import torch"),
     }
     tables = _tables(measured)
     assert {"phases", "exponents", "yardsticks", *positive} == set(tables)

@@ -303,5 +303,5 @@ def test_wrong_words_are_refused_in_one_line(
 def test_an_unwritable_place_and_a_foreign_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("{}")
     assert "cannot write" in error_line(run("plot", "ellipses", "--out", "file/x.png", folder=tmp_path))
-    assert "no evaluation result" in error_line(run("plot", "cdf", "file", "--out", "x.png", folder=tmp_path))
+    assert "not an evaluation result" in error_line(run("plot", "cdf", "file", "--out", "x.png", folder=tmp_path))
     assert files_below(tmp_path) == {"file"}

@@ -96,8 +96,8 @@ class HybridScenario(ApScenario[HybridState, ToaSite]):
 
     def fisher(self, state: HybridState, true_position: Tensor) -> Tensor:
         """[B, K, 2, 2] of an oracle that knows which links have a line of sight; powers count on all of them."""
-        places = (part.double() for part in state.site())
-        _, gradients = predict(self.model, *places, true_position.detach().double())
+        positions, orientation, height = (part.double() for part in state.site())
+        _, gradients = predict(self.model, positions, orientation, height, true_position.detach().double())
         in_sight = state.is_los & state.valid
         valid = torch.stack((in_sight, in_sight, state.valid), dim=-1)
         return fisher(gradients, state.played().variance.double(), valid)

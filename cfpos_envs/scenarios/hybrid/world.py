@@ -22,11 +22,16 @@ def draw_measurements(
     """
     model, drop = config.model, draw_drop(config.timing, pool, site_ids, streams)
     times, noise = drop.true_position_m.shape[1], streams["noise"]
-    places = [
-        pool.stack(site_ids, name).unsqueeze(1).expand(-1, times, *(-1,) * (2 if name == "ap_positions_m" else 1))
-        for name in ("ap_positions_m", "ap_orientation_rad", "height_diff_m")
-    ]
-    exact, _ = predict(model, *places, drop.true_position_m)
+    positions, orientation, height = (
+        pool.stack(site_ids, name).unsqueeze(1) for name in ("ap_positions_m", "ap_orientation_rad", "height_diff_m")
+    )
+    exact, _ = predict(
+        model,
+        positions.expand(-1, times, -1, -1),
+        orientation.expand(-1, times, -1),
+        height.expand(-1, times, -1),
+        drop.true_position_m,
+    )
     snr_db = drop.snr_db
     variance = direction_variance(model, torch.pow(10.0, snr_db / 10)) + config.direction_error_std**2
     extra = config.nlos_direction_std * torch.randn(drop.is_los.shape, generator=noise, device=streams.device)

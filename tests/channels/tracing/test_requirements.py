@@ -67,7 +67,7 @@ def test_old_or_no_llvm_is_refused_with_the_line_to_run(
 
 @pytest.mark.usefixtures("without_extra")
 def test_missing_extra_is_named_with_the_line_to_run() -> None:
-    with pytest.raises(RayTracingUnavailableError, match=r"sionna.rt, mitsuba missing.*'cfpos\[raytracing\]'"):
+    with pytest.raises(RayTracingUnavailableError, match=r"sionna.rt, mitsuba missing.*pip install .*\[raytracing\]"):
         Tracer(Recipe())
 
 

@@ -84,7 +84,7 @@ def test_more_users_than_there_are_name_the_command(tmp_path: Path) -> None:
 
 
 def test_no_data_set_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"recipe.json is missing.*make_dataset.py --out"):
+    with pytest.raises(DatasetError, match=r"recipe.json is missing.*make-dataset --out"):
         load_users(tmp_path / "nothing", "train")
 
 

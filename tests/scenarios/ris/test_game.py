@@ -244,7 +244,7 @@ def test_bounds_and_flags_of_a_place_for_which_the_model_does_not_hold():
         ({"reward": "path"}, "did you mean paths"),
         ({"observation": "raw"}, "observation='raw' is not one of"),
         ({"action": "absolut"}, "did you mean absolute"),
-        ({"zoom": 1.5}, "zoom=1.5 must lie in"),
+        ({"zoom": 1.5}, "zoom=1.5 must be at most 1"),
         ({"rounds": 0}, "rounds=0 must be at least 1"),
     ],
 )
