@@ -17,6 +17,7 @@ ENV_IDS = {
     "toa": "toa-v0",
     "tdoa": "tdoa-v0",
     "rtt": "rtt-v0",
+    "hybrid": "hybrid-v0",
     "csi": "ecc-urban-small-v0",
     "ris": "ris-v0",
     "ris-phase": "ris-phase-v0",
