@@ -122,9 +122,15 @@ def has_entities(id: str) -> bool:
 
 
 def _scenario_class(id: str) -> Any:
-    """The class behind an id; ValueError if it is no scenario, or lacks something that every scenario has."""
+    """The class behind an id; ValueError if it cannot be imported, is no scenario, or lacks what every scenario has."""
     module, _, name = _find(id).scenario_class_path.partition(":")
-    found = getattr(importlib.import_module(module), name)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(
+            f"environment {id!r} cannot be loaded from {_find(id).scenario_class_path}: {error}; "
+            "correct the path given to register(), or install what is missing"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Scenario)):
         raise ValueError(
             f"{_find(id).scenario_class_path} of environment {id!r} is no subclass of Scenario; make it one"

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -183,14 +184,20 @@ def _own_folder() -> Iterator[None]:
 @contextmanager
 def _old_names_in_one_line() -> Iterator[None]:
     """Warnings about old names of options are shown once, without the line of the code that found them."""
-    shown = warnings.formatwarning
+    seen: set[str] = set()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, *rest: Any, **named: Any) -> None:
+        if " is the old name of " not in str(message):
+            usual(message, *rest, **named)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
     with warnings.catch_warnings():
-        warnings.filterwarnings("once", ".* is the old name of ", DeprecationWarning)
-        warnings.formatwarning = lambda message, *rest: f"warning: {message}\n"
-        try:
-            yield
-        finally:
-            warnings.formatwarning = shown
+        warnings.filterwarnings("always", ".* is the old name of ", DeprecationWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

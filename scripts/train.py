@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from cfpos.agents import make_agent
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from cfpos.scripts.settings import check_counts, plain
+from cfpos.scripts.settings import check_counts, plain, shown
 from cfpos.scripts.sweeps import exclusive
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import LAST
 from cfpos_envs.drawing.figures import cdf_figure, new_figure
+from cfpos_envs.registry import make_config
 from cfpos_envs.supervised.processes import check_shared, launched
 
 CONFIG_FILE = "config.yaml"
@@ -64,9 +66,27 @@ def main(config: DictConfig) -> None:
         )
         reports.write_json(folder / RESULTS_FILE, results)
     print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
-    changed = [f"{key}={value}" for key, value in overrides_given().items() if key.startswith("env.")]
-    command = ["cfpos evaluate", f"env={config.env.id.removesuffix('-v0')}", *changed, f"policy=[{folder}]"]
-    print(f"evaluate: {' '.join(command)}")
+    print(f"evaluate: {evaluation_command(config, folder)}")
+
+
+def evaluation_command(config: DictConfig, folder: Path) -> str:
+    """The command that scores a run's policy in the game that it was trained in, quoted for a shell."""
+    default = make_config(config.env.id)
+    old_names = getattr(default, "old_names", {})
+    given = plain(config.env, "id", *old_names)
+    given |= {new: config.env[old] for old, new in old_names.items() if config.env[old] is not None}
+    changed = {name: value for name, value in given.items() if value != shown(default, name)}
+    words = [f"env.{name}={_in_hydra(value)}" for name, value in changed.items()]
+    return shlex.join(["cfpos", "evaluate", f"env={config.env.id.removesuffix('-v0')}", *words, f"policy=[{folder}]"])
+
+
+def _in_hydra(value: Any) -> str:
+    """A value as Hydra reads it on the command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{_in_hydra(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_in_hydra(part) for part in value) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def resumed_config(config: DictConfig) -> DictConfig:

@@ -1,4 +1,4 @@
-/* Bounds and curves of time-based positioning, in the browser: the same equations as cfpos_envs/physics/timing*.py and
+/* Bounds and curves of time-based positioning, in the browser: the same equations as cfpos_envs/physics/toa/ and
    scripts/plots/curves.py, checked against them by tests/scripts/test_explorer.py. Metres, seconds, hertz; no state.
 
    A link is described by `model`: family ("toa", "tdoa", "rtt"), rmsBandwidthHz, snrReference (linear, at

@@ -92,3 +92,14 @@ def test_a_scenario_that_lacks_something_is_refused_by_name(
     with pytest.raises(ValueError, match=told) as caught:
         registry.make_env("broken-v0")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["no_such_module:Game", "cfpos_envs.streams:NoSuchGame"])
+def test_a_path_that_leads_nowhere_is_named_with_its_id(path: str) -> None:
+    name = f"lost-{path.partition(':')[2].lower()}-v0"
+    register(name, path)
+    try:
+        with pytest.raises(ValueError, match=f"{name}.*cannot be loaded from {path}.*correct the path"):
+            make_env(name)
+    finally:
+        del cfpos_envs.registry._entries[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from scripts.settings import (
     register_schemas,
     schema,
 )
+from scripts.train import evaluation_command
 
 register_schemas()
 # Other tests of this process may have registered their toy.
@@ -174,3 +176,13 @@ def test_a_schema_keeps_values_of_the_instance_and_enforces_types() -> None:
         node.count = "many"
     with pytest.raises(AttributeError):
         node.other = 1
+
+
+def test_the_command_that_evaluates_a_run_names_what_differs_from_the_defaults() -> None:
+    typed = ("env=dcp-jar", "env.num_aps=9", "env.mobility=1.0", "env.site={preset:hard,bias_db:3}")
+    words = shlex.split(evaluation_command(composed("train", *typed), Path("runs/one")))
+    assert words[:3] == ["cfpos", "evaluate", "env=dcp-jar"]
+    again = composed("evaluate", *words[2:])
+    assert (again.env.num_aps, again.env.speed_m_s) == (9, 1.0)
+    assert again.env.site == {"preset": "hard", "bias_db": 3}
+    assert list(again.policy) == ["runs/one"]

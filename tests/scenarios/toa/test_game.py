@@ -77,6 +77,14 @@ def reports(scenario, state, seed=1):
     return at, actions, told, neutral
 
 
+def test_a_report_weighs_by_the_inverse_variance() -> None:
+    scenario = ToaScenario(ToaConfig(**SMALL))
+    at = range_residuals(scenario.reset(Streams(0), 3))
+    report = fusion.decode(at, torch.zeros(*at.z.shape, 2), 4.0, 10.0)
+    torch.testing.assert_close(report.information, 1 / at.std_m.square())
+    torch.testing.assert_close(report.weight, report.reliability / at.std_m.square())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_is_the_textbook_weighted_least_squares(family):
     scenario, state = fresh(family=family, blocked_share=0.2, reward="similarity")
