@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -199,7 +200,7 @@ def test_the_console_command_trains_resumes_sweeps_evaluates_and_draws(home: Hom
     home.run(home.command, "train", *short, "total_steps=80", "hydra.run.dir=run", cwd=tmp_path)
     printed = home.run(home.command, "train", "resume=run", "total_steps=160", cwd=tmp_path)
     # What the run advises works as it stands, without the program's folder on the path.
-    advice = printed.split("evaluate: ")[1].split()
+    advice = shlex.split(printed.split("evaluate: ")[1].splitlines()[0])
     assert advice[:2] == ["cfpos", "evaluate"]
     home.run(home.command, *advice[1:], *small[1:], "episodes=2", "hydra.run.dir=judged", cwd=tmp_path)
     assert {"results.json", "cdf.png"} <= {path.name for path in (tmp_path / "judged").iterdir()}
