@@ -13,7 +13,7 @@ import pytest
 
 import agents.registry
 import baselines.registry
-from cfpos_envs import make_env, register, registry
+from cfpos_envs import evaluate, make_env, register, registry
 from tests.conformance.checks import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.path.remove(str(folder))
     # Other tests of this process look at everything that is registered.
     for known in (registry._entries, agents.registry._entries, baselines.registry._paths):
-        for name in ("ranging-v0", "lacking-v0", "search", "robust-ranges"):
+        for name in ("ranging-v0", "lacking-v0", "unset-v0", "search", "robust-ranges"):
             known.pop(name, None)
 
 
@@ -65,3 +65,19 @@ def test_a_scenario_without_a_method_is_refused_by_name(package: Path) -> None:
     with pytest.raises(ValueError, match="encode_estimate") as caught:
         make_env("lacking-v0")
     assert "\n" not in str(caught.value)
+
+
+def test_a_scenario_without_a_config_class_is_refused_by_name(package: Path) -> None:
+    text = BLOCKS["ranging/game.py"].replace("    config_class = RangingConfig\n", "")
+    (package / "unset.py").write_text(text, encoding="utf-8")
+    register("unset-v0", "unset:RangingScenario")
+    with pytest.raises(ValueError, match="config_class") as caught:
+        make_env("unset-v0")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("package")
+def test_the_estimator_locates_most_users() -> None:
+    env = make_env("ranging-v0")
+    result = evaluate(env, baselines.registry.make_policy("robust-ranges", env), episodes=100)
+    assert result.median < 2 * result.bound_rmse
