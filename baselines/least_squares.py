@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 STEPS = 40
@@ -125,6 +125,18 @@ def levenberg_marquardt(
             break
     unique = torch.ones_like(state.cost, dtype=torch.bool)
     return Fit(points, offset, state.information, state.cost, rows.at(points)[1] - offset.unsqueeze(1), unique)
+
+
+def of_copies(values: Float[Tensor, "B SK *rest"], copy: Int[Tensor, "B K"]) -> Float[Tensor, "B K *rest"]:
+    """Per user the value of one of its S copies, which lie copy after copy: for several starts at once.
+
+    Args:
+        values: of all copies.
+        copy: which one.
+    """
+    parts = values.unflatten(1, (-1, copy.shape[1]))
+    where = copy.view(len(copy), 1, copy.shape[1], *[1] * (parts.ndim - 3)).expand(-1, 1, -1, *parts.shape[3:])
+    return parts.gather(1, where).squeeze(1)
 
 
 def gauss_newton(

@@ -19,7 +19,7 @@ from cfpos_envs.physics.hybrid import predict
 from cfpos_envs.physics.toa.model import TimingModel
 
 from ..base import Estimator
-from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, squared
+from ..least_squares import inverse_2x2, levenberg_marquardt, of_copies, squared
 from ..toa.robust import HuberLoss
 
 # An information whose smaller eigenvalue is below this share of the larger one determines no position.
@@ -113,7 +113,9 @@ class HybridGn(Estimator[HybridMeasurements]):
         loss = squared if math.isinf(threshold) else HuberLoss(threshold)
         starts = lattice_starts_m(rows, self.options.points, self.options.starts)
         reached = levenberg_marquardt(rows.repeated(self.options.starts), starts, loss)
-        return _answer(rows, _best(reached, self.options.starts), measurements.values)
+        best = reached.cost.unflatten(1, (self.options.starts, -1)).argmin(dim=1)
+        position, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
+        return _answer(position, information, rows.model.side_m, measurements.values)
 
 
 def rows_of(measurements: HybridMeasurements) -> HybridRows:
@@ -148,32 +150,14 @@ def lattice_starts_m(rows: HybridRows, points_per_side: int, count: int) -> Floa
     return lattice[best].movedim(0, 1).flatten(1, 2)
 
 
-def _best(reached: Fit, count: int) -> Fit:
-    """Of every user's descents the one that ends lowest."""
-    index = reached.cost.unflatten(1, (count, -1)).argmin(dim=1)
-
-    def chosen(values: Tensor) -> Tensor:
-        parts = values.unflatten(1, (count, -1))
-        where = index.view(len(index), 1, -1, *[1] * (parts.ndim - 3)).expand(-1, -1, -1, *parts.shape[3:])
-        return parts.gather(1, where).squeeze(1)
-
-    return Fit(
-        position_m=chosen(reached.position_m),
-        offset_m=chosen(reached.offset_m),
-        information=chosen(reached.information),
-        cost=chosen(reached.cost),
-        residual_m=chosen(reached.residual_m.transpose(1, 2)).transpose(1, 2),
-        unique=chosen(reached.unique),
-    )
-
-
-def _answer(rows: HybridRows, fit: Fit, like: Tensor) -> PositionEstimate:
-    side_m = rows.model.side_m
-    eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(fit.information))
-    known = (eigenvalues[..., 0] > _SINGULAR * eigenvalues[..., 1]) & torch.isfinite(fit.position_m).all(dim=-1)
-    position = torch.where(known.unsqueeze(-1), fit.position_m, side_m / 2)
+def _answer(
+    position_m: Float[Tensor, "B K 2"], information: Float[Tensor, "B K 2 2"], side_m: float, like: Tensor
+) -> PositionEstimate:
+    eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(information))
+    known = (eigenvalues[..., 0] > _SINGULAR * eigenvalues[..., 1]) & torch.isfinite(position_m).all(dim=-1)
+    position = torch.where(known.unsqueeze(-1), position_m, side_m / 2)
     nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (side_m**2 / 12)
-    covariance = torch.where(known[..., None, None], inverse_2x2(fit.information), nothing)
+    covariance = torch.where(known[..., None, None], inverse_2x2(information), nothing)
     return PositionEstimate(position.to(like.dtype), covariance.to(like.dtype), known)
 
 

@@ -6,7 +6,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..least_squares import MARGIN, STEPS, Fit, Loss, inverse_2x2, least_squares, levenberg_marquardt, squared
+from ..least_squares import (
+    MARGIN,
+    STEPS,
+    Fit,
+    Loss,
+    inverse_2x2,
+    least_squares,
+    levenberg_marquardt,
+    of_copies,
+    squared,
+)
 from .links import RangeLinks, determined, spread_of_aps
 
 # A second explanation counts unless it is exp(4.5), a hundred times, less likely: 4.5 in half chi squares.
@@ -100,21 +110,16 @@ def best_fit(links: RangeLinks, reached: Fit, count: int, users: int) -> Fit:
     judged = costs + _OUTSIDE * (away > 0)
     lowest, index = judged.min(dim=1)
 
-    def chosen(values: Tensor) -> Tensor:
-        parts = values.unflatten(1, (count, users))
-        where = index[:, None].reshape(len(index), 1, users, *[1] * (parts.dim() - 3))
-        return torch.gather(parts, 1, where.expand(-1, 1, -1, *parts.shape[3:])).squeeze(1)
-
-    position, information = chosen(reached.position_m), chosen(reached.information)
+    position, information = of_copies(reached.position_m, index), of_copies(reached.information, index)
     gap = points - position.unsqueeze(1)
     distance2 = (gap.unsqueeze(-2) @ information.unsqueeze(1) @ gap.unsqueeze(-1))[..., 0, 0]
     rival = (judged - lowest.unsqueeze(1) < AMBIGUOUS) & (distance2 > _APART_STD**2)
     return Fit(
         position,
-        chosen(reached.offset_m),
+        of_copies(reached.offset_m, index),
         information,
-        chosen(reached.cost),
-        links.at(position)[1] - chosen(reached.offset_m).unsqueeze(1),
+        of_copies(reached.cost, index),
+        links.at(position)[1] - of_copies(reached.offset_m, index).unsqueeze(1),
         ~rival.any(dim=1),
     )
 

@@ -121,6 +121,12 @@ class Played:
     rewards: Float[Tensor, "B M"] | None = None
 
 
+def judging_links(valid: Bool[Tensor, "B M K"], fused: Bool[Tensor, "B M K"]) -> Bool[Tensor, "B M K"]:
+    """The links that judge a fused point: the measured ones left out of the fusion or, where none is, all measured."""
+    left_out = valid & ~fused
+    return left_out | (valid & ~left_out.any(dim=1, keepdim=True))
+
+
 def counterfactual_credit(gradient: Float[Tensor, "B K D"], change: Float[Tensor, "B M K D"]) -> Float[Tensor, "B M K"]:
     """Linearised counterfactual per AP: M grad(s) . (x - x with AP m neutral).
 

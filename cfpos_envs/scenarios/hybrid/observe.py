@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class View:
     side_m: float
     rounds: int
 
+    @cached_property
     def polar(self) -> tuple[Tensor, Tensor]:
         """Distance and azimuth [B, M, K] of the consensus seen from the AP."""
         return polar(self.state.consensus_m.unsqueeze(1) - self.state.ap_positions_m.unsqueeze(2))
@@ -74,9 +76,9 @@ FEATURES: tuple[Feature[View], ...] = (
         scale=5.0,
         size=3,
     ),
-    Feature("distance", "horizontal distance AP-consensus / side", lambda v: v.polar()[0] / v.side_m, scale=1.5),
-    Feature("cos_azimuth", "cosine of the consensus' azimuth", lambda v: torch.cos(v.polar()[1])),
-    Feature("sin_azimuth", "sine of the consensus' azimuth", lambda v: torch.sin(v.polar()[1])),
+    Feature("distance", "horizontal distance AP-consensus / side", lambda v: v.polar[0] / v.side_m, scale=1.5),
+    Feature("cos_azimuth", "cosine of the consensus' azimuth", lambda v: torch.cos(v.polar[1])),
+    Feature("sin_azimuth", "sine of the consensus' azimuth", lambda v: torch.sin(v.polar[1])),
     Feature("measured", "1 for a measured link, 0 for a blocked one", lambda v: v.state.valid.to(v.at.z.dtype)),
     Feature("progress", "rounds played / rounds", lambda v: v.state.round.to(v.at.z.dtype).view(-1, 1, 1) / v.rounds),
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.hybrid import predict
 from cfpos_envs.physics.toa.model import TimingModel
-from cfpos_envs.scenarios.ap_game import ApState
+from cfpos_envs.scenarios.ap_game import ApState, judging_links
 
 
 @dataclass
@@ -42,8 +42,7 @@ class HybridState(ApState):
     @property
     def judges(self) -> Bool[Tensor, "B M K"]:
         """The links that judge the fused point: those left out or, where none is, all measured ones."""
-        left_out = self.valid & ~self.fused
-        return left_out | (self.valid & ~left_out.any(dim=1, keepdim=True))
+        return judging_links(self.valid, self.fused)
 
     def site(self) -> tuple[Tensor, Tensor, Tensor]:
         """Positions, directions and heights of the APs."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.similarity import masked_mean, masked_median
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
-from cfpos_envs.scenarios.ap_game import ApState
+from cfpos_envs.scenarios.ap_game import ApState, judging_links
 
 MAD_TO_STD = 1.48
 """Median absolute deviation to standard deviation of a Gaussian."""
@@ -50,8 +50,7 @@ class ToaState(ApState):
     @property
     def judges(self) -> Tensor:
         """[B, M, K] the links that judge the fused point: those left out or, where none is, all measured ones."""
-        left_out = self.valid & ~self.fused
-        return left_out | (self.valid & ~left_out.any(dim=1, keepdim=True))
+        return judging_links(self.valid, self.fused)
 
 
 @dataclass(frozen=True)

@@ -94,3 +94,8 @@ def test_wrong_measurements_are_refused_by_name() -> None:
     wrong = dataclasses.replace(measurements, variance=-measurements.variance)
     with pytest.raises(ValueError, match="variance of a valid measurement is not positive"):
         make_policy("hybrid-gn").locate(wrong)
+
+
+def test_no_episodes_have_no_answers() -> None:
+    measurements, _ = measured(2)
+    assert make_policy("hybrid-gn").locate(measurements.select(slice(0, 0))).position.shape == (0, 4, 2)
