@@ -117,9 +117,9 @@ class Estimator(Policy, Generic[MeasuredT]):
         # Where temporaries are large, memory must not grow with the batch.
         episodes, step = len(received), self._chunk(received)
         if episodes <= step:
-            return self._locate(received)
+            return self._locate(received).moved(received.origin_m)
         pieces = [self._locate(received.select(slice(low, low + step))) for low in range(0, episodes, step)]
-        return pieces[0].joined(pieces)
+        return pieces[0].joined(pieces).moved(received.origin_m)
 
     @abstractmethod
     def _locate(self, measurements: MeasuredT) -> PositionEstimate:

@@ -24,6 +24,8 @@ FLOORS = (
     ("cfpos_envs.settings", "cfpos_envs.native"),
     ("cfpos_envs.physics",),
     ("cfpos_envs.measurements",),
+    ("cfpos_envs.files",),
+    ("cfpos_envs.importers",),
     ("cfpos_envs.channels", "cfpos_envs.drawing", "cfpos_envs.supervised"),
     ("cfpos_envs.scenarios",),
     ("cfpos_envs.front_ends",),

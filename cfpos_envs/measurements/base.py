@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar, TypeVar
 
 import torch
@@ -66,12 +67,16 @@ class Measurements(Rows):
         content: what is in there, for messages.
         environments: where it comes from, for messages.
         site_ids: one integer per episode; equal integers mean the same site.
+        origin_m: where the origin of these coordinates lies in the coordinates of whoever asked; ``locate`` adds it to
+            its answers. Constructors that take a person's own coordinates move them near zero, so that single
+            precision loses nothing of UTM northings. All zero in the environments.
     """
 
     families: ClassVar[tuple[str, ...]]
     content: ClassVar[str]
     environments: ClassVar[str]
     site_ids: Int[Tensor, " B"]
+    origin_m: tuple[float, ...]
 
     @property
     def family(self) -> str:
@@ -91,6 +96,37 @@ class Measurements(Rows):
         return len(self.site_ids)
 
 
+class Reason(IntEnum):
+    """Why an answer is not valid; ``advice`` says what to do about it."""
+
+    VALID = 0
+    BAD_INPUT = 1
+    TOO_FEW_LINKS = 2
+    POOR_GEOMETRY = 3
+    AMBIGUOUS = 4
+    NOT_CONVERGED = 5
+    LARGE_RESIDUALS = 6
+    OUTSIDE = 7
+
+    @property
+    def advice(self) -> str:
+        """One line for people."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Reason.VALID: "a valid answer",
+    Reason.BAD_INPUT: "the measurements of this user cannot be right; look at their units, signs and marks for missing",
+    Reason.TOO_FEW_LINKS: "too few links for a position; more access points must be heard",
+    Reason.POOR_GEOMETRY: "the access points in use do not determine a position (one line or one place); add one aside",
+    Reason.AMBIGUOUS: "two places explain the measurements nearly as well; add a link or restrict the area",
+    Reason.NOT_CONVERGED: "the descent did not settle; the measurements may contradict each other",
+    Reason.LARGE_RESIDUALS: "residuals far larger than the stated noise; look for non-line-of-sight links, offsets, or "
+    "a standard deviation that is too small",
+    Reason.OUTSIDE: "the best answer lies outside the searched area; enlarge the area or look at the offsets",
+}
+
+
 @dataclass(frozen=True)
 class PositionEstimate(Rows):
     """What ``estimator.locate(measurements)`` returns.
@@ -99,11 +135,38 @@ class PositionEstimate(Rows):
         position: [..., K, 2] (or 3) metres.
         covariance: [..., K, 2, 2] square metres, or None where the method has none.
         valid: [..., K] false where the method could not answer; the position is then finite but meaningless.
+        reason: [..., K] a ``Reason`` as integer; 0 exactly where ``valid``. None: the method gives none.
+        chi_squared: [..., K] sum of the squared residuals over their variances; None where the method has no
+            stated noise to compare with.
+        degrees_of_freedom: [..., K] residuals minus unknowns; chi_squared is believed only where this is positive.
     """
 
     position: Float[Tensor, "*batch K D"]
     covariance: Float[Tensor, "*batch K D D"] | None
     valid: Bool[Tensor, "*batch K"]
+    reason: Int[Tensor, "*batch K"] | None = None
+    chi_squared: Float[Tensor, "*batch K"] | None = None
+    degrees_of_freedom: Int[Tensor, "*batch K"] | None = None
+
+    def moved(self, origin_m: Sequence[float]) -> PositionEstimate:
+        """The same in coordinates whose origin lies at -``origin_m``, in double precision; itself if that is zero."""
+        if not any(origin_m):
+            return self
+        position = self.position.double()
+        return dataclasses.replace(self, position=position + position.new_tensor(origin_m))
+
+
+def first_reason(valid: Bool[Tensor, "*batch K"], *failures: tuple[Reason, Tensor]) -> Int[Tensor, "*batch K"]:
+    """``Reason`` of every user: 0 where ``valid``, else the first of ``failures`` that holds, else ``NOT_CONVERGED``.
+
+    Args:
+        valid: users with an answer.
+        failures: (reason, mask [..., K]) pairs, the most telling first.
+    """
+    reason = torch.full_like(valid, int(Reason.NOT_CONVERGED), dtype=torch.int8)
+    for cause, failed in reversed(failures):
+        reason = torch.where(failed, int(cause), reason)
+    return torch.where(valid, int(Reason.VALID), reason).to(torch.int8)
 
 
 def check_shapes(owner: object, wanted: Mapping[str, tuple[int, ...]], given: str) -> None:

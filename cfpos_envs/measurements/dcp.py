@@ -27,6 +27,7 @@ class RadioMeasurements(Measurements):
         shadowing_maps: [B, M, G, G] dB on a regular grid over the area if the radio map is known, else None.
         shadowing_std_db: standard deviation of the shadowing as the network knows it (0 if none).
         site_ids: one integer per episode; equal integers mean the same site (for caching radio maps).
+        origin_m: see ``Measurements``.
     """
 
     families: ClassVar[tuple[str, ...]] = ("dcp",)
@@ -43,3 +44,4 @@ class RadioMeasurements(Measurements):
     shadowing_maps: Float[Tensor, "B M G G"] | None
     shadowing_std_db: float
     site_ids: Int[Tensor, " B"]
+    origin_m: tuple[float, float] = (0.0, 0.0)

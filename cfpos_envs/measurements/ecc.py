@@ -139,6 +139,7 @@ class CsiMeasurements(Measurements):
         csi: estimated CSI, (6); zero on links that are not ``valid``.
         valid: the link has a path and the BS sends.
         site_ids [B]: one integer per episode; equal integers mean the same site.
+        origin_m: see ``Measurements``.
 
     Raises:
         ValueError: shapes that do not belong to ``system`` or to each other.
@@ -154,6 +155,7 @@ class CsiMeasurements(Measurements):
     csi: Complex[Tensor, "B J L T A N"]
     valid: Bool[Tensor, "B J L"]
     site_ids: Tensor
+    origin_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         s = self.system

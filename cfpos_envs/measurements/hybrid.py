@@ -27,6 +27,7 @@ class HybridMeasurements(Measurements):
         variance: of a measurement in line of sight, in its unit squared, > 0; infinite where it says nothing.
         valid: what was measured. Any part may be missing: ranges alone, directions of some APs, ...
         site_ids: one integer per episode; equal integers mean the same site.
+        origin_m: see ``Measurements``.
     """
 
     families: ClassVar[tuple[str, ...]] = ("hybrid",)
@@ -41,6 +42,7 @@ class HybridMeasurements(Measurements):
     variance: Float[Tensor, "B M K 3"]
     valid: Bool[Tensor, "B M K 3"]
     site_ids: Int[Tensor, " B"]
+    origin_m: tuple[float, float] = (0.0, 0.0)
 
     def check(self) -> None:
         """Refuse tensors that do not fit together and sites that are not finite.

@@ -128,6 +128,7 @@ class RisMeasurements(Measurements):
         link_covariance_m2 [B, J-1, 3, 3]: covariance of its errors.
         site_ids [B]: equal integers mean the same places.
         siso: the single-antenna measurement beside it; None where it was not made.
+        origin_m: see ``Measurements``.
 
     Raises:
         ValueError: wrong shapes, non-finite or coincident positions, phases that are not unit modulus.
@@ -148,6 +149,7 @@ class RisMeasurements(Measurements):
     link_covariance_m2: Tensor | None
     site_ids: Tensor
     siso: SisoMeasurements | None = None
+    origin_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         _check_shapes(self)

@@ -37,6 +37,7 @@ class TimingMeasurements(Measurements):
         cfr: least-squares channel frequency response, subcarriers ascending around the carrier, with noise of variance
             ``model.cfr_noise_variance`` per entry; None in the statistical fidelity.
         site_ids: one integer per episode; equal integers mean the same site.
+        origin_m: see ``Measurements``.
     """
 
     families: ClassVar[tuple[str, ...]] = FAMILIES
@@ -55,6 +56,7 @@ class TimingMeasurements(Measurements):
     is_los: Bool[Tensor, "B M K"] | None
     cfr: Complex[Tensor, "B M K N S"] | None
     site_ids: Int[Tensor, " B"]
+    origin_m: tuple[float, float] = (0.0, 0.0)
 
     @property
     def family(self) -> str:
