@@ -54,7 +54,7 @@ class PairGeometry(Rows):
         return torch.cat((self.bs_m.unsqueeze(-2), self.ris_m), dim=-2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RisEstimate(PositionEstimate):
     """Positions and clock biases.
 
