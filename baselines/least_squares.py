@@ -134,7 +134,8 @@ def of_copies(values: Float[Tensor, "B SK *rest"], copy: Int[Tensor, "B K"]) -> 
         values: of all copies.
         copy: which one.
     """
-    parts = values.unflatten(1, (-1, copy.shape[1]))
+    users = copy.shape[1]
+    parts = values.unflatten(1, (values.shape[1] // users if users else 1, users))
     where = copy.view(len(copy), 1, copy.shape[1], *[1] * (parts.ndim - 3)).expand(-1, 1, -1, *parts.shape[3:])
     return parts.gather(1, where).squeeze(1)
 

@@ -115,7 +115,7 @@ class HybridGn(Estimator[HybridMeasurements]):
         reached = levenberg_marquardt(rows.repeated(self.options.starts), starts, loss)
         best = reached.cost.unflatten(1, (self.options.starts, -1)).argmin(dim=1)
         position, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
-        return _answer(position, information, rows.model.side_m, measurements.values)
+        return _answer(position, information, rows.model.side_m)
 
 
 def rows_of(measurements: HybridMeasurements) -> HybridRows:
@@ -151,14 +151,14 @@ def lattice_starts_m(rows: HybridRows, points_per_side: int, count: int) -> Floa
 
 
 def _answer(
-    position_m: Float[Tensor, "B K 2"], information: Float[Tensor, "B K 2 2"], side_m: float, like: Tensor
+    position_m: Float[Tensor, "B K 2"], information: Float[Tensor, "B K 2 2"], side_m: float
 ) -> PositionEstimate:
     eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(information))
     known = (eigenvalues[..., 0] > _SINGULAR * eigenvalues[..., 1]) & torch.isfinite(position_m).all(dim=-1)
     position = torch.where(known.unsqueeze(-1), position_m, side_m / 2)
     nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (side_m**2 / 12)
     covariance = torch.where(known[..., None, None], inverse_2x2(information), nothing)
-    return PositionEstimate(position.to(like.dtype), covariance.to(like.dtype), known)
+    return PositionEstimate(position, covariance, known)
 
 
 def _as_rows(values: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class TdoaChan(TimingEstimator):
         links = range_links(measurements, unknown_offset=True)
         fit = chan_fit(links)
         valid = well_posed(links, fit) & (links.usable.sum(dim=1) >= FEWEST_FOR_CHAN)
-        return estimate(links, fit.position_m, inverse_2x2(fit.information), valid, measurements.range_m)
+        return estimate(links, fit.position_m, inverse_2x2(fit.information), valid)
 
 
 def chan_fit(links: RangeLinks) -> Fit:

@@ -33,21 +33,18 @@ class TimingEstimator(Estimator[TimingMeasurements]):
         return max(1, _CHUNK_LINKS // max(1, measurements.range_m[0].numel())) if len(measurements) else 1
 
 
-def answer(
-    links: RangeLinks, fit: Fit, like: Tensor, information: Float[Tensor, "B K 2 2"] | None = None
-) -> PositionEstimate:
-    """The estimate of a fit, in the precision of ``like``.
+def answer(links: RangeLinks, fit: Fit, information: Float[Tensor, "B K 2 2"] | None = None) -> PositionEstimate:
+    """The estimate of a fit, in double precision whatever type the ranges have.
 
     The position is not pulled into the area: an efficient estimator spreads over its border, and the bound knows none.
 
     Args:
         links: where it came from.
         fit: the minimum.
-        like: a tensor of the measurements.
         information: where it is not that of the fit, 1/m^2.
     """
     covariance = inverse_2x2(fit.information if information is None else information)
-    return estimate(links, fit.position_m, covariance, well_posed(links, fit), like)
+    return estimate(links, fit.position_m, covariance, well_posed(links, fit))
 
 
 def estimate(
@@ -55,7 +52,6 @@ def estimate(
     position_m: Float[Tensor, "B K 2"],
     covariance_m2: Float[Tensor, "B K 2 2"],
     valid: Bool[Tensor, "B K"],
-    like: Tensor,
 ) -> PositionEstimate:
     """Positions and covariances, all finite: what is not known has the covariance of the uniform distribution."""
     low, high = links.box()
@@ -64,4 +60,4 @@ def estimate(
     known = valid & finite & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)
     nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (links.side_m**2 / 12)
     covariance = torch.where(known[..., None, None], covariance_m2, nothing)
-    return PositionEstimate(position.to(like.dtype), covariance.to(like.dtype), known)
+    return PositionEstimate(position, covariance, known)

@@ -155,7 +155,7 @@ class JointCp(TimingEstimator):
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         state = self._alternate(measurements)
         covariance = inverse_2x2(state.fit.information)
-        return estimate(state.links, state.fit.position_m, covariance, determined(state.links), measurements.range_m)
+        return estimate(state.links, state.fit.position_m, covariance, determined(state.links))
 
     def solve(self, measurements: TimingMeasurements) -> JointResult:
         """Positions and channel estimates; see ``docs/policies/joint-cp.md`` for the steps.
@@ -174,7 +174,6 @@ class JointCp(TimingEstimator):
             state.fit.position_m,
             inverse_2x2(state.fit.information),
             determined(state.links),
-            state.fit.position_m,
         )
         channel = mmse_channel(required_cfr(measurements), measurements.model, state.prior, self.options.rms_spread_s)
         assert known.covariance is not None

@@ -58,11 +58,15 @@ class ToaNlosDrop(TimingEstimator):
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         options, links = self.options, range_links(measurements)
+        if bool((links.usable & ~torch.isfinite(measurements.features).all(dim=-1)).any()):
+            raise ValueError(
+                f"toa-nlos-drop needs the features of every link ({', '.join(FEATURES)}); use toa-em without them"
+            )
         robust = huber_fit(links)
         odds = self._log_odds(measurements, links, robust.position_m) + math.log(
             options.los_share / (1 - options.los_share)
         )
-        return over_kept_links(links, likely_links(odds, links.usable, options.minimum), robust, measurements.range_m)
+        return over_kept_links(links, likely_links(odds, links.usable, options.minimum), robust)
 
     def _log_odds(self, measurements: TimingMeasurements, links: RangeLinks, near_m: Tensor) -> Tensor:
         # The RSS is judged at the distance of a robust fix; the link's own range is what is in doubt.
@@ -88,7 +92,7 @@ class ToaOracle(TimingEstimator):
         valid = well_posed(los, fit)
         # Too few of them: a position that is at least finite, and marked.
         position = torch.where(valid[..., None], fit.position_m, robust.position_m)
-        return estimate(links, position, inverse_2x2(fit.information), valid, measurements.range_m)
+        return estimate(links, position, inverse_2x2(fit.information), valid)
 
 
 def likely_links(
@@ -106,21 +110,20 @@ def likely_links(
     return usable & ((odds > 0) | (order < minimum))
 
 
-def over_kept_links(links: RangeLinks, kept: Bool[Tensor, "B M K"], fallback: Fit, like: Tensor) -> PositionEstimate:
+def over_kept_links(links: RangeLinks, kept: Bool[Tensor, "B M K"], fallback: Fit) -> PositionEstimate:
     """Weighted least squares over the kept links; the fallback where they alone do not determine a position.
 
     Args:
         links: all links.
         kept: links to use.
         fallback: a fit to all links.
-        like: tensor whose precision the answer has.
     """
     few = links.only(kept)
     fit = solve_ranges(few)
     alone, together = well_posed(few, fit), well_posed(links, fallback)
     position = torch.where(alone[..., None], fit.position_m, fallback.position_m)
     information = torch.where(alone[..., None, None], fit.information, fallback.information)
-    return estimate(links, position, inverse_2x2(information), alone | together, like)
+    return estimate(links, position, inverse_2x2(information), alone | together)
 
 
 def expected_rss_dbm(measurements: TimingMeasurements, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B M K"]:

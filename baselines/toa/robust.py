@@ -51,7 +51,7 @@ class ToaHuber(TimingEstimator):
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
-        return answer(links, huber_fit(links, self.options.threshold), measurements.range_m)
+        return answer(links, huber_fit(links, self.options.threshold))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ToaEm(TimingEstimator):
         fit = huber_fit(links, self.options.start_threshold)
         if mean_m > 0:
             fit = em_fit(links, fit, mean_m, self.options.rounds)
-        return answer(links, fit, measurements.range_m)
+        return answer(links, fit)
 
 
 @dataclass(frozen=True)

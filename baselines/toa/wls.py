@@ -22,7 +22,7 @@ class ToaWls(TimingEstimator):
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
-        return answer(links, solve_ranges(links), measurements.range_m)
+        return answer(links, solve_ranges(links))
 
 
 class RttWls(ToaWls):
@@ -58,4 +58,4 @@ class TdoaWls(TimingEstimator):
         links = range_links(measurements, unknown_offset=True)
         if self.options.independent:
             links = as_independent_differences(links)
-        return answer(links, solve_ranges(links), measurements.range_m)
+        return answer(links, solve_ranges(links))
