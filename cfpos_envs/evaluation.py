@@ -75,9 +75,9 @@ def evaluate_many(
     bounds: list[np.ndarray] = []
     sites: list[np.ndarray] = []
     for state in _test_states(scenario, episodes, seed):
-        bound = scenario.truth(state).get("peb_m")
-        if bound is not None:
-            bounds.append(_to_numpy(bound))
+        truth = scenario.truth(state)
+        if "peb_m" in truth:
+            bounds.append(_to_numpy(truth["peb_m"]))
         site_ids = getattr(scenario.measurements(state), "site_ids", None)
         if site_ids is not None:
             sites.append(_to_numpy(site_ids).astype(int))
@@ -98,10 +98,14 @@ def evaluate_many(
 
 @dataclass
 class _ChunkResult:
-    """What one policy did on one group of episodes: [episodes, ues] arrays, [rounds + 1] squared errors, seconds."""
+    """What one policy did on a group of episodes: [episodes, ues, ...] arrays, [rounds + 1] squared errors, seconds."""
 
     errors: np.ndarray
     valid: np.ndarray
+    positions_m: np.ndarray
+    truth_m: np.ndarray | None
+    covariance_m2: np.ndarray | None
+    reason: np.ndarray | None
     squared_by_round: list[float] | None
     seconds: float
     policy_seconds: float
@@ -117,22 +121,35 @@ class _Tally:
         self.chunks.append(chunk)
 
     def result(self, policy: str, shared: dict[str, Any]) -> EvaluationResult:
-        errors = np.concatenate([chunk.errors for chunk in self.chunks])
+        errors = _together([chunk.errors for chunk in self.chunks])
+        valid = _together([chunk.valid for chunk in self.chunks])
+        assert errors is not None
+        assert valid is not None
         rounds = [chunk.squared_by_round for chunk in self.chunks if chunk.squared_by_round is not None]
         weights = [chunk.errors.size for chunk in self.chunks]
         by_round = np.sqrt(np.average(rounds, axis=0, weights=weights)).tolist() if rounds else None
         per_user = [(1e3 * c.seconds / c.errors.size, 1e3 * c.policy_seconds / c.errors.size) for c in self.chunks]
         latency_ms, policy_ms = np.median(per_user, axis=0).tolist()
-        valid_share = float(np.concatenate([chunk.valid for chunk in self.chunks]).mean())
         return EvaluationResult(
             policy=policy,
             errors=errors,
-            valid_share=valid_share,
+            valid_share=float(valid.mean()),
             rmse_by_round=by_round,
             latency_ms=latency_ms,
             policy_ms=policy_ms,
+            positions_m=_together([chunk.positions_m for chunk in self.chunks]),
+            covariance_m2=_together([chunk.covariance_m2 for chunk in self.chunks]),
+            valid=valid,
+            reason=_together([chunk.reason for chunk in self.chunks]),
+            truth_m=_together([chunk.truth_m for chunk in self.chunks]),
             **shared,
         )
+
+
+def _together(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The groups one after another; None where one has none."""
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if len(given) == len(parts) else None
 
 
 @runtime_checkable
@@ -192,8 +209,18 @@ def _run_locate(policy: Locates, scenario: Game, state: TensorState) -> _ChunkRe
     finite = torch.isfinite(position).all(-1)
     if not bool(finite.all()):
         position = torch.where(finite[..., None], position, scenario.area_centre_m.to(position))
-    errors = _to_numpy(scenario.truth(scenario.with_estimate(state, position))["error_m"])
-    return _ChunkResult(errors, _to_numpy(estimate.valid & finite), None, seconds, seconds)
+    truth = scenario.truth(scenario.with_estimate(state, position))
+    return _ChunkResult(
+        errors=_to_numpy(truth["error_m"]),
+        valid=_to_numpy(estimate.valid & finite),
+        positions_m=_to_numpy(position),
+        truth_m=_if_given(truth.get("true_position")),
+        covariance_m2=_if_given(estimate.covariance),
+        reason=None if estimate.reason is None else estimate.reason.cpu().numpy().astype(int),
+        squared_by_round=None,
+        seconds=seconds,
+        policy_seconds=seconds,
+    )
 
 
 def _run_batch(policy: ActsOnBatches, scenario: Game, state: TensorState) -> _ChunkResult:
@@ -213,14 +240,14 @@ def _run_batch(policy: ActsOnBatches, scenario: Game, state: TensorState) -> _Ch
         policy_seconds += answered - asked
         squared.append(_mean_square(env.truth()["error_m"]))
         ended = bool((taken.terminated | taken.truncated).all())
-    truth = env.truth()
-    valid = _to_numpy(truth["valid"]) if "valid" in truth else None
-    return _played(_to_numpy(truth["error_m"]), valid, squared, seconds, policy_seconds)
+    return _played(env.truth(), env.estimate, squared, seconds, policy_seconds)
 
 
 def _run_dicts(policy: Acts, scenario: Game, state: TensorState) -> _ChunkResult:
     env = ParallelEnv(scenario, seed=0)
-    errors, valid, squared = [], [], []
+    ends: list[dict[str, Tensor]] = []
+    estimates: list[Tensor] = []
+    squared: list[list[float]] = []
     seconds = policy_seconds = 0.0
     for episode in range(len(scenario.estimate(state))):
         observations, infos = env.reset_to(state.select(slice(episode, episode + 1)))
@@ -234,18 +261,31 @@ def _run_dicts(policy: Acts, scenario: Game, state: TensorState) -> _ChunkResult
             seconds += _now(scenario) - asked
             policy_seconds += answered - asked
             rounds.append(infos[env.possible_agents[0]]["error_m"])
-        errors.append(rounds[-1])
-        valid.append(infos[env.possible_agents[0]].get("valid", np.ones_like(rounds[-1], dtype=bool)))
+        ends.append(env.vector.truth())
+        estimates.append(env.vector.estimate)
         squared.append([float(np.mean(np.square(r, dtype=float))) for r in rounds])
     mean_squared = np.mean(squared, axis=0).tolist()
-    return _played(np.stack(errors).astype(float), np.stack(valid), mean_squared, seconds, policy_seconds)
+    end = {name: torch.cat([truth[name] for truth in ends]) for name in ends[0]}
+    return _played(end, torch.cat(estimates), mean_squared, seconds, policy_seconds)
 
 
 def _played(
-    errors: np.ndarray, valid: np.ndarray | None, squared: list[float], seconds: float, policy_seconds: float
+    truth: Mapping[str, Tensor], estimate: Tensor, squared: list[float], seconds: float, policy_seconds: float
 ) -> _ChunkResult:
+    """The end of games in which rounds were played."""
+    errors = _to_numpy(truth["error_m"])
     finite = np.isfinite(errors)
-    return _ChunkResult(errors, finite if valid is None else finite & valid, squared, seconds, policy_seconds)
+    return _ChunkResult(
+        errors=errors,
+        valid=finite & _to_numpy(truth["valid"]) if "valid" in truth else finite,
+        positions_m=_to_numpy(estimate),
+        truth_m=_if_given(truth.get("true_position")),
+        covariance_m2=None,
+        reason=None,
+        squared_by_round=squared,
+        seconds=seconds,
+        policy_seconds=policy_seconds,
+    )
 
 
 def _test_scenario(env: object, overrides: dict[str, object]) -> tuple[str, Game]:
@@ -287,6 +327,10 @@ def _name(policy: object) -> str:
 
 def _mean_square(errors: Tensor) -> float:
     return float(errors.double().square().mean())
+
+
+def _if_given(tensor: Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else _to_numpy(tensor)
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-_FORMAT = "cfpos-evaluation-1"
+_FORMAT = "cfpos-evaluation-2"
+_OLD_FORMATS = ("cfpos-evaluation-1",)
+"""Those without positions."""
 
 
 def root_mean_square(errors: np.ndarray) -> float:
@@ -33,6 +35,19 @@ METRICS: dict[str, Callable[[np.ndarray], float]] = {
 """Name -> statistic over all users of all episodes, metres."""
 
 
+_ARRAYS: dict[str, type] = {
+    "errors": float,
+    "bounds": float,
+    "sites": int,
+    "positions_m": float,
+    "covariance_m2": float,
+    "valid": bool,
+    "reason": int,
+    "truth_m": float,
+}
+"""Fields that are arrays, where they are not None."""
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
     """What ``evaluate`` measured.
@@ -48,6 +63,12 @@ class EvaluationResult:
             plays rounds it holds the game's own work (features, fusion and reward) too.
         policy_ms: the part of ``latency_ms`` spent in the policy alone.
         fronthaul_bits: bits that one AP and the central unit exchange in one episode, see ``Scenario.fronthaul_bits``.
+        positions_m: [episodes, ues, 2 or 3] estimates in metres; None, like all below, where a file of an older version
+            holds none.
+        covariance_m2: [episodes, ues, D, D] as the policy states it, or None where it states none.
+        valid: [episodes, ues] for whom the policy says that it has an answer.
+        reason: [episodes, ues] ``Reason`` as integer, or None where the policy gives none.
+        truth_m: [episodes, ues, D] true positions.
     """
 
     policy: str
@@ -62,6 +83,11 @@ class EvaluationResult:
     latency_ms: float
     policy_ms: float
     fronthaul_bits: float
+    positions_m: np.ndarray | None = None
+    covariance_m2: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    reason: np.ndarray | None = None
+    truth_m: np.ndarray | None = None
 
     @property
     def rmse(self) -> float:
@@ -167,7 +193,11 @@ class EvaluationResult:
         target = Path(path)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            partial.write_text(json.dumps(self._as_json(), indent=1, allow_nan=False, default=str) + "\n")
+            # One line per entry: an array with a line per number could not be looked through.
+            entries = (
+                f"{json.dumps(k)}: {json.dumps(v, allow_nan=False, default=str)}" for k, v in self._as_json().items()
+            )
+            partial.write_text("{\n" + ",\n".join(entries) + "\n}\n")
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
@@ -183,17 +213,19 @@ class EvaluationResult:
         """
         try:
             content = json.loads(Path(path).read_text())
-            if content["format"] != _FORMAT:
+            if content["format"] not in (_FORMAT, *_OLD_FORMATS):
                 raise KeyError("format")
-            values = {entry.name: content[entry.name] for entry in dataclasses.fields(cls)}
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            old = content["format"] != _FORMAT
+            entries = [entry for entry in dataclasses.fields(cls) if not (old and entry.default is None)]
+            values = {entry.name: content[entry.name] for entry in entries}
+            arrays: dict[str, np.ndarray] = {
+                name: np.asarray(values[name], dtype=kind) for name, kind in _ARRAYS.items() if values.get(name)
+            }
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is not an evaluation result ({error}); write it with EvaluationResult.to_json"
             ) from None
-        values["errors"] = np.asarray(values["errors"], dtype=float)
-        values["bounds"] = None if values["bounds"] is None else np.asarray(values["bounds"], dtype=float)
-        values["sites"] = None if values["sites"] is None else np.asarray(values["sites"], dtype=int)
-        return cls(**values)
+        return cls(**{**values, **arrays})
 
     def _as_json(self) -> dict[str, Any]:
         fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}

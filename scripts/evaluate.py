@@ -1,4 +1,4 @@
-"""Evaluate policies on the same unseen drops: a table, results.json, cdf.png and a picture of one episode.
+"""Evaluate policies on the same unseen drops: a table, results.json, positions.csv, cdf.png, a picture of an episode.
 
 ``python scripts/evaluate.py env=dcp-jar policy=[fingerprint,music,joint-gn,RUN_DIR] episodes=200 seed=7``
 """
@@ -16,15 +16,19 @@ from cfpos.scripts.cli import output_folder, run_hydra
 from cfpos.scripts.policies import build_policy, labelled
 from cfpos.scripts.settings import check_counts, plain
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.checks import one_of
 from cfpos_envs.drawing.figures import cdf_figure, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
+from cfpos_envs.files.positions import Positions
 
-_BATCH = 32
+TABLES = ("csv", "geojson", "npz", "parquet", "none")
+"""Formats of the table of positions."""
 
 
 def main(config: DictConfig) -> None:
     """Evaluate every policy named in ``config.policy`` and write the report into the run's folder."""
     check_counts(config, "episodes", "threads")
+    one_of("positions", config.positions, TABLES)
     torch.set_num_threads(config.threads)
     overrides = {**plain(config.env, "id"), "split": "test"}
     env = make_env(config.env.id, num_envs=1, seed=config.seed, device=config.device, **overrides)
@@ -38,13 +42,20 @@ def main(config: DictConfig) -> None:
         measured = evaluate(env, policy, episodes=config.episodes, seed=config.seed)
         results.append(dataclasses.replace(measured, policy=label))
 
+    table = None if config.positions == "none" else f"positions.{config.positions}"
+    content = {"env": config.env.id, "seed": config.seed, "positions": table}
     rows = [reports.result_row(result.policy, result) for result in results]
     picture_env = make_env(config.env.id, render_mode="rgb_array", seed=config.seed, **overrides)
     *_, pictured = entries.values()
     frame = reports.episode_frame(picture_env, build_policy(pictured, picture_env))
     written = [
         reports.write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True)),
-        reports.write_json(folder / "results.json", {"env": config.env.id, "seed": config.seed, "policies": rows}),
+        reports.write_json(folder / "results.json", {**content, "policies": rows}),
+        *(
+            []
+            if table is None
+            else [Positions.joined([*map(Positions.from_evaluation, results)]).write(folder / table)]
+        ),
         save_figure(cdf_figure(results, f"{config.env.id}, {config.episodes} unseen episodes"), folder / "cdf.png"),
         reports.save_image(folder / "episode.png", frame),
     ]

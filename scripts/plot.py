@@ -80,7 +80,7 @@ def parser() -> Parser:
     shapes.add_argument("--enlarged", type=float, metavar="FACTOR", help="on all ellipses (one that fills the lattice)")
     _site_options(shapes, without=("family",))
     cdf = kind("cdf", "error distributions of evaluations")
-    cdf.add_argument("files", type=Path, nargs="+", metavar="RESULT.json", help="from EvaluationResult.to_json")
+    cdf.add_argument("files", type=Path, nargs="+", metavar="FILE", help="positions.csv and the like, or results.json")
     episode = kind("episode", "one episode of an environment, as it draws itself")
     episode.add_argument("--env", required=True, metavar="ID", help="a registered environment, e.g. dcp-jar-v0")
     episode.add_argument("--policy", required=True, help="a registered policy, a run's folder or a checkpoint")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos_envs.evaluation import METRICS, EvaluationResult
+from cfpos_envs.files.writing import replacing
 from cfpos_envs.front_ends.parallel import ParallelEnv
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path with the same ending; it takes the place of ``path`` only if the block succeeds.
-
-    Raises:
-        OSError: the folder cannot be written; the message names it and what to do.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror}; choose an output folder you may write to") from error
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> Path:

@@ -71,6 +71,7 @@ class EvaluateSettings:
             ``name`` and the policy's options, e.g. ``policy=[{name:fingerprint,spacing:0.5},music]``.
         episodes: evaluation episodes, the same for every policy.
         seed: of layouts, drops, channels and noise.
+        positions: format of the table of all positions: csv, geojson, npz, parquet, or none for no table.
         device, threads, debug: as in training.
     """
 
@@ -78,6 +79,7 @@ class EvaluateSettings:
     policy: Any = field(default_factory=lambda: ["fingerprint", "music", "joint-gn"])
     episodes: int = 200
     seed: int = 7
+    positions: str = "csv"
     device: str = "cpu"
     threads: int = 1
     debug: bool = False

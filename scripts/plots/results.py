@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +15,121 @@ from cfpos.scripts.plots.style import LABEL, panels
 from cfpos.scripts.policies import build_policy
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import draw_cdf, episode_figure
-from cfpos_envs.results import EvaluationResult
+from cfpos_envs.files.position_formats import ENDINGS
+from cfpos_envs.files.positions import Positions
+from cfpos_envs.results import METRICS, EvaluationResult
 
 
-def cdf_figure(files: Sequence[Path]) -> tuple[Figure, list[EvaluationResult]]:
-    """Error distributions of evaluations on one axis; the bound too, where all were played on the same drops.
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """The errors of one policy in one file.
+
+    Attributes:
+        policy: what made the estimates; the file's stem where nobody says.
+        game: id of the environment; empty for measurements.
+        errors: [positions] metres, valid or not.
+        drops: what is equal if two were measured on the same users: true positions, or config and seed.
+        bounds: [positions] metres, or None.
+        line: the figures in words.
+        count: how many of what, for the title.
+    """
+
+    policy: str
+    game: str
+    errors: np.ndarray
+    drops: Any
+    bounds: np.ndarray | None
+    line: str
+    count: str
+
+    def summary(self) -> str:
+        """One line for people."""
+        return self.line
+
+
+def cdf_figure(files: Sequence[Path]) -> tuple[Figure, list[Errors]]:
+    """Error distributions on one axis; the bound too, where all were measured on the same users.
 
     Args:
-        files: written by ``EvaluationResult.to_json``.
+        files: tables of positions that ``evaluate`` or ``locate`` wrote, results.json or the folder of ``evaluate``, or
+            what ``EvaluationResult.to_json`` wrote.
 
     Raises:
-        ValueError: a file is not an evaluation result.
+        ValueError: a file is none of these, or holds no errors because the truth is not known.
         OSError: it cannot be read.
     """
-    results = [EvaluationResult.from_json(file) for file in files]
-    environments = {result.env_id for result in results}
+    found = [(file, entry) for file in files for entry in read_errors(file)]
+    games = {entry.game for _, entry in found}
     errors: dict[str, np.ndarray] = {}
-    for file, result in zip(files, results):
-        label = result.policy if len(environments) == 1 else f"{result.policy}, {result.env_id}"
-        errors[label if label not in errors else f"{label} ({file.stem})"] = result.errors
-    shared = all(result.config == results[0].config and result.seed == results[0].seed for result in results)
-    bound = results[0].bound_rmse if shared and len(environments) == 1 else None
+    for file, entry in found:
+        label = entry.policy if len(games) == 1 else f"{entry.policy}, {entry.game or file.stem}"
+        errors[label if label not in errors else f"{label} ({file.stem})"] = entry.errors
+    first = found[0][1]
+    shared = len(games) == 1 and all(_same_drops(entry, first) for _, entry in found)
+    bound = None if not shared or first.bounds is None else METRICS["rmse"](first.bounds)
     with panels(1, 7.6, 4.4) as (figure, (axes,)):
         draw_cdf(axes, errors, bound)
-        episodes = sorted({len(result.errors) for result in results})
-        played = " or ".join(str(count) for count in episodes)
-        axes.set_title(f"{', '.join(sorted(environments))}, {played} episodes", fontsize=LABEL + 1)
-    return figure, results
+        counts = " or ".join(sorted({entry.count for _, entry in found}))
+        axes.set_title(", ".join([*sorted(filter(None, games)), counts]), fontsize=LABEL + 1)
+    return figure, [entry for _, entry in found]
+
+
+def read_errors(path: Path) -> list[Errors]:
+    """The errors in a file, one entry per policy.
+
+    Raises:
+        ValueError: see ``cdf_figure``.
+        OSError: it cannot be read.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    if file.suffix.lower() in ENDINGS:
+        return _of_table(file, "")
+    report = _report(file)
+    if report is not None:
+        return _of_table(file.with_name(report["positions"]), str(report.get("env", "")))
+    result = EvaluationResult.from_json(file)
+    drops = (result.config, result.seed) if result.truth_m is None else result.truth_m.reshape(-1)
+    bounds = None if result.bounds is None else result.bounds.ravel()
+    episodes = f"{len(result.errors)} episodes"
+    return [Errors(result.policy, result.env_id, result.errors.ravel(), drops, bounds, result.summary(), episodes)]
+
+
+def _report(file: Path) -> dict[str, Any] | None:
+    """The results.json of ``evaluate``, if that is what the file is and it names a table of positions."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) and content.get("positions") and "policies" in content else None
+
+
+def _of_table(file: Path, game: str) -> list[Errors]:
+    table = Positions.read(file)
+    known = np.zeros(0, dtype=bool) if table.error_m is None else np.isfinite(table.error_m)
+    if not known.any():
+        raise ValueError(
+            f"{file} holds positions but no truth, so no errors; give the measurements truth_x_m, truth_y_m"
+        )
+    table = table.select(known)
+    policies = np.full(len(table), file.stem) if table.policy is None else table.policy
+    return [_of_rows(str(name), game, table.select(policies == name)) for name in dict.fromkeys(policies.tolist())]
+
+
+def _of_rows(policy: str, game: str, rows: Positions) -> Errors:
+    assert rows.error_m is not None
+    rmse, median, p95 = (METRICS[name](rows.error_m) for name in ("rmse", "median", "p95"))
+    line = (
+        f"{policy}: RMSE {rmse:.3f} m, median {median:.3f} m, p95 {p95:.3f} m, {len(rows)} positions, "
+        f"{100 * rows.valid.mean():.1f} % valid"
+    )
+    truth = None if rows.truth_m is None else rows.truth_m.reshape(-1)
+    return Errors(policy, game, rows.error_m, truth, rows.bound_m, line, f"{len(rows)} positions")
+
+
+def _same_drops(one: Errors, other: Errors) -> bool:
+    if isinstance(one.drops, np.ndarray) and isinstance(other.drops, np.ndarray):
+        return np.array_equal(one.drops, other.drops)
+    return type(one.drops) is type(other.drops) and one.drops == other.drops
 
 
 def played_episode(env_id: str, policy: str, seed: int, overrides: Mapping[str, Any]) -> tuple[Figure, float]:

@@ -278,7 +278,7 @@ def test_distributions_are_read_from_results(tmp_path: Path) -> None:
         (["ellipses", "--spacing", "0"], "--spacing=0 must lie in"),
         (["ellipses", "--enlarged", "-1"], "must be a positive factor"),
         (["cdf", "nowhere.json"], "nowhere.json"),
-        (["cdf"], "RESULT.json"),
+        (["cdf"], "FILE"),
         (["episode", "--env", "dcp-ja-v0", "--policy", "music"], "did you mean dcp-jar-v0"),
         (["episode", "--env", TOY, "--policy", "musik"], "music"),
         (["episode", "--env", TOY, "--policy", "random", "--set", "num_aps"], "must look like num_aps=16"),

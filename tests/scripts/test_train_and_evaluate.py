@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from cfpos_envs.files.positions import Positions
 from tests.scripts.commands import SCENE, TRAINER, command, environment, files_below, run
 
 
@@ -33,6 +34,9 @@ def test_evaluation_reports_every_policy_on_the_same_drops(finished: Path, tmp_p
     assert rows["joint-gn"]["rmse_m"] == rows["joint-gn #2"]["rmse_m"]
     assert len({row["bound_m"] for row in rows.values()}) == 1
     assert all(f"{row['rmse_m']:.3f}" in done.stdout for row in rows.values())
+    table = Positions.read(tmp_path / "report" / report["positions"])
+    assert table.policy is not None
+    assert table.policy.tolist() == [name for name in rows for _ in range(3 * 2)]
     for name in ("cdf.png", "episode.png"):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
 
