@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from cfpos_envs.checks import nearest
-from cfpos_envs.scenarios.site_files import SiteFile, checked_fields, load_site_file, site_base
+from cfpos_envs.scenarios.site_files import SiteFile, checked_fields, load_site_file, on_square, site_base
 
 SiteT = TypeVar("SiteT")
 
@@ -86,11 +86,14 @@ class SiteOptions(Generic[SiteT]):
             raise ValueError(self._unknown(preset))
         fields = {} if file is None else {**self.own_fields, **file.fields}
         fields.update(checked_fields(said, config_class, "site", _BASES))
+        if file is not None:
+            side = given_fields(config_class, self).get("side_m", fields.get("side_m"))
+            file, fields["side_m"] = on_square(file, side)
         return SiteChoice(preset, file, fields)
 
     @property
     def site_file(self) -> SiteFile | None:
-        """The user's own site, if ``site`` names a file."""
+        """The user's own site, if ``site`` names a file, in the square on which the game is played."""
         return self.site_choice.file
 
     @cached_property
@@ -133,6 +136,6 @@ class SiteOptions(Generic[SiteT]):
         raise ValueError(self._unknown(site))
 
     def _unknown(self, name: Any) -> str:
-        file = "" if self.own_preset is None else " or a .yaml or .csv file"
+        file = "" if self.own_preset is None else " or a .yaml, .csv or .geojson file"
         known = self.site_presets
         return f"unknown site {name!r}; choose one of {', '.join(known)}{file}{nearest(name, known)}"

@@ -85,15 +85,15 @@ def draw_places(
     if orientation_deg is not None:
         orientation = torch.full_like(orientation, math.radians(orientation_deg))
     if site_file is not None and site_file.orientation_rad is not None:
-        orientation = site_file.orientation_rad.to(device)
+        orientation = site_file.orientation_rad.float().to(device)
     if site_file is not None and site_file.ap_height_m is not None:
-        height = site_file.ap_height_m.to(device) - ue_height_m
+        height = site_file.ap_height_m.float().to(device) - ue_height_m
     return Places(positions, orientation, height)
 
 
 def _positions(settings: ApSiteConfig, site_file: SiteFile | None, generator: torch.Generator, wrap: bool) -> Tensor:
     if site_file is not None:
-        return site_file.ap_positions_m
+        return site_file.ap_positions_m.float()
     if settings.layout == "grid":
         return geometry.grid_layout(settings.num_aps, settings.side_m)
     if settings.layout == "circle":

@@ -12,6 +12,7 @@ from cfpos_envs.checks import number_fields, one_of, switch, whole, whole_fields
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import thermal_noise_w
 from cfpos_envs.scenarios.site_config import SiteOptions
+from cfpos_envs.scenarios.site_files import refuse_outside
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     Attributes:
         stage: what the game measures: ``rss``, ``aoa``, ``chained`` (rss rounds, then joint correction) or ``joint``.
         split: ``train`` holds APs out for the held-out rewards; ``test`` fuses all and uses other sites and drops.
-        site: preset (``clean shadowed miscalibrated hard mixed cf-200``), path of a YAML or CSV site file, or a mapping
-            of any site fields with ``preset`` or ``file``: ``{preset: hard, bias_db: 3.0}``.
+        site: preset (``clean shadowed miscalibrated hard mixed cf-200``), path of a site file (YAML, CSV or GeoJSON),
+            or a mapping of any site fields with ``preset`` or ``file``: ``{preset: hard, bias_db: 3.0}``.
         num_ues: K.
         num_pilots: tau_p; None for K.
         rounds: episode length T.
@@ -224,7 +225,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         super().__post_init__()
         _validate_game(self)
         _validate_site(self.settings)
-        _validate_inside(self)
+        if self.site_file is not None:
+            refuse_outside(self.site_file, self.settings.side_m)
         if self.num_pilots is not None and self.num_pilots < self.num_ues:
             raise ValueError(
                 f"num_pilots={self.num_pilots} cannot serve num_ues={self.num_ues}: "
@@ -320,19 +322,6 @@ def _validate_game(c: DcpConfig) -> None:
         )
     if c.reward.startswith("held-out") and c.similarity == "paper" and c.held_out_share > 0:
         raise ValueError("similarity='paper' is normalised over all APs; use it with reward 'local' or 'shared'")
-
-
-def _validate_inside(c: DcpConfig) -> None:
-    if c.site_file is None:
-        return
-    side_m = c.settings.side_m
-    outside = ((c.site_file.ap_positions_m < 0) | (c.site_file.ap_positions_m > side_m)).any(dim=-1)
-    if outside.any():
-        row = int(outside.nonzero()[0]) + 1
-        raise ValueError(
-            f"AP {row} of site file {c.site_file.path!r} lies outside the square [0, {side_m:g}] m; "
-            "set side_m or move the AP"
-        )
 
 
 def _validate_site(s: DcpSiteConfig) -> None:

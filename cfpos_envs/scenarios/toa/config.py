@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-import torch
-
 from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
+from cfpos_envs.files.areas import Area
 from cfpos_envs.physics.los import check_los_scenario, path_loss_constants
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import SYNC_PRESETS, SyncPreset, check_family, rms_bandwidth_hz, sync_preset
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
 from cfpos_envs.scenarios.site_config import SiteOptions
-from cfpos_envs.scenarios.site_files import SiteFile
+from cfpos_envs.scenarios.site_files import SiteFile, refuse_outside
 
 SNR_REFERENCE_M = 50.0
 MEASUREMENTS = ("statistical", "waveform")
@@ -25,8 +24,6 @@ DELAY_ESTIMATORS = ("first-peak", "music")
 REWARDS = ("similarity", "held-out", "error")
 STARTS = ("coarse", "linear", "centre")
 LAYOUTS = ("uniform", "grid", "circle")
-# APs whose second principal axis is shorter than this share of the first one stand on a line.
-_LINE_SHARE = 1e-4
 _MIN_APS = 3
 UE_CLOCK_STD_S = {"toa": 0.0, "tdoa": 100e-9, "rtt": 100e-9}
 """Clock offset of a UE where the config does not say: TOA assumes a common clock."""
@@ -146,8 +143,8 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         measurement: ``statistical``: ranges and features are drawn; ``waveform``: channels are, and both estimated.
         delay_estimator: of ``waveform``: ``first-peak`` or ``music``.
         split: ``train`` holds APs out for the held-out reward; ``test`` fuses all and uses other sites and drops.
-        site: preset (``street clear office nlos-0 nlos-30 nlos-50 nlos-any``), path of a YAML or CSV site file, or a
-            mapping of any site fields with ``preset`` or ``file``: ``{preset: office, sync: ptp}``.
+        site: preset (``street clear office nlos-0 nlos-30 nlos-50 nlos-any``), path of a site file (YAML, CSV or
+            GeoJSON), or a mapping of any site fields with ``preset`` or ``file``: ``{preset: office, sync: ptp}``.
         num_ues: K.
         rounds: episode length T.
         reward: ``similarity``: all measured links judge the fused point; ``held-out``: APs that took no part judge
@@ -334,19 +331,12 @@ def _validate_places(s: ToaSiteConfig, file: SiteFile | None) -> None:
                 "choose a composite number or another layout"
             )
         return
-    outside = ((file.ap_positions_m < 0) | (file.ap_positions_m > s.side_m)).any(dim=-1)
-    if outside.any():
-        row = int(outside.nonzero()[0]) + 1
-        raise ValueError(
-            f"AP {row} of site file {file.path!r} lies outside the square [0, {s.side_m:g}] m; "
-            "set side_m or move the AP"
-        )
-    centred = (file.ap_positions_m - file.ap_positions_m.mean(dim=0)).double()
-    axes = torch.linalg.svdvals(centred)
-    if float(axes[1]) < _LINE_SHARE * float(axes[0]):
+    refuse_outside(file, s.side_m)
+    square = Area.rectangle((0.0, 0.0), (s.side_m, s.side_m))
+    if file.line is not None and (file.area is None or not file.excludes_mirror_images(square)):
         raise ValueError(
             f"the APs of site file {file.path!r} stand on one line, which fixes no position (mirror image); "
-            "move one of them"
+            "move one of them, or declare an area that lies on one side of the line"
         )
 
 

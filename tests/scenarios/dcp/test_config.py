@@ -164,4 +164,4 @@ def test_an_ap_outside_the_square_is_refused(tmp_path):
     path = tmp_path / "hall.csv"
     path.write_text("x_m,y_m\n1,2\n150,2\n")
     with pytest.raises(ValueError, match=r"AP 2 of site file .* lies outside the square \[0, 100\] m"):
-        DcpConfig(site=str(path))
+        DcpConfig(site=str(path), side_m=100.0)

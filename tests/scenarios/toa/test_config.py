@@ -123,7 +123,7 @@ def test_a_users_own_site_is_used_as_written(tmp_path):
     [
         ("1,2\n30,2\n60,2\n90,2", {}, "stand on one line"),
         ("1,2\n30,2\n30,2\n90,9", {}, "stand on one point"),
-        ("1,2\n30,2\n150,40", {}, "AP 3 of site file"),
+        ("1,2\n30,2\n150,40", {"side_m": 100.0}, "AP 3 of site file"),
         ("1,2\n30,2\n50,40", {"num_aps": 5}, "num_aps=5, but site file"),
         ("1,2\n30,40", {}, "num_aps=2 cannot fix a position"),
     ],
