@@ -33,7 +33,7 @@ class RaytracedSource:
     """A ``CsiSource`` of stored users.
 
     Users are drawn with replacement from those of the split; training and test share none. Arrays face the middle of
-    the area.
+    the area, unless the data set states how they are turned.
 
     Args:
         settings: ``dataset`` (empty: the small set that comes with the package), ``num_bs``, ``num_paths`` and
@@ -56,7 +56,12 @@ class RaytracedSource:
         self.name = f"{header.recipe.scene} ({header.recipe.hash})"
         self.area_min_m, self.area_max_m = _triple(header.low_m), _triple(header.high_m)
         self.bs_positions_m = torch.from_numpy(header.bs_positions_m).to(self.device)
-        self.bs_orientation_rad = _facing(self.bs_positions_m, self.area_min_m, self.area_max_m)
+        stated = header.bs_orientation_rad
+        self.bs_orientation_rad = (
+            _facing(self.bs_positions_m, self.area_min_m, self.area_max_m)
+            if stated is None
+            else torch.from_numpy(stated).to(self.device)
+        )
         self.box_min_m = self.box_max_m = torch.zeros(0, 3, device=self.device)
         self._splits: dict[str, tuple[Tensor, StoredPaths, Tensor]] = {}
 

@@ -12,13 +12,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from cfpos_envs.channels.tracing.origin import ORIGIN_KEY, Origin
 from cfpos_envs.channels.tracing.recipe import FORMAT_VERSION, Recipe
+from cfpos_envs.importers.path_checks import PathArrayError, check_paths
 
 SPLITS = ("train", "test", "spiral")
-REFLECTED, REFRACTED, DIFFRACTED = 1, 2, 4
-"""Flags of ``Paths.kind``; 0 is the line of sight."""
 
 _RECIPE_FILE = "recipe.json"
+_ROUNDING = 1e-4
 _PER_PATH = {
     "amplitude": np.complex64,
     "delay_s": np.float32,
@@ -49,7 +50,7 @@ class Paths:
         bs_azimuth_rad, bs_zenith_rad: direction in which the path leaves the base station.
         ue_azimuth_rad, ue_zenith_rad: direction from which it reaches the user, seen from the user.
         reflections: number of specular reflections.
-        kind: sum of ``REFLECTED``, ``REFRACTED``, ``DIFFRACTED``; 0: line of sight.
+        kind: sum of the flags of ``importers.path_checks``; 0: line of sight.
     """
 
     num_users: int
@@ -152,7 +153,7 @@ def shard_path(folder: Path, split: str, index: int) -> Path:
     return folder / f"{split}-{index:05d}.npz"
 
 
-def write_shard(path: Path, recipe: Recipe, shard: Shard) -> None:
+def write_shard(path: Path, recipe: Recipe | Origin, shard: Shard) -> None:
     """Write completely or not at all: a reader never meets half a file."""
     arrays = {name: getattr(shard.paths, name) for name in ("link_start", *_PER_PATH)}
     half = path.with_suffix(".partial")
@@ -163,11 +164,17 @@ def write_shard(path: Path, recipe: Recipe, shard: Shard) -> None:
     os.replace(half, path)
 
 
-def read_shard(path: Path, recipe: Recipe) -> Shard:
+def read_shard(path: Path, recipe: Recipe | Origin, bs_positions_m: np.ndarray | None = None) -> Shard:
     """Read one file of ``recipe``.
 
+    Args:
+        path: of the file.
+        recipe: that it must belong to.
+        bs_positions_m: [L, 3] base stations, against which paths are checked; None: only that the file is whole.
+
     Raises:
-        DatasetError: it is damaged or belongs to another recipe.
+        DatasetError: it is damaged, belongs to another recipe, or holds what paths cannot be: NaN, negative delays,
+            nanoseconds, degrees, kilometres.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -182,8 +189,19 @@ def read_shard(path: Path, recipe: Recipe) -> Shard:
     except (OSError, KeyError, ValueError, BadZipFile, EOFError) as error:
         raise DatasetError(f"{path} is not a readable shard ({error}); remove it and make it again") from None
     paths = Paths(len(positions), recipe.num_bss, **flat)
-    if len(paths.link_start) != paths.num_users * paths.num_bss + 1 or paths.link_start[-1] != len(paths.amplitude):
+    start, count = paths.link_start, len(paths.amplitude)
+    fits = len(start) == paths.num_users * paths.num_bss + 1 and start[-1] == count and (np.diff(start) >= 0).all()
+    if not fits or any(len(flat[name]) != count for name in _PER_PATH):
         raise DatasetError(f"{path} has links that do not fit its users; remove it and make it again")
+    if bs_positions_m is not None:
+        link = np.repeat(np.arange(len(start) - 1), np.diff(start))
+        try:
+            check_paths(path, positions, bs_positions_m, link, {name: flat[name] for name in _PER_PATH})
+        except PathArrayError as error:
+            raise DatasetError(str(error)) from None
+        power = np.abs(paths.amplitude)
+        if ((np.diff(power) > _ROUNDING * power[1:]) & (np.diff(link) == 0)).any():
+            raise DatasetError(f"{path}: amplitude is not sorted strongest first within links; make it again")
     return Shard(positions, paths, redrawn)
 
 
@@ -192,23 +210,27 @@ class Header:
     """What stands beside the shards.
 
     Attributes:
-        recipe: how they were made.
+        recipe: how they were made, or where they came from.
         bs_positions_m: [L, 3] base stations.
         low_m, high_m: [3] corners of the box that holds every user.
         tracer: versions of the ray tracer.
+        bs_orientation_rad: [L, 3] (yaw, pitch, roll) of the arrays; None: level, and facing the middle of the area.
     """
 
-    recipe: Recipe
+    recipe: Recipe | Origin
     bs_positions_m: np.ndarray
     low_m: np.ndarray
     high_m: np.ndarray
     tracer: str
+    bs_orientation_rad: np.ndarray | None = None
 
     def write(self, folder: Path) -> None:
         """Put the header into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {"format": FORMAT_VERSION, "hash": self.recipe.hash, "recipe": self.recipe.as_dict()}
         content |= {name: getattr(self, name).tolist() for name in ("bs_positions_m", "low_m", "high_m")}
+        if self.bs_orientation_rad is not None:
+            content["bs_orientation_rad"] = self.bs_orientation_rad.tolist()
         half = folder / "recipe.partial"
         half.write_text(json.dumps({**content, "tracer": self.tracer}, indent=1) + "\n", encoding="utf-8")
         os.replace(half, folder / _RECIPE_FILE)
@@ -230,11 +252,14 @@ class Header:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT_VERSION:
                 raise DatasetError(f"{folder} has format {content['format']}, this version reads {FORMAT_VERSION}")
-            recipe = Recipe.from_dict(content["recipe"])
-            arrays = {name: np.array(content[name], np.float32) for name in ("bs_positions_m", "low_m", "high_m")}
+            made = content["recipe"]
+            recipe = Origin.from_dict(made) if ORIGIN_KEY in made else Recipe.from_dict(made)
+            names = ("bs_positions_m", "low_m", "high_m", *(["bs_orientation_rad"] * ("bs_orientation_rad" in content)))
+            arrays = {name: np.array(content[name], np.float32) for name in names}
             header = cls(recipe, tracer=str(content["tracer"]), **arrays)
             stated = content["hash"]
-            if arrays["bs_positions_m"].shape != (recipe.num_bss, 3) or arrays["low_m"].shape != (3,):
+            places = {arrays[name].shape for name in names if name.startswith("bs_")}
+            if places != {(recipe.num_bss, 3)} or arrays["low_m"].shape != (3,) or arrays["high_m"].shape != (3,):
                 raise ValueError("positions have the wrong shape")
         except DatasetError:
             raise
@@ -252,6 +277,8 @@ def check_recipe(folder: Path, expected: Recipe) -> None:
         DatasetError: names every setting that differs.
     """
     found = Header.read(folder).recipe
+    if isinstance(found, Origin):
+        raise DatasetError(f"{folder} holds a data set imported from {found.tool}; choose another folder")
     if found.hash != expected.hash:
         raise DatasetError(
             f"{folder} holds a data set of another recipe ({found.hash}, not {expected.hash}): "
@@ -280,16 +307,19 @@ def load_users(folder: Path, split: str, limit: int | None = None) -> tuple[Head
     """
     header = Header.read(folder)
     files = present_shards(folder, split)
-    there = len(files) * header.recipe.shard_users
+    if limit is not None:
+        # The last file of an imported set may hold fewer users than the others.
+        files = files[: -(-limit // header.recipe.shard_users)]
+    shards = [read_shard(path, header.recipe, header.bs_positions_m) for path in files]
+    there = sum(len(shard.positions_m) for shard in shards)
     if not files or (limit is not None and limit > there):
         wanted = header.recipe.shard_users if limit is None else limit
-        raise DatasetError(
-            f"{folder} has {there} users of split {split!r}, {wanted} are wanted; "
-            f"make them: cfpos make-dataset --out {folder} --{split} {wanted}"
+        mend = (
+            f"import it again with more users: cfpos convert {header.recipe.tool} ... --out {folder}"
+            if isinstance(header.recipe, Origin)
+            else f"make them: cfpos make-dataset --out {folder} --{split} {wanted}"
         )
-    if limit is not None:
-        files = files[: -(-limit // header.recipe.shard_users)]
-    shards = [read_shard(path, header.recipe) for path in files]
+        raise DatasetError(f"{folder} has {there} users of split {split!r}, {wanted} are wanted; {mend}")
     users = Paths.concatenate([shard.paths for shard in shards])
     positions = np.concatenate([shard.positions_m for shard in shards])
     if limit is not None and limit < len(positions):
@@ -301,7 +331,7 @@ def describe(header: Header) -> str:
     """The recipe in one line."""
     changed = [
         f"{entry.name} {getattr(header.recipe, entry.name)}"
-        for entry in dataclasses.fields(Recipe)
+        for entry in dataclasses.fields(header.recipe)
         if entry.name not in ("batch", "shard_users")
     ]
     return ", ".join(changed)

@@ -12,7 +12,8 @@ import numpy as np
 
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.requirements import require_ray_tracing
-from cfpos_envs.channels.tracing.storage import DIFFRACTED, REFLECTED, REFRACTED, Paths
+from cfpos_envs.channels.tracing.storage import Paths
+from cfpos_envs.importers.path_checks import DIFFRACTED, REFLECTED, REFRACTED
 
 _ROOF_STEP_M = 2.0
 _MIN_ROOF_M = 5.0
@@ -164,7 +165,7 @@ def _array(tensor: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _kind(interactions: np.ndarray) -> np.ndarray:
-    """[users, bss, paths] sum of the flags of ``storage`` over the interactions of each path."""
+    """[users, bss, paths] sum of the flags of ``path_checks`` over the interactions of each path."""
     return (
         REFLECTED * (interactions == _SPECULAR).any(axis=0)
         + REFRACTED * (interactions == _REFRACTION).any(axis=0)

@@ -32,6 +32,7 @@ from cfpos.scripts.experiments.ecc.data import (
     train_policy,
 )
 from cfpos_envs import make_env
+from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 
@@ -217,6 +218,7 @@ def _row(group: str, label: str, trained: Trained, lit: Tensor) -> dict[str, Any
 
 def _remarks(data: TracedData) -> list[str]:
     recipe = data.source.recipe
+    assert isinstance(recipe, Recipe)  # traced above, not imported
     train, test = (len(data.source.users(split).index) for split in ("train", "test"))
     return [
         f"{recipe.scene}, {train} training and {test} held-out outdoor users, paths of at most {recipe.max_depth} "

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cfpos_envs.channels.tracing.recipe import Recipe
-from cfpos_envs.channels.tracing.storage import REFLECTED, Paths
+from cfpos_envs.channels.tracing.storage import Paths
+from cfpos_envs.importers.path_checks import REFLECTED
 
 C_M_S = 299_792_458.0
 WALL_X_M = -150.0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.storage import DatasetError, Header, Paths, Shard, load_users, read_shard, write_shard
-from tests.channels.tracing.mirrors import BS_M, small_recipe
+from tests.channels.tracing.mirrors import BS_M, MirrorTracer, small_recipe
 
 _NAMES = ("delay_s", "bs_azimuth_rad", "bs_zenith_rad", "ue_azimuth_rad", "ue_zenith_rad", "reflections", "kind")
 
@@ -57,7 +57,7 @@ def stored_set(folder: Path, recipe: Recipe) -> None:
     """One shard of training users."""
     Header(recipe, BS_M.astype(np.float32), -np.ones(3), np.ones(3), "mirrors 1").write(folder)
     positions = np.random.default_rng(0).random((recipe.shard_users, 3), dtype=np.float32)
-    shard = Shard(positions, random_paths(recipe.shard_users, 2, 4, 0), 3)
+    shard = Shard(positions, MirrorTracer(recipe).trace(positions), 3)
     write_shard(folder / "train-00000.npz", recipe, shard)
 
 
@@ -65,7 +65,7 @@ def test_a_shard_is_read_as_written(tmp_path: Path) -> None:
     recipe = small_recipe()
     stored_set(tmp_path, recipe)
     header, shard = load_users(tmp_path, "train")
-    written = random_paths(20, 2, 4, 0)
+    written = MirrorTracer(recipe).trace(shard.positions_m)
     assert header.recipe == recipe
     assert shard.redrawn == 3
     np.testing.assert_array_equal(shard.positions_m, np.random.default_rng(0).random((20, 3), dtype=np.float32))

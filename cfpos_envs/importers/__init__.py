@@ -1,0 +1,1 @@
+"""Data of other tools, converted into what the suite plays and measures."""
