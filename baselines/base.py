@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
-from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.geometry import into_area
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -164,50 +161,3 @@ class Estimator(Policy, Generic[MeasuredT]):
             )
         measurements.check()
         return cast("MeasuredT", measurements)
-
-
-def usable_links(measurements: RadioMeasurements, *, aoa: bool = True) -> Bool[Tensor, "B M K"]:
-    """Links with a finite RSS (no or negative power is not finite in dBm) and, for ``aoa``, a usable spectrum."""
-    heard = torch.isfinite(measurements.rss_dbm)
-    if not aoa:
-        return heard
-    spectrum = measurements.angular_power
-    return heard & torch.isfinite(spectrum).all(dim=-1) & (spectrum.sum(dim=-1) > 0)
-
-
-def cleaned(measurements: RadioMeasurements, usable: Bool[Tensor, "B M K"]) -> RadioMeasurements:
-    """The measurements with harmless numbers in place of unusable links, so that nothing downstream turns NaN.
-
-    The weakest usable RSS of the batch stands in for a missing one; spectrum and covariance become white.
-    """
-    if bool(usable.all()):
-        return measurements
-    finite = measurements.rss_dbm[usable]
-    floor = finite.min() if len(finite) else measurements.rss_dbm.new_tensor(-150.0)
-    white = torch.ones_like(measurements.angular_power)
-    identity = torch.eye(measurements.covariance.shape[-1], dtype=measurements.covariance.dtype, device=white.device)
-    return dataclasses.replace(
-        measurements,
-        rss_dbm=torch.where(usable, measurements.rss_dbm, floor),
-        angular_power=torch.where(usable[..., None], measurements.angular_power, white),
-        covariance=torch.where(usable[..., None, None], measurements.covariance, identity),
-    )
-
-
-def finished(
-    positions_m: Float[Tensor, "B K 2"],
-    covariance_m2: Float[Tensor, "B K 2 2"] | None,
-    answered: Bool[Tensor, "B K"],
-    side_m: float,
-    wrap: bool,
-) -> PositionEstimate:
-    """The estimate inside the area; unanswered or non-finite positions become the centre of the area and invalid."""
-    valid = answered & torch.isfinite(positions_m).all(dim=-1)
-    centre = torch.full_like(positions_m, side_m / 2)
-    inside = into_area(torch.where(valid[..., None], positions_m, centre), side_m, wrap)
-    if covariance_m2 is not None:
-        # What is not known at all has the covariance of a uniform distribution over the area.
-        nothing = torch.eye(2, device=inside.device, dtype=inside.dtype) * (side_m**2 / 12)
-        known = valid & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)
-        covariance_m2 = torch.where(known[..., None, None], covariance_m2, nothing)
-    return PositionEstimate(inside, covariance_m2, valid)

@@ -15,8 +15,11 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.dcp.innovations import nominal_bearing_scale
 
-from ..base import Estimator, cleaned, finished, usable_links
-from .gauss_newton import LinkObservations, coarse_fix, link_observations, robust_gauss_newton, unknown_shadowing_db
+from ..base import Estimator
+from .descent import LinkObservations, robust_gauss_newton
+from .gauss_newton import coarse_fix, link_observations, unknown_shadowing_db
+from .judging import judged
+from .links import cleaned, require_arrays, usable_links
 from .radio_map import RadioMap
 from .spectra import covariance_bearings
 
@@ -54,22 +57,24 @@ class _Bearings(Estimator[RadioMeasurements]):
 
     def bearings(self, measurements: RadioMeasurements) -> Float[Tensor, "B M K"]:
         """Bearing of every link to its array's axis, in [0, pi] (a ULA cannot tell front from back)."""
+        assert measurements.covariance is not None
         return covariance_bearings(measurements.covariance, measurements.radio, self.name, self.options.num_angles)
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions with the covariance from the bearings' information; valid with two usable APs or more."""
-        usable = usable_links(measurements) & torch.isfinite(measurements.covariance.abs()).all(dim=-1).all(dim=-1)
-        measurements = cleaned(measurements, usable)
-        radio, site = measurements.radio, RadioMap.of(measurements)
-        shadowing_db = unknown_shadowing_db(measurements)
-        spacing = self.options.grid_spacing
-        coarse = coarse_fix(measurements, usable, shadowing_db, None, spacing)
-        rss = link_observations(measurements, usable, shadowing_db, None)
-        start, _ = robust_gauss_newton(site, rss, coarse, spacing, _RSS_STEPS)
-        bearing = self.bearings(measurements)
+        """Positions with the covariance from the bearings' information; ``judging`` says which to believe."""
+        require_arrays(self.name, measurements, covariance=True)
+        usable = usable_links(measurements, covariance=True)
+        clean = cleaned(measurements, usable)
+        site, shadowing_db, spacing = RadioMap.of(clean), unknown_shadowing_db(clean), self.options.grid_spacing
+        coarse = coarse_fix(clean, usable, shadowing_db, None, spacing)
+        rss = link_observations(clean, usable, shadowing_db, None)
+        start = robust_gauss_newton(site, rss, coarse.best_m, spacing, _RSS_STEPS).position_m
+        bearing = self.bearings(clean)
         links = LinkObservations(usable, bearing_rad=bearing, bearing_std_rad=nominal_bearing_scale(bearing))
-        positions, covariance = robust_gauss_newton(site, links, start, _START_STD_M, self.options.steps)
-        return finished(positions, covariance, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
+        fit = robust_gauss_newton(site, links, start, _START_STD_M, self.options.steps)
+        # The powers chose the start, so they may say which of two crossings of the bearings is meant.
+        everything = link_observations(clean, usable, shadowing_db, bearing)
+        return judged(measurements, site, links, fit, coarse, evidence=everything)
 
 
 class Beamscan(_Bearings):

@@ -19,8 +19,9 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import displacement, unit_vectors
 
-from ..base import Estimator, finished, usable_links
+from ..base import Estimator
 from .database import GRIDS, Database, PredictedDatabase, SurveyedDatabase, reference_points
+from .links import finished, require_arrays, usable_links
 from .nearest import FEATURES, Queries, nearest_references, needs_spectra, weighted_position
 from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import Survey, simulate_survey, survey_from_arrays, survey_from_csv
@@ -175,6 +176,8 @@ class Fingerprint(Estimator[RadioMeasurements]):
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         radio, device = measurements.radio, measurements.rss_dbm.device
+        if needs_spectra(self.options.feature):
+            require_arrays(self.name, measurements)
         usable = usable_links(measurements, aoa=needs_spectra(self.options.feature))
         episodes, num_aps, num_ues = measurements.rss_dbm.shape
         positions = torch.full((episodes, num_ues, 2), radio.side_m / 2)
@@ -182,14 +185,15 @@ class Fingerprint(Estimator[RadioMeasurements]):
             database = self._own or self._cache.get(site, self._database)
             if database.rss_dbm.shape[1] != num_aps:
                 raise ValueError(f"the survey has {database.rss_dbm.shape[1]} APs, the measurements {num_aps}")
+            spectra = measurements.angular_power
             queries = Queries(
                 measurements.rss_dbm[rows].transpose(1, 2).flatten(0, 1).cpu(),
-                measurements.angular_power[rows].transpose(1, 2).flatten(0, 1).cpu(),
+                None if spectra is None else spectra[rows].transpose(1, 2).flatten(0, 1).cpu(),
             )
             heard = usable[rows].transpose(1, 2).flatten(0, 1).cpu()
             located = locate_by_matching(database, queries, heard, self.options, radio.side_m, radio.wrap)
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
-        return finished(positions.to(device), None, usable.any(dim=1), radio.side_m, radio.wrap)
+        return finished(measurements, positions.to(device), None, usable.any(dim=1))
 
     def _locate_own(self, database: Database, rss: np.ndarray, aoa: ArrayLike | None) -> PositionEstimate:
         num_aps = database.rss_dbm.shape[1]

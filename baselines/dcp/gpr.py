@@ -20,8 +20,9 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import unit_vectors
 
-from ..base import Estimator, cleaned, finished, usable_links
+from ..base import Estimator
 from .database import GRIDS, reference_points
+from .links import cleaned, finished, require_arrays, usable_links
 from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import simulate_survey
 
@@ -98,7 +99,7 @@ class GaussianProcess(Estimator[RadioMeasurements]):
             variances[rows.cpu()] = variance.reshape(len(rows), num_ues)
         covariance = variances[..., None, None] * torch.eye(2)
         device, radio = measurements.rss_dbm.device, measurements.radio
-        return finished(positions.to(device), covariance.to(device), usable.any(dim=1), radio.side_m, radio.wrap)
+        return finished(measurements, positions.to(device), covariance.to(device), usable.any(dim=1))
 
     def _fit(self, site: RadioMap) -> FittedProcess:
         radio, options = site.radio, self.options

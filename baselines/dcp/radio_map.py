@@ -86,6 +86,7 @@ def spectrum_table(radio: RadioModel) -> Float[Tensor, "A L"]:
 
 def measured_profiles(measurements: RadioMeasurements) -> Float[Tensor, "B M K A"]:
     """Cosine similarity of every measured spectrum with that expected from every direction (one term of eq. 8)."""
+    assert measurements.angular_power is not None
     table = spectrum_table(measurements.radio).to(measurements.angular_power.device)
     return angle_profile(measurements.angular_power, table)
 

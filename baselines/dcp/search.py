@@ -17,7 +17,9 @@ from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
 from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
 from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
-from ..base import Estimator, cleaned, finished, usable_links
+from ..base import Estimator
+from .judging import LEAST_LINKS
+from .links import cleaned, finished, require_arrays, usable_links
 from .radio_map import RadioMap, measured_profiles
 
 _COARSE_BLOCK = 50
@@ -56,7 +58,8 @@ class DirectSearch(Estimator[RadioMeasurements]):
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions without covariance; valid with two usable APs or more."""
-        usable = usable_links(measurements)
+        require_arrays(self.name, measurements)
+        usable, received = usable_links(measurements), measurements
         measurements = cleaned(measurements, usable)
         radio, site, profiles = measurements.radio, RadioMap.of(measurements), measured_profiles(measurements)
         spacing = min(self.options.grid_spacing, radio.side_m)
@@ -73,7 +76,7 @@ class DirectSearch(Estimator[RadioMeasurements]):
             moved = torch.gather(around, 2, chosen[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
             points, best = torch.where(better[..., None], moved, points), torch.where(better, value, best)
             radius = torch.where(better, radius, radius / 2)
-        return finished(points, None, usable.sum(dim=1) >= 2, radio.side_m, radio.wrap)
+        return finished(received, points, None, usable.sum(dim=1) >= LEAST_LINKS)
 
 
 class Centroid(Estimator[RadioMeasurements]):
@@ -91,7 +94,7 @@ class Centroid(Estimator[RadioMeasurements]):
         mask = usable | ~heard.unsqueeze(1)
         rss = cleaned(measurements, usable).rss_dbm
         positions = rss_weighted_centroid(measurements.ap_positions_m, rss, radio.side_m, radio.wrap, mask)
-        return finished(positions, None, heard, radio.side_m, radio.wrap)
+        return finished(measurements, positions, None, heard)
 
 
 def log_similarity(

@@ -17,6 +17,8 @@ def covariance_bearings(
 ) -> Float[Tensor, "*batch"]:
     """Bearing to the array's axis in [0, pi] (a ULA cannot tell front from back) where a spectrum is highest.
 
+    NaN where the matrix is zero or not finite: that array measured nothing.
+
     Args:
         covariance: R of the channel estimate.
         radio: gives the array.
@@ -24,9 +26,13 @@ def covariance_bearings(
         num_angles: directions of the spectrum between 0 and pi, >= 3; a parabola refines between them.
     """
     grid = angle_grid(num_angles, covariance.device)
-    steering = ula_response(grid, radio.num_antennas, radio.spacing_wavelengths)
+    steering = ula_response(grid, radio.num_antennas, radio.spacing_wavelengths).to(covariance.dtype)
+    measured = torch.isfinite(torch.view_as_real(covariance.resolve_conj())).flatten(-3).all(dim=-1)
+    measured &= torch.diagonal(covariance, dim1=-2, dim2=-1).real.sum(dim=-1) > 0
+    white = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    harmless = torch.where(measured[..., None, None], covariance, white)
     spectrum = music_spectrum if method == "music" else beamscan_spectrum
-    return profile_peak(spectrum(covariance, steering))[0]
+    return torch.where(measured, profile_peak(spectrum(harmless, steering))[0], torch.nan)
 
 
 def beamscan_spectrum(

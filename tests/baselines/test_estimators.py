@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from baselines import make_policy
-from baselines.dcp.gauss_newton import calibrated, rss_sampling_std_db, wrong_side_variance
+from baselines.dcp.descent import calibrated, wrong_side_variance
+from baselines.dcp.gauss_newton import rss_sampling_std_db
 from baselines.dcp.radio_map import RadioMap, measured_profiles
 from baselines.dcp.search import log_similarity
 from baselines.dcp.spectra import beamscan_spectrum, covariance_bearings, music_spectrum

@@ -1,0 +1,276 @@
+"""Which positions from powers and angles are to be believed: residuals, geometry, mirror images, the area."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cfpos_envs.measurements.base import PositionEstimate, Reason
+from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.geometry import into_area, nearest_image, outside_m
+
+from ..validity import residuals_fit
+from .descent import Descent, LinkObservations, misfit, robust_gauss_newton
+from .links import finished
+from .radio_map import RadioMap
+
+LEAST_LINKS = 2
+_UNKNOWN_SHARE = 12**-0.5
+"""Deviation of a uniform distribution by its length: a position that is no better known is none."""
+
+_APART = 3.0
+"""Two places closer than this many standard deviations are one answer."""
+
+_FAR_APART = 5.0
+"""A rival closer than this many standard deviations widens the covariance and is no reason to doubt."""
+
+_BEYOND = 4.0
+"""An answer on the border whose free minimum lies this many standard deviations farther out is not in the area."""
+
+_UNSETTLED = 1.0
+"""Next step in standard deviations from which on the descent has not settled."""
+
+_LEAST_SHARE = 0.35
+"""Probability of other places from which on an answer is ambiguous; below it, it widens the covariance."""
+
+_STEPS = 8
+_DOUBT = 6.0
+_DOUBT_PER_LINK = 0.25
+"""A grid point whose score is at most this much worse than the best, and so much more per link, may be a rival."""
+
+_DOUBT_MIRRORED = 15.0
+"""A mirror image whose loss is at most this much higher, before it has been refined, may be a rival."""
+
+
+@dataclass(frozen=True)
+class CoarseFix:
+    """Scores of the points of a coarse grid.
+
+    Attributes:
+        points_m: the grid.
+        scores: of every point, the highest is best.
+        spacing_m: of the grid.
+    """
+
+    points_m: Float[Tensor, "P 2"]
+    scores: Float[Tensor, "B K P"]
+    spacing_m: float
+
+    @property
+    def best_m(self) -> Float[Tensor, "B K 2"]:
+        """The best point per user."""
+        return self.points_m[self.scores.argmax(dim=-1)]
+
+    def best_beyond(
+        self, places_m: Sequence[Float[Tensor, "B K 2"]], radius_m: Float[Tensor, "B K"], side_m: float, wrap: bool
+    ) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """The best point per user that is farther than ``radius_m`` from some places, and how far it is from the best.
+
+        Where there is none it is the first place itself, infinitely worse.
+        """
+        scores = self.scores
+        for place in places_m:
+            away = nearest_image(self.points_m - place.unsqueeze(-2), side_m, wrap)
+            scores = torch.where(away.square().sum(dim=-1) > radius_m.square().unsqueeze(-1), scores, -torch.inf)
+        value, index = scores.max(dim=-1)
+        found = torch.isfinite(value)
+        gap = torch.where(found, self.scores.amax(dim=-1) - value, torch.inf)
+        return torch.where(found.unsqueeze(-1), self.points_m[index], places_m[0]), gap
+
+
+def judged(
+    measurements: RadioMeasurements,
+    site: RadioMap,
+    observations: LinkObservations,
+    fit: Descent,
+    coarse: CoarseFix,
+    *,
+    tested: bool = True,
+    evidence: LinkObservations | None = None,
+) -> PositionEstimate:
+    """The estimate of a descent with chi squared and, where it is not to be believed, the reason.
+
+    Args:
+        measurements: as they came.
+        site: of the clean measurements.
+        observations: what the descent used.
+        fit: where it ended.
+        coarse: where else the user may be.
+        tested: the deviations are those stated, so that chi squared means something.
+        evidence: everything that may tell two places apart; None: the observations.
+    """
+    radio, points = site.radio, fit.position_m
+    answered = observations.usable.sum(dim=1) >= LEAST_LINKS
+    here = misfit(site, observations, points, fit.spread_m)
+    freedom = torch.where(answered & tested, here.residuals - 2, 0)
+    other = rivals(measurements, site, evidence or observations, fit, coarse)
+    covariance = fit.covariance_m2 + other.spread_m2
+    unknown_m = _UNKNOWN_SHARE * radio.side_m
+    failures = (
+        (Reason.POOR_GEOMETRY, largest_std_m(fit.covariance_m2) > unknown_m),
+        (Reason.AMBIGUOUS, (other.share > _LEAST_SHARE) | (largest_std_m(covariance) > unknown_m)),
+        (Reason.OUTSIDE, _outside(measurements, fit)),
+        (Reason.LARGE_RESIDUALS, ~residuals_fit(here.chi_squared, freedom)),
+        (Reason.NOT_CONVERGED, _unsettled(measurements, fit)),
+    )
+    estimate = finished(measurements, points, covariance, answered, *failures)
+    chi_squared = torch.nan_to_num(here.chi_squared, nan=0.0)
+    return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
+
+
+def largest_std_m(covariance_m2: Float[Tensor, "B K 2 2"]) -> Float[Tensor, "B K"]:
+    """Standard deviation along the worst direction."""
+    a, b, d = covariance_m2[..., 0, 0], covariance_m2[..., 0, 1], covariance_m2[..., 1, 1]
+    return ((a + d) / 2 + torch.hypot((a - d) / 2, b)).clamp(min=0.0).sqrt()
+
+
+def mirrored(
+    ap_positions_m: Float[Tensor, "B M 2"],
+    usable: Bool[Tensor, "B M K"],
+    points_m: Float[Tensor, "B K 2"],
+    side_m: float,
+    wrap: bool,
+) -> Float[Tensor, "B K 2"]:
+    """Points mirrored at the straight line that fits the usable APs best.
+
+    Powers from APs in one line, two of them for example, are the same at both.
+
+    Args:
+        ap_positions_m: metres.
+        usable: links that count.
+        points_m: one per user.
+        side_m, wrap: the area; on the torus the images of the APs next to the point count.
+    """
+    weight = usable.to(points_m.dtype)
+    weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1.0)
+    away = nearest_image(ap_positions_m.unsqueeze(2) - points_m.unsqueeze(1), side_m, wrap)
+    centre = (weight.unsqueeze(-1) * away).sum(dim=1)
+    x, y = (away - centre.unsqueeze(1)).unbind(dim=-1)
+    xx, xy, yy = ((weight * product).sum(dim=1) for product in (x * x, x * y, y * y))
+    # Direction of the largest spread.
+    turn = 0.5 * torch.atan2(2 * xy, xx - yy)
+    normal = torch.stack((-torch.sin(turn), torch.cos(turn)), dim=-1)
+    return points_m + 2 * (normal * centre).sum(dim=-1, keepdim=True) * normal
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Other places that explain the measurements.
+
+    Attributes:
+        share: probability of those far away from the answer.
+        spread_m2: what all of them add to the covariance of the answer.
+    """
+
+    share: Float[Tensor, "B K"]
+    spread_m2: Float[Tensor, "B K 2 2"]
+
+
+def rivals(
+    measurements: RadioMeasurements, site: RadioMap, evidence: LinkObservations, fit: Descent, coarse: CoarseFix
+) -> Rivals:
+    """Other places in the area by their probability under the evidence (Laplace's approximation around each).
+
+    Looked for are the mirror image and the two best basins of the coarse grid, for users where a first look does not
+    exclude them.
+    """
+    radio, points = site.radio, fit.position_m
+    radius = torch.maximum(_APART * largest_std_m(fit.covariance_m2), torch.full_like(fit.spread_m, coarse.spacing_m))
+    image = mirrored(site.ap_positions_m, evidence.usable, points, radio.side_m, radio.wrap)
+    first, gap = coarse.best_beyond((points,), radius, radio.side_m, radio.wrap)
+    second, _ = coarse.best_beyond((points, first), radius, radio.side_m, radio.wrap)
+    # A mirror image outside the area is moved to the border, where it explains nothing.
+    starts = [into_area(image, radio.side_m, radio.wrap), first, second]
+    here = misfit(site, evidence, points, fit.spread_m)
+    mirrored_loss = misfit(site, evidence, starts[0], fit.spread_m, here.widening).loss
+    doubt = gap < _DOUBT + _DOUBT_PER_LINK * evidence.usable.sum(dim=1)
+    episode, user = (doubt | (mirrored_loss - here.loss < _DOUBT_MIRRORED)).nonzero(as_tuple=True)
+    share = torch.zeros_like(fit.spread_m)
+    spread = torch.zeros_like(fit.covariance_m2)
+    if len(episode):
+        doubtful = _Doubtful(
+            measurements,
+            site.select(episode),
+            evidence.of_users(episode, user),
+            points[episode, user],
+            fit.covariance_m2[episode, user],
+            here.loss[episode, user],
+            None if here.widening is None else here.widening[episode, :, user].unsqueeze(-1),
+        )
+        weight, apart, far = doubtful.compare([start[episode, user] for start in starts], coarse.spacing_m)
+        share[episode, user] = (weight * far).sum(dim=1)
+        spread[episode, user] = torch.einsum("nr,nri,nrj->nij", weight, apart, apart)
+    return Rivals(share, spread)
+
+
+@dataclass(frozen=True)
+class _Doubtful:
+    """Users that may be somewhere else, as N episodes of one user each."""
+
+    measurements: RadioMeasurements
+    site: RadioMap
+    evidence: LinkObservations
+    points_m: Float[Tensor, "N 2"]
+    covariance_m2: Float[Tensor, "N 2 2"]
+    loss: Float[Tensor, " N"]
+    widening: Float[Tensor, "N 1 1"] | None
+
+    def compare(self, starts_m: list[Tensor], spacing_m: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities [N, R], displacements [N, R, 2] and whether they are far, of the minima next to R starts."""
+        radio, count = self.site.radio, len(starts_m)
+        copies = self.evidence.repeated(count)
+        fit = robust_gauss_newton(self.site, copies, torch.stack(starts_m, dim=1), spacing_m, _STEPS)
+        loss = misfit(self.site, copies, fit.position_m, fit.spread_m, self.widening).loss
+        size = 0.5 * (_log_det(fit.covariance_m2) - _log_det(self.covariance_m2).unsqueeze(1))
+        apart = nearest_image(fit.position_m - self.points_m.unsqueeze(1), radio.side_m, radio.wrap)
+        away = _mahalanobis_squared(apart, self.covariance_m2.unsqueeze(1))
+        counts = (away > _APART**2) & (_outside_area(self.measurements, fit.position_m) <= 0)
+        for one in range(count):
+            for other in range(one):
+                between = nearest_image(apart[:, one] - apart[:, other], radio.side_m, radio.wrap)
+                counts[:, one] &= torch.linalg.vector_norm(between, dim=-1) > spacing_m
+        odds = torch.where(counts, torch.exp((self.loss.unsqueeze(1) - loss + size).clamp(max=50.0)), 0.0)
+        return odds / (1.0 + odds.sum(dim=1, keepdim=True)), apart, away > _FAR_APART**2
+
+
+def _outside(measurements: RadioMeasurements, fit: Descent) -> Tensor:
+    """Whether the free minimum lies clearly outside the area."""
+    radio = measurements.radio
+    if measurements.area_m is None and radio.wrap:
+        return torch.zeros_like(fit.spread_m, dtype=torch.bool)
+    goal = fit.position_m + fit.step_m
+    beyond = torch.linalg.vector_norm(goal - into_area(goal, radio.side_m, radio.wrap), dim=-1)
+    if measurements.area_m is not None:
+        beyond = torch.maximum(beyond, outside_m(goal, measurements.area_m))
+    return beyond > _BEYOND * largest_std_m(fit.covariance_m2)
+
+
+def _unsettled(measurements: RadioMeasurements, fit: Descent) -> Tensor:
+    """Whether the next step would still lead far, by the standard deviation of the answer."""
+    radio = measurements.radio
+    step = into_area(fit.position_m + fit.step_m, radio.side_m, radio.wrap) - fit.position_m
+    step = nearest_image(step, radio.side_m, radio.wrap)
+    return _mahalanobis_squared(step, fit.covariance_m2) > _UNSETTLED**2
+
+
+def _outside_area(measurements: RadioMeasurements, points_m: Tensor) -> Tensor:
+    if measurements.area_m is None:
+        return torch.zeros_like(points_m[..., 0])
+    return outside_m(points_m, measurements.area_m)
+
+
+def _log_det(covariance_m2: Tensor) -> Tensor:
+    a, b, d = covariance_m2[..., 0, 0], covariance_m2[..., 0, 1], covariance_m2[..., 1, 1]
+    return torch.log((a * d - b * b).clamp(min=torch.finfo(a.dtype).tiny))
+
+
+def _mahalanobis_squared(vectors_m: Tensor, covariance_m2: Tensor) -> Tensor:
+    x, y = vectors_m.unbind(dim=-1)
+    a, b, d = covariance_m2[..., 0, 0], covariance_m2[..., 0, 1], covariance_m2[..., 1, 1]
+    determinant = (a * d - b * b).clamp(min=torch.finfo(a.dtype).tiny)
+    return (d * x * x - 2 * b * x * y + a * y * y) / determinant
