@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,15 +43,15 @@ class LinkObservations:
 
     def repeated(self, times: int) -> LinkObservations:
         """The same for several points per user, copy after copy."""
-        return LinkObservations(
-            *(None if value is None else value.repeat(1, 1, times) for value in self.__dict__.values())
-        )
+        return self._of_each(lambda value: value.repeat(1, 1, times))
 
     def of_users(self, episode: Int[Tensor, " N"], user: Int[Tensor, " N"]) -> LinkObservations:
         """N users as N episodes of one user each."""
-        return LinkObservations(
-            *(None if value is None else value[episode, :, user].unsqueeze(-1) for value in self.__dict__.values())
-        )
+        return self._of_each(lambda value: value[episode, :, user].unsqueeze(-1))
+
+    def _of_each(self, function: Callable[[Tensor], Tensor]) -> LinkObservations:
+        given = {name: function(value) for name, value in self.__dict__.items() if value is not None}
+        return LinkObservations(**given)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Misfit:
     chi_squared: Float[Tensor, "B K"]
     residuals: Int[Tensor, "B K"]
     loss: Float[Tensor, "B K"]
-    widening: Float[Tensor, "B 1 K"] | None
+    widening: Float[Tensor, "B 1 #K"] | None
 
 
 def robust_gauss_newton(
@@ -124,7 +125,7 @@ def misfit(
     observations: LinkObservations,
     points_m: Float[Tensor, "B K 2"],
     spread_m: Float[Tensor, "B K"],
-    widening: Float[Tensor, "B 1 K"] | None = None,
+    widening: Float[Tensor, "B 1 #K"] | None = None,
 ) -> Misfit:
     """Residuals of all usable links at points that may be off by ``spread_m``, see ``Misfit``.
 
@@ -198,9 +199,7 @@ def _normal_sums(
         std = observations.bearing_std_rad
         if calibrate:
             # The nominal scale keeps its dependence on the angle; an AP's own scale only widens it.
-            residual, own = calibrated(
-                bearing_residuals(observations.bearing_rad, links)[0], observations.usable, 0.0
-            )
+            residual, own = calibrated(bearing_residuals(observations.bearing_rad, links)[0], observations.usable, 0.0)
             variance = _across_variance(links, torch.maximum(std, own), spread_m)
             residual = residual * links.distance_m
         else:

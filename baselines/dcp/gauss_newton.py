@@ -77,9 +77,7 @@ class _GaussNewton(Estimator[RadioMeasurements]):
         observations = link_observations(clean, usable, shadowing_db, self._bearings(clean, profiles))
         coarse = coarse_fix(clean, usable, shadowing_db, profiles, options.grid_spacing)
         site, start_std = RadioMap.of(clean), options.grid_spacing / math.sqrt(12.0)
-        fit = robust_gauss_newton(
-            site, observations, coarse.best_m, start_std, options.steps, options.self_calibrate
-        )
+        fit = robust_gauss_newton(site, observations, coarse.best_m, start_std, options.steps, options.self_calibrate)
         return judged(measurements, site, observations, fit, coarse, tested=not options.self_calibrate)
 
     def _bearings(self, measurements: RadioMeasurements, profiles: Tensor | None) -> Tensor | None:
@@ -175,5 +173,3 @@ def coarse_fix(
         known = outside_m(points, measurements.area_m) <= spacing_m / 2
         scores = torch.where(known, scores, -torch.inf) if bool(known.any()) else scores
     return CoarseFix(points, scores, spacing_m)
-
-

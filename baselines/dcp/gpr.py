@@ -86,6 +86,8 @@ class GaussianProcess(Estimator[RadioMeasurements]):
         Raises:
             ValueError: more reference points than a Gaussian process can be fitted to.
         """
+        if self.options.feature != "rss-db":
+            require_arrays(self.name, measurements)
         usable = usable_links(measurements, aoa=self.options.feature != "rss-db")
         clean = cleaned(measurements, usable)
         episodes, _, num_ues = measurements.rss_dbm.shape
@@ -93,12 +95,13 @@ class GaussianProcess(Estimator[RadioMeasurements]):
         for site, rows in sites_with_rows(clean):
             process = self._cache.get(site, self._fit)
             rss = clean.rss_dbm[rows].transpose(1, 2).flatten(0, 1).cpu()
-            spectra = clean.angular_power[rows].transpose(1, 2).flatten(0, 1).cpu()
+            power = clean.angular_power
+            spectra = None if power is None else power[rows].transpose(1, 2).flatten(0, 1).cpu()
             located, variance = process.predict(rss, spectra)
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
             variances[rows.cpu()] = variance.reshape(len(rows), num_ues)
         covariance = variances[..., None, None] * torch.eye(2)
-        device, radio = measurements.rss_dbm.device, measurements.radio
+        device = measurements.rss_dbm.device
         return finished(measurements, positions.to(device), covariance.to(device), usable.any(dim=1))
 
     def _fit(self, site: RadioMap) -> FittedProcess:
@@ -161,7 +164,7 @@ class FittedProcess:
         self._process.fit(self._standardised(blocks), targets)
 
     def predict(
-        self, rss_dbm: Float[Tensor, "Q M"], spectra: Float[Tensor, "Q M L"]
+        self, rss_dbm: Float[Tensor, "Q M"], spectra: Float[Tensor, "Q M L"] | None
     ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, " Q"]]:
         """Positions in metres and the variance of either coordinate, m^2."""
         inputs = self._standardised(self._raw(rss_dbm, spectra))
@@ -174,10 +177,12 @@ class FittedProcess:
         angles = torch.stack([torch.atan2(targets[:, 1], targets[:, 0]), torch.atan2(targets[:, 3], targets[:, 2])], -1)
         return torch.remainder(angles * turn, self._side_m), variance * turn**2
 
-    def _raw(self, rss_dbm: Tensor, spectra: Tensor) -> list[np.ndarray]:
-        unit = torch.nn.functional.normalize(spectra, dim=-1).flatten(1)
-        chosen = {"rss-db": [rss_dbm], "aoa": [unit], "joint": [rss_dbm, unit]}[self._feature]
-        return [block.double().numpy() for block in chosen]
+    def _raw(self, rss_dbm: Tensor, spectra: Tensor | None) -> list[np.ndarray]:
+        blocks = [] if self._feature == "aoa" else [rss_dbm]
+        if self._feature != "rss-db":
+            assert spectra is not None
+            blocks.append(torch.nn.functional.normalize(spectra, dim=-1).flatten(1))
+        return [block.double().numpy() for block in blocks]
 
     def _standardised(self, blocks: list[np.ndarray]) -> np.ndarray:
         return np.hstack([(block - mean) / scale for block, (mean, scale) in zip(blocks, self._blocks)])
