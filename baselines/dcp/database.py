@@ -24,13 +24,17 @@ class Database(ABC):
         positions_m: [P, 2] metres.
         rss_dbm: [P, M] dBm.
         has_spectra: whether angular spectra are known too.
+        zero_dbm: RSS that counts as nothing for ``powed``: 1 dB below the weakest, or what the maker says.
     """
 
     has_spectra: bool
 
-    def __init__(self, positions_m: Float[Tensor, "P 2"], rss_dbm: Float[Tensor, "P M"]) -> None:
+    def __init__(
+        self, positions_m: Float[Tensor, "P 2"], rss_dbm: Float[Tensor, "P M"], zero_dbm: float | None = None
+    ) -> None:
         self.positions_m = positions_m
         self.rss_dbm = rss_dbm
+        self.zero_dbm = float(rss_dbm.min()) - 1.0 if zero_dbm is None else zero_dbm
         self._reference_dbm = float(rss_dbm.max())
 
     def __len__(self) -> int:
@@ -51,7 +55,11 @@ class Database(ABC):
         """Xi^a, eq. (8) with 1/M, of n pairs (query row, reference), over the APs in ``columns``."""
 
     def features(self, kind: str, columns: Int[Tensor, " C"]) -> Float[Tensor, "P F"]:
-        """Vectors of the references whose Euclidean distance is the criterion ``rss-db``, ``rss-linear`` or ``aoa``."""
+        """Vectors of the references whose distance is the criterion ``rss-db``, ``rss-linear``, ``powed`` or ``aoa``.
+
+        ``powed`` is ((RSS - zero) / -zero)^e, 0 below zero: differences count more where the signal is strong
+        (Torres-Sospedra et al. 2015, doi:10.1016/j.eswa.2015.08.013).
+        """
         spectra = self.unit_spectra() if kind == "aoa" else None
         return self.query_features(kind, self.rss_dbm, spectra, columns)
 
@@ -68,6 +76,8 @@ class Database(ABC):
         if kind == "rss-linear":
             # Powers relative to the strongest reference: watts would be lost in single precision.
             return torch.pow(10.0, (rss_dbm[:, columns] - self._reference_dbm) / 10.0)
+        if kind == "powed":
+            return ((rss_dbm[:, columns] - self.zero_dbm).clamp(min=0.0) / -self.zero_dbm) ** math.e
         if spectra is None:
             raise ValueError("feature 'aoa' needs angular power spectra; give aoa, or choose feature='rss-db'")
         unit = torch.nn.functional.normalize(spectra[:, columns], dim=-1)
@@ -119,12 +129,17 @@ class SurveyedDatabase(Database):
         positions_m: [P, 2] surveyed points, metres.
         rss_dbm: [P, M] measured RSS.
         spectra: [P, M, L] measured angular power, or None.
+        zero_dbm: see ``Database``.
     """
 
     def __init__(
-        self, positions_m: Float[Tensor, "P 2"], rss_dbm: Float[Tensor, "P M"], spectra: Float[Tensor, "P M L"] | None
+        self,
+        positions_m: Float[Tensor, "P 2"],
+        rss_dbm: Float[Tensor, "P M"],
+        spectra: Float[Tensor, "P M L"] | None,
+        zero_dbm: float | None = None,
     ) -> None:
-        super().__init__(positions_m, rss_dbm)
+        super().__init__(positions_m, rss_dbm, zero_dbm)
         self.has_spectra = spectra is not None
         self._unit = None if spectra is None else torch.nn.functional.normalize(spectra, dim=-1)
 

@@ -2,81 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.files.surveys import SurveyTable, ap_number
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.geometry import displacement, unit_vectors
 
 from ..base import Estimator
-from .database import GRIDS, Database, PredictedDatabase, SurveyedDatabase, reference_points
+from .database import Database, PredictedDatabase, SurveyedDatabase, reference_points
+from .fingerprint_options import FingerprintOptions
+from .floors import FingerprintEstimate, SurveyScore, score
 from .links import finished, require_arrays, usable_links
-from .nearest import FEATURES, Queries, nearest_references, needs_spectra, weighted_position
+from .matching import locate_by_matching
+from .nearest import Queries, needs_spectra
+from .own_survey import OwnSurvey
 from .radio_map import RadioMap, SiteCache, sites_with_rows
-from .survey import Survey, simulate_survey, survey_from_arrays, survey_from_csv
+from .survey import Survey, checked_rss, real_array, simulate_survey, survey_from_arrays, survey_from_csv
 
 if TYPE_CHECKING:
     from ..base import Env
-
-_MATCHING = ("nn", "wknn")
-_DATABASES = ("model", "surveyed")
-
-_FUSIONS = ("central", "median")
-
-
-@dataclass(frozen=True)
-class FingerprintOptions:
-    """Options of ``fingerprint``.
-
-    Attributes:
-        feature: ``rss-db`` or ``rss-linear`` (Euclidean distance), ``aoa`` (Xi^a, eq. 8), ``eq7`` (Xi^a / Xi^r, RSS in
-            watts as printed) or ``joint-db`` (the same with RSS in dB).
-        matching: ``nn`` nearest reference, ``wknn`` mean of the ``neighbours`` nearest with weights 1 / distance.
-        neighbours: k of ``wknn``, >= 1.
-        spacing: distance eta of neighbouring reference points, metres.
-        grid: ``cells`` puts them at cell centres, ``border`` lets the outermost ones lie on the border.
-        database: ``model`` predicts the fingerprints from path loss and, where known, the shadowing map;
-            ``surveyed`` simulates one noisy measurement per reference point. Neither contains shadowing whose map
-            is unknown: a fair survey of a shadowed site needs ``shadowing_known=True`` in the environment.
-        survey: CSV file (see ``Fingerprint.from_csv``) to use at every site instead of a database of its own.
-        survey_seed: seed of the surveyed database.
-        fusion: ``central`` compares the fingerprints of all APs at once; ``median`` lets every AP match its own and
-            takes the median of their answers.
-    """
-
-    feature: str = "joint-db"
-    matching: str = "wknn"
-    neighbours: int = 4
-    spacing: float = 0.5
-    grid: str = "cells"
-    database: str = "model"
-    survey: str | None = None
-    survey_seed: int = 0
-    fusion: str = "central"
-
-    def __post_init__(self) -> None:
-        allowed_values = (
-            ("feature", FEATURES),
-            ("matching", _MATCHING),
-            ("grid", GRIDS),
-            ("database", _DATABASES),
-            ("fusion", _FUSIONS),
-        )
-        for name, allowed in allowed_values:
-            one_of(name, getattr(self, name), allowed)
-        whole_fields(self, 1, "neighbours")
-        number_fields(self, 0.0, math.inf, "spacing", above=True)
 
 
 class Fingerprint(Estimator[RadioMeasurements]):
@@ -106,108 +57,206 @@ class Fingerprint(Estimator[RadioMeasurements]):
     ) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[Database] = SiteCache()
-        self._own: Database | None = None
         if survey is None and self.options.survey is not None:
-            survey = survey_from_csv(self.options.survey)
-        if survey is not None:
-            self._own = self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
+            survey = _read(self.options.survey, self.options)
+        self._own = None if survey is None else OwnSurvey(survey, self.options)
 
     @classmethod
     def from_survey(
-        cls, positions: ArrayLike, rss: ArrayLike, aoa: ArrayLike | None = None, **options: object
+        cls,
+        positions: ArrayLike | Tensor,
+        rss: ArrayLike | Tensor,
+        aoa: ArrayLike | Tensor | None = None,
+        *,
+        ap_names: Sequence[str] | None = None,
+        floors: Sequence[object] | None = None,
+        buildings: Sequence[object] | None = None,
+        **options: object,
     ) -> Fingerprint:
         """Estimator over measured fingerprints.
 
         Args:
-            positions: [P, 2] metres, each once.
-            rss: [P, M] dBm.
+            positions: [P, 2] metres in any frame, kept in double precision; several scans of one place are averaged.
+            rss: [P, M] dBm of any real type; NaN, masked entries and the option ``not_heard`` mark APs that were not
+                heard.
             aoa: [P, M, L] linear angular power per AP and beam, or None.
+            ap_names: M names; queries may then name their columns.
+            floors, buildings: P labels; answers then have them too.
             options: see ``FingerprintOptions``; ``feature`` defaults to ``joint-db`` with aoa and ``rss-db`` without.
 
         Raises:
-            ValueError: NaN, duplicate positions, wrong shapes or options.
+            ValueError: readings of 0 dBm and more, positions that are not finite, wrong shapes or options.
         """
-        return cls._over(survey_from_arrays(positions, rss, aoa), options)
+        chosen = _checked_options(options)
+        survey = survey_from_arrays(
+            positions,
+            rss,
+            aoa,
+            not_heard=chosen.marks,
+            on_bad=chosen.bad,
+            ap_names=ap_names,
+            floors=floors,
+            buildings=buildings,
+        )
+        return cls._over(survey, options)
 
     @classmethod
-    def from_csv(cls, path: str | PathLike[str], **options: object) -> Fingerprint:
-        """Estimator over a CSV file with columns ``x_m,y_m,rss_<ap>...`` and optionally ``aoa_<ap>_<beam>...``.
+    def from_csv(cls, path: str | PathLike[str] | Sequence[str | PathLike[str]], **options: object) -> Fingerprint:
+        """Estimator over a survey file: columns ``x_m,y_m,rss_<ap>...``, or as ``layout`` and ``columns`` say.
+
+        Optional are ``aoa_<ap>_<beam>...``, ``floor``, ``building``, ``time_s`` and ``id``; blank cells mean that an
+        AP was not heard. The order of the columns does not matter: ``ap_names`` is the order of the APs.
 
         Args:
-            path: the file.
-            options: as for ``from_survey``.
+            path: the file, or several of one kind.
+            options: as for ``from_survey``; ``layout``, ``columns`` and ``not_heard`` say how to read the file.
 
         Raises:
-            ValueError: wrong columns, NaN, duplicate positions or options.
-            FileNotFoundError: no such file.
+            ValueError: wrong columns, cells or options; names file and line.
+            OSError: no such file.
         """
-        return cls._over(survey_from_csv(path), options)
+        return cls._over(_read(path, _checked_options(options)), options)
 
-    def locate(self, measurements: object, aoa: ArrayLike | None = None) -> PositionEstimate:
+    @property
+    def ap_names(self) -> tuple[str, ...] | None:
+        """Names of the surveyed APs in the order of the columns that ``locate`` takes; None if they have none."""
+        return None if self._own is None else self._own.ap_names
+
+    def locate(
+        self,
+        measurements: object,
+        aoa: ArrayLike | Tensor | None = None,
+        ap_names: Sequence[str] | None = None,
+    ) -> PositionEstimate:
         """Positions of all users.
 
         Args:
-            measurements: ``RadioMeasurements`` of B episodes; or, over a survey, RSS [K, M] (or [M]) in dBm, or a
-                mapping with ``"rss"`` and optionally ``"aoa"``. NaN marks an AP that did not hear the user.
+            measurements: ``RadioMeasurements`` of B episodes; or, over a survey, RSS [K, M] (or [M]) in dBm, a
+                mapping with ``"rss"`` and optionally ``"aoa"``, or the table of ``read_survey``, whose APs are found by
+                name. NaN, masks and ``not_heard`` mark an AP that did not hear the user.
             aoa: [K, M, L] linear angular power that goes with a plain RSS array.
+            ap_names: M names of the columns of a plain RSS array, in any order; unknown APs are passed over, surveyed
+                ones without column are not compared.
 
         Returns:
-            Positions [B, K, 2], or [K, 2] for own data; no covariance; invalid where no AP heard the user.
+            Positions [B, K, 2], or [K, 2] (a ``FingerprintEstimate``, double precision) for own data; no covariance;
+            invalid where no AP heard the user.
 
         Raises:
-            ValueError: own data without a survey, or of a shape that does not fit it.
+            ValueError: own data without a survey, of a shape or of APs that do not fit it, or that cannot be.
             TypeError: measurements of another kind of scenario.
         """
-        if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor)):
+        if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor, SurveyTable)):
             return super().locate(measurements)
         if self._own is None:
             raise ValueError("this fingerprint has no survey to compare own data with; use Fingerprint.from_survey")
+        if isinstance(measurements, SurveyTable):
+            return self._locate_table(self._own, measurements)
         if isinstance(measurements, Mapping):
             measurements, aoa = _unpacked(measurements)
-        return self._locate_own(self._own, np.asarray(measurements, dtype=np.float64), aoa)
+        rss = real_array(measurements, "rss")
+        rss = rss[None] if rss.ndim == 1 else rss
+        looked_for = np.ones(self._own.num_aps, dtype=bool)
+        if ap_names is not None:
+            if rss.ndim != 2 or rss.shape[1] != len(ap_names):
+                raise ValueError(
+                    f"rss has shape {rss.shape}; with {len(ap_names)} ap_names it must be [K, {len(ap_names)}]"
+                )
+            names = tuple(str(name) for name in ap_names)
+            table = SurveyTable("rss", tuple(f"row {row}" for row in range(len(rss))), names, rss)
+            rss, looked_for = _matched(self._own, table)
+        return self._locate_own(self._own, rss, looked_for, aoa)
+
+    def score(self, scans: SurveyTable) -> SurveyScore:
+        """Locate scans whose places are known, and compare: errors, and how often floor and building are right.
+
+        Args:
+            scans: from ``read_survey``.
+
+        Raises:
+            ValueError: scans without positions, or what ``locate`` refuses.
+        """
+        if scans.positions_m is None:
+            raise ValueError(f"{scans.file} has no positions to compare with; it needs the columns x_m and y_m")
+        return score(self.locate(scans), scans.positions_m, scans.floors, scans.buildings)
 
     @classmethod
     def _over(cls, survey: Survey, options: dict[str, Any]) -> Fingerprint:
-        from ..registry import check_options
-
-        check_options(cls.name, FingerprintOptions, options)
         feature = "rss-db" if survey.angular_power is None else "joint-db"
         return cls(None, FingerprintOptions(**{"feature": feature, **options}), survey)
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        radio, device = measurements.radio, measurements.rss_dbm.device
-        if needs_spectra(self.options.feature):
+        with_spectra = self.options.compares_spectra
+        if with_spectra:
             require_arrays(self.name, measurements)
-        usable = usable_links(measurements, aoa=needs_spectra(self.options.feature))
-        episodes, num_aps, num_ues = measurements.rss_dbm.shape
+        if self._own is not None:
+            return self._locate_by_survey(self._own, measurements)
+        usable = usable_links(measurements, aoa=with_spectra)
+        radio, spectra = measurements.radio, measurements.angular_power
+        episodes, _, num_ues = measurements.rss_dbm.shape
         positions = torch.full((episodes, num_ues, 2), radio.side_m / 2)
         for site, rows in sites_with_rows(measurements):
-            database = self._own or self._cache.get(site, self._database)
-            if database.rss_dbm.shape[1] != num_aps:
-                raise ValueError(f"the survey has {database.rss_dbm.shape[1]} APs, the measurements {num_aps}")
-            spectra = measurements.angular_power
+            database = self._cache.get(site, self._database)
             queries = Queries(
                 measurements.rss_dbm[rows].transpose(1, 2).flatten(0, 1).cpu(),
                 None if spectra is None else spectra[rows].transpose(1, 2).flatten(0, 1).cpu(),
             )
             heard = usable[rows].transpose(1, 2).flatten(0, 1).cpu()
-            located = locate_by_matching(database, queries, heard, self.options, radio.side_m, radio.wrap)
+            located, _ = locate_by_matching(database, queries, heard, self.options, radio.side_m, radio.wrap)
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
-        return finished(measurements, positions.to(device), None, usable.any(dim=1))
+        return finished(measurements, positions.to(measurements.rss_dbm.device), None, usable.any(dim=1))
 
-    def _locate_own(self, database: Database, rss: np.ndarray, aoa: ArrayLike | None) -> PositionEstimate:
-        num_aps = database.rss_dbm.shape[1]
-        rss = rss[None] if rss.ndim == 1 else rss
-        if rss.ndim != 2 or rss.shape[1] != num_aps:
-            raise ValueError(f"rss has shape {rss.shape}; it must be [K, {num_aps}], one column per surveyed AP")
-        power = torch.from_numpy(rss).float()
+    def _locate_by_survey(self, own: OwnSurvey, measurements: RadioMeasurements) -> PositionEstimate:
+        """Match with the survey, whose coordinates and APs are those of whoever made it."""
+        radio, rss = measurements.radio, measurements.rss_dbm
+        episodes, num_aps, num_ues = rss.shape
+        site = getattr(getattr(getattr(self.env, "scenario", None), "config", None), "site_file", None)
+        chosen = torch.tensor(_columns_of_game(own, num_aps, () if site is None else site.ap_names))
+        usable = usable_links(measurements, aoa=self.options.compares_spectra)
+        spectra = measurements.angular_power if self.options.compares_spectra else None
+
+        def of_users(values: Tensor) -> Tensor:
+            return values.transpose(1, 2).flatten(0, 1)[:, chosen].cpu()
+
+        estimate = own.locate(
+            of_users(rss).double(),
+            left_out=of_users(~usable & torch.isfinite(rss)),
+            spectra=None if spectra is None else of_users(spectra).double(),
+            side_m=radio.side_m,
+            wrap=radio.wrap,
+        )
+        away = measurements.origin_m[:2] if any(measurements.origin_m) or site is None else site.origin_m
+        origin = torch.tensor(away, dtype=torch.float64)
+        _check_places(own.database.positions_m - origin, radio.side_m)
+        position = (estimate.position - origin).to(rss.dtype).reshape(episodes, num_ues, 2).to(rss.device)
+        inside = finished(measurements, position, None, estimate.valid.reshape(episodes, num_ues).to(rss.device))
+        place = None if estimate.place is None else estimate.place.reshape(episodes, num_ues)
+        return FingerprintEstimate(
+            inside.position, None, inside.valid, inside.reason, place=place, places=estimate.places
+        )
+
+    def _locate_table(self, own: OwnSurvey, table: SurveyTable) -> FingerprintEstimate:
+        rss, looked_for = _matched(own, table)
         spectra = None
-        heard = torch.isfinite(power)
-        if needs_spectra(self.options.feature):
-            spectra = _spectra(aoa, len(rss), database)
-            heard &= torch.isfinite(spectra).all(dim=-1) & (spectra.sum(dim=-1) > 0)
-        located = locate_by_matching(database, Queries(power, spectra), heard, self.options, side_m=1.0, wrap=False)
-        return PositionEstimate(located, None, heard.any(dim=-1))
+        if self.options.compares_spectra and table.angular_power is not None:
+            if own.ap_names != table.ap_names:
+                raise ValueError(f"{table.file}: with spectra the scans must have the APs of the survey")
+            spectra = table.angular_power
+        return self._locate_own(own, rss, looked_for, spectra, table.where)
+
+    def _locate_own(
+        self,
+        own: OwnSurvey,
+        rss: np.ndarray,
+        looked_for: np.ndarray,
+        aoa: ArrayLike | Tensor | None,
+        where: Sequence[str] | None = None,
+    ) -> FingerprintEstimate:
+        if rss.ndim != 2 or rss.shape[1] != own.num_aps:
+            raise ValueError(f"rss has shape {rss.shape}; it must be [K, {own.num_aps}], one column per surveyed AP")
+        power, left_out = checked_rss(rss, self.options.marks, self.options.bad, where, own.ap_names)
+        spectra = _spectra(aoa, len(rss), own.database) if self.options.compares_spectra else None
+        return own.locate(torch.from_numpy(power), torch.from_numpy(left_out), torch.from_numpy(looked_for), spectra)
 
     def _database(self, site: RadioMap) -> Database:
         points = reference_points(site.radio.side_m, self.options.spacing, self.options.grid)
@@ -227,58 +276,6 @@ class Fingerprint(Estimator[RadioMeasurements]):
         return database
 
 
-def locate_by_matching(
-    database: Database,
-    queries: Queries,
-    heard: Bool[Tensor, "Q M"],
-    options: FingerprintOptions,
-    side_m: float,
-    wrap: bool,
-) -> Float[Tensor, "Q 2"]:
-    """Positions of Q users; users with the same set of APs that heard them are matched together.
-
-    Args:
-        database: the references.
-        queries: measured fingerprints.
-        heard: APs that count, per user; a user without any gets the mean of the reference positions.
-        options: feature, matching, neighbours, fusion.
-        side_m, wrap: the area; ``side_m`` matters on the torus only.
-    """
-    positions = database.positions_m.mean(dim=0).expand(len(heard), 2).clone()
-    patterns, member = heard.unique(dim=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        columns = torch.nonzero(pattern).squeeze(-1)
-        if len(columns) == 0:
-            continue
-        rows = torch.nonzero(member == number).squeeze(-1)
-        chosen = queries.select(rows)
-        if options.fusion == "central":
-            positions[rows] = _match(database, chosen, columns, options, side_m, wrap)
-        else:
-            answers = [_match(database, chosen, columns[i : i + 1], options, side_m, wrap) for i in range(len(columns))]
-            positions[rows] = median_position(torch.stack(answers), side_m, wrap)
-    return positions
-
-
-def median_position(positions_m: Float[Tensor, "N Q 2"], side_m: float, wrap: bool) -> Float[Tensor, "Q 2"]:
-    """Coordinate-wise median of N answers per user; on the torus, unwrapped around their circular mean."""
-    if not wrap:
-        return positions_m.median(dim=0).values
-    turns = positions_m * (2 * torch.pi / side_m)
-    mean = unit_vectors(turns).mean(dim=0)
-    centre = torch.atan2(mean[..., 1], mean[..., 0]) * (side_m / (2 * torch.pi))
-    offsets = displacement(centre[:, None], positions_m.transpose(0, 1), side_m, wrap)[:, 0]
-    return centre + offsets.median(dim=1).values
-
-
-def _match(
-    database: Database, queries: Queries, columns: Tensor, options: FingerprintOptions, side_m: float, wrap: bool
-) -> Tensor:
-    neighbours = options.neighbours if options.matching == "wknn" else 1
-    distances, indices = nearest_references(database, queries, columns, options.feature, neighbours)
-    return weighted_position(database.positions_m[indices], distances, side_m, wrap)
-
-
 def _unpacked(measurements: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ArrayLike | None]:
     unknown = sorted(set(measurements) - {"rss", "aoa"})
     if unknown or "rss" not in measurements:
@@ -286,13 +283,66 @@ def _unpacked(measurements: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ArrayLi
     return measurements["rss"], measurements.get("aoa")
 
 
-def _spectra(aoa: ArrayLike | None, users: int, database: Database) -> Tensor:
+def _spectra(aoa: ArrayLike | Tensor | None, users: int, database: Database) -> Tensor:
     surveyed = database.unit_spectra()
     if aoa is None:
         raise ValueError("this estimator compares angular spectra; give aoa, or make it with feature='rss-db'")
-    spectra = torch.as_tensor(np.asarray(aoa, dtype=np.float64)).float()
+    spectra = torch.from_numpy(real_array(aoa, "aoa"))
     spectra = spectra[None] if spectra.ndim == 2 else spectra
     wanted = (users, *surveyed.shape[1:])
     if tuple(spectra.shape) != wanted:
         raise ValueError(f"aoa has shape {tuple(spectra.shape)}; it must be {wanted} (users, APs, beams)")
     return spectra
+
+
+def _checked_options(options: Mapping[str, Any]) -> FingerprintOptions:
+    """Options for reading a survey; if the feature is not given, one that fits all others stands in for it."""
+    from ..registry import check_options
+
+    check_options(Fingerprint.name, FingerprintOptions, options)
+    return FingerprintOptions(**{"feature": "powed", **options})
+
+
+def _read(path: str | PathLike[str] | Sequence[str | PathLike[str]], options: FingerprintOptions) -> Survey:
+    return survey_from_csv(path, options.layout, options.columns, options.marks, options.bad)
+
+
+def _matched(own: OwnSurvey, table: SurveyTable) -> tuple[np.ndarray, np.ndarray]:
+    """RSS in the order of the survey, found by the names of the APs, and which APs were looked for."""
+    if own.ap_names is None:
+        raise ValueError(f"{table.file} names its APs, the survey does not; give the survey ap_names, or arrays only")
+    if not set(own.ap_names) & set(table.ap_names):
+        raise ValueError(
+            f"{table.file} has no AP of the survey: it has {table.ap_names[0]}, ..., the survey {own.ap_names[0]}, ..."
+        )
+    return table.rows_with(own.ap_names)
+
+
+def _columns_of_game(own: OwnSurvey, num_aps: int, site_names: Sequence[str]) -> list[int]:
+    """Which AP of the game every surveyed AP is: that of its name, or of its number.
+
+    Raises:
+        ValueError: names that are neither, or numbers that the game has not.
+    """
+    names = own.ap_names
+    if names is None:
+        if own.num_aps != num_aps:
+            raise ValueError(f"the survey has {own.num_aps} APs, the measurements {num_aps}")
+        return list(range(num_aps))
+    if site_names and set(names) <= set(site_names):
+        return [list(site_names).index(name) for name in names]
+    numbers = [ap_number(name) for name in names]
+    known = f"0 to {num_aps - 1}" + (f" or {', '.join(site_names)}" if site_names else "")
+    if len(set(numbers)) != len(numbers) or min(numbers) < 0 or max(numbers) >= num_aps:
+        wrong = next((name for name, number in zip(names, numbers) if not 0 <= number < num_aps), names[0])
+        raise ValueError(f"the survey's AP {wrong!r} is none of the game's, which are {known}; rename its column")
+    return numbers
+
+
+def _check_places(positions_m: Tensor, side_m: float) -> None:
+    low, high = positions_m.amin(dim=0), positions_m.amax(dim=0)
+    if bool((low < -1e-6 * side_m).any() or (high > side_m * (1 + 1e-6)).any()):
+        raise ValueError(
+            f"the survey's places reach from ({low[0]:.1f}, {low[1]:.1f}) to ({high[0]:.1f}, {high[1]:.1f}) m, the "
+            f"area is [0, {side_m:g}] m; shift the survey into the site's coordinates"
+        )

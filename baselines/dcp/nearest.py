@@ -14,10 +14,16 @@ from cfpos_envs.physics.geometry import nearest_image
 
 from .database import Database
 
-FEATURES = ("rss-db", "rss-linear", "aoa", "eq7", "joint-db")
+FEATURES = ("rss-db", "rss-linear", "powed", "aoa", "eq7", "joint-db")
 """What may be compared. ``eq7`` is Xi^a / Xi^r with linear RSS as printed, ``joint-db`` the same with RSS in dB."""
 
-_BASE = {"rss-db": "rss-db", "rss-linear": "rss-linear", "aoa": "aoa", "eq7": "rss-linear", "joint-db": "rss-db"}
+DISTANCES = ("euclidean", "sorensen")
+"""How features are compared. ``sorensen`` is sum |a - b| / sum (a + b), also called Bray-Curtis dissimilarity."""
+
+_BASE = {name: name for name in FEATURES} | {"eq7": "rss-linear", "joint-db": "rss-db"}
+_METRICS = {"euclidean": "minkowski", "sorensen": "braycurtis"}
+"""Names of the distances in the library."""
+
 _FIRST_CANDIDATES = 64
 _SPARE = 4
 """Neighbours asked for beyond those needed: the library's rounding may swap the last ones."""
@@ -45,14 +51,20 @@ def needs_spectra(feature: str) -> bool:
 
 
 def nearest_references(
-    database: Database, queries: Queries, columns: Int[Tensor, " C"], feature: str, neighbours: int
+    database: Database,
+    queries: Queries,
+    columns: Int[Tensor, " C"],
+    feature: str,
+    neighbours: int,
+    distance: str = "euclidean",
 ) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
     """The ``neighbours`` references most like every query, best first.
 
-    Distances are Euclidean for ``rss-db``, ``rss-linear`` and ``aoa``, where ||a - b||^2 = 2 - 2 Xi^a for unit-norm
+    Distances are Euclidean for ``aoa``, where ||a - b||^2 = 2 - 2 Xi^a for unit-norm
     columns, so the nearest one maximises eq. (8). ``eq7`` and ``joint-db`` minimise Xi^r / Xi^a, the reciprocal of
     eq. (7); the normalisation of Xi^r over the users is constant per query and dropped. That ratio is no metric, but
-    Xi^a <= 1 makes Xi^r a lower bound of it: references with Xi^r above the k-th best ratio need no look.
+    Xi^a <= 1 makes Xi^r a lower bound of it: references with Xi^r above the k-th best ratio need no look. RSS features
+    are compared by ``distance``.
 
     Args:
         database: P references, with spectra where the feature needs them.
@@ -60,6 +72,7 @@ def nearest_references(
         columns: APs to compare.
         feature: one of ``FEATURES``.
         neighbours: 1 <= k <= P.
+        distance: one of ``DISTANCES``; other than Euclidean only for features that are RSS alone and never negative.
 
     Returns:
         (distances, indices into the references).
@@ -69,10 +82,10 @@ def nearest_references(
     wanted = database.query_features(base, queries.rss_dbm, queries.spectra, columns)
     ratio = base != feature
     count = min((_FIRST_CANDIDATES if ratio else 0) + neighbours + _SPARE, len(references))
-    index = NearestNeighbors(algorithm="brute").fit(references.numpy())
+    index = NearestNeighbors(algorithm="brute", metric=_METRICS[distance]).fit(references.numpy())
     found = torch.from_numpy(index.kneighbors(wanted.numpy(), n_neighbors=count, return_distance=False))
     # The library works with expanded squares; exact distances of its few candidates cost nothing.
-    exact = torch.linalg.vector_norm(references[found] - wanted[:, None], dim=-1)
+    exact = separation(references[found], wanted[:, None], distance)
     if not ratio:
         return _best(exact, found, neighbours)
     scores = _ratios(database, queries, columns, exact, found)
@@ -86,6 +99,17 @@ def nearest_references(
             )
             distances[open_queries], indices[open_queries] = settled
     return distances, indices
+
+
+def separation(
+    first: Float[Tensor, "*#batch F"], second: Float[Tensor, "*#batch F"], distance: str
+) -> Float[Tensor, "*batch"]:
+    """Distance of feature vectors; 1 for ``sorensen`` where both are all zero, because they have nothing in common."""
+    difference = first - second
+    if distance == "euclidean":
+        return torch.linalg.vector_norm(difference, dim=-1)
+    total = (first + second).sum(dim=-1)
+    return torch.where(total > 0, difference.abs().sum(dim=-1) / total, 1.0)
 
 
 def weighted_position(

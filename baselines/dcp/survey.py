@@ -1,19 +1,22 @@
-"""Surveyed fingerprints: a person's own measurements from arrays or a CSV file, or a simulated survey of a site."""
+"""Surveyed fingerprints: a person's own measurements from arrays or files, or a simulated survey of a site."""
 
 from __future__ import annotations
 
-import csv
-import re
+import math
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from cfpos_envs.checks import one_of
+from cfpos_envs.files.surveys import LAYOUTS, SurveyTable, read_survey
 from cfpos_envs.physics.arrays import angular_power
 from cfpos_envs.physics.dcp.channel import channel_covariance, draw_sample_covariance, path_angles, rss_w
 from cfpos_envs.physics.propagation import path_gain_db
@@ -22,8 +25,10 @@ from cfpos_envs.streams import derive_seed
 
 from .radio_map import RadioMap
 
+CEILING_DBM = 0.0
+"""No receiver hears a milliwatt: readings from here on are marks or mistakes."""
+
 _POINTS_AT_A_TIME = 250
-_AOA_COLUMN = re.compile(r"aoa_(?P<ap>.+)_(?P<beam>[^_]+)")
 
 
 @dataclass(frozen=True)
@@ -31,82 +36,166 @@ class Survey:
     """Measured fingerprints at P known points.
 
     Attributes:
-        positions_m: metres.
-        rss_dbm: dBm.
+        positions_m: metres, double precision for people's own surveys.
+        rss_dbm: dBm; NaN where an AP was not heard.
         angular_power: linear, any scale per AP; None where only RSS was surveyed.
+        unknown: readings that were left out because they cannot be; None: there are none.
+        ap_names: names of the APs, None where they are known by place only.
+        floors, buildings: labels of the points, None where there are none.
     """
 
     positions_m: Float[Tensor, "P 2"]
     rss_dbm: Float[Tensor, "P M"]
     angular_power: Float[Tensor, "P M L"] | None
+    unknown: Bool[Tensor, "P M"] | None = None
+    ap_names: tuple[str, ...] | None = None
+    floors: tuple[str, ...] | None = None
+    buildings: tuple[str, ...] | None = None
 
 
-def survey_from_arrays(positions: ArrayLike, rss: ArrayLike, aoa: ArrayLike | None = None) -> Survey:
+def survey_from_arrays(
+    positions: ArrayLike | Tensor,
+    rss: ArrayLike | Tensor,
+    aoa: ArrayLike | Tensor | None = None,
+    *,
+    not_heard: Collection[float] = (),
+    on_bad: str = "refuse",
+    ap_names: Sequence[str] | None = None,
+    floors: Sequence[object] | None = None,
+    buildings: Sequence[object] | None = None,
+    where: Sequence[str] | None = None,
+) -> Survey:
     """Check a person's own survey.
 
     Args:
-        positions: [P, 2] metres.
-        rss: [P, M] dBm.
+        positions: [P, 2] metres, in any frame; several scans of one place are welcome.
+        rss: [P, M] dBm; NaN, -inf, masked entries and ``not_heard`` where an AP was not heard.
         aoa: [P, M, L] linear angular power >= 0, or None.
+        not_heard: numbers that mean that an AP was not heard.
+        on_bad: ``refuse``, or ``drop`` leaves readings that cannot be out and rows without position, with a warning.
+        ap_names: M names.
+        floors, buildings: P labels.
+        where: what messages call the rows; their numbers from 0 if None.
 
     Raises:
-        ValueError: wrong shapes, no points, NaN or infinite entries, negative or all-zero spectra, or two
-            measurements of one position.
+        ValueError: wrong shapes, no points, positions that are not finite, readings of 0 dBm and more, an AP-less
+            survey, negative or all-zero spectra.
     """
-    points, power = _array(positions, "positions"), _array(rss, "rss")
-    spectra = None if aoa is None else _array(aoa, "aoa")
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-        raise ValueError(f"positions has shape {points.shape}; it must be [P, 2] with P >= 1")
-    if power.ndim != 2 or len(power) != len(points) or power.shape[1] == 0:
-        raise ValueError(
-            f"rss has shape {power.shape}; it must be [{len(points)}, M], one row per position, one column per AP"
-        )
-    if spectra is not None and (spectra.ndim != 3 or spectra.shape[:2] != power.shape or spectra.shape[2] == 0):
-        raise ValueError(f"aoa has shape {spectra.shape}; it must be [{power.shape[0]}, {power.shape[1]}, L]")
-    for name, values in (("positions", points), ("rss", power), ("aoa", spectra)):
-        if values is not None:
-            _refuse_not_finite(name, values)
+    one_of("on_bad", on_bad, ("refuse", "drop"))
+    points, power = real_array(positions, "positions"), real_array(rss, "rss")
+    spectra = None if aoa is None else real_array(aoa, "aoa")
+    _check_shapes(points, power, spectra)
+    rows = [f"row {row}" for row in range(len(points))] if where is None else list(where)
+    placed = np.isfinite(points).all(axis=-1)
+    if not placed.all():
+        lost = f"{(~placed).sum()} positions have NaN or infinite entries, the first in {rows[int(placed.argmin())]}"
+        if on_bad == "refuse":
+            raise ValueError(f"{lost}; every fingerprint needs its place (on_bad='drop' leaves such rows out)")
+        if not placed.any():
+            raise ValueError(f"{lost}; no row is left")
+        warnings.warn(f"left out {lost}", stacklevel=2)
+    power, unknown = checked_rss(power, not_heard, on_bad, rows, ap_names)
     if spectra is not None:
-        _refuse_bad_spectra(spectra)
-    _refuse_duplicates(points)
-    to_tensor = torch.from_numpy
+        _check_spectra(spectra[placed])
+        if not np.isfinite(power).all():
+            bad = np.argwhere(~np.isfinite(power))[0]
+            raise ValueError(
+                f"rss has no reading in {rows[bad[0]]}, AP {bad[1]}; with spectra every AP must have been heard "
+                "everywhere: leave the spectra out, or that point"
+            )
+    if not np.isfinite(power[placed]).any():
+        raise ValueError("no AP was heard anywhere in the survey; look at the marks for not heard")
+    if ap_names is not None and (len(ap_names) != power.shape[1] or len(set(ap_names)) != len(ap_names)):
+        raise ValueError(f"ap_names has {len(ap_names)} names; it must be {power.shape[1]} different ones, one per AP")
+    kept = torch.from_numpy(np.flatnonzero(placed))
     return Survey(
-        to_tensor(points).float(), to_tensor(power).float(), None if spectra is None else to_tensor(spectra).float()
+        torch.from_numpy(points)[kept],
+        torch.from_numpy(power)[kept],
+        None if spectra is None else torch.from_numpy(spectra)[kept],
+        torch.from_numpy(unknown)[kept] if unknown.any() else None,
+        None if ap_names is None else tuple(str(name) for name in ap_names),
+        _labels("floors", floors, placed),
+        _labels("buildings", buildings, placed),
     )
 
 
-def survey_from_csv(path: str | PathLike[str]) -> Survey:
-    """Read a survey with the columns ``x_m, y_m, rss_<ap>...`` (dBm) and optionally ``aoa_<ap>_<beam>...`` (linear).
-
-    APs are ordered as their RSS columns, beams as their first AP's columns.
+def survey_from_table(table: SurveyTable, on_bad: str = "refuse") -> Survey:
+    """Check what a file says; marks for not heard are gone already.
 
     Raises:
-        ValueError: missing, unknown or repeated columns, a row of the wrong length, an entry that is not a number, or
-            whatever ``survey_from_arrays`` refuses.
-        FileNotFoundError: no such file.
+        ValueError: no positions, or whatever ``survey_from_arrays`` refuses; names file and line.
     """
-    file = Path(path)
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
-        raise ValueError(f"{file.name} has no data; it needs a header line x_m,y_m,rss_<ap>,... and at least one row")
-    header = [cell.strip() for cell in rows[0]]
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise ValueError(f"{file.name}, data line {number}: {len(row)} columns, the header has {len(header)}")
-    names, beams = _columns(file.name, header)
-    cells = [[_number(file.name, line, *pair) for pair in zip(header, row)] for line, row in enumerate(rows[1:], 2)]
-    table = np.array(cells)
-    at = {name: column for column, name in enumerate(header)}
-    rss = table[:, [at[f"rss_{ap}"] for ap in names]]
-    aoa = None
-    if beams:
-        order = [at[f"aoa_{ap}_{beam}"] for ap in names for beam in beams]
-        aoa = table[:, order].reshape(len(table), len(names), len(beams))
+    if table.positions_m is None:
+        raise ValueError(f"{table.file} has no positions; a survey needs the columns x_m and y_m")
     try:
-        return survey_from_arrays(table[:, [at["x_m"], at["y_m"]]], rss, aoa)
+        return survey_from_arrays(
+            table.positions_m,
+            table.rss_dbm,
+            table.angular_power,
+            on_bad=on_bad,
+            ap_names=table.ap_names,
+            floors=table.floors,
+            buildings=table.buildings,
+            where=table.where,
+        )
     except ValueError as error:
-        raise ValueError(f"{file.name}: {error}") from None
+        text = str(error)
+        raise ValueError(text if table.file in text else f"{table.file}: {text}") from None
+
+
+def survey_from_csv(
+    path: str | PathLike[str] | Sequence[str | PathLike[str]],
+    layout: str = "plain",
+    columns: Mapping[str, str | None] | None = None,
+    not_heard: Collection[float] = (),
+    on_bad: str | None = None,
+) -> Survey:
+    """Read a survey from one file or several, see ``cfpos_envs.files.surveys.read_survey``.
+
+    Raises:
+        ValueError: what reading or ``survey_from_table`` refuses; names file and line.
+        OSError: it cannot be read.
+    """
+    table = read_survey(path, layout, columns, not_heard)
+    return survey_from_table(table, on_bad or LAYOUTS[layout].on_bad)
+
+
+def checked_rss(
+    rss_dbm: np.ndarray,
+    not_heard: Collection[float],
+    on_bad: str,
+    rows: Sequence[str] | None = None,
+    ap_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """RSS [P, M] with NaN where an AP was not heard, and [P, M] readings that cannot be (NaN too) under ``drop``.
+
+    Args:
+        rss_dbm: dBm.
+        not_heard: marks.
+        on_bad: ``refuse`` or ``drop``.
+        rows, ap_names: what messages call them; numbers from 0 if None.
+
+    Raises:
+        ValueError: readings of ``CEILING_DBM`` and more.
+    """
+    power = np.where(np.isneginf(rss_dbm), math.nan, rss_dbm)
+    for mark in not_heard:
+        power[power == mark] = math.nan
+    bad = power >= CEILING_DBM
+    if not bad.any():
+        return power, bad
+    row, ap = np.argwhere(bad)[0]
+    value, count = power[row, ap], int((power == power[row, ap]).sum())
+    place = f"{f'row {row}' if rows is None else rows[row]}, AP {ap if ap_names is None else ap_names[ap]}"
+    summary = f"{int(bad.sum())} RSS of {CEILING_DBM:g} dBm or more, the first {value:g} ({place})"
+    if on_bad == "refuse":
+        hint = (
+            f"if {value:g} ({count} times) means not heard, say not_heard={value:g}; " if math.isfinite(value) else ""
+        )
+        raise ValueError(f"{summary}; {hint}on_bad='drop' leaves such readings out")
+    warnings.warn(f"left out {summary}", stacklevel=2)
+    power[bad] = math.nan
+    return power, bad
 
 
 def simulate_survey(site: RadioMap, points_m: Float[Tensor, "P 2"], seed: int) -> Survey:
@@ -141,23 +230,41 @@ def simulate_survey(site: RadioMap, points_m: Float[Tensor, "P 2"], seed: int) -
     return Survey(points_m, torch.cat(rss), torch.cat(spectra))
 
 
-def _array(values: ArrayLike, name: str) -> np.ndarray:
+def real_array(values: Any, name: str) -> np.ndarray:
+    """A copy in double precision; NaN where a NumPy mask or None says that there is nothing.
+
+    Raises:
+        ValueError: not a rectangular array of real numbers.
+    """
     try:
-        return np.array(values, dtype=np.float64)
+        if isinstance(values, Tensor):
+            values = values.detach().cpu().numpy()
+        if not isinstance(values, np.ma.MaskedArray):
+            values = np.asarray(values)
+        if values.dtype.kind not in "iufO":
+            raise TypeError
+        numbers = values.astype(np.float64)
+        return np.array(numbers.filled(math.nan) if isinstance(numbers, np.ma.MaskedArray) else numbers)
     except (TypeError, ValueError):
         raise ValueError(f"{name} is not a rectangular array of numbers; give numbers of equal row length") from None
 
 
-def _refuse_not_finite(name: str, values: np.ndarray) -> None:
-    bad = np.argwhere(~np.isfinite(values))
+def _check_shapes(points: np.ndarray, power: np.ndarray, spectra: np.ndarray | None) -> None:
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise ValueError(f"positions has shape {points.shape}; it must be [P, 2] with P >= 1")
+    if power.ndim != 2 or len(power) != len(points) or power.shape[1] == 0:
+        raise ValueError(
+            f"rss has shape {power.shape}; it must be [{len(points)}, M], one row per position, one column per AP"
+        )
+    if spectra is not None and (spectra.ndim != 3 or spectra.shape[:2] != power.shape or spectra.shape[2] == 0):
+        raise ValueError(f"aoa has shape {spectra.shape}; it must be [{power.shape[0]}, {power.shape[1]}, L]")
+
+
+def _check_spectra(spectra: np.ndarray) -> None:
+    bad = np.argwhere(~np.isfinite(spectra))
     if len(bad):
         where = ", ".join(str(i) for i in bad[0])
-        raise ValueError(
-            f"{name} has {len(bad)} NaN or infinite entries, the first at [{where}]; drop those points or fill them in"
-        )
-
-
-def _refuse_bad_spectra(spectra: np.ndarray) -> None:
+        raise ValueError(f"aoa has {len(bad)} NaN or infinite entries, the first at [{where}]; leave those points out")
     bad = np.argwhere((spectra < 0).any(axis=-1) | (spectra.sum(axis=-1) <= 0))
     if len(bad):
         raise ValueError(
@@ -165,46 +272,9 @@ def _refuse_bad_spectra(spectra: np.ndarray) -> None:
         )
 
 
-def _refuse_duplicates(points: np.ndarray) -> None:
-    _, first, counts = np.unique(points, axis=0, return_index=True, return_counts=True)
-    if (counts > 1).any():
-        point = points[first[counts > 1].min()]
-        raise ValueError(
-            f"position ({point[0]:g}, {point[1]:g}) m appears more than once ({int((counts - 1).sum())} duplicates); "
-            "average repeated measurements into one row"
-        )
-
-
-def _columns(file: str, header: list[str]) -> tuple[list[str], list[str]]:
-    """AP names and beam names of a survey's header."""
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{file}: column {repeated[0]} appears more than once; rename one of them")
-    missing = [name for name in ("x_m", "y_m") if name not in header]
-    if missing:
-        raise ValueError(f"{file}: no column {' and '.join(missing)}; the header must be x_m,y_m,rss_<ap>,...")
-    aps = [name.removeprefix("rss_") for name in header if name.startswith("rss_")]
-    if not aps:
-        raise ValueError(f"{file}: no rss_<ap> column; the header must be x_m,y_m,rss_<ap>,...")
-    spectral = [name for name in header if name.startswith("aoa_")]
-    unknown = [name for name in header if name not in ("x_m", "y_m") and not name.startswith(("rss_", "aoa_"))]
-    if unknown:
-        raise ValueError(f"{file}: unknown column {unknown[0]}; allowed are x_m, y_m, rss_<ap> and aoa_<ap>_<beam>")
-    matches = [_AOA_COLUMN.fullmatch(name) for name in spectral]
-    if not spectral:
-        return aps, []
-    beams = list(dict.fromkeys(match["beam"] for match in matches if match))
-    expected = {f"aoa_{ap}_{beam}" for ap in aps for beam in beams}
-    if expected != set(spectral):
-        odd = sorted(expected ^ set(spectral))[0]
-        raise ValueError(f"{file}: {len(spectral)} aoa columns do not fit, see {odd}; every AP needs the same beams")
-    return aps, beams
-
-
-def _number(file: str, line: int, column: str, cell: str) -> float:
-    if not cell.strip():
-        return float("nan")
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(f"{file}, data line {line}, column {column}: {cell.strip()!r} is not a number") from None
+def _labels(name: str, labels: Sequence[object] | None, kept: np.ndarray) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    if len(labels) != len(kept):
+        raise ValueError(f"{name} has {len(labels)} labels; it must be {len(kept)}, one per position")
+    return tuple(str(label) for label, keep in zip(labels, kept) if keep)

@@ -90,10 +90,16 @@ class Table:
         Raises:
             ValueError: a cell that is no number, naming file, line and column.
         """
-        at = [self.columns.index(name) for name in names]
-        values = np.array(
-            [[self._number(row, column) for column in at] for row in range(len(self))], dtype=np.float64
-        ).reshape(len(self), len(at))
+        place = {name: column for column, name in enumerate(self.columns)}
+        at = [place[name] for name in names]
+        # Wide tables say the same few cells millions of times.
+        known: dict[str, float] = {}
+        values = np.empty((len(self), len(at)))
+        for row, cells in enumerate(self.rows):
+            for column in at:
+                if cells[column] not in known:
+                    known[cells[column]] = self._number(row, column)
+            values[row] = [known[cells[column]] for column in at]
         for mark in missing:
             values[values == mark] = math.nan
         return values
@@ -124,14 +130,16 @@ def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = No
         OSError: it cannot be read.
     """
     file = Path(path)
-    numbered = [(number, line) for number, line in enumerate(_text(file).splitlines(), start=1) if _counts(line)]
+    numbered = file_lines(file)
     if not numbered:
         raise ValueError(f"{file.name} is empty; its first line must name the columns")
     separator = max(_SEPARATORS, key=numbered[0][1].count)
-    cells = [
-        (number, tuple(cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))))
-        for number, line in numbered
-    ]
+    shared: dict[str, str] = {}
+    cells = []
+    for number, line in numbered:
+        read = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        # Equal cells are kept once: a survey with hundreds of columns would take gigabytes otherwise.
+        cells.append((number, tuple(shared.setdefault(cell, cell) for cell in map(str.strip, read))))
     header = _header(file.name, cells[0][1], renamed or {})
     comma = separator != "," and any("," in cell for _, row in cells[1:] for cell in row)
     body = cells[2:] if len(cells) > 1 and _is_units(cells[1][1]) else cells[1:]
@@ -141,6 +149,21 @@ def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = No
         if len(row) != len(header):
             raise ValueError(f"{file.name}, line {number}: {len(row)} columns, the header has {len(header)}")
     return Table(file.name, header, tuple(row for _, row in body), tuple(number for number, _ in body), comma)
+
+
+def file_lines(path: str | PathLike[str], comment: str = "#") -> list[tuple[int, str]]:
+    """The lines of a text file with their numbers from 1, without blank lines and comments.
+
+    Args:
+        path: the file, UTF-8 or UTF-16 with its mark.
+        comment: what a comment line begins with.
+
+    Raises:
+        ValueError: another encoding.
+        OSError: it cannot be read.
+    """
+    lines = enumerate(_text(Path(path)).splitlines(), start=1)
+    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith(comment)]
 
 
 def as_number(cell: str, decimal_comma: bool = False) -> float | None:
@@ -160,10 +183,6 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file.name} is neither UTF-8 nor UTF-16 text; save it as CSV in UTF-8") from None
 
 
-def _counts(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith("#")
-
-
 def _header(file: str, names: tuple[str, ...], renamed: Mapping[str, str]) -> tuple[str, ...]:
     absent = [name for name in renamed if name not in names]
     if absent:
@@ -171,9 +190,9 @@ def _header(file: str, names: tuple[str, ...], renamed: Mapping[str, str]) -> tu
             f"{file} has no column {absent[0]!r} to rename{nearest(absent[0], names) or '.'} It has: {', '.join(names)}"
         )
     header = tuple(renamed.get(name, name) for name in names)
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"{file} names the column {twice[0]!r} twice; rename one of them")
+    twice = next((name for at, name in enumerate(header) if name in header[:at]), None)
+    if twice is not None:
+        raise ValueError(f"{file} names the column {twice!r} twice; rename one of them")
     return header
 
 

@@ -10,7 +10,7 @@ import torch
 
 from baselines import make_policy
 from baselines.dcp.database import PredictedDatabase, SurveyedDatabase, reference_points
-from baselines.dcp.fingerprint import median_position
+from baselines.dcp.matching import median_position
 from baselines.dcp.nearest import FEATURES, Queries, nearest_references, weighted_position
 from baselines.dcp.radio_map import RadioMap
 from baselines.dcp.survey import simulate_survey

@@ -85,17 +85,17 @@ def test_csv_with_and_without_spectra(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("x_m,y_m,rss_a", ["1,2,-50", "3,4"], r"data line 3: 2 columns, the header has 3"),
-        ("x_m,y_m,rss_a", ["1,2,-50,7"], r"data line 2: 4 columns"),
-        ("x_m,rss_a", ["1,-50"], r"no column y_m"),
-        ("x_m,y_m", ["1,2"], r"no rss_<ap> column"),
-        ("x_m,y_m,rss_a,power", ["1,2,-50,3"], r"unknown column power"),
-        ("x_m,y_m,rss_a,rss_a", ["1,2,-50,3"], r"rss_a appears more than once"),
-        ("x_m,y_m,rss_a", ["1,2,-50", "1,2,-51"], r"position \(1, 2\) m appears more than once"),
-        ("x_m,y_m,rss_a", ["1,2,nan"], r"rss has 1 NaN or infinite entries, the first at \[0, 0\]"),
-        ("x_m,y_m,rss_a", ["1,2,"], r"rss has 1 NaN"),
-        ("x_m,y_m,rss_a", ["1,inf,-50"], r"positions has 1 NaN or infinite"),
-        ("x_m,y_m,rss_a", ["1,2,loud"], r"data line 2, column rss_a: 'loud' is not a number"),
+        ("x_m,y_m,rss_a", ["1,2,-50", "3,4"], r"line 3: 2 columns, the header has 3"),
+        ("x_m,y_m,rss_a", ["1,2,-50,7"], r"line 2: 4 columns"),
+        ("x_m,rss_a", ["1,-50"], r"lacks the column y_m"),
+        ("x_m,y_m", ["1,2"], r"no column rss_<ap>"),
+        ("x_m,y_m,rss_a,power", ["1,2,-50,3"], r"unknown column 'power'.*None\} passes it over"),
+        ("x_m,y_m,rss_a,rss_a", ["1,2,-50,3"], r"names the column 'rss_a' twice"),
+        ("x_m,y_m,rss_a", ["1,2,nan"], r"no AP was heard anywhere"),
+        ("x_m,y_m,rss_a", ["1,2,-50", "1,2,100"], r"100 \(bad.csv, line 3, AP a\).*say not_heard=100"),
+        ("x_m,y_m,rss_a", ["1,2,-50", "1,,-50"], r"1 positions have NaN or infinite.*bad.csv, line 3"),
+        ("x_m,y_m,rss_a", ["1,inf,-50"], r"1 positions have NaN or infinite"),
+        ("x_m,y_m,rss_a", ["1,2,loud"], r"line 2, column rss_a: 'loud' is not a number"),
         ("x_m,y_m,rss_a", [], r"no data"),
         ("x_m,y_m,rss_a,rss_b,aoa_a_0,aoa_a_1,aoa_b_0", ["1,2,-50,-50,1,1,1"], r"aoa columns do not fit, see aoa_b_1"),
         ("x_m,y_m,rss_a,aoa_a_0,aoa_a_1", ["1,2,-50,-3,1"], r"must be linear power, not dB"),
@@ -105,7 +105,7 @@ def test_mistakes_in_a_file_are_named(tmp_path: Path, header: str, rows: list[st
     path = write_csv(tmp_path / "bad.csv", header, rows)
     with pytest.raises(ValueError, match=message) as caught:
         Fingerprint.from_csv(path)
-    assert str(caught.value).startswith("bad.csv")
+    assert "bad.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -144,5 +144,5 @@ def test_mistakes_in_queries_are_named() -> None:
 def test_a_survey_of_other_aps_is_refused_in_an_environment(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "s.csv", "x_m,y_m,rss_a", [f"{i},1,{-50 - i}" for i in range(6)])
     policy = make_policy("fingerprint", survey=str(path), feature="rss-db")
-    with pytest.raises(ValueError, match="the survey has 1 APs, the measurements 9"):
+    with pytest.raises(ValueError, match="AP 'a' is none of the game's, which are 0 to 8"):
         policy.locate(draw_drops(1, seed=0, num_aps=9, num_ues=1, num_sites=1).measurements)

@@ -1,0 +1,122 @@
+"""Options of ``fingerprint``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from os import PathLike
+
+from cfpos_envs.checks import number, number_fields, one_of, whole_fields
+from cfpos_envs.files.surveys import LAYOUTS
+
+from .database import GRIDS
+from .nearest import DISTANCES, FEATURES, needs_spectra
+
+_MATCHING = ("nn", "wknn")
+_DATABASES = ("model", "surveyed")
+_FUSIONS = ("central", "median")
+_MISSING = ("information", "ignored")
+_REPEATED = ("average", "keep")
+_ON_BAD = ("refuse", "drop")
+_NOT_NEGATIVE = ("rss-linear", "powed")
+"""Features that are never negative, which the Sørensen distance needs."""
+
+_WEAKEST_DBM = -200.0
+
+
+@dataclass(frozen=True)
+class FingerprintOptions:
+    """Options of ``fingerprint``.
+
+    Attributes:
+        feature: ``rss-db`` or ``rss-linear`` (RSS in dBm or watts), ``powed`` (((RSS - zero) / -zero)^e with zero 1 dB
+            below the weakest reading), ``aoa`` (Xi^a, eq. 8), ``eq7`` (Xi^a / Xi^r, RSS in watts as printed) or
+            ``joint-db`` (the same with RSS in dB).
+        distance: ``euclidean``, or ``sorensen`` (sum of |a - b| over sum of a + b) for ``powed`` and ``rss-linear``.
+        matching: ``nn`` nearest reference, ``wknn`` mean of the ``neighbours`` nearest with weights 1 / distance.
+        neighbours: k of ``wknn``, >= 1.
+        spacing: distance eta of neighbouring reference points, metres.
+        grid: ``cells`` puts them at cell centres, ``border`` lets the outermost ones lie on the border.
+        database: ``model`` predicts the fingerprints from path loss and, where known, the shadowing map;
+            ``surveyed`` simulates one noisy measurement per reference point. Neither contains shadowing whose map
+            is unknown: a fair survey of a shadowed site needs ``shadowing_known=True`` in the environment.
+        survey: file (see ``Fingerprint.from_csv``) to use at every site instead of a database of its own. The number
+            in the name of an AP is its index in the game, or the name is that in the site's file.
+        survey_seed: seed of the surveyed database.
+        fusion: ``central`` compares the fingerprints of all APs at once; ``median`` lets every AP match its own and
+            takes the median of their answers.
+        layout: of survey files: ``plain``, ``uji`` (UJIIndoorLoc) or ``ipin`` (log files of the IPIN competition).
+        columns: names in the survey file -> ours, None to pass a column over; one ``*`` in both stands for any text.
+        not_heard: numbers in survey and queries that mean that an AP was not heard, besides those of the layout.
+        detection_limit_dbm: what is not heard is weaker than this; None: than the AP's weakest reading in the survey.
+        missing: ``information``: an AP that was not heard counts as one at its detection limit, in survey and query;
+            ``ignored``: it is not compared.
+        repeated: several scans at one place: ``average`` them or ``keep`` each as a reference.
+        on_bad: readings that cannot be (0 dBm and more, infinite): ``refuse``, or ``drop`` leaves them out with a
+            warning that counts them; None: as the layout says.
+    """
+
+    feature: str = "joint-db"
+    distance: str = "euclidean"
+    matching: str = "wknn"
+    neighbours: int = 4
+    spacing: float = 0.5
+    grid: str = "cells"
+    database: str = "model"
+    survey: str | PathLike[str] | None = None
+    survey_seed: int = 0
+    fusion: str = "central"
+    layout: str = "plain"
+    columns: Mapping[str, str | None] | None = None
+    not_heard: float | Collection[float] = ()
+    detection_limit_dbm: float | None = None
+    missing: str = "information"
+    repeated: str = "average"
+    on_bad: str | None = None
+
+    def __post_init__(self) -> None:
+        allowed_values = (
+            ("feature", FEATURES),
+            ("distance", DISTANCES),
+            ("matching", _MATCHING),
+            ("grid", GRIDS),
+            ("database", _DATABASES),
+            ("fusion", _FUSIONS),
+            ("layout", tuple(LAYOUTS)),
+            ("missing", _MISSING),
+            ("repeated", _REPEATED),
+        )
+        for name, allowed in allowed_values:
+            one_of(name, getattr(self, name), allowed)
+        if self.on_bad is not None:
+            one_of("on_bad", self.on_bad, _ON_BAD)
+        whole_fields(self, 1, "neighbours")
+        number_fields(self, 0.0, math.inf, "spacing", above=True)
+        number_fields(self, _WEAKEST_DBM, 0.0, "detection_limit_dbm")
+        if self.distance == "sorensen" and self.feature not in _NOT_NEGATIVE:
+            raise ValueError(
+                f"distance='sorensen' compares numbers that are not negative; take feature={' or '.join(_NOT_NEGATIVE)}"
+            )
+        if self.columns is not None and not isinstance(self.columns, Mapping):
+            raise ValueError(f"columns={self.columns!r} must map names in the file to ours, e.g. {{'X': 'x_m'}}")
+        marks = self.not_heard if isinstance(self.not_heard, Collection) else (self.not_heard,)
+        if isinstance(marks, (str, bytes)):
+            raise ValueError(f"not_heard={marks!r} must be a number or several, e.g. 100")
+        object.__setattr__(self, "not_heard", tuple(number("not_heard", mark, finite=False) for mark in marks))
+
+    @property
+    def marks(self) -> tuple[float, ...]:
+        """All numbers that mean that an AP was not heard."""
+        assert isinstance(self.not_heard, tuple)
+        return (*LAYOUTS[self.layout].not_heard, *self.not_heard)
+
+    @property
+    def bad(self) -> str:
+        """``on_bad``, or what the layout says."""
+        return self.on_bad or LAYOUTS[self.layout].on_bad
+
+    @property
+    def compares_spectra(self) -> bool:
+        """Whether the feature uses the angular power."""
+        return needs_spectra(self.feature)

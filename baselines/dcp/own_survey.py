@@ -1,0 +1,173 @@
+"""A person's own survey as a database, and the answers to own scans.
+
+What was not heard is information: the reading lies below the AP's detection limit. An AP that was not heard counts, in
+survey and query alike, as one that was heard at that limit. The Euclidean distance between two fingerprints is then the
+smallest that the true readings can have. The limit of an AP is its weakest reading in the survey, unless it is told;
+an AP that was heard at every place says nothing about its limit, and is left out for users who did not hear it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cfpos_envs.measurements.base import Reason, first_reason
+
+from .database import SurveyedDatabase
+from .fingerprint_options import FingerprintOptions
+from .floors import FingerprintEstimate, grouped
+from .matching import Labels, locate_by_matching
+from .nearest import Queries
+from .survey import Survey
+
+
+class OwnSurvey:
+    """References made from a survey.
+
+    Args:
+        survey: several scans per place are averaged or kept, see ``FingerprintOptions.repeated``.
+        options: of the estimator.
+
+    Raises:
+        ValueError: no spectra although the feature needs them, or fewer points than ``neighbours``.
+    """
+
+    def __init__(self, survey: Survey, options: FingerprintOptions) -> None:
+        self.options, self.ap_names = options, survey.ap_names
+        if options.compares_spectra and survey.angular_power is None:
+            raise ValueError(f"feature {options.feature!r} needs spectra but the survey has none; use feature='rss-db'")
+        self.limits_dbm = detection_limits_dbm(survey, options.detection_limit_dbm)
+        heard = survey.rss_dbm[torch.isfinite(survey.rss_dbm)]
+        zero_dbm = float(heard.min()) - 1.0
+        if options.feature == "powed":
+            # Not heard is the zero of this scale.
+            self.limits_dbm = torch.where(torch.isfinite(self.limits_dbm), zero_dbm, self.limits_dbm)
+        self._known = torch.isfinite(survey.rss_dbm).any(dim=0)
+        points = averaged(survey, self.limits_dbm) if options.repeated == "average" else survey
+        self.survey = points
+        if options.matching == "wknn" and options.neighbours > len(points.positions_m):
+            raise ValueError(
+                f"{options.neighbours} neighbours from {len(points.positions_m)} points; lower neighbours or spacing"
+            )
+        rss = torch.where(torch.isfinite(points.rss_dbm), points.rss_dbm, self.limits_dbm)
+        # An AP nobody heard is never compared; any number will do.
+        rss = torch.where(self._known, rss, zero_dbm)
+        self.database = SurveyedDatabase(points.positions_m, rss, points.angular_power, zero_dbm)
+        groups = grouped(points.buildings, points.floors)
+        self._labels = None if groups is None else Labels(groups[0], len(groups[1]))
+        self._places = () if groups is None else groups[1]
+
+    @property
+    def num_aps(self) -> int:
+        """Number of surveyed APs."""
+        return self.database.rss_dbm.shape[1]
+
+    def locate(
+        self,
+        rss_dbm: Float[Tensor, "Q M"],
+        left_out: Bool[Tensor, "Q M"] | None = None,
+        looked_for: Bool[Tensor, " M"] | None = None,
+        spectra: Float[Tensor, "Q M L"] | None = None,
+        side_m: float = 1.0,
+        wrap: bool = False,
+    ) -> FingerprintEstimate:
+        """Positions of Q users, in double precision; invalid where no surveyed AP was heard.
+
+        Args:
+            rss_dbm: NaN where an AP was not heard.
+            left_out: readings that cannot be and are not compared.
+            looked_for: APs that the users could have heard; the others are not compared. None: all.
+            spectra: for features that need them.
+            side_m, wrap: the torus, if the positions lie on one.
+        """
+        usable = self._known if looked_for is None else self._known & looked_for
+        usable = usable.expand(rss_dbm.shape) if left_out is None else usable & ~left_out
+        heard = torch.isfinite(rss_dbm) & usable
+        compared = heard.clone()
+        if self.options.missing == "information" and not self.options.compares_spectra:
+            compared |= ~torch.isfinite(rss_dbm) & usable & torch.isfinite(self.limits_dbm)
+        if spectra is not None:
+            compared &= torch.isfinite(spectra).all(dim=-1) & (spectra.sum(dim=-1) > 0)
+            heard &= compared
+        valid = heard.any(dim=-1)
+        # Silence of every AP is no fingerprint: it is everywhere outside, too.
+        compared &= valid[:, None]
+        filled = torch.where(torch.isfinite(rss_dbm), rss_dbm, self.limits_dbm).to(self.database.rss_dbm.dtype)
+        positions, groups = locate_by_matching(
+            self.database, Queries(filled, spectra), compared, self.options, side_m, wrap, self._labels
+        )
+        spoilt = torch.zeros_like(valid) if left_out is None else left_out.any(dim=-1)
+        reason = first_reason(valid, (Reason.BAD_INPUT, spoilt), (Reason.TOO_FEW_LINKS, ~valid))
+        return FingerprintEstimate(
+            positions, None, valid, reason, place=None if self._labels is None else groups, places=self._places
+        )
+
+
+def detection_limits_dbm(survey: Survey, limit_dbm: float | None = None) -> Float[Tensor, " M"]:
+    """What an AP that was not heard is weaker than; NaN for APs that were heard at every place.
+
+    Args:
+        survey: scans before any averaging.
+        limit_dbm: the limit of all APs if it is known; None takes the weakest reading of each.
+    """
+    heard = torch.isfinite(survey.rss_dbm)
+    if limit_dbm is not None:
+        return torch.full((heard.shape[1],), limit_dbm, dtype=survey.rss_dbm.dtype)
+    weakest = torch.where(heard, survey.rss_dbm, torch.inf).amin(dim=0)
+    known = heard if survey.unknown is None else heard | survey.unknown
+    return torch.where(known.all(dim=0) | ~heard.any(dim=0), torch.nan, weakest)
+
+
+def averaged(survey: Survey, limits_dbm: Float[Tensor, " M"]) -> Survey:
+    """One row per place (and floor and building): the mean over its scans.
+
+    Where some scans heard an AP and some did not, the latter count with its limit: the mean of those that heard it
+    would make a place at the edge of coverage look like one inside.
+
+    Args:
+        survey: scans.
+        limits_dbm: of every AP.
+    """
+    groups = grouped(survey.buildings, survey.floors)
+    label = survey.positions_m.new_zeros(len(survey.positions_m)) if groups is None else groups[0].double()
+    key = torch.cat([survey.positions_m.double(), label[:, None]], dim=-1)
+    unique, member = key.unique(dim=0, return_inverse=True)
+    if len(unique) == len(key):
+        return survey
+    count, first = len(unique), torch.full((len(unique),), len(key), dtype=torch.long)
+    first = first.scatter_reduce(0, member, torch.arange(len(key)), "amin")
+    # Places keep the order of their first scans.
+    order = first.argsort()
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(count)
+    member, first = rank[member], first[order]
+
+    def summed(values: Tensor) -> Tensor:
+        return values.new_zeros(count, *values.shape[1:]).index_add_(0, member, values)
+
+    heard = torch.isfinite(survey.rss_dbm)
+    silent = ~heard & torch.isfinite(limits_dbm)
+    if survey.unknown is not None:
+        silent &= ~survey.unknown
+    ever = summed(heard.double()) > 0
+    value = torch.where(heard, survey.rss_dbm, torch.where(silent, limits_dbm, 0.0))
+    rss = summed(value) / summed((heard | silent).to(value.dtype)).clamp(min=1.0)
+    spectra = survey.angular_power
+    if spectra is not None:
+        spectra = summed(torch.nn.functional.normalize(spectra, dim=-1))
+
+    def labels(column: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if column is None else tuple(column[row] for row in first.tolist())
+
+    return dataclasses.replace(
+        survey,
+        positions_m=survey.positions_m[first],
+        rss_dbm=torch.where(ever, rss, torch.nan),
+        angular_power=spectra,
+        unknown=None,
+        floors=labels(survey.floors),
+        buildings=labels(survey.buildings),
+    )
