@@ -196,6 +196,12 @@ def inverse_2x2(matrix: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch 2 
     return torch.where(regular[..., None, None], rows / safe[..., None, None], infinite)
 
 
+def spread_m(covariance_m2: Float[Tensor, "*batch D D"]) -> Float[Tensor, "*batch"]:
+    """Standard deviation of a position, the root of the covariance's trace; 0 where that is not finite."""
+    trace = covariance_m2.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    return torch.where(torch.isfinite(trace), trace, 0.0).clamp(min=0.0).sqrt()
+
+
 def inverse_3x3(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Inverse by cofactors: for many small matrices an order of magnitude faster than a factorisation of each."""
     a, b, c = matrix.unbind(dim=-2)

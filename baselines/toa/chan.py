@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.toa import TimingMeasurements
 
-from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, weighted_gram
-from .common import TimingEstimator, estimate
-from .links import RangeLinks, at_reference, range_links
-from .multilateration import best_fit, linear_starts, well_posed
+from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, spread_m, weighted_gram
+from .common import TimingEstimator
+from .judge import FAR_PROBES, estimate, judge, unsettled
+from .links import RangeLinks, at_reference, mirrored, outside_area_m, range_links, spread_of_aps
+from .multilateration import AMBIGUOUS, best_fit, linear_starts
+from .signs import check_signs
 
 FEWEST_FOR_CHAN = 4
 """Three unknowns of the first step: x, y and the distance to the reference."""
 _REWEIGHTINGS = 2
 _LINEARISATIONS = 2
 _RIDGE = 1e-13
+_NEAR_LINE = 0.2
+_APART_STD = 5.0
 
 
 class TdoaChan(TimingEstimator):
@@ -31,8 +36,10 @@ class TdoaChan(TimingEstimator):
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements, unknown_offset=True)
         fit = chan_fit(links)
-        valid = well_posed(links, fit) & (links.usable.sum(dim=1) >= FEWEST_FOR_CHAN)
-        return estimate(links, fit.position_m, inverse_2x2(fit.information), valid)
+        verdict = judge(links, fit, fewest=FEWEST_FOR_CHAN, probes=FAR_PROBES).also(
+            Reason.NOT_CONVERGED, unsettled(links, fit)
+        )
+        return estimate(links, fit.position_m, inverse_2x2(fit.information), check_signs(links, verdict))
 
 
 def chan_fit(links: RangeLinks) -> Fit:
@@ -69,7 +76,25 @@ def chan_fit(links: RangeLinks) -> Fit:
         relative = _second_step(relative, first.unsqueeze(1), information.unsqueeze(1), own_height2)
     candidates = links.inside((origin.unsqueeze(1) + relative).flatten(1, 2), margin=1.0)
     reached = levenberg_marquardt(links.repeated(guesses.shape[1]), candidates, steps=0)
-    return best_fit(links, reached, *guesses.shape[1:3])
+    fit = best_fit(links, reached, *guesses.shape[1:3])
+    return dataclasses.replace(fit, unique=fit.unique & ~_has_image(links, fit))
+
+
+def _has_image(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B K"]:
+    """Whether a place on the other side of APs that nearly stand in a line explains the ranges nearly as well.
+
+    The closed form knows one side only, so that one descent has to look.
+    """
+    (across, along), _ = spread_of_aps(links.ap_positions_m, links.usable)
+    near_line = across < _NEAR_LINE * along
+    if not bool(near_line.any()):
+        return near_line
+    image = levenberg_marquardt(links, mirrored(links, fit.position_m.unsqueeze(1)).squeeze(1))
+    if links.area_m is not None:
+        near_line = near_line & (outside_area_m(links, image.position_m) == 0)
+    apart = torch.linalg.vector_norm(image.position_m - fit.position_m, dim=-1)
+    far = apart > _APART_STD * spread_m(inverse_2x2(image.information))
+    return near_line & far & (image.cost - fit.cost < AMBIGUOUS)
 
 
 def _first_step(

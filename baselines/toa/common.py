@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -13,8 +12,9 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 
 from ..base import Estimator
 from ..least_squares import Fit, inverse_2x2
+from .judge import estimate, judge
 from .links import RangeLinks
-from .multilateration import well_posed
+from .signs import check_signs
 
 # Links worked on at a time: the temporaries of the descent stay in the cache.
 _CHUNK_LINKS = 1 << 16
@@ -23,8 +23,8 @@ _CHUNK_LINKS = 1 << 16
 class TimingEstimator(Estimator[TimingMeasurements]):
     """A one-shot estimator that reads ``TimingMeasurements``.
 
-    A user whose links do not determine a position (fewer than three, APs in one line or one place, two places that fit
-    nearly as well) is not ``valid``; its position is finite and means nothing.
+    What is not ``valid`` has a ``reason`` and a finite position, see ``judge``. Where only the residuals are too large
+    or the answer lies outside the area, the covariance is what the stated noise alone would make it.
     """
 
     measurement_type: ClassVar[type[Measurements]] = TimingMeasurements
@@ -33,31 +33,20 @@ class TimingEstimator(Estimator[TimingMeasurements]):
         return max(1, _CHUNK_LINKS // max(1, measurements.range_m[0].numel())) if len(measurements) else 1
 
 
-def answer(links: RangeLinks, fit: Fit, information: Float[Tensor, "B K 2 2"] | None = None) -> PositionEstimate:
+def answer(
+    links: RangeLinks,
+    fit: Fit,
+    believed: Bool[Tensor, "B M K"] | None = None,
+    information: Float[Tensor, "B K 2 2"] | None = None,
+) -> PositionEstimate:
     """The estimate of a fit, in double precision whatever type the ranges have.
 
-    The position is not pulled into the area: an efficient estimator spreads over its border, and the bound knows none.
-
     Args:
-        links: where it came from.
+        links: where it came from, not as differences.
         fit: the minimum.
+        believed: links that a robust method takes for unspoilt; None: all.
         information: where it is not that of the fit, 1/m^2.
     """
     covariance = inverse_2x2(fit.information if information is None else information)
-    return estimate(links, fit.position_m, covariance, well_posed(links, fit))
-
-
-def estimate(
-    links: RangeLinks,
-    position_m: Float[Tensor, "B K 2"],
-    covariance_m2: Float[Tensor, "B K 2 2"],
-    valid: Bool[Tensor, "B K"],
-) -> PositionEstimate:
-    """Positions and covariances, all finite: what is not known has the covariance of the uniform distribution."""
-    low, high = links.box()
-    finite = torch.isfinite(position_m).all(dim=-1)
-    position = torch.where(finite[..., None], position_m, (low + high) / 2)
-    known = valid & finite & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)
-    nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (links.side_m**2 / 12)
-    covariance = torch.where(known[..., None, None], covariance_m2, nothing)
-    return PositionEstimate(position, covariance, known)
+    verdict = check_signs(links, judge(links, fit, believed, covariance_m2=covariance))
+    return estimate(links, fit.position_m, covariance, verdict)

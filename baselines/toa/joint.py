@@ -19,10 +19,11 @@ from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 from ..least_squares import Fit, Loss, inverse_2x2, levenberg_marquardt
 from .channel_prior import LinkPrior, flat_channel, mmse_channel
-from .common import TimingEstimator, estimate
-from .links import RangeLinks, determined, range_links
+from .common import TimingEstimator
+from .judge import estimate, judge
+from .links import RangeLinks, range_links
 from .path_fit import PathEstimate, beam_cosine, path_gain, refined_path, scattered_delay_std_s
-from .robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share
+from .robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share, near_links
 
 _SMALLEST_GROUND_M = 1e-3
 # A first peak with scattered paths merged into it is that much worse than an estimate that knows of them.
@@ -92,7 +93,7 @@ class JointResult:
 
 @dataclass(frozen=True)
 class _State:
-    links: RangeLinks
+    links: RangeLinks  # ranges and deviations of the last round
     fit: Fit
     prior: LinkPrior
     one_shot_m: Tensor
@@ -153,9 +154,7 @@ class JointCp(TimingEstimator):
     families: ClassVar[tuple[str, ...]] = ("toa",)
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
-        state = self._alternate(measurements)
-        covariance = inverse_2x2(state.fit.information)
-        return estimate(state.links, state.fit.position_m, covariance, determined(state.links))
+        return _estimate(self._alternate(measurements))
 
     def solve(self, measurements: TimingMeasurements) -> JointResult:
         """Positions and channel estimates; see ``docs/policies/joint-cp.md`` for the steps.
@@ -169,12 +168,7 @@ class JointCp(TimingEstimator):
         """
         self._checked(measurements)
         state = self._alternate(measurements)
-        known = estimate(
-            state.links,
-            state.fit.position_m,
-            inverse_2x2(state.fit.information),
-            determined(state.links),
-        )
+        known = _estimate(state)
         channel = mmse_channel(required_cfr(measurements), measurements.model, state.prior, self.options.rms_spread_s)
         assert known.covariance is not None
         return JointResult(known.position, known.covariance, known.valid, state.one_shot_m, channel, state.rounds)
@@ -191,7 +185,8 @@ class JointCp(TimingEstimator):
             paths = with_clock_error(paths, model.sync_std_s)
             fit = self._position(measurements, links, paths, state.fit.position_m)
             rests = bool(((fit.position_m - state.fit.position_m).abs() < options.tolerance_m).all())
-            state = _State(links, fit, self._prior(measurements, links, paths, fit), state.one_shot_m, done)
+            own_links = dataclasses.replace(links, range_m=paths.range_m, std_m=paths.range_std_m)
+            state = _State(own_links, fit, self._prior(measurements, links, paths, fit), state.one_shot_m, done)
             if rests:
                 break
         return state
@@ -288,6 +283,14 @@ class JointCp(TimingEstimator):
             cosine_variance.sqrt(),
             floor.to(range_m),
         )
+
+
+def _estimate(state: _State) -> PositionEstimate:
+    """The answer, judged by its ranges: cosines are rounder than any stated noise."""
+    fit = dataclasses.replace(state.fit, residual_m=state.links.at(state.fit.position_m)[1])
+    covariance = inverse_2x2(fit.information)
+    verdict = judge(state.links, fit, near_links(state.links, fit), covariance_m2=covariance, alone=False)
+    return estimate(state.links, fit.position_m, covariance, verdict)
 
 
 def required_cfr(measurements: TimingMeasurements) -> Complex[Tensor, "B M K N S"]:

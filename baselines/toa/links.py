@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfpos_envs.measurements.toa import TimingMeasurements
+from cfpos_envs.physics.geometry import metres_outside
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 
 # Two unknowns and a clock, or two unknowns and the choice between two intersections of two circles.
@@ -18,6 +19,8 @@ FEWEST_LINKS = 3
 _COLLINEAR = 1e-5
 # APs whose extent is below this share of the area's side stand in one place.
 _COINCIDENT = 1e-6
+# Around the square of an environment, which no wall says, this share of its side belongs to the area.
+_NEAR_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class RangeLinks:
         range_m, std_m: measured ranges and their standard deviation in line of sight.
         usable: links that count.
         unknown_offset: all ranges of a UE share an unknown offset (TDOA).
+        area_m: corners of the area that is known to hold every user; None: the square, and some space around it.
         reference: index of the AP whose range is subtracted from all others, if differences are treated as
             independent; then ``std_m`` is that of the difference and the reference itself is not usable.
         side_m: side of the area.
@@ -42,6 +46,7 @@ class RangeLinks:
     unknown_offset: bool
     side_m: float
     reference: Int[Tensor, "B K"] | None = None
+    area_m: tuple[tuple[float, float], ...] | None = None
 
     @property
     def weight(self) -> Float[Tensor, "B M K"]:
@@ -106,6 +111,7 @@ def range_links(measurements: TimingMeasurements, unknown_offset: bool | None = 
         usable=usable,
         unknown_offset=measurements.model.family == "tdoa" if unknown_offset is None else unknown_offset,
         side_m=measurements.model.side_m,
+        area_m=measurements.area_m,
     )
 
 
@@ -127,13 +133,50 @@ def determined(links: RangeLinks) -> Bool[Tensor, "B K"]:
 
     From a line the user and its mirror image look the same, whatever the heights.
     """
-    usable = links.usable
-    if links.reference is not None:
-        usable = usable.scatter(1, links.reference.unsqueeze(1), True) & usable.any(dim=1, keepdim=True)
-    count = usable.sum(dim=1)
-    (low, high), _ = spread_of_aps(links.ap_positions_m, usable)
-    across = low > _COLLINEAR * high.clamp(min=_COINCIDENT * links.side_m)
-    return (count >= FEWEST_LINKS) & (high > _COINCIDENT * links.side_m) & across
+    return enough_links(links) & ~in_a_line(links)
+
+
+def enough_links(links: RangeLinks) -> Bool[Tensor, "B K"]:
+    """Whether three or more usable links come from APs that are not all in one place."""
+    used = _used(links)
+    (_, high), _ = spread_of_aps(links.ap_positions_m, used)
+    return (used.sum(dim=1) >= FEWEST_LINKS) & (high > _COINCIDENT * links.side_m)
+
+
+def in_a_line(links: RangeLinks) -> Bool[Tensor, "B K"]:
+    """Whether the usable links come from APs in one line: the user and its mirror image look the same."""
+    (low, high), _ = spread_of_aps(links.ap_positions_m, _used(links))
+    return ~(low > _COLLINEAR * high.clamp(min=_COINCIDENT * links.side_m))
+
+
+def mirrored(links: RangeLinks, points_m: Float[Tensor, "B S K 2"]) -> Float[Tensor, "B S K 2"]:
+    """The points on the other side of the principal axis of each UE's usable APs."""
+    _, axis = spread_of_aps(links.ap_positions_m, links.usable)
+    middle, axis = middle_of_aps(links).unsqueeze(1), axis.unsqueeze(1)
+    away = points_m - middle
+    return middle + 2 * (away * axis).sum(dim=-1, keepdim=True) * axis - away
+
+
+def middle_of_aps(links: RangeLinks) -> Float[Tensor, "B K 2"]:
+    """Mean place of each UE's usable APs; the middle of the area where there is none."""
+    share = links.usable / links.usable.sum(dim=1, keepdim=True).clamp(min=1)
+    used = torch.einsum("bmk,bmd->bkd", share.to(links.ap_positions_m), links.ap_positions_m)
+    low, high = links.box()
+    return torch.where(links.usable.any(dim=1)[..., None], used, (low + high) / 2)
+
+
+def outside_area_m(links: RangeLinks, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+    """How far points lie outside the stated area, or outside the square with its APs grown by a tenth of its side."""
+    if links.area_m is None:
+        return torch.linalg.vector_norm(points_m - links.inside(points_m, _NEAR_MARGIN), dim=-1)
+    return metres_outside(points_m, points_m.new_tensor(links.area_m))
+
+
+def _used(links: RangeLinks) -> Tensor:
+    """Usable links together with the reference of differences."""
+    if links.reference is None:
+        return links.usable
+    return links.usable.scatter(1, links.reference.unsqueeze(1), True) & links.usable.any(dim=1, keepdim=True)
 
 
 def spread_of_aps(

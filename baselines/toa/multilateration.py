@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..least_squares import (
@@ -15,16 +15,17 @@ from ..least_squares import (
     least_squares,
     levenberg_marquardt,
     of_copies,
+    spread_m,
     squared,
 )
-from .links import RangeLinks, determined, spread_of_aps
+from .links import RangeLinks, in_a_line, middle_of_aps, mirrored, outside_area_m, spread_of_aps
 
 # A second explanation counts unless it is exp(4.5), a hundred times, less likely: 4.5 in half chi squares.
 AMBIGUOUS = 4.5
 _APART_STD = 5.0
 # The user is in the area: a place outside has to be so much likelier that it wins against every doubt.
 _OUTSIDE = 2 * AMBIGUOUS
-_NEAR_MARGIN = 0.1
+_WALL_STD = 3.0
 
 
 def solve_ranges(
@@ -50,15 +51,13 @@ def start_points(links: RangeLinks) -> Float[Tensor, "B S K 2"]:
     APs that nearly stand in a line hardly separate the two sides before the last step.
     """
     linear = linear_starts(links)
-    return torch.cat((linear, mirrored(links, linear), _middle(links).unsqueeze(1)), dim=1)
-
-
-def mirrored(links: RangeLinks, points_m: Float[Tensor, "B S K 2"]) -> Float[Tensor, "B S K 2"]:
-    """The points on the other side of the principal axis of each UE's usable APs."""
-    _, axis = spread_of_aps(links.ap_positions_m, links.usable)
-    middle, axis = _middle(links).unsqueeze(1), axis.unsqueeze(1)
-    away = points_m - middle
-    return middle + 2 * (away * axis).sum(dim=-1, keepdim=True) * axis - away
+    starts = [linear, mirrored(links, linear), middle_of_aps(links).unsqueeze(1)]
+    if bool(in_a_line(links).any()):
+        # On the line itself nothing says which way to leave it.
+        (_, extent), axis = spread_of_aps(links.ap_positions_m, links.usable)
+        aside = extent.unsqueeze(-1) * torch.stack((-axis[..., 1], axis[..., 0]), dim=-1)
+        starts += [linear + side * aside.unsqueeze(1) for side in (0.5, -0.5)]
+    return torch.cat(starts, dim=1)
 
 
 def linear_starts(links: RangeLinks) -> Float[Tensor, "B S K 2"]:
@@ -68,7 +67,7 @@ def linear_starts(links: RangeLinks) -> Float[Tensor, "B S K 2"]:
     weighted mean, and two linear equations remain. With an offset, r^2 - 2 r o + (o^2 - |p|^2) = k - 2 q.p is linear in
     (p, o) up to the scalar lambda = |p|^2 - o^2, which then solves a quadratic equation: Bancroft (1985).
     """
-    middle = _middle(links)
+    middle = middle_of_aps(links)
     aps = links.ap_positions_m.unsqueeze(2) - middle.unsqueeze(1)
     known = aps.square().sum(dim=-1) + links.height_diff_m.unsqueeze(-1).square()
     (_, extent), _ = spread_of_aps(links.ap_positions_m, links.usable)
@@ -104,10 +103,10 @@ def best_fit(links: RangeLinks, reached: Fit, count: int, users: int) -> Fit:
     """
     points = reached.position_m.unflatten(1, (count, users))
     costs = reached.cost.unflatten(1, (count, users))
-    away = torch.linalg.vector_norm(
-        reached.position_m - links.inside(reached.position_m, _NEAR_MARGIN), dim=-1
-    ).unflatten(1, (count, users))
-    judged = costs + _OUTSIDE * (away > 0)
+    away = outside_area_m(links, reached.position_m)
+    if links.area_m is not None:  # walls are sharp, positions are not
+        away = away - _WALL_STD * spread_m(inverse_2x2(reached.information))
+    judged = costs + _OUTSIDE * (away > 0).unflatten(1, (count, users))
     lowest, index = judged.min(dim=1)
 
     position, information = of_copies(reached.position_m, index), of_copies(reached.information, index)
@@ -122,20 +121,6 @@ def best_fit(links: RangeLinks, reached: Fit, count: int, users: int) -> Fit:
         links.at(position)[1] - of_copies(reached.offset_m, index).unsqueeze(1),
         ~rival.any(dim=1),
     )
-
-
-def well_posed(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B K"]:
-    """Whether the APs determine the position, only one place explains the ranges, and it is not far outside."""
-    near = (fit.position_m == links.inside(fit.position_m, 0.999 * MARGIN)).all(dim=-1)
-    regular = torch.isfinite(inverse_2x2(fit.information)).all(dim=-1).all(dim=-1)
-    return determined(links) & fit.unique & near & regular
-
-
-def _middle(links: RangeLinks) -> Tensor:
-    share = links.usable / links.usable.sum(dim=1, keepdim=True).clamp(min=1)
-    used = torch.einsum("bmk,bmd->bkd", share.to(links.ap_positions_m), links.ap_positions_m)
-    low, high = links.box()
-    return torch.where(links.usable.any(dim=1)[..., None], used, (low + high) / 2)
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -17,10 +17,11 @@ from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.link_features import los_log_odds
 
 from ..least_squares import Fit, inverse_2x2
-from .common import TimingEstimator, estimate
+from .common import TimingEstimator
+from .judge import estimate, judge, well_posed
 from .links import FEWEST_LINKS, RangeLinks, range_links
-from .multilateration import solve_ranges, well_posed
-from .robust import huber_fit
+from .multilateration import solve_ranges
+from .robust import huber_fit, near_links
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ class ToaOracle(TimingEstimator):
         links = range_links(measurements)
         los, robust = links.only(measurements.is_los), huber_fit(links)
         fit = solve_ranges(los)
-        valid = well_posed(los, fit)
+        posed = well_posed(los, fit)
         # Too few of them: a position that is at least finite, and marked.
-        position = torch.where(valid[..., None], fit.position_m, robust.position_m)
-        return estimate(links, position, inverse_2x2(fit.information), valid)
+        position = torch.where(posed[..., None], fit.position_m, robust.position_m)
+        return estimate(links, position, inverse_2x2(fit.information), judge(los, fit))
 
 
 def likely_links(
@@ -120,10 +121,11 @@ def over_kept_links(links: RangeLinks, kept: Bool[Tensor, "B M K"], fallback: Fi
     """
     few = links.only(kept)
     fit = solve_ranges(few)
-    alone, together = well_posed(few, fit), well_posed(links, fallback)
+    alone = well_posed(few, fit)
+    verdict = judge(few, fit).where(alone, judge(links, fallback, near_links(links, fallback)))
     position = torch.where(alone[..., None], fit.position_m, fallback.position_m)
     information = torch.where(alone[..., None, None], fit.information, fallback.information)
-    return estimate(links, position, inverse_2x2(information), alone | together)
+    return estimate(links, position, inverse_2x2(information), verdict)
 
 
 def expected_rss_dbm(measurements: TimingMeasurements, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B M K"]:

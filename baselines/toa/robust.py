@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, whole_fields
@@ -17,13 +17,15 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 
 from ..least_squares import Fit, levenberg_marquardt, weighted_gram
 from .common import TimingEstimator, answer
-from .links import RangeLinks, range_links
-from .multilateration import best_fit, mirrored, solve_ranges
+from .links import RangeLinks, mirrored, range_links
+from .multilateration import best_fit, solve_ranges
 
 _INNER_STEPS = 2
 _SETTLED_M = 1e-5
 _WIDENED = (10.0, 3.0, 1.0)
 _WIDE_ROUNDS = 4
+# Residuals of that many standard deviations, beyond which one of 370 good links lies, still count as noise.
+_BELIEVED = 3.0
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -51,7 +53,8 @@ class ToaHuber(TimingEstimator):
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
-        return answer(links, huber_fit(links, self.options.threshold))
+        fit = huber_fit(links, self.options.threshold)
+        return answer(links, fit, near_links(links, fit))
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class HuberLoss:
         weight = self.threshold / z.clamp(min=self.threshold) / std_m.square()
         inner = z.clamp(max=self.threshold)
         return inner * (z - 0.5 * inner), weight * residual_m, weight
+
+
+def near_links(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B M K"]:
+    """Links whose residual is what their noise makes: those that a robust answer is judged by."""
+    return links.usable & (fit.residual_m.abs() <= _BELIEVED * links.std_m)
 
 
 def huber_fit(links: RangeLinks, threshold: float = HuberOptions.threshold) -> Fit:
@@ -115,7 +123,7 @@ class ToaEm(TimingEstimator):
         fit = huber_fit(links, self.options.start_threshold)
         if mean_m > 0:
             fit = em_fit(links, fit, mean_m, self.options.rounds)
-        return answer(links, fit)
+        return answer(links, fit, near_links(links, fit))
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,9 @@ def em_fit(links: RangeLinks, start: Fit, mean_m: float, rounds: int = EmOptions
         enough = rounds if factor == 1.0 else min(rounds, _WIDE_ROUNDS)
         fit, loss = _em_rounds(wide, points, offset, mean_m, enough, count)
         points, offset = fit.position_m, fit.offset_m
-    return best_fit(links, dataclasses.replace(fit, information=fit_information(copies, fit, loss)), count, users)
+    best = best_fit(links, dataclasses.replace(fit, information=fit_information(copies, fit, loss)), count, users)
+    # Only one place and its image were tried: what was ambiguous at the start still is.
+    return dataclasses.replace(best, unique=best.unique & start.unique)
 
 
 def _em_rounds(

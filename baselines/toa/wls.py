@@ -56,6 +56,5 @@ class TdoaWls(TimingEstimator):
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements, unknown_offset=True)
-        if self.options.independent:
-            links = as_independent_differences(links)
-        return answer(links, solve_ranges(links))
+        rows = as_independent_differences(links) if self.options.independent else links
+        return answer(links, solve_ranges(rows))

@@ -97,10 +97,10 @@ def left_out(
     )
 
 
-def local_origin(points: Sequence[Float[Tensor, "N D"]]) -> tuple[float, ...]:
+def local_origin(points: Sequence[Float[Tensor, "_ D"]]) -> tuple[float, ...]:
     """Where people's coordinates are moved to zero: their lowest corner rounded down to whole metres.
 
     Args:
         points: places of all kinds, metres.
     """
-    return tuple(math.floor(low) for low in torch.cat(list(points)).amin(dim=0).tolist())
+    return tuple(float(math.floor(low)) for low in torch.cat(list(points)).amin(dim=0).tolist())

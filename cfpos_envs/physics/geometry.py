@@ -65,6 +65,26 @@ def distance_3d(
     return torch.sqrt(distance_m.square() + height_diff_m.square())
 
 
+def metres_outside(points_m: Float[Tensor, "*batch 2"], corners_m: Float[Tensor, "V 2"]) -> Float[Tensor, "*batch"]:
+    """Distance of points to a polygon; 0 inside it, by the even-odd rule.
+
+    Args:
+        points_m: anywhere.
+        corners_m: at least three corners in order, either way round.
+    """
+    start, side = corners_m, corners_m.roll(-1, dims=0) - corners_m
+    off = points_m.unsqueeze(-2) - start
+    share = ((off * side).sum(dim=-1) / side.square().sum(dim=-1).clamp(min=torch.finfo(side.dtype).tiny)).clamp(
+        0.0, 1.0
+    )
+    distance = torch.linalg.vector_norm(off - share.unsqueeze(-1) * side, dim=-1).amin(dim=-1)
+    # A ray to the right crosses the sides whose ends lie above and below it, if these pass on its right.
+    above, next_above = off[..., 1] < 0, off[..., 1] < side[..., 1]
+    cross = side[..., 0] * off[..., 1] - side[..., 1] * off[..., 0]
+    crossed = (above != next_above) & ((cross > 0) == (side[..., 1] > 0))
+    return torch.where(crossed.sum(dim=-1) % 2 == 1, 0.0, distance)
+
+
 def grid_layout(num_points: int, side_m: float) -> Float[Tensor, "M 2"]:
     """Regular lattice of ``num_points`` cell centres, rows and columns as equal as the count allows.
 

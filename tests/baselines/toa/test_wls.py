@@ -40,7 +40,8 @@ def test_line_of_sight_reaches_the_bound_and_not_less(geometry: str, family: str
     estimate = located(drop, WLS[family])
     # The RMSE of 8000 or more fixes has a relative deviation of 1 / sqrt(8000) at most: 0.05 is 4.5 of them.
     assert 0.95 < drop.rmse_m(estimate) / drop.bound_m() < 1.05
-    assert estimate.valid.float().mean() > 0.999
+    # Chi squared calls one of a thousand right answers too large; 12 000 users vary by 3e-4.
+    assert estimate.valid.float().mean() > 0.998
     error = (estimate.position - drop.truth_m).unsqueeze(-1)
     squares = (error.mT @ torch.linalg.solve(estimate.covariance, error)).mean()
     assert float(squares / 2) == pytest.approx(1.0, abs=0.07)
@@ -200,7 +201,7 @@ def test_a_user_on_top_of_an_ap_is_found() -> None:
         for family in WLS:
             drop = ranges_drop(200, 10, family=family, height_m=height, truth_m=GRID_16[5:6], std_m=0.1)
             estimate = located(drop, WLS[family])
-            assert estimate.valid.all()
+            assert estimate.valid.float().mean() > 0.98
             assert float(drop.errors_m(estimate).max()) < 0.6
 
 

@@ -1,0 +1,49 @@
+"""Time differences with the wrong sign: what no single user with few links shows, a group of users does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from cfpos_envs.measurements.base import Reason
+
+from ..validity import residuals_fit
+from .judge import Verdict, chi_squared_at
+from .links import RangeLinks
+from .multilateration import solve_ranges
+
+_FEWEST_USERS = 8
+"""Smaller groups are judged user by user."""
+_FAILING, _FITTING = 0.5, 0.8
+
+
+def check_signs(links: RangeLinks, verdict: Verdict) -> Verdict:
+    """The verdict with ``BAD_INPUT`` for all users of the episodes whose differences fit with the other sign only.
+
+    More than half of the users do not fit their noise as they are, and more than four of five fit reversed.
+
+    Args:
+        links: with an unknown offset; others are left alone.
+        verdict: on the answers.
+    """
+    users = verdict.reason.shape[1]
+    if not links.unknown_offset or users < _FEWEST_USERS:
+        return verdict
+    tested = links.usable.sum(dim=1) > 3
+    misfits = (Reason.LARGE_RESIDUALS, Reason.NOT_CONVERGED, Reason.OUTSIDE)
+    misfit = torch.isin(verdict.reason, torch.tensor([int(cause) for cause in misfits], device=tested.device))
+    failing = _share(misfit, tested) > _FAILING
+    if not bool(failing.any()):
+        return verdict
+    reversed_links = dataclasses.replace(links, range_m=-links.range_m)
+    found = chi_squared_at(reversed_links, solve_ranges(reversed_links).position_m)
+    freedom = links.usable.sum(dim=1) - 3
+    wrong = failing & (_share(residuals_fit(found, freedom), tested) > _FITTING)
+    return verdict.where(~wrong.unsqueeze(1).expand_as(tested), verdict.all_of(Reason.BAD_INPUT))
+
+
+def _share(of: Bool[Tensor, "B K"], among: Bool[Tensor, "B K"]) -> Tensor:
+    return (of & among).sum(dim=1) / among.sum(dim=1).clamp(min=1)
