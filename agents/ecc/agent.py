@@ -16,7 +16,7 @@ from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.vector import VectorEnv
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.features import feature_size
 from cfpos_envs.scenarios.ecc.game import EccScenario
@@ -114,7 +114,10 @@ class Ecc(EccLearner):
         shape = measurements.csi.shape[:2]
         valid = batch.valid.any(dim=-1).unflatten(0, shape)
         position = self._positions(batch).unflatten(0, shape)
-        return PositionEstimate(position.to(measurements.csi.device), None, valid.to(measurements.csi.device))
+        valid = valid.to(measurements.csi.device)
+        reason = first_reason(valid, (Reason.TOO_FEW_LINKS, ~valid))
+        found = PositionEstimate(position.to(measurements.csi.device), None, valid, reason)
+        return found.moved(measurements.origin_m)
 
     def encode(self, measurements: CsiMeasurements) -> Messages:
         """What the base stations send for all users of all episodes, one after another."""
@@ -160,7 +163,8 @@ class Ecc(EccLearner):
     def check_game(self, state: State) -> None:
         """ValueError if ``state`` belongs to another network of base stations, or to another game."""
         there = _stored_system(state)
-        for name in ("num_bs", "num_slots", "array_shape", "num_subcarriers", "area_min_m", "area_max_m"):
+        compared = ("num_bs", "num_slots", "array_shape", "num_subcarriers", "area_min_m", "area_max_m")
+        for name in (*compared, "element_positions_m"):
             if getattr(there, name) != getattr(self.system, name):
                 raise ValueError(
                     f"the checkpoint was trained with {name}={getattr(there, name)}, this environment has "

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 
 from ..base import Estimator
@@ -25,9 +25,11 @@ class CsiEstimator(Estimator[CsiMeasurements]):
 
     Attributes:
         fronthaul_bits: bits that a BS sends per user and snapshot.
+        least_links: base stations that must hear a user for a position.
     """
 
     measurement_type: ClassVar[type[Measurements]] = CsiMeasurements
+    least_links: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -35,7 +37,8 @@ class CsiEstimator(Estimator[CsiMeasurements]):
         """Bits that a BS sends per user and snapshot."""
 
     def _locate(self, received: CsiMeasurements) -> PositionEstimate:
-        """Positions [B, J, 3] in metres; invalid (and in the middle of the area) where no BS hears the user."""
+        """Positions [B, J, 3] in metres, in the middle of the area where no BS hears the user; invalid with fewer than
+        ``least_links``."""
         csi, valid = usable(received.csi.flatten(0, 1), received.valid.flatten(0, 1))
         users = received.csi.shape[1]
         parts = []
@@ -47,8 +50,12 @@ class CsiEstimator(Estimator[CsiMeasurements]):
         position = torch.cat(parts)
         known = heard & torch.isfinite(position).all(dim=-1)
         position = into_box(torch.where(known[:, None], position, centre), received.system)
+        few = valid.sum(dim=-1) < self.least_links
+        known = known & ~few
+        reason = first_reason(known, (Reason.TOO_FEW_LINKS, few))
         shape = received.csi.shape[:2]
-        return PositionEstimate(position.unflatten(0, shape), None, known.unflatten(0, shape))
+        placed, answered, why = (values.unflatten(0, shape) for values in (position, known, reason))
+        return PositionEstimate(placed, None, answered, why)
 
     @abstractmethod
     def _positions(
@@ -80,7 +87,8 @@ def into_box(position_m: Float[Tensor, "*batch 3"], system: CsiSystem) -> Float[
 
 def same_network(there: CsiSystem, here: CsiSystem) -> str:
     """Why what was learned in one network cannot serve another; empty if it can."""
-    for name in ("num_bs", "array_shape", "num_subcarriers", "num_slots", "area_min_m", "area_max_m"):
+    compared = ("num_bs", "array_shape", "num_subcarriers", "num_slots", "area_min_m", "area_max_m")
+    for name in (*compared, "element_positions_m"):
         if getattr(there, name) != getattr(here, name):
             return f"{name}={getattr(there, name)}, not {getattr(here, name)}"
     return ""

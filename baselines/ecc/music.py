@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +13,8 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, switch, whole_fields
-from cfpos_envs.measurements.ecc import CsiMeasurements
-from cfpos_envs.physics.ecc.csi import rotation_matrix, upa_response
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.physics.ecc.csi import element_response, rotation_matrix, upa_response
 
 from .common import FLAG_BITS, FLOAT_BITS, CsiEstimator
 
@@ -21,6 +22,8 @@ _REFINEMENTS = 3
 _DIRECTION_NUMBERS = 3
 _LEAST_RANGE_M = 1.0
 _PULL, _TINY = 1e-6, 1e-12
+_FLAT = 1e-3
+"""Antennas this many wavelengths from a common plane are in it."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class Music3dOptions:
 
 
 class Music3d(CsiEstimator):
-    """Directions by MUSIC at every base station's planar array, then their intersection in space by least squares."""
+    """Directions by MUSIC at every base station's array, then their intersection in space by least squares."""
 
     name: ClassVar[str] = "music"
+    least_links: ClassVar[int] = 2
     options_class: ClassVar[type] = Music3dOptions
     options: Music3dOptions
 
@@ -69,17 +73,44 @@ class Music3d(CsiEstimator):
                 f"num_sources is {options.num_sources}; with {system.num_antennas} antennas it must be at most "
                 f"{system.num_antennas - 1}"
             )
-        local = music_directions(
-            spatial_covariance(csi), system.array_shape, system.spacing_wavelengths, options.num_sources, options.grid
-        )
         rotation = rotation_matrix(of.bs_orientation_rad)
-        front = (rotation @ local.unsqueeze(-1)).squeeze(-1)
-        # A planar array sees what is behind it mirrored in its plane.
-        mirror = local * local.new_tensor([-1.0, 1.0, 1.0])
-        back = (rotation @ mirror.unsqueeze(-1)).squeeze(-1)
+        sides = [(rotation @ local.unsqueeze(-1)).squeeze(-1) for local in self._local(spatial_covariance(csi), system)]
         low, high = (csi.real.new_tensor(corner) for corner in (system.area_min_m, system.area_max_m))
-        sides = [front, back] if options.both_sides else [front]
         return intersect(of.bs_positions_m, sides, valid, low, high, options.steps, options.scale_deg)
+
+    def _local(self, covariance: Complex[Tensor, "S L A A"], system: CsiSystem) -> list[Float[Tensor, "S L 3"]]:
+        """Directions in the array's frame; of antennas in a plane also their mirror images, for it cannot tell."""
+        options, turned = self.options, torch.tensor([-1.0, 1.0, 1.0], device=covariance.device)
+        found = (options.num_sources, options.grid)
+        if system.element_positions_m is None:
+            front = music_directions(covariance, system.array_shape, system.spacing_wavelengths, *found)
+            return [front, front * turned] if options.both_sides else [front]
+        frame, flat = plane_of(system.elements_wavelengths)
+        frame = frame.to(covariance.device)
+        elements = system.elements_wavelengths.to(covariance.device) @ frame.mT
+        ahead, fit = strongest_directions(covariance, lambda u: element_response(u, elements), *found)
+        if flat:
+            return [ahead @ frame, (ahead * turned) @ frame] if options.both_sides else [ahead @ frame]
+        behind, other = strongest_directions(covariance, lambda u: element_response(u, elements * turned), *found)
+        return [torch.where((fit >= other).unsqueeze(-1), ahead, behind * turned) @ frame]
+
+
+def plane_of(elements_wavelengths: Float[Tensor, "A 3"]) -> tuple[Float[Tensor, "3 3"], bool]:
+    """A frame (rows x, y, z) whose x axis is normal to the plane that antennas lie in, and whether they do.
+
+    For antennas in the y-z plane it is the frame that they are given in, with the x axis forward.
+
+    Args:
+        elements_wavelengths: antennas.
+    """
+    apart = (elements_wavelengths - elements_wavelengths.mean(dim=0)).double()
+    axes = torch.linalg.svd(apart, full_matrices=True)[2]
+    normal = axes[2] * torch.where(axes[2, axes[2].abs().argmax()] < 0, -1.0, 1.0)
+    # The world's vertical, or north for a horizontal array, as near as it can be to the z axis.
+    up = apart.new_tensor([0.0, 0.0, 1.0] if normal[2].abs() < 0.9 else [1.0, 0.0, 0.0])
+    z = torch.nn.functional.normalize(up - (up @ normal) * normal, dim=0)
+    frame = torch.stack((normal, torch.linalg.cross(z, normal), z))
+    return frame.float(), bool((apart @ normal).abs().max() < _FLAT)
 
 
 def spatial_covariance(csi: Complex[Tensor, "*batch T A N"]) -> Complex[Tensor, "*batch A A"]:
@@ -101,12 +132,27 @@ def music_directions(
 ) -> Float[Tensor, "*batch 3"]:
     """Direction, in the array's frame and in front of it, whose response is most nearly orthogonal to the noise.
 
+    Args:
+        covariance: R.
+        array_shape, spacing_wavelengths: see ``physics.csi.upa_response``.
+        num_sources, grid: see ``strongest_directions``.
+    """
+    return strongest_directions(
+        covariance, lambda u: upa_response(u, array_shape, spacing_wavelengths), num_sources, grid
+    )[0]
+
+
+def strongest_directions(
+    covariance: Complex[Tensor, "*batch A A"], response: Callable[[Tensor], Tensor], num_sources: int, grid: int
+) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
+    """Directions with x > 0 whose response is most nearly orthogonal to the noise, and how much of it the signal holds.
+
     The peak of 1 / ||E_n^H a(u)||^2 (Schmidt 1986) over direction cosines (u_y, u_z): a grid, then finer ones around
     the best point.
 
     Args:
         covariance: R.
-        array_shape, spacing_wavelengths: see ``physics.csi.upa_response``.
+        response: a(u) of unit vectors [..., 3].
         num_sources: dimension of the signal subspace, below A.
         grid: points along an axis.
     """
@@ -122,13 +168,13 @@ def music_directions(
         offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).flatten(0, 1)
         cosines = centre.unsqueeze(-2) + offsets
         inside = cosines.square().sum(dim=-1) < 1.0
-        response = upa_response(_unit(cosines), array_shape, spacing_wavelengths)  # [..., G, A]
-        power = torch.view_as_real(response.conj() @ signal).square().sum(dim=(-1, -2))
-        best = torch.where(inside, power, torch.full_like(power, -1.0)).argmax(dim=-1)
+        power = torch.view_as_real(response(_unit(cosines)).conj() @ signal).square().sum(dim=(-1, -2))
+        power = torch.where(inside, power, torch.full_like(power, -1.0))
+        best = power.argmax(dim=-1)
         index = best[..., None, None].expand(*best.shape, 1, 2)
         centre = cosines.gather(-2, index).squeeze(-2)
         half = 2.0 * half / (grid - 1)
-    return _unit(centre)
+    return _unit(centre), power.amax(dim=-1)
 
 
 def intersect(

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements import ecc_arrays
 from cfpos_envs.measurements.base import Measurements, check_shapes
+from cfpos_envs.physics.ecc.conventions import PHASES
+from cfpos_envs.physics.ecc.csi import element_response, upa_response
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 _BITS_PER_COMPLEX64 = 64
+_UNKNOWN_NOISE = 1e-12
+"""Noise power of systems made of arrays, which say none; no estimator here reads it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class CsiSystem:
         noise_power_w: sigma^2 of (2), noise power per antenna and subcarrier.
         log_gain_mean, log_gain_std: per BS, mean and standard deviation of log10 g over users of the area (long-term
             averages, as the covariance of the LMMSE estimator is).
+        element_positions_m: [A][3] antennas of an array that is not rows x columns, in its own frame; ``array_shape``
+            is then (1, A). None: ``array_shape`` says where they are.
 
     Raises:
         ValueError: for a value outside its range or lists of different lengths.
@@ -54,6 +64,7 @@ class CsiSystem:
     noise_power_w: float
     log_gain_mean: tuple[float, ...]
     log_gain_std: tuple[float, ...]
+    element_positions_m: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         positive = ("carrier_hz", "subcarrier_spacing_hz", "spacing_wavelengths", "pilot_power_w", "noise_power_w")
@@ -68,6 +79,15 @@ class CsiSystem:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries; there are num_bs={self.num_bs} BSs")
         if min(self.log_gain_std) <= 0:
             raise ValueError("log_gain_std must be positive")
+        if self.element_positions_m is not None:
+            # Checkpoints and JSON hold lists.
+            listed = tuple(tuple(map(float, row)) for row in self.element_positions_m)
+            if any(len(row) != 3 for row in listed) or tuple(self.array_shape) != (1, len(listed)):
+                raise ValueError(
+                    f"element_positions_m holds {len(listed)} antennas, each must be (x, y, z), and array_shape "
+                    f"(1, {len(listed)}), got {self.array_shape}"
+                )
+            object.__setattr__(self, "element_positions_m", listed)
 
     @property
     def num_antennas(self) -> int:
@@ -78,6 +98,22 @@ class CsiSystem:
     def wavelength_m(self) -> float:
         """Wavelength of the carrier."""
         return SPEED_OF_LIGHT_M_S / self.carrier_hz
+
+    @cached_property
+    def elements_wavelengths(self) -> Float[Tensor, "A 3"]:
+        """Where the antennas are in the array's own frame, in wavelengths."""
+        if self.element_positions_m is not None:
+            return torch.tensor(self.element_positions_m) / self.wavelength_m
+        rows, columns = self.array_shape
+        z, y = (torch.arange(count, dtype=torch.float32) - 0.5 * (count - 1) for count in (rows, columns))
+        places = torch.stack(torch.meshgrid(z, y, indexing="ij"), dim=-1).flatten(0, 1) * self.spacing_wavelengths
+        return torch.nn.functional.pad(places.flip(-1), (1, 0))
+
+    def response(self, local_direction: Float[Tensor, "*batch 3"]) -> Complex[Tensor, "*batch A"]:
+        """Response of the array to directions in its own frame, see ``upa_response`` and ``element_response``."""
+        if self.element_positions_m is None:
+            return upa_response(local_direction, self.array_shape, self.spacing_wavelengths)
+        return element_response(local_direction, self.elements_wavelengths.to(local_direction))
 
     @property
     def cfr_noise_variance(self) -> float:
@@ -136,7 +172,8 @@ class CsiMeasurements(Measurements):
         bs_positions_m: where the arrays are.
         bs_orientation_rad: (yaw, pitch, roll) of every array: rotations about z, then y, then x take its own frame,
             whose x axis is the broadside, to the world's.
-        csi: estimated CSI, (6); zero on links that are not ``valid``.
+        csi: estimated CSI, (6); zero on links that are not ``valid``. Other precisions and conjugated views become
+            complex64 without a view, as the places become float32: what is computed does not depend on them.
         valid: the link has a path and the BS sends.
         site_ids [B]: one integer per episode; equal integers mean the same site.
         origin_m: see ``Measurements``.
@@ -170,6 +207,9 @@ class CsiMeasurements(Measurements):
         places = (batch, s.num_bs, 3)
         wanted_by_name = {"valid": (batch, users, s.num_bs), "bs_positions_m": places, "bs_orientation_rad": places}
         check_shapes(self, {**wanted_by_name, "site_ids": (batch,)}, "this csi")
+        object.__setattr__(self, "csi", self.csi.to(torch.complex64).resolve_conj())
+        for name in ("bs_positions_m", "bs_orientation_rad"):
+            object.__setattr__(self, name, getattr(self, name).to(torch.float32))
 
     @classmethod
     def from_csi(
@@ -199,7 +239,7 @@ class CsiMeasurements(Measurements):
         """
         if csi.dim() != 6 or not csi.is_complex():
             raise ValueError(f"csi is {csi.dtype} {tuple(csi.shape)}; it must be complex [B, J, L, T, A, N]")
-        batch = len(csi)
+        batch, csi = len(csi), csi.resolve_conj()
         finite = torch.isfinite(torch.view_as_real(csi)).flatten(3).all(dim=-1)
         usable = finite & (csi.abs() > 0).flatten(3).any(dim=-1)
         if valid is not None:
@@ -216,3 +256,106 @@ class CsiMeasurements(Measurements):
             for value in (bs_positions_m, bs_orientation_rad)
         )
         return cls(system, positions, orientation, clean.to(torch.complex64), usable, site_ids)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        csi: Any,
+        bs_positions_m: Any,
+        bs_orientation_rad: Any,
+        *,
+        system: CsiSystem | None = None,
+        carrier_hz: float | None = None,
+        subcarrier_spacing_hz: float | None = None,
+        frequencies_hz: Any = None,
+        array_shape: tuple[int, int] | None = None,
+        spacing_wavelengths: float = 0.5,
+        element_positions_m: Any = None,
+        antenna_order: str | Sequence[int] = "rows",
+        phase: str = PHASES[0],
+        subcarrier_order: str = "ascending",
+        area_m: Any = None,
+        valid: Any = None,
+        origin_m: Sequence[float] | None = None,
+        on_bad: str = "refuse",
+    ) -> CsiMeasurements:
+        """Measurements of K snapshots from arrays of any type: one user each, so that answers are [K, 1, 3].
+
+        Links that are NaN, masked or zero everywhere are left out for exactly that snapshot and base station.
+
+        Args:
+            csi: complex [K, L, A, N] or, with slots, [K, L, T, A, N]: NumPy (masked too), tensors, lists.
+            bs_positions_m: [L, 3], in coordinates of any size.
+            bs_orientation_rad: [L, 3] (yaw, pitch, roll), see the class, or [L] yaws of level arrays.
+            system: of a network that has been trained, for its estimators; None: made of what follows.
+            carrier_hz, subcarrier_spacing_hz: middle of the subcarriers and their distance; or
+            frequencies_hz: [N] all of them, evenly spaced, in the order of ``csi``.
+            array_shape: (rows, columns) of every array; None: one row.
+            spacing_wavelengths: of its antennas, at the carrier.
+            element_positions_m: [A, 3] antennas of arrays that are not rows x columns, in the array's own frame (x:
+                broadside) and in the order of ``csi``.
+            antenna_order: how ``csi`` numbers the antennas of rows x columns: a name of
+                ``physics.ecc.conventions.ANTENNA_ORDERS`` or the permutation, see ``antenna_permutation``.
+            phase: the sign by which a delay turns the phase, one of ``physics.ecc.conventions.PHASES``.
+            subcarrier_order: one of ``physics.ecc.conventions.SUBCARRIER_ORDERS``.
+            area_m: [2, 3] opposite corners of the box in which users are; None: the box of the base stations, grown on
+                every side by its longest one.
+            valid: [K, L] links to use; None: all.
+            origin_m: [3] subtracted from all places and added to answers; None: near the base stations where their
+                coordinates are above 10 km, else zero.
+            on_bad: ``refuse`` infinite CSI, or ``drop`` the links with a warning.
+
+        Raises:
+            ValueError: shapes that do not fit each other, degrees, unknown names, uneven subcarriers.
+        """
+        values, missing = ecc_arrays.complex_array("csi", csi)
+        orientation = np.asarray(bs_orientation_rad)
+        places = ecc_arrays.real_array(
+            "bs_positions_m", bs_positions_m, (len(orientation), 3), "(x, y, z) of every base station"
+        )
+        orientation = ecc_arrays.orientations(bs_orientation_rad, len(places))
+        values, missing = ecc_arrays.five_axes(values, missing, len(places))
+        antennas, subcarriers = values.shape[-2:]
+        if element_positions_m is not None:
+            element_positions_m = ecc_arrays.real_array(
+                "element_positions_m", element_positions_m, (antennas, 3), "(x, y, z) of every antenna of csi"
+            )
+        shape = system.array_shape if system is not None and array_shape is None else array_shape or (1, antennas)
+        shape = (1, antennas) if element_positions_m is not None else (int(shape[0]), int(shape[1]))
+        order = (shape, antenna_order, phase, subcarrier_order)
+        values, missing = ecc_arrays.in_our_order(values, *order), ecc_arrays.in_our_order(missing, *order)
+        values, usable = ecc_arrays.usable_links(values, missing, valid, on_bad)
+        origin = ecc_arrays.triple(ecc_arrays.origin_near(places) if origin_m is None else origin_m)
+        near = places - np.asarray(origin)
+        if system is None:
+            middle, spacing = ecc_arrays.comb(
+                subcarriers, frequencies_hz, carrier_hz, subcarrier_spacing_hz, subcarrier_order
+            )
+            area = ecc_arrays.area_around(near) if area_m is None else np.asarray(area_m, float) - np.asarray(origin)
+            mean, std = ecc_arrays.gain_statistics(values, usable)
+            system = CsiSystem(
+                carrier_hz=middle,
+                subcarrier_spacing_hz=spacing,
+                num_subcarriers=subcarriers,
+                num_slots=values.shape[2],
+                array_shape=shape,
+                spacing_wavelengths=spacing_wavelengths,
+                num_bs=len(places),
+                area_min_m=ecc_arrays.triple(area[0]),
+                area_max_m=ecc_arrays.triple(area[1]),
+                pilot_power_w=1.0,
+                noise_power_w=_UNKNOWN_NOISE,
+                log_gain_mean=mean,
+                log_gain_std=std,
+                element_positions_m=None if element_positions_m is None else tuple(map(tuple, element_positions_m)),
+            )
+        count = len(values)
+        return cls(
+            system,
+            ecc_arrays.tensor(near, torch.float32).expand(count, -1, -1),
+            ecc_arrays.tensor(orientation, torch.float32).expand(count, -1, -1),
+            ecc_arrays.tensor(values, torch.complex64)[:, None],
+            ecc_arrays.tensor(usable, torch.bool)[:, None],
+            torch.zeros(count, dtype=torch.long),
+            origin,
+        )

@@ -102,7 +102,7 @@ def snapshots(measurements: CsiMeasurements, config: EccAgentConfig, system: Csi
         ValueError: another number of base stations, slots, antennas or subcarriers than the network has.
     """
     there = measurements.system
-    for name in ("num_bs", "num_slots", "array_shape", "num_subcarriers"):
+    for name in ("num_bs", "num_slots", "array_shape", "num_subcarriers", "element_positions_m"):
         if getattr(there, name) != getattr(system, name):
             raise ValueError(
                 f"the measurements have {name}={getattr(there, name)}, the network was made for "

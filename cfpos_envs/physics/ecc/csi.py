@@ -88,6 +88,19 @@ def upa_response(
     return (along_z.unsqueeze(-1) * along_y.unsqueeze(-2)).flatten(-2)
 
 
+def element_response(
+    local_direction: Float[Tensor, "*batch 3"], positions_wavelengths: Float[Tensor, "A 3"]
+) -> Complex[Tensor, "*batch A"]:
+    """Response of antennas anywhere: a_m = exp(j 2 pi u . r_m / lambda), |a_m| = 1.
+
+    Args:
+        local_direction: unit vectors in the array's frame, towards the source.
+        positions_wavelengths: r_m / lambda in the array's frame.
+    """
+    phase = (2 * math.pi) * (local_direction @ positions_wavelengths.to(local_direction).mT)
+    return torch.polar(torch.ones_like(phase), phase)
+
+
 def subcarrier_offsets_hz(num_subcarriers: int, spacing_hz: float) -> Float[Tensor, " N"]:
     """f_n - f_c of a comb that is symmetric around the carrier, ascending."""
     return (torch.arange(num_subcarriers, dtype=torch.float32) - 0.5 * (num_subcarriers - 1)) * spacing_hz

@@ -9,7 +9,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiSystem
-from cfpos_envs.physics.ecc.csi import subcarrier_offsets_hz, to_array_frame, upa_response
+from cfpos_envs.physics.ecc.csi import subcarrier_offsets_hz, to_array_frame
 from cfpos_envs.physics.similarity import masked_mean
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.ecc.state import EccState
@@ -87,7 +87,7 @@ def signature_share(
     """
     distance = (way_m.square().sum(dim=-1, keepdim=True) + 1e-6).sqrt()
     local = to_array_frame((way_m / distance).unsqueeze(-2), orientation_rad).squeeze(-2)
-    array = upa_response(local, system.array_shape, system.spacing_wavelengths)
+    array = system.response(local)
     offsets = subcarrier_offsets_hz(system.num_subcarriers, system.subcarrier_spacing_hz).to(distance)
     phase = (-2 * math.pi / SPEED_OF_LIGHT_M_S) * distance * offsets
     tones = torch.polar(torch.ones_like(phase), phase)
