@@ -14,6 +14,7 @@ COMMANDS = {
     "explorer": "a page of bounds to play with in a browser",
     "make-dataset": "trace a data set of a real city (extra raytracing)",
     "convert": "channels of DeepMIMO, Sionna RT and QuaDRiGa into data sets",
+    "check-csi": "antenna order and sign of the phase of a file of CSI, from known places",
     "collect": "one table from the runs of a sweep",
     "demo": "train and compare MADDPG, in about two minutes",
     "ecc-demo": "train and compare positioning over a thin fronthaul, in about four minutes",

@@ -292,6 +292,7 @@ _ECC = "cfpos_envs.scenarios.ecc.game:EccScenario"
 register("ecc-urban-v0", _ECC, site="urban")
 register("ecc-urban-small-v0", _ECC, site="urban-small")
 register("ecc-raytraced-v0", _ECC, source="raytraced", num_paths=32)
+register("ecc-csi-v0", "cfpos_envs.scenarios.ecc.game:EccCsiScenario")
 
 # Small arrays, two UEs, clocks off by up to 12 m.
 register(

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cfpos_envs.channels.sources import CsiSource
+from cfpos_envs.channels.sources import UserSource
 from cfpos_envs.drawing.scene import scene_figure
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.registry import make_scenario
+from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.streams import Streams, derive_seed
@@ -46,7 +47,7 @@ class Track:
 
     truth_m: np.ndarray
     estimate_m: np.ndarray
-    source: CsiSource
+    source: UserSource
 
     @property
     def error_m(self) -> np.ndarray:
@@ -100,6 +101,8 @@ def track(
     still = make_scenario(env_id, **overrides)
     if not isinstance(still, EccScenario):
         raise TypeError(f"{env_id} measures no CSI snapshots; choose one of the ecc ids")
+    if not isinstance(still.config, EccConfig):
+        raise TypeError(f"{env_id} has the users of a file, who do not move; choose another of the ecc ids")
     config = dataclasses.replace(still.config, rounds=rounds, mobility=mobility, split="test")
     made = EccScenario(config, still.device)
     made.counted_bits(policy)  # refuses a policy beyond the fronthaul budget

@@ -17,8 +17,12 @@ from cfpos.agents.metrics import SCALARS
 from cfpos.baselines import list_policies, make_policy
 from cfpos.scripts.benchmarks.changes import benchmark_tables, changes
 from cfpos.scripts.benchmarks.common import readable
+from cfpos.scripts.check_csi import report
 from cfpos.scripts.cli import ROOT
 from cfpos_envs import list_envs, make_scenario
+from cfpos_envs.importers.arrays import read_csi
+from cfpos_envs.importers.csi_check import find_conventions
+from cfpos_envs.scenarios.ecc.stored import sample_file
 
 INDEX = ROOT / "docs" / "equations.yml"
 RESULTS = ROOT / "docs" / "results"
@@ -54,6 +58,11 @@ def environments(families: str) -> str:
     names = [name for name in next(iter(configs.values())) if len({str(c.get(name)) for c in configs.values()}) > 1]
     rows = [{"id": f"`{env_id}`", **{name: config.get(name) for name in names}} for env_id, config in configs.items()]
     return markdown_table(rows)
+
+
+def check_csi(_: str) -> str:
+    """What the self-check of CSI says of the sample file."""
+    return f"```text\n{report(Path(sample_file().name), find_conventions(read_csi(sample_file())))}\n```"
 
 
 def settings(path: str) -> str:
@@ -211,6 +220,7 @@ def _first_line(thing: Any) -> str:
 BLOCKS: dict[str, Callable[[str], str]] = {
     "environment": environment,
     "environments": environments,
+    "check-csi": check_csi,
     "settings": settings,
     "policies": policies,
     "presets": presets,

@@ -15,7 +15,9 @@ import torch
 from cfpos_envs.checkpoints import BEST, LAST, State
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.game import EccScenario
+from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
+from cfpos_envs.scenarios.ecc.worlds import stored_count
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Pool
@@ -95,7 +97,7 @@ class Training(TrainingRun):
         also = [signal.SIGTERM] if processes > 1 else []
         with self._told_how_to_go_on(), self.session(0, *also):
             began = time.process_time()
-            self.pool, self.validation = make_pool(self.agent, self.plan.progress).split(self.config.validation)
+            self.pool, self.validation = training_and_validation(self.agent, self.plan.progress)
             pool_seconds = time.process_time() - began
             self.agent.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
             seconds = 0.0
@@ -203,6 +205,26 @@ class Training(TrainingRun):
         self.agent.load_policy(content["agent"])
 
 
+def training_and_validation(agent: EccLearner, progress: bool | None = None) -> tuple[Pool, Pool]:
+    """What a run learns from and what its learning curve is measured on.
+
+    Where snapshots are stored: every one of training once (again only to fill a batch), and those of the split
+    ``validation``, which lie at other places. Else further ones that are made.
+
+    Args:
+        agent: whose environment measures.
+        progress: show a bar; None: only on a terminal.
+    """
+    config, game = agent.config, agent.game.config
+    stored = stored_count(game)
+    if stored is None:
+        return make_pool(agent, progress).split(config.validation)
+    aside = game.changed(split="validation")
+    counts = max(min(config.pool, stored), config.batch_size), min(config.validation, stored_count(aside) or 0)
+    pool, validation = (_drawn(agent, split, count, progress) for split, count in zip((game, aside), counts))
+    return pool, validation
+
+
 def make_pool(agent: EccLearner, progress: bool | None = None) -> Pool:
     """``config.pool`` snapshots for training and after them ``config.validation`` to be set aside.
 
@@ -210,11 +232,14 @@ def make_pool(agent: EccLearner, progress: bool | None = None) -> Pool:
         agent: whose environment measures.
         progress: show a bar; None: only on a terminal.
     """
+    return _drawn(agent, agent.game.config, agent.config.pool + agent.config.validation, progress)
+
+
+def _drawn(agent: EccLearner, game: EccOptions, count: int, progress: bool | None) -> Pool:
     config = agent.config
-    count = config.pool + config.validation
     chunk = min(CHUNK_SAMPLES, count)
     whole = -(-count // chunk) * chunk
-    parts = draw_snapshots(agent.game.config, whole, derive_seed(config.seed, "pool"), chunk, config.device)
+    parts = draw_snapshots(game, whole, derive_seed(config.seed, "pool"), chunk, config.device)
     shown = progress_bar(progress, whole // chunk, "chunk", description="pool", over=parts)
     return pool_of(((part.csi, part.valid, part.position_m) for part in shown), config, agent.system, count)
 

@@ -102,7 +102,7 @@ class LearnedCsi(CsiEstimator):
         """
         options = self.options
         hidden = None if progress is None else not progress
-        parts = training_snapshots(self.env, self.name, options.train_samples, options.seed)
+        parts = training_snapshots(self.env, self.name, options.train_samples, options.seed, options.batch_size)
         bar = tqdm(total=options.train_samples, desc=f"{self.name}: snapshots", disable=hidden, leave=False)
         system = self._known_system()
         pieces = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.pool import LabelledCsi, draw_snapshots
+from cfpos_envs.scenarios.ecc.worlds import stored_count
 from cfpos_envs.streams import derive_seed
 
 if TYPE_CHECKING:
@@ -17,25 +18,32 @@ if TYPE_CHECKING:
 _CHUNK = 1024
 
 
-def training_snapshots(env: Env | None, policy: str, count: int, seed: int) -> Iterator[LabelledCsi]:
+def training_snapshots(env: Env | None, policy: str, count: int, seed: int, least: int = 1) -> Iterator[LabelledCsi]:
     """``count`` static users of the training split of ``env`` with all base stations on, chunk by chunk.
+
+    Where snapshots are stored: each once, and again only to reach ``least``.
 
     Args:
         env: environment that measures CSI.
         policy: who asks, for the message.
-        count: users.
+        count: users, at most.
         seed: of places and noise.
+        least: users at least.
 
     Raises:
         ValueError: there is no environment, or it measures no CSI.
     """
     config = getattr(getattr(env, "scenario", None), "config", None)
-    if not isinstance(config, EccConfig):
+    if not isinstance(config, EccOptions):
         raise ValueError(
             f"{policy} has learned nothing yet; make it with an ecc environment to learn from, "
             f"make_policy({policy!r}, env), or with weights=FILE"
         )
-    plain = dataclasses.replace(config, split="train", mobility="static", lost_bs=0, num_ues=1)
+    still = {"mobility": "static"} if isinstance(config, EccConfig) else {}
+    plain = config.changed(split="train", lost_bs=0, num_ues=1, **still)
+    stored = stored_count(plain)
+    if stored is not None:
+        count = max(min(count, stored), least)
     left = count
     for part in draw_snapshots(plain, count, derive_seed(seed, "survey"), min(_CHUNK, count)):
         yield LabelledCsi(part.position_m[:left], part.csi[:left], part.valid[:left])

@@ -26,15 +26,14 @@ class Users:
 
 
 @runtime_checkable
-class CsiSource(Protocol):
-    """A scene with base stations in which users can be placed and measured.
+class UserSource(Protocol):
+    """A place with base stations in which users can be found.
 
     Attributes:
         name: for reports.
         area_min_m, area_max_m: corners of the box in which users are.
         bs_positions_m, bs_orientation_rad: see ``CsiMeasurements``.
         box_min_m, box_max_m: corners of the buildings, for drawings; none is fine.
-        max_displacement_m: how far from where it was drawn a user can be moved; infinite where anything goes.
     """
 
     name: str
@@ -44,7 +43,6 @@ class CsiSource(Protocol):
     bs_orientation_rad: Float[Tensor, "L 3"]
     box_min_m: Float[Tensor, "buildings 3"]
     box_max_m: Float[Tensor, "buildings 3"]
-    max_displacement_m: float
 
     def draw_users(self, generator: torch.Generator, count: int, split: str) -> Users:
         """Users at random places.
@@ -55,6 +53,17 @@ class CsiSource(Protocol):
             split: ``train``, ``test`` or ``calibrate``. A source with stored users never gives one of them to both
                 training and test; ``calibrate`` may use those of training.
         """
+
+
+@runtime_checkable
+class CsiSource(UserSource, Protocol):
+    """A scene whose users can be moved and measured.
+
+    Attributes:
+        max_displacement_m: how far from where it was drawn a user can be moved; infinite where anything goes.
+    """
+
+    max_displacement_m: float
 
     def paths(self, users: Users, displacement_m: Float[Tensor, "U S 3"]) -> CsiPaths:
         """Paths from moved users to every BS, batch shape [U, S, L], strongest first; a link without a path has zero

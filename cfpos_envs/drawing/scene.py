@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from cfpos_envs.channels.sources import CsiSource
+from cfpos_envs.channels.sources import UserSource
 from cfpos_envs.drawing.figures import new_figure
 from cfpos_envs.drawing.space import user_colour
 
@@ -20,7 +20,7 @@ _WIDTH_IN, _TOP_IN, _MARGIN_IN = 6.4, 5.6, 0.65
 
 
 def scene_figure(
-    source: CsiSource, truth_m: np.ndarray, now_m: np.ndarray, estimates_m: Sequence[np.ndarray], title: str = ""
+    source: UserSource, truth_m: np.ndarray, now_m: np.ndarray, estimates_m: Sequence[np.ndarray], title: str = ""
 ) -> Figure:
     """The scene from above (x, y) and from the south (x, z), one colour per user.
 
@@ -58,7 +58,7 @@ def scene_figure(
     return figure
 
 
-def _draw_boxes(panel: Axes, source: CsiSource, across: int) -> None:
+def _draw_boxes(panel: Axes, source: UserSource, across: int) -> None:
     for lowest, highest in zip(source.box_min_m.cpu().numpy(), source.box_max_m.cpu().numpy()):
         size = highest - lowest
         see_through = 1.0 if across == 1 else 0.45

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cfpos_envs.channels.scene import EccSceneConfig, validate_site
-from cfpos_envs.checks import number_fields, one_of, whole_fields
-from cfpos_envs.physics.ecc.csi import check_stabilise
-from cfpos_envs.physics.ecc.features import check_features
+from cfpos_envs.checks import number_fields, one_of
+from cfpos_envs.scenarios.ecc.options import EccOptions, check_lost, validate_game
 from cfpos_envs.scenarios.site_config import SiteOptions
 
-FUSIONS = ("mean", "confidence")
-REWARDS = ("error", "consistency")
 MOBILITIES = ("static", "spiral", "waypoint")
 
 SITE_PRESETS: dict[str, EccSceneConfig] = {
@@ -26,7 +23,7 @@ SITE_PRESETS: dict[str, EccSceneConfig] = {
 
 
 @dataclass(frozen=True)
-class EccConfig(SiteOptions[EccSceneConfig]):
+class EccConfig(EccOptions, SiteOptions[EccSceneConfig]):
     """Options of one game. A site field left at None is taken from ``site``; see ``EccSceneConfig``.
 
     Attributes:
@@ -97,24 +94,22 @@ class EccConfig(SiteOptions[EccSceneConfig]):
     def __post_init__(self) -> None:
         super().__post_init__()
         validate_site(self.settings)
-        _validate_game(self)
+        validate_game(self)
+        one_of("mobility", self.mobility, MOBILITIES)
+        number_fields(self, 0.0, math.inf, "speed_m_s", "round_s", above=True)
+        check_lost(self.lost_bs, self.settings.num_bs)
 
     @property
     def snapshots(self) -> int:
         """Measured snapshots per episode: one, or one per round if users move."""
         return 1 if self.mobility == "static" else self.rounds
 
+    @property
+    def moves(self) -> str:
+        """How users move."""
+        return self.mobility
 
-def _validate_game(c: EccConfig) -> None:
-    one_of("split", c.split, ("train", "test"))
-    one_of("fusion", c.fusion, FUSIONS)
-    one_of("reward", c.reward, REWARDS)
-    one_of("mobility", c.mobility, MOBILITIES)
-    check_features(c.features)
-    check_stabilise(c.stabilise)
-    whole_fields(c, 1, "num_ues", "rounds")
-    whole_fields(c, 0, "lost_bs")
-    number_fields(c, 0.0, math.inf, "confidence_scale")
-    number_fields(c, 0.0, math.inf, "speed_m_s", "round_s", "fronthaul_bits_max", above=True)
-    if c.lost_bs >= c.settings.num_bs:
-        raise ValueError(f"lost_bs={c.lost_bs} leaves none of num_bs={c.settings.num_bs} base stations; lower it")
+    @property
+    def site_name(self) -> str:
+        """Preset and what differs from it."""
+        return f"site {self.site_text}"

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.base import FLOAT_BITS
-from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.scenarios.features import Row
 
 POSITION_SIZE = 3
 
 
-def action_rows(config: EccConfig, system: CsiSystem) -> tuple[Row, ...]:
+def action_rows(config: EccOptions, system: CsiSystem) -> tuple[Row, ...]:
     """The entries of a base station's report on one user."""
     report = Row("report", "m, position minus centre of the area", system.scale_m, POSITION_SIZE)
     return (report, Row("confidence", "a, see fusion")) if config.fusion == "confidence" else (report,)
 
 
 def fuse(
-    config: EccConfig, system: CsiSystem, state: EccState, actions: Float[Tensor, "B L J act"]
+    config: EccOptions, system: CsiSystem, state: EccState, actions: Float[Tensor, "B L J act"]
 ) -> tuple[Float[Tensor, "B L J 3"], Float[Tensor, "B J 3"]]:
     """Reports of the base stations and their weighted mean within the area, metres.
 
@@ -40,7 +40,7 @@ def fuse(
 
 
 def shares(
-    config: EccConfig, valid: Bool[Tensor, "B L J"], actions: Float[Tensor, "B L J act"]
+    config: EccOptions, valid: Bool[Tensor, "B L J"], actions: Float[Tensor, "B L J act"]
 ) -> Float[Tensor, "B L J"]:
     """Weights with sum 1 over the base stations with a link, or over all where none has one."""
     counts = valid | ~valid.any(dim=1, keepdim=True)
@@ -74,7 +74,7 @@ class Decentralised(Protocol):
     decentralised: bool
 
 
-def fronthaul_bits_per_snapshot(config: EccConfig, system: CsiSystem, policy: object) -> float:
+def fronthaul_bits_per_snapshot(config: EccOptions, system: CsiSystem, policy: object) -> float:
     """Bits that a base station sends per user and snapshot under ``policy``.
 
     What the policy itself says; without it the float32 numbers of the reports where every base station acts on what it
@@ -89,7 +89,7 @@ def fronthaul_bits_per_snapshot(config: EccConfig, system: CsiSystem, policy: ob
     return float(system.lossless_bits)
 
 
-def check_budget(config: EccConfig, bits: float, name: str) -> None:
+def check_budget(config: EccOptions, bits: float, name: str) -> None:
     """Refuse more bits per base station, user and snapshot than ``fronthaul_bits_max``.
 
     Raises:

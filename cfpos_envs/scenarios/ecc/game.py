@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.measurements.ecc import CsiMeasurements
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.ecc import fusion, reward
 from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.csi_config import EccCsiConfig
 from cfpos_envs.scenarios.ecc.observe import View, features_of, observe
+from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.state import EccState
-from cfpos_envs.scenarios.ecc.world import draw_state, shared_world
+from cfpos_envs.scenarios.ecc.world import draw_state
+from cfpos_envs.scenarios.ecc.worlds import world_of
 from cfpos_envs.scenarios.features import Words, rows
 from cfpos_envs.streams import Streams
 
@@ -32,6 +35,11 @@ _FUSIONS = {
 }
 
 
+def _array_text(system: CsiSystem) -> str:
+    rows, columns = system.array_shape
+    return f"{rows} x {columns}" if system.element_positions_m is None else str(columns)
+
+
 class EccScenario(Scenario[EccState]):
     """Positioning in three dimensions from the CSI of several base stations, see ``EccConfig``.
 
@@ -40,16 +48,16 @@ class EccScenario(Scenario[EccState]):
         device: where the tensors live.
     """
 
-    config_class = EccConfig
+    config_class: type = EccConfig
     family = "csi"
     differentiable = True
     fixed_site = True
     entities: Entities
-    config: EccConfig
+    config: EccOptions
 
-    def __init__(self, config: EccConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: EccOptions, device: torch.device | str = "cpu") -> None:
         self.privileged_reward = config.reward == "error"
-        self.world = shared_world(config.settings, str(torch.device(device)))
+        self.world = world_of(config, str(torch.device(device)))
         self.system = self.world.system
         self._features = features_of(config, self.system)
         agents = tuple(f"bs_{index}" for index in range(self.system.num_bs))
@@ -166,12 +174,12 @@ class EccScenario(Scenario[EccState]):
         config, system = self.config, self.system
         size = " x ".join(f"{b - a:g}" for a, b in zip(system.area_min_m, system.area_max_m))
         title = (
-            f"Positioning in three dimensions from CSI, site {config.site_text}: {system.num_bs} base stations "
-            f"(agents) with {system.array_shape[0]} x {system.array_shape[1]} antennas,",
+            f"Positioning in three dimensions from CSI, {config.site_name}: {system.num_bs} base stations "
+            f"(agents) with {_array_text(system)} antennas,",
             f"{config.num_ues} user(s), {self.rounds} rounds, area {size} m, {system.num_subcarriers} subcarriers "
             f"every {system.subcarrier_spacing_hz / 1e3:g} kHz at {system.carrier_hz / 1e9:g} GHz, "
             f"{system.num_slots} slots,",
-            f"users {config.mobility}; lossless CSI: {system.lossless_bits} bits per base station, user and snapshot.",
+            f"users {config.moves}; lossless CSI: {system.lossless_bits} bits per base station, user and snapshot.",
         )
         closing = (
             f"Fusion: {_FUSIONS[config.fusion].format(scale=config.confidence_scale)}.",
@@ -200,3 +208,9 @@ class EccScenario(Scenario[EccState]):
             now_m=self.true_position(state)[0].cpu().numpy(),
             estimates_m=[estimate.detach().cpu().numpy() for estimate in history],
         )
+
+
+class EccCsiScenario(EccScenario):
+    """The same game on the snapshots of a person's own file, see ``EccCsiConfig``."""
+
+    config_class: type = EccCsiConfig

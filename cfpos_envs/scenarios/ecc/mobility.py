@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.channels.sources import CsiSource, Users
+from cfpos_envs.channels.sources import CsiSource, Users, UserSource
 from cfpos_envs.channels.spiral import SPIRAL_RADIUS_M, spiral
 from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.streams import Streams
 
 _CANDIDATES = 24
@@ -19,7 +20,7 @@ _CHECKED_POINTS = 16
 
 
 def draw_ways(
-    config: EccConfig, source: CsiSource, streams: Streams, count: int
+    config: EccOptions, source: UserSource, streams: Streams, count: int
 ) -> tuple[Users, Float[Tensor, "U S 3"]]:
     """Users and where they are at each measurement, relative to where they were drawn.
 
@@ -32,9 +33,10 @@ def draw_ways(
     Raises:
         ValueError: the source cannot move its users that far.
     """
-    if config.mobility == "static":
+    if not isinstance(config, EccConfig) or config.mobility == "static":
         users = source.draw_users(streams["drop"], count, config.split)
         return users, torch.zeros(count, 1, 3, device=users.position_m.device)
+    assert isinstance(source, CsiSource)
     if source.max_displacement_m < 2 * SPIRAL_RADIUS_M:
         raise ValueError(
             f"mobility={config.mobility!r}: {source.name} can move its users by {source.max_displacement_m:g} m only; "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.features import feature_size
-from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.scenarios.features import Feature, evaluate
 
@@ -26,7 +26,7 @@ class View:
         bs_positions_m, bs_orientation_rad: of the base stations.
     """
 
-    config: EccConfig
+    config: EccOptions
     system: CsiSystem
     state: EccState
     bs_positions_m: Float[Tensor, "L 3"]
@@ -39,7 +39,7 @@ def observe(features: tuple[Feature[View], ...], view: View) -> Float[Tensor, "B
     return evaluate(features, view, shape).transpose(1, 2).flatten(2)
 
 
-def features_of(config: EccConfig, system: CsiSystem) -> tuple[Feature[View], ...]:
+def features_of(config: EccOptions, system: CsiSystem) -> tuple[Feature[View], ...]:
     """The entries of one base station's observation of one user, in order."""
     size = feature_size(config.features, system.array_shape, system.num_subcarriers)
     scale_m, seen = system.scale_m, "features of the CSI, see physics.ecc.features; 0 without a path"

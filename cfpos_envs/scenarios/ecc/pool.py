@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Complex64, Float
 from torch import Tensor
 
-from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.channels.sources import Users
 from cfpos_envs.scenarios.ecc.mobility import draw_ways
-from cfpos_envs.scenarios.ecc.world import shared_world
+from cfpos_envs.scenarios.ecc.options import EccOptions
+from cfpos_envs.scenarios.ecc.stored import StoredCsi
+from cfpos_envs.scenarios.ecc.worlds import world_of
 from cfpos_envs.streams import Streams, derive_seed
 
 CHUNK_SAMPLES = 2048
@@ -33,11 +35,12 @@ class LabelledCsi:
 
 
 def draw_snapshots(
-    config: EccConfig, count: int, seed: int, chunk: int = CHUNK_SAMPLES, device: str | torch.device = "cpu"
+    config: EccOptions, count: int, seed: int, chunk: int = CHUNK_SAMPLES, device: str | torch.device = "cpu"
 ) -> Iterator[LabelledCsi]:
     """Static users with their CSI, chunk by chunk; ``config.split`` decides places and noise.
 
-    The numbers depend on ``chunk``; the same arguments give the same ones.
+    The numbers depend on ``chunk``; the same arguments give the same ones. Where snapshots are stored, all of the split
+    come before one comes again.
 
     Args:
         config: site and split.
@@ -51,11 +54,17 @@ def draw_snapshots(
     """
     if count < 1 or chunk < 1:
         raise ValueError(f"count={count} and chunk={chunk} must be at least 1")
-    if config.mobility != "static":
-        raise ValueError(f"mobility={config.mobility!r}: a pool holds static users; use mobility='static'")
-    world = shared_world(config.settings, str(device))
+    if config.moves != "static":
+        raise ValueError(f"mobility={config.moves!r}: a pool holds static users; use mobility='static'")
+    world = world_of(config, str(device))
     streams = Streams(derive_seed(seed, "pool"), config.split, device)
+    stored = world.source.draw_users(streams["drop"], count, config.split) if isinstance(world, StoredCsi) else None
     for start in range(0, count, chunk):
-        users, displacement = draw_ways(config, world.source, streams, min(chunk, count - start))
+        size = min(chunk, count - start)
+        if stored is None:
+            users, displacement = draw_ways(config, world.source, streams, size)
+        else:
+            users = Users(stored.position_m[start : start + size], stored.index[start : start + size])
+            displacement = torch.zeros(size, 1, 3, device=users.position_m.device)
         taken = world.measure(streams, users, displacement)
         yield LabelledCsi(users.position_m, taken.csi[:, 0], taken.valid[:, 0])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Bool, Complex64, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.channels.scene import EccSceneConfig
@@ -15,8 +14,9 @@ from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc import csi as chain
 from cfpos_envs.physics.ecc.estimation import lmmse_estimate, lmmse_filter, long_term_covariance, ls_estimate
 from cfpos_envs.physics.ecc.features import csi_features, slot_average
-from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.mobility import draw_ways
+from cfpos_envs.scenarios.ecc.options import EccOptions
+from cfpos_envs.scenarios.ecc.snapshots import Snapshots, World
 from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.streams import Streams
 
@@ -25,19 +25,6 @@ GAIN_USERS = 512
 CHUNK_SNAPSHOTS = 256
 """Snapshots made at once; larger ones leave the caches."""
 _LEAST_STD = 1e-3
-
-
-@dataclass(frozen=True)
-class Snapshots:
-    """What the BSs measured.
-
-    Attributes:
-        csi: estimated CSI, zero on invalid links.
-        valid: the link has a path.
-    """
-
-    csi: Complex64[Tensor, "U S L T A N"]
-    valid: Bool[Tensor, "U S L"]
 
 
 class CsiWorld:
@@ -145,7 +132,7 @@ class CsiWorld:
         return mean, ((weight * (log_gain - mean).square()).sum(dim=0) / count).sqrt()
 
 
-def draw_state(config: EccConfig, world: CsiWorld, streams: Streams, num_envs: int) -> EccState:
+def draw_state(config: EccOptions, world: World, streams: Streams, num_envs: int) -> EccState:
     """Users, their ways and all snapshots of ``num_envs`` episodes.
 
     Args:

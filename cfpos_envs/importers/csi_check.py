@@ -1,0 +1,148 @@
+"""Which antenna order and which sign of the phase a file of CSI has, told from snapshots at known places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cfpos_envs.importers.arrays import CsiFile
+from cfpos_envs.physics.ecc.conventions import ANTENNA_ORDERS, PHASES, antenna_permutation
+from cfpos_envs.physics.ecc.csi import to_array_frame
+
+LEAST_MARGIN = 2.0
+"""The best convention must fit this many times as well as the next one."""
+LEAST_CORRELATION = 0.2
+"""Below this none of the conventions fits."""
+MOST_SNAPSHOTS = 512
+_FLOOR = 0.02
+
+
+@dataclass(frozen=True)
+class Convention:
+    """One way to read a file.
+
+    Attributes:
+        antenna_orders: names for ``antenna_order=`` that mean the same in this array; none where the file says itself
+            where its antennas are.
+        phase: for ``phase=``.
+        correlation: mean over the links of Re r_ab conj(p_ab) over all pairs of antennas a != b, with the measured
+            coherence r_ab and the phase p_ab that a line of sight from the known place would have; 1 where both agree
+            everywhere, about 0 where they have nothing to do with each other.
+    """
+
+    antenna_orders: tuple[str, ...]
+    phase: str
+    correlation: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the snapshots say.
+
+    Attributes:
+        conventions: all that were tried, the best first.
+        links: links that were looked at.
+    """
+
+    conventions: tuple[Convention, ...]
+    links: int
+
+    @property
+    def best(self) -> Convention:
+        """What fits best."""
+        return self.conventions[0]
+
+    @property
+    def margin(self) -> float:
+        """By how much: correlation of the best over that of the next one, which counts as at least 0.02."""
+        return self.best.correlation / max(self.conventions[1].correlation, _FLOOR)
+
+    @property
+    def verdict(self) -> str:
+        """Empty where the best convention is the right one; else why nothing is decided, and what to do."""
+        if self.best.correlation < LEAST_CORRELATION:
+            return (
+                f"no known convention fits (correlation {self.best.correlation:.2f} of 1): look at positions_m, "
+                "bs_orientation_rad and the calibration of the antennas' phases, or choose places in line of sight"
+            )
+        if self.margin < LEAST_MARGIN:
+            return (
+                f"undecided: the best convention fits {self.margin:.2f} times as well as the next one, needed are "
+                f"{LEAST_MARGIN:g}; give more places, in line of sight and aside of the arrays' broadside"
+            )
+        return ""
+
+
+def find_conventions(file: CsiFile, rows: Sequence[int] | None = None) -> Findings:
+    """Compare the phases between antennas with those of lines of sight from the known places.
+
+    Orders that number the columns from the other side are not tried: along both axes they are the conjugate.
+
+    Args:
+        file: with places, read as if it had our conventions.
+        rows: numbers of the snapshots to look at, best in line of sight; None: up to 512 evenly chosen ones.
+
+    Raises:
+        ValueError: no places, rows that are not there, one antenna per base station, or no link among them.
+    """
+    if file.positions_m is None:
+        raise ValueError(f"{file.path}: the check needs known places; add positions_m, if only of a few snapshots")
+    if rows is None:
+        rows = np.unique(np.linspace(0, len(file) - 1, min(len(file), MOST_SNAPSHOTS)).astype(int)).tolist()
+    wrong = [row for row in rows if not 0 <= row < len(file)]
+    if wrong:
+        raise ValueError(f"{file.path}: there is no snapshot {wrong[0]}; the file has {len(file)}, from 0")
+    chosen = file.select(np.asarray(rows))
+    antennas = chosen.csi.shape[-2]
+    if antennas < 2:
+        raise ValueError(f"{file.path}: every base station has one antenna; there is no order and no angle in this csi")
+    coherence, expected = _coherence(chosen), _expected(chosen)
+    if len(coherence) == 0:
+        raise ValueError(f"{file.path}: no valid link among the snapshots {list(rows)[:5]}; choose others")
+    found = [
+        Convention(names, phase, _correlation(turned[:, permutation][:, :, permutation], expected))
+        for permutation, names in _orders(file).items()
+        for phase, turned in ((PHASES[0], coherence), (PHASES[1], coherence.conj()))
+    ]
+    return Findings(tuple(sorted(found, key=lambda entry: -entry.correlation)), len(coherence))
+
+
+def _orders(file: CsiFile) -> dict[tuple[int, ...], tuple[str, ...]]:
+    """Permutations to try, with the names that mean them."""
+    if file.element_positions_m is not None:
+        return {tuple(range(len(file.element_positions_m))): ()}
+    orders: dict[tuple[int, ...], tuple[str, ...]] = {}
+    for name in ANTENNA_ORDERS:
+        permutation = antenna_permutation(name, file.array_shape)
+        orders[permutation] = (*orders.get(permutation, ()), name)
+    return orders
+
+
+def _coherence(file: CsiFile) -> np.ndarray:
+    """[links, A, A] covariance between antennas over slots and subcarriers, over the roots of their powers."""
+    columns = file.csi[file.valid].transpose(0, 2, 1, 3)  # [links, A, T, N]
+    columns = columns.reshape(*columns.shape[:2], -1).astype(complex)
+    covariance = columns @ columns.conj().transpose(0, 2, 1)
+    power = np.maximum(np.einsum("laa->la", covariance).real, np.finfo(float).tiny)
+    return covariance / np.sqrt(power[:, :, None] * power[:, None])
+
+
+def _expected(file: CsiFile) -> np.ndarray:
+    """[links, A, A] phases between the antennas for lines of sight from the places."""
+    assert file.positions_m is not None
+    system = file.select(slice(0, 1)).measurements().system
+    away = torch.from_numpy(file.positions_m[:, None] - file.bs_positions_m)
+    unit = torch.nn.functional.normalize(away, dim=-1)[:, :, None]
+    local = to_array_frame(unit, torch.from_numpy(file.bs_orientation_rad)).squeeze(-2)
+    response = system.response(local[torch.from_numpy(file.valid)].float()).to(torch.complex128).numpy()
+    return response[:, :, None] * response[:, None].conj()
+
+
+def _correlation(coherence: np.ndarray, expected: np.ndarray) -> float:
+    """Mean over links and pairs of different antennas."""
+    antennas = coherence.shape[-1]
+    agreement = (coherence * expected.conj()).real.sum(axis=(1, 2)) - antennas
+    return float(agreement.mean() / (antennas * (antennas - 1)))
