@@ -45,7 +45,8 @@ def report(path: Path, found: Findings) -> str:
     """The table of all conventions, and the verdict."""
     rows = [f"{path}: {found.links} links", f"{'antenna_order':<36}{'phase':<20}correlation"]
     rows += [f"{_orders(entry):<36}{entry.phase:<20}{entry.correlation:+.3f}" for entry in found.conventions]
-    return "\n".join([*rows, "", found.verdict or _decision(path, found)])
+    doubt = [f"but {found.doubt}"] if found.doubt and not found.verdict else []
+    return "\n".join([*rows, "", found.verdict or _decision(path, found), *doubt])
 
 
 def _decision(path: Path, found: Findings) -> str:

@@ -81,7 +81,7 @@ def _dataset(file: Any, entry: Any) -> np.ndarray:
         return np.array([_text(file[reference][()]) for reference in np.ravel(entry[()], order="F")])
     if entry.dtype.kind == "O":
         return np.array([_decoded(cell) for cell in np.ravel(entry.asstr()[()])])
-    values = joined_complex(entry[()])
+    values = joined_complex(np.asarray(entry[()]))
     if kind is None:
         return values
     if _decoded(kind) == "char":

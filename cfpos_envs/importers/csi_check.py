@@ -11,13 +11,15 @@ import torch
 from cfpos_envs.importers.arrays import CsiFile
 from cfpos_envs.physics.ecc.conventions import ANTENNA_ORDERS, PHASES, antenna_permutation
 from cfpos_envs.physics.ecc.csi import to_array_frame
+from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 LEAST_MARGIN = 2.0
-"""The best convention must fit this many times as well as the next one."""
+"""The best convention must fit this many times as well as the next one, see ``Findings.margin``."""
 LEAST_CORRELATION = 0.2
 """Below this none of the conventions fits."""
 MOST_SNAPSHOTS = 512
 _FLOOR = 0.02
+_DELAYS_TELL, _DELAYS_DIFFER = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ class Findings:
     Attributes:
         conventions: all that were tried, the best first.
         links: links that were looked at.
+        delay_agreement: mean cosine between measured and expected turn from subcarrier to subcarrier, as the file is
+            and conjugated; near 0 both where clocks are not synchronised.
     """
 
     conventions: tuple[Convention, ...]
     links: int
+    delay_agreement: tuple[float, float]
 
     @property
     def best(self) -> Convention:
@@ -57,8 +62,24 @@ class Findings:
 
     @property
     def margin(self) -> float:
-        """By how much: correlation of the best over that of the next one, which counts as at least 0.02."""
-        return self.best.correlation / max(self.conventions[1].correlation, _FLOOR)
+        """By how much: the ratio of the two best correlations, or of what the second and the best lack of 1.
+
+        The latter tells more where orders differ in their rows alone and all places are at one height. Neither divides
+        by less than 0.02.
+        """
+        best, second = (entry.correlation for entry in self.conventions[:2])
+        return max(best / max(second, _FLOOR), (1 - second) / max(1 - best, _FLOOR))
+
+    @property
+    def doubt(self) -> str:
+        """Empty, or what speaks against the sign of the best convention."""
+        said, other = self.delay_agreement if self.best.phase == PHASES[0] else self.delay_agreement[::-1]
+        if other > _DELAYS_TELL and other > said + _DELAYS_DIFFER:
+            return (
+                "the turn from subcarrier to subcarrier says the other sign: the antennas may be numbered backwards "
+                "along both axes; give the permutation or element_positions_m"
+            )
+        return ""
 
     @property
     def verdict(self) -> str:
@@ -107,7 +128,8 @@ def find_conventions(file: CsiFile, rows: Sequence[int] | None = None) -> Findin
         for permutation, names in _orders(file).items()
         for phase, turned in ((PHASES[0], coherence), (PHASES[1], coherence.conj()))
     ]
-    return Findings(tuple(sorted(found, key=lambda entry: -entry.correlation)), len(coherence))
+    ranked = tuple(sorted(found, key=lambda entry: -entry.correlation))
+    return Findings(ranked, len(coherence), _delay_agreement(chosen))
 
 
 def _orders(file: CsiFile) -> dict[tuple[int, ...], tuple[str, ...]]:
@@ -146,3 +168,13 @@ def _correlation(coherence: np.ndarray, expected: np.ndarray) -> float:
     antennas = coherence.shape[-1]
     agreement = (coherence * expected.conj()).real.sum(axis=(1, 2)) - antennas
     return float(agreement.mean() / (antennas * (antennas - 1)))
+
+
+def _delay_agreement(file: CsiFile) -> tuple[float, float]:
+    """Mean cosine between the measured turn of neighbouring subcarriers and that of the straight way, both signs."""
+    assert file.positions_m is not None
+    length_m = np.linalg.norm(file.positions_m[:, None] - file.bs_positions_m, axis=-1)[file.valid]
+    csi = file.csi[file.valid].astype(complex)
+    turn = np.angle((csi[..., 1:] * csi[..., :-1].conj()).sum(axis=(1, 2, 3)))
+    expected = -2 * np.pi * file.subcarrier_spacing_hz * length_m / SPEED_OF_LIGHT_M_S
+    return float(np.cos(turn - expected).mean()), float(np.cos(-turn - expected).mean())
