@@ -12,10 +12,12 @@ from pathlib import Path
 from cfpos.scripts.cli import UsageError, user_errors
 from cfpos_envs.channels.tracing.imported import HOLD_OUT, imported_summary, write_imported
 from cfpos_envs.files.tables import read_table
+from cfpos_envs.importers.arrays import read_csi
 from cfpos_envs.importers.deepmimo import read_deepmimo
 from cfpos_envs.importers.paths import CARRIER_PHASES, ImportedPaths
 from cfpos_envs.importers.quadriga import DELAYS, csi_from_quadriga, paths_from_quadriga, read_quadriga
 from cfpos_envs.importers.sionna import SIDES, read_sionna, read_sionna_csi
+from cfpos_envs.physics.ecc.conventions import PHASES, SUBCARRIER_ORDERS
 
 RESPONSES = ".npz"
 """An --out with this ending gets frequency responses instead of paths."""
@@ -49,6 +51,13 @@ def parser() -> argparse.ArgumentParser:
     quadriga.add_argument("--array", default="1x1", help="rows x columns of the base stations' arrays, e.g. 2x4")
     quadriga.add_argument("--subcarriers", type=int, default=64, help="of --out FILE.npz")
     quadriga.add_argument("--spacing-hz", type=float, default=240e3, help="between them")
+    own = tools.add_parser("csi", help="npz, HDF5 or MATLAB file of CSI (docs/data/csi.md) into --out FILE.npz")
+    own.set_defaults(convert=_own)
+    own.add_argument("source", type=Path, help="npz, HDF5 or MATLAB file")
+    own.add_argument("--out", type=Path, required=True, help="FILE.npz in this suite's conventions")
+    own.add_argument("--antenna-order", help="a name, or numbers with commas; instead of what the file says")
+    own.add_argument("--phase", choices=PHASES, help="instead of what the file says")
+    own.add_argument("--subcarrier-order", choices=SUBCARRIER_ORDERS, help="instead of what the file says")
     return top
 
 
@@ -94,6 +103,17 @@ def _quadriga(chosen: argparse.Namespace) -> None:
         print(f"{chosen.out} written; play it: cfpos evaluate env=ecc-csi env.data={chosen.out}")
         return
     _write(paths_from_quadriga(channels, name, chosen.side, chosen.delays, _stations(chosen.stations)), chosen)
+
+
+def _own(chosen: argparse.Namespace) -> None:
+    named: str | None = chosen.antenna_order
+    numbers = named is not None and named.replace(",", "").replace(" ", "").isdigit()
+    order = [int(part) for part in named.split(",")] if named is not None and numbers else named
+    file = read_csi(chosen.source, antenna_order=order, phase=chosen.phase, subcarrier_order=chosen.subcarrier_order)
+    if chosen.out.suffix != RESPONSES:
+        raise UsageError(f"--out {chosen.out} must end in {RESPONSES}")
+    file.write(chosen.out)
+    print(f"{chosen.out} written, {len(file)} snapshots; play it: cfpos evaluate env=ecc-csi env.data={chosen.out}")
 
 
 def _write(paths: ImportedPaths, chosen: argparse.Namespace) -> None:

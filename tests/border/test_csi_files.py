@@ -14,7 +14,7 @@ from baselines.ecc.music import Music3d
 from cfpos_envs.importers.arrays import CsiFile, read_csi
 from cfpos_envs.importers.csi_check import find_conventions
 from cfpos_envs.physics.ecc.conventions import antenna_permutation
-from scripts import check_csi
+from scripts import check_csi, convert
 from tests.baselines.ecc.synthetic import FACING_RAD, PLACES_M, draw_places, measure
 
 
@@ -69,6 +69,17 @@ def test_a_file_states_its_own_conventions(tmp_path: Path) -> None:
     numbers = list(antenna_permutation("sionna", (2, 4)))
     again = read_csi(saved(tmp_path, csi=theirs, **{**stated, "antenna_order": numbers}))
     assert same(again, plain)
+
+
+def test_the_command_writes_our_conventions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = np.empty_like(arrays()["csi"])
+    numbers = antenna_permutation("sionna", (2, 4))
+    theirs[:, :, list(numbers)] = arrays()["csi"].conj()
+    plain, path, out = read_csi(saved(tmp_path)), saved(tmp_path, csi=theirs), tmp_path / "out.npz"
+    for order in ("sionna", ",".join(map(str, numbers))):
+        convert.main(["csi", str(path), "--out", str(out), "--antenna-order", order, "--phase", "conjugated"])
+        assert "12 snapshots" in capsys.readouterr().out
+        assert same(read_csi(out), plain)
 
 
 def test_gaps_are_left_out_link_by_link(tmp_path: Path) -> None:
