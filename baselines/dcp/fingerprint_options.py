@@ -98,8 +98,11 @@ class FingerprintOptions:
             raise ValueError(
                 f"distance='sorensen' compares numbers that are not negative; take feature={' or '.join(_NOT_NEGATIVE)}"
             )
-        if self.columns is not None and not isinstance(self.columns, Mapping):
-            raise ValueError(f"columns={self.columns!r} must map names in the file to ours, e.g. {{'X': 'x_m'}}")
+        columns = self.columns if self.columns is not None else {}
+        if not isinstance(columns, Mapping) or any(
+            not isinstance(old, str) or not isinstance(new, (str, type(None))) for old, new in columns.items()
+        ):
+            raise ValueError(f"columns={columns!r} must map names in the file to ours or None, e.g. {{'X': 'x_m'}}")
         marks = self.not_heard if isinstance(self.not_heard, Collection) else (self.not_heard,)
         if isinstance(marks, (str, bytes)):
             raise ValueError(f"not_heard={marks!r} must be a number or several, e.g. 100")

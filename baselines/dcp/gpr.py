@@ -123,6 +123,16 @@ def _block_scales(blocks: list[np.ndarray], weight: float) -> list[tuple[np.ndar
     return [(block.mean(axis=0), float(scale)) for block, scale in zip(blocks, scales)]
 
 
+def _refuse_useless(blocks: list[np.ndarray]) -> None:
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise ValueError("gpr cannot leave links out of a survey; fill them in, or use fingerprint")
+        if not (np.ptp(block, axis=0) > 0).any():
+            raise ValueError(
+                f"all {len(block)} surveyed fingerprints are the same; gpr needs readings that differ between places"
+            )
+
+
 def _tuned_process(inputs: np.ndarray, targets: np.ndarray) -> GaussianProcessRegressor:
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-6, 1e0))
     with warnings.catch_warnings():
@@ -150,8 +160,13 @@ class FittedProcess:
         rss_dbm: Float[Tensor, "P M"],
         spectra: Float[Tensor, "P M L"],
     ) -> None:
-        """Tune the kernel on some reference points, then condition on all of them."""
+        """Tune the kernel on some reference points, then condition on all of them.
+
+        Raises:
+            ValueError: fingerprints with gaps, or the same everywhere.
+        """
         blocks = self._raw(rss_dbm, spectra)
+        _refuse_useless(blocks)
         targets = self._encode(positions_m)
         picked = np.random.default_rng(0).permutation(len(targets))[: self._tuning_points]
         tuned: list[tuple[float, list[tuple[np.ndarray, float]], Kernel]] = []
@@ -170,9 +185,11 @@ class FittedProcess:
         inputs = self._standardised(self._raw(rss_dbm, spectra))
         mean, deviation = self._process.predict(inputs, return_std=True)
         variance = torch.from_numpy(np.square(deviation).mean(axis=-1)).float()
-        targets = torch.from_numpy(mean).float()
+        targets = torch.from_numpy(mean)
         if not self._wrap:
+            # In double precision: a person's coordinates may be northings.
             return targets, variance
+        targets = targets.float()
         turn = self._side_m / (2 * math.pi)
         angles = torch.stack([torch.atan2(targets[:, 1], targets[:, 0]), torch.atan2(targets[:, 3], targets[:, 2])], -1)
         return torch.remainder(angles * turn, self._side_m), variance * turn**2
