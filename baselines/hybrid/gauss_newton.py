@@ -8,22 +8,29 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfpos_envs.checks import whole
-from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason, first_reason
 from cfpos_envs.measurements.hybrid import HybridMeasurements
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.hybrid import predict
 from cfpos_envs.physics.toa.model import TimingModel
 
 from ..base import Estimator
-from ..least_squares import inverse_2x2, levenberg_marquardt, of_copies, squared
+from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, of_copies, spread_m, squared
+from ..toa.judge import FAR_PROBES, OUTSIDE_STD, Verdict, beyond_walls_m, chi_squared_at, rises
+from ..toa.multilateration import AMBIGUOUS, APART_STD
 from ..toa.robust import HuberLoss
+from ..validity import residuals_fit
 
 # An information whose smaller eigenvalue is below this share of the larger one determines no position.
 _SINGULAR = 1e-10
+_NEAR_MARGIN = 0.1
+_BELIEVED = 3.0
+# Powers alone bend the valley more than ranges do: at six standard deviations three is asked for.
+_RISE = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,18 @@ class HybridRows:
     values: Float[Tensor, "B M K 3"]
     std: Float[Tensor, "B M K 3"]
     usable: Bool[Tensor, "B R K"]
+    area_m: tuple[tuple[float, float], ...]
     unknown_offset: bool = False
 
     @property
     def std_m(self) -> Float[Tensor, "B R K"]:
         """1: the residuals are divided by their standard deviations already."""
         return torch.ones(self.usable.shape, dtype=self.values.dtype, device=self.values.device)
+
+    @property
+    def weight(self) -> Float[Tensor, "B R K"]:
+        """1 for rows that count."""
+        return self.usable.to(self.values)
 
     def at(self, points_m: Float[Tensor, "B K 2"]) -> tuple[Float[Tensor, "B R K 2"], Float[Tensor, "B R K"]]:
         """Gradients of the predictions and residuals, both over the standard deviation."""
@@ -97,8 +110,9 @@ class HybridRows:
 class HybridGn(Estimator[HybridMeasurements]):
     """Maximum likelihood from ranges, directions and powers, by Levenberg-Marquardt from the best point of a lattice.
 
-    Whatever is missing is left out: ranges alone, directions alone, or any mixture of both with powers. A user whose
-    measurements determine no position is not ``valid``; its position is finite and means nothing.
+    Whatever is missing is left out: ranges alone, directions alone, or any mixture of both with powers. What is not
+    ``valid`` has a ``reason`` and a finite position; where its residuals are too large, the covariance is what the
+    stated noise alone would make it.
     """
 
     name: ClassVar[str] = "hybrid-gn"
@@ -114,8 +128,7 @@ class HybridGn(Estimator[HybridMeasurements]):
         starts = lattice_starts_m(rows, self.options.points, self.options.starts)
         reached = levenberg_marquardt(rows.repeated(self.options.starts), starts, loss)
         best = reached.cost.unflatten(1, (self.options.starts, -1)).argmin(dim=1)
-        position, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
-        return _answer(position, information, rows.model.side_m)
+        return _answer(rows, reached, best, robust=not math.isinf(threshold))
 
 
 def rows_of(measurements: HybridMeasurements) -> HybridRows:
@@ -130,7 +143,14 @@ def rows_of(measurements: HybridMeasurements) -> HybridRows:
         torch.where(usable, measurements.values.double(), 0.0),
         torch.where(usable, variance, 1.0).sqrt(),
         _as_rows(usable),
+        measurements.area_m or _square(measurements.model.side_m),
     )
+
+
+def _square(side_m: float) -> tuple[tuple[float, float], ...]:
+    """The square of an environment, which no wall says, and some space around it."""
+    low, high = -_NEAR_MARGIN * side_m, (1.0 + _NEAR_MARGIN) * side_m
+    return ((low, low), (high, low), (high, high), (low, high))
 
 
 def lattice_starts_m(rows: HybridRows, points_per_side: int, count: int) -> Float[Tensor, "B SK 2"]:
@@ -150,15 +170,65 @@ def lattice_starts_m(rows: HybridRows, points_per_side: int, count: int) -> Floa
     return lattice[best].movedim(0, 1).flatten(1, 2)
 
 
-def _answer(
-    position_m: Float[Tensor, "B K 2"], information: Float[Tensor, "B K 2 2"], side_m: float
-) -> PositionEstimate:
-    eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(information))
-    known = (eigenvalues[..., 0] > _SINGULAR * eigenvalues[..., 1]) & torch.isfinite(position_m).all(dim=-1)
+def judge(rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], robust: bool) -> Verdict:
+    """The verdict on the best of several ends: geometry, rivals, walls, residuals, valleys; see ``toa.judge``.
+
+    Args:
+        rows: all that count.
+        reached: where the descents of ``rows.repeated`` ended.
+        best: which copy is the answer.
+        robust: residuals beyond three standard deviations are not believed.
+    """
+    position, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
+    kept = rows
+    if robust:
+        near = rows.at(position)[1].abs() <= _BELIEVED
+        kept = dataclasses.replace(rows, usable=rows.usable & near)
+    covariance = inverse_2x2(information)
+    spread, chi_squared = spread_m(covariance), chi_squared_at(kept, position)
+    freedom = kept.usable.sum(dim=1) - 2
+    failures = (
+        (Reason.TOO_FEW_LINKS, rows.usable.sum(dim=1) < 2),
+        (Reason.POOR_GEOMETRY, ~_determined(information, position)),
+        (Reason.LARGE_RESIDUALS, (kept.usable != rows.usable).any(dim=1) & (freedom < 1)),
+        (Reason.OUTSIDE, beyond_walls_m(rows, position) > OUTSIDE_STD * spread + 1e-6 * rows.model.side_m),
+        (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, freedom)),
+        (Reason.AMBIGUOUS, _rivalled(reached, best, position, information)),
+        (Reason.AMBIGUOUS, ~rises(kept, position, covariance, chi_squared, FAR_PROBES, robust, _RISE)),
+    )
+    valid = ~torch.stack([failed for _, failed in failures]).any(dim=0)
+    return Verdict(first_reason(valid, *failures), chi_squared, freedom)
+
+
+def _answer(rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], robust: bool) -> PositionEstimate:
+    side_m = rows.model.side_m
+    position_m, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
+    verdict = judge(rows, reached, best, robust)
+    known = _determined(information, position_m)
     position = torch.where(known.unsqueeze(-1), position_m, side_m / 2)
     nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (side_m**2 / 12)
     covariance = torch.where(known[..., None, None], inverse_2x2(information), nothing)
-    return PositionEstimate(position, covariance, known)
+    return PositionEstimate(
+        position, covariance, verdict.valid, verdict.reason, verdict.chi_squared, verdict.degrees_of_freedom
+    )
+
+
+def _determined(information: Tensor, position_m: Tensor) -> Tensor:
+    eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(information))
+    regular = torch.isfinite(inverse_2x2(information)).all(dim=-1).all(dim=-1)
+    return regular & (eigenvalues[..., 0] > _SINGULAR * eigenvalues[..., 1]) & torch.isfinite(position_m).all(dim=-1)
+
+
+def _rivalled(reached: Fit, best: Tensor, position_m: Tensor, information: Tensor) -> Tensor:
+    """Whether another end explains the rows nearly as well, more than five standard deviations away."""
+    users = best.shape[1]
+    if not users:
+        return torch.zeros_like(best, dtype=torch.bool)
+    costs = reached.cost.unflatten(1, (-1, users))
+    gap = reached.position_m.unflatten(1, (-1, users)) - position_m.unsqueeze(1)
+    distance2 = (gap.unsqueeze(-2) @ information.unsqueeze(1) @ gap.unsqueeze(-1))[..., 0, 0]
+    near = costs - of_copies(reached.cost, best).unsqueeze(1) < AMBIGUOUS
+    return (near & (distance2 > APART_STD**2)).any(dim=1)
 
 
 def _as_rows(values: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, spread_m, wei
 from .common import TimingEstimator
 from .judge import FAR_PROBES, estimate, judge, unsettled
 from .links import RangeLinks, at_reference, mirrored, outside_area_m, range_links, spread_of_aps
-from .multilateration import AMBIGUOUS, best_fit, linear_starts
+from .multilateration import AMBIGUOUS, APART_STD, best_fit, linear_starts
 from .signs import check_signs
 
 FEWEST_FOR_CHAN = 4
@@ -25,7 +25,6 @@ _REWEIGHTINGS = 2
 _LINEARISATIONS = 2
 _RIDGE = 1e-13
 _NEAR_LINE = 0.2
-_APART_STD = 5.0
 
 
 class TdoaChan(TimingEstimator):
@@ -93,7 +92,7 @@ def _has_image(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B K"]:
     if links.area_m is not None:
         near_line = near_line & (outside_area_m(links, image.position_m) == 0)
     apart = torch.linalg.vector_norm(image.position_m - fit.position_m, dim=-1)
-    far = apart > _APART_STD * spread_m(inverse_2x2(image.information))
+    far = apart > APART_STD * spread_m(inverse_2x2(image.information))
     return near_line & far & (image.cost - fit.cost < AMBIGUOUS)
 
 

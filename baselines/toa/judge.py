@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfpos_envs.measurements.base import PositionEstimate, Reason, Rows, first_reason
+from cfpos_envs.physics.geometry import metres_outside
 
-from ..least_squares import MARGIN, Fit, inverse_2x2, spread_m
+from ..least_squares import MARGIN, Fit, Residuals, inverse_2x2, spread_m
 from ..validity import FALSE_ALARM, residuals_fit
-from .links import FEWEST_LINKS, RangeLinks, enough_links, in_a_line, mirrored, outside_area_m
+from .links import FEWEST_LINKS, RangeLinks, enough_links, in_a_line, mirrored
 
 # Standard deviations from the answer at which the rise of chi squared is looked at, and the share of the rise of a
 # Gaussian that is asked for: half of it is a quarter more standard deviation.
@@ -29,7 +31,17 @@ _RISE = 0.4
 # A closed form's answer may be that many standard deviations away from the minimum, and so many after one step.
 _UNSETTLED_STD = 2.0
 _RESTING_STD = 0.5
-_OUTSIDE_STD = 5.0
+OUTSIDE_STD = 5.0
+
+
+@runtime_checkable
+class WalledRows(Residuals, Protocol):
+    """Rows of a least-squares problem whose users are in an area, if ``area_m`` says so."""
+
+    @property
+    def weight(self) -> Float[Tensor, "B M K"]: ...  # noqa: D102
+    @property
+    def area_m(self) -> tuple[tuple[float, float], ...] | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -97,18 +109,17 @@ def judge(
     spread = spread_m(covariance)
     chi_squared = chi_squared_at(kept, point)
     freedom = kept.usable.sum(dim=1) - 2 - int(links.unknown_offset)
-    never = torch.zeros_like(regular)
     few = links.usable.sum(dim=1) < fewest
     one_line = in_a_line(kept) & ~mirror_excluded(kept, point)
     poor = ~enough_links(links) | (in_a_line(links) & ~mirror_excluded(links, point))
     far = ~(point == links.inside(point, 0.999 * MARGIN)).all(dim=-1)
-    if links.area_m is not None:
-        far = far | (outside_area_m(links, point) > _OUTSIDE_STD * spread + _tolerance_m(links))
+    far = far | (beyond_walls_m(links, point) > OUTSIDE_STD * spread + _tolerance_m(links))
     doubted = (links.usable & ~kept.usable).any(dim=1)
     if alone:
         spoilt = doubted & (by_chance(links, kept, freedom) > FALSE_ALARM) | ~residuals_fit(chi_squared, freedom)
+        valley = ~rises(kept, point, covariance, chi_squared, probes, believed is not None)
     else:
-        spoilt = doubted & (freedom < 1)
+        spoilt, valley = doubted & (freedom < 1), torch.zeros_like(regular)
     failures = (
         (Reason.TOO_FEW_LINKS, few),
         (Reason.POOR_GEOMETRY, poor),
@@ -117,10 +128,7 @@ def judge(
         (Reason.OUTSIDE, far),
         (Reason.LARGE_RESIDUALS, spoilt),
         (Reason.AMBIGUOUS, ~fit.unique),
-        (
-            Reason.AMBIGUOUS,
-            ~rises(kept, point, covariance, chi_squared, probes, believed is not None) if alone else never,
-        ),
+        (Reason.AMBIGUOUS, valley),
     )
     valid = ~torch.stack([failed for _, failed in failures]).any(dim=0) & torch.isfinite(point).all(dim=-1)
     return Verdict(first_reason(valid, *failures), chi_squared, freedom)
@@ -135,7 +143,7 @@ def well_posed(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B K"]:
     return enough_links(links) & sides & fit.unique & near & regular
 
 
-def chi_squared_at(links: RangeLinks, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+def chi_squared_at(links: WalledRows, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
     """Sum of the squared residuals over their variances, less what a common offset takes away."""
     residual, weight = links.at(points_m)[1], links.weight
     if links.unknown_offset:
@@ -144,7 +152,7 @@ def chi_squared_at(links: RangeLinks, points_m: Float[Tensor, "B K 2"]) -> Float
     return (weight * residual.square()).sum(dim=1)
 
 
-def gradient_at(links: RangeLinks, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
+def gradient_at(links: WalledRows, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
     """Minus half of the gradient of ``chi_squared_at``, 1/m."""
     unit, residual = links.at(points_m)
     weight = links.weight
@@ -184,12 +192,13 @@ def unsettled(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B K"]:
 
 
 def rises(
-    links: RangeLinks,
+    links: WalledRows,
     points_m: Float[Tensor, "B K 2"],
     covariance_m2: Float[Tensor, "B K 2 2"],
     chi_squared: Float[Tensor, "B K"],
     probes: tuple[float, ...] = PROBES,
     robust: bool = False,
+    least: float = _RISE,
 ) -> Bool[Tensor, "B K"]:
     """Whether chi squared rises around the points nearly as the covariance says, along both of its axes.
 
@@ -201,6 +210,7 @@ def rises(
         chi_squared: at the points.
         probes: how many standard deviations away to look.
         robust: the answers are minima of another loss: the slope of chi squared is taken out.
+        least: share of a Gaussian's rise that is asked for.
     """
     values, axes = torch.linalg.eigh(covariance_m2.nan_to_num(posinf=0.0))
     steps = (values.clamp(min=0.0).sqrt().unsqueeze(-2) * axes).unbind(dim=-1)
@@ -212,17 +222,22 @@ def rises(
                 probe = points_m + side * step
                 slope = -2 * side * (gradient * step).sum(dim=-1)
                 rise = chi_squared_at(links, probe) - chi_squared - slope
-                excluded = outside_area_m(links, probe) > 0 if links.area_m is not None else torch.zeros_like(rising)
-                rising = rising & ((rise >= _RISE * count**2) | excluded)
+                excluded = beyond_walls_m(links, probe) > 0
+                rising = rising & ((rise >= least * count**2) | excluded)
     return rising
+
+
+def beyond_walls_m(links: WalledRows, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+    """How far points lie outside the stated area; 0 where none is stated."""
+    if links.area_m is None:
+        return torch.zeros_like(points_m[..., 0])
+    return metres_outside(points_m, points_m.new_tensor(links.area_m))
 
 
 def mirror_excluded(links: RangeLinks, points_m: Float[Tensor, "B K 2"]) -> Bool[Tensor, "B K"]:
     """Whether the stated area excludes the images of the points on the other side of their APs' line."""
-    if links.area_m is None:
-        return torch.zeros_like(points_m[..., 0], dtype=torch.bool)
     image = mirrored(links, points_m.unsqueeze(1)).squeeze(1)
-    return outside_area_m(links, image) > outside_area_m(links, points_m) + _tolerance_m(links)
+    return beyond_walls_m(links, image) > beyond_walls_m(links, points_m) + _tolerance_m(links)
 
 
 def estimate(

@@ -22,7 +22,7 @@ from .links import RangeLinks, in_a_line, middle_of_aps, mirrored, outside_area_
 
 # A second explanation counts unless it is exp(4.5), a hundred times, less likely: 4.5 in half chi squares.
 AMBIGUOUS = 4.5
-_APART_STD = 5.0
+APART_STD = 5.0
 # The user is in the area: a place outside has to be so much likelier that it wins against every doubt.
 _OUTSIDE = 2 * AMBIGUOUS
 _WALL_STD = 3.0
@@ -112,7 +112,7 @@ def best_fit(links: RangeLinks, reached: Fit, count: int, users: int) -> Fit:
     position, information = of_copies(reached.position_m, index), of_copies(reached.information, index)
     gap = points - position.unsqueeze(1)
     distance2 = (gap.unsqueeze(-2) @ information.unsqueeze(1) @ gap.unsqueeze(-1))[..., 0, 0]
-    rival = (judged - lowest.unsqueeze(1) < AMBIGUOUS) & (distance2 > _APART_STD**2)
+    rival = (judged - lowest.unsqueeze(1) < AMBIGUOUS) & (distance2 > APART_STD**2)
     return Fit(
         position,
         of_copies(reached.offset_m, index),

@@ -66,6 +66,29 @@ def with_axes(name: str, value: Tensor, axes: Mapping[str, int | None]) -> Tenso
     raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be [{wanted}]{hint}")
 
 
+def std_table(name: str, value: Any, of: Float[Tensor, "K M"]) -> Float[Tensor, "K M"]:
+    """Standard deviations of a table.
+
+    Args:
+        name: of the argument, for the message.
+        value: a number, one for each AP, or one for each entry.
+        of: the table, users first.
+
+    Raises:
+        ValueError: other shapes; a number or one for each AP that is not positive. Single entries are left to
+            ``left_out``.
+    """
+    users, aps = of.shape
+    std = real_tensor(name, value)
+    if std.ndim == 2:
+        return with_axes(name, std, {"users": users, "APs": aps}).to(of)
+    if std.ndim == 1:
+        std = with_axes(name, std, {"APs": aps})
+    if std.ndim > 2 or not bool((std > 0).all()):
+        raise ValueError(f"{name} must be positive: a number, [{aps} APs] or [{users} users, {aps} APs]")
+    return std.to(of).expand(users, aps)
+
+
 def left_out(
     name: str, kind: str, values: Float[Tensor, "K M"], faults: Mapping[str, Bool[Tensor, "K M"]], on_bad: str
 ) -> Bool[Tensor, "K M"]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from cfpos_envs.measurements.arrays import local_origin, real_tensor, with_axes
 
 _SMALLEST_SIDE_M = 1.0
+# Coordinates may be rounded by their type by no more than this.
+_COARSEST_M = 0.01
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _height_diff(count: int, difference: Any, ap_height: Any, user_height: float
     if difference is not None:
         if ap_height is not None or user_height is not None:
             raise ValueError("heights are given twice; give height_diff_m, or ap_height_m with user_height_m")
-        return _per_ap("height_diff_m", difference, count)
+        return per_ap("height_diff_m", difference, count)
     if (ap_height is None) != (user_height is None):
         missing = "user_height_m" if user_height is None else "ap_height_m"
         raise ValueError(f"{missing} is missing: heights of APs and users are needed together, in one frame")
@@ -94,14 +96,39 @@ def _height_diff(count: int, difference: Any, ap_height: Any, user_height: float
             f"user_height_m has shape {tuple(user.shape)}; it is one number for all users, so make one table per height"
         )
     _finite("user_height_m", user)
-    return _per_ap("ap_height_m", ap_height, count) - user
+    return per_ap("ap_height_m", ap_height, count) - user
 
 
-def _per_ap(name: str, value: Any, count: int) -> Tensor:
+def per_ap(name: str, value: Any, count: int) -> Float[Tensor, " M"]:
+    """One finite number for each AP.
+
+    Args:
+        name: of the argument, for the message.
+        value: a number for all, or one for each.
+        count: M.
+
+    Raises:
+        ValueError: another number of them, or not finite.
+    """
     found = real_tensor(name, value)
     found = found.expand(count) if found.ndim == 0 else with_axes(name, found, {"APs": count})
     _finite(name, found)
     return found.clone()
+
+
+def check_precision(name: str, positions_m: Float[Tensor, "..."]) -> None:
+    """Refuse coordinates so far from zero that their type rounds them by more than a centimetre.
+
+    Raises:
+        ValueError: naming the field and what to do.
+    """
+    if positions_m.numel():
+        rounded_m = float(positions_m.abs().max()) * torch.finfo(positions_m.dtype).eps
+        if rounded_m > _COARSEST_M:
+            raise ValueError(
+                f"{name} in {positions_m.dtype} is rounded to {rounded_m:.2g} m so far from zero; give float64, or use "
+                "from_arrays, which moves the origin"
+            )
 
 
 def _corners(area_m: Any) -> Tensor:

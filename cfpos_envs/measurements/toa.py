@@ -11,9 +11,9 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from cfpos_envs.checks import number
-from cfpos_envs.measurements.arrays import left_out, real_tensor, with_axes
+from cfpos_envs.measurements.arrays import left_out, real_tensor, std_table, with_axes
 from cfpos_envs.measurements.base import Measurements, check_shapes
-from cfpos_envs.measurements.places import places
+from cfpos_envs.measurements.places import check_precision, places
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import FAMILIES, check_family
 
@@ -21,8 +21,6 @@ from cfpos_envs.physics.toa.ranging import FAMILIES, check_family
 FEATURES = ("kurtosis", "rise_time_ns", "mean_excess_delay_ns", "rms_delay_spread_ns", "rss_dbm")
 NLOS_MEAN_M = 5.0
 """Mean excess of a link without line of sight that is taken for people's ranges unless they say otherwise."""
-# Coordinates in single precision are rounded by more than this from here on.
-_COARSEST_M = 0.01
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class TimingMeasurements(Measurements):
         ranges = with_axes(
             "range_m", ranges.unsqueeze(0) if ranges.ndim == 1 else ranges, {"users": None, "APs": count}
         )
-        std = _std_table(std_m, ranges)
+        std = std_table("std_m", std_m, ranges)
         if reference is not None:
             _check_reference(reference, family, count)
             ranges = ranges.clone()
@@ -189,33 +187,6 @@ class TimingMeasurements(Measurements):
             if not bool(torch.isfinite(getattr(self, name)).all()):
                 raise ValueError(f"{name} has entries that are not finite; the site must be known")
         check_precision("ap_positions_m", self.ap_positions_m)
-
-
-def check_precision(name: str, positions_m: Float[Tensor, "..."]) -> None:
-    """Refuse coordinates so far from zero that their type rounds them by more than a centimetre.
-
-    Raises:
-        ValueError: naming the field and what to do.
-    """
-    if positions_m.numel():
-        rounded_m = float(positions_m.abs().max()) * torch.finfo(positions_m.dtype).eps
-        if rounded_m > _COARSEST_M:
-            raise ValueError(
-                f"{name} in {positions_m.dtype} is rounded to {rounded_m:.2g} m so far from zero; give float64, or use "
-                "from_arrays, which moves the origin"
-            )
-
-
-def _std_table(std_m: Any, ranges: Tensor) -> Tensor:
-    users, aps = ranges.shape
-    std = real_tensor("std_m", std_m)
-    if std.ndim == 2:
-        return with_axes("std_m", std, {"users": users, "APs": aps}).to(ranges)
-    if std.ndim == 1:
-        std = with_axes("std_m", std, {"APs": aps})
-    if std.ndim > 2 or not bool((std > 0).all()):
-        raise ValueError(f"std_m must be positive metres: a number, [{aps} APs] or [{users} users, {aps} APs]")
-    return std.to(ranges).expand(users, aps)
 
 
 def _check_reference(reference: int, family: str, count: int) -> None:

@@ -146,7 +146,7 @@ def test_heights_may_be_given_in_three_ways() -> None:
         ((APS, RANGES.T, 0.1), {}, r"range_m has shape \(5, 2\); it must be \[users, 5 APs\]; it looks transposed"),
         ((APS, RANGES[:, :4], 0.1), {}, r"range_m has shape \(2, 4\); it must be \[users, 5 APs\]"),
         ((APS[0], RANGES, 0.1), {}, r"ap_positions_m has shape \(2,\)|range_m has shape"),
-        ((APS, RANGES, 0.0), {}, "std_m must be positive metres"),
+        ((APS, RANGES, 0.0), {}, "std_m must be positive: a number"),
         ((APS, RANGES, np.full((2, 5), -1.0)), {}, "10 with a standard deviation that is not positive"),
         ((APS, RANGES, [0.1, 0.1]), {}, r"std_m has shape \(2,\); it must be \[5 APs\]"),
         ((APS, RANGES, 0.1), {"family": "dtoa"}, "unknown measurement family 'dtoa'; did you mean"),

@@ -49,7 +49,8 @@ def test_whatever_is_missing_is_left_out(kinds: tuple[int, ...], worst_m: float)
     measurements, truth = measured()
     found = make_policy("hybrid-gn").locate(only(measurements, *kinds))
     error = (found.position - truth).norm(dim=-1)[found.valid]
-    assert bool(found.valid.float().mean() > 0.95)
+    # Powers alone leave valleys that no covariance describes: these are not valid.
+    assert bool(found.valid.float().mean() > (0.85 if kinds == (2,) else 0.95))
     assert float(error.quantile(0.95)) < worst_m
 
 
