@@ -18,7 +18,7 @@ from ..base import Estimator
 from .descent import LinkObservations, robust_gauss_newton
 from .gauss_newton import coarse_fix, link_observations, unknown_shadowing_db
 from .judging import judged
-from .links import cleaned, require_arrays, usable_links
+from .links import by_users, cleaned, require_arrays, usable_links
 from .radio_map import RadioMap
 from .spectra import covariance_bearings
 
@@ -61,6 +61,9 @@ class _Bearings(Estimator[RadioMeasurements]):
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions with the covariance from the bearings' information; ``judging`` says which to believe."""
+        return by_users(measurements, self._locate_users)
+
+    def _locate_users(self, measurements: RadioMeasurements) -> PositionEstimate:
         require_arrays(self.name, measurements, covariance=True)
         usable = usable_links(measurements, covariance=True)
         clean = cleaned(measurements, usable)

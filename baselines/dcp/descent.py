@@ -183,9 +183,7 @@ def _normal_sums(
     zero = torch.zeros_like(links.distance_m)
     total = NormalEquations(*(zero.sum(dim=-2) for _ in range(5)))
     if observations.rss_dbm is not None and observations.rss_std_db is not None:
-        gradient = rss_slope_db_per_m(site.radio, links).unsqueeze(-1) * links.unit
-        if site.maps_db is not None:
-            gradient = gradient + _map_gradients(site, points)
+        gradient = rss_gradient(site, links, points)
         residual, std = observations.rss_dbm - site.rss_dbm(points, links), observations.rss_std_db
         if calibrate:
             residual, std = calibrated(residual, observations.usable, RSS_SCALE_FLOOR_DB)
@@ -208,6 +206,12 @@ def _normal_sums(
         weight = student_weight(z) / variance * observations.usable
         total = total.plus(polar_terms(links.unit, zero, weight, zero, residual).total())
     return total
+
+
+def rss_gradient(site: RadioMap, links: Links, points_m: Float[Tensor, "B K 2"]) -> Float[Tensor, "B M K 2"]:
+    """Gradient of the expected RSS by the position, dB per metre: radial, plus the slope of a known map."""
+    gradient = rss_slope_db_per_m(site.radio, links).unsqueeze(-1) * links.unit
+    return gradient if site.maps_db is None else gradient + _map_gradients(site, points_m)
 
 
 def _negative_log_likelihood(z: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from cfpos_envs.physics.geometry import lattice, outside_m
 from ..base import Estimator
 from .descent import LinkObservations, robust_gauss_newton
 from .judging import CoarseFix, judged
-from .links import cleaned, require_arrays, usable_links
+from .links import by_users, cleaned, grid_spacing_m, require_arrays, usable_links
 from .radio_map import NUM_ANGLES, RadioMap, measured_profiles
 from .spectra import METHODS, covariance_bearings
 
@@ -67,6 +67,12 @@ class _GaussNewton(Estimator[RadioMeasurements]):
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions with the covariance from the inverse information matrix; ``judging`` says which to believe."""
+        # Self-calibration needs all users at once.
+        if self.options.self_calibrate:
+            return self._locate_users(measurements)
+        return by_users(measurements, self._locate_users)
+
+    def _locate_users(self, measurements: RadioMeasurements) -> PositionEstimate:
         options = self.options
         if self.uses_bearings:
             require_arrays(self.name, measurements, covariance=options.bearing != "profile")
@@ -156,7 +162,7 @@ def coarse_fix(
         spacing_m: grid spacing, metres.
     """
     site = RadioMap.of(measurements)
-    spacing_m = min(spacing_m, site.radio.side_m)
+    spacing_m = grid_spacing_m(site.radio.side_m, spacing_m)
     points = lattice(site.radio.side_m, spacing_m).to(measurements.rss_dbm.device)
     batched = points.expand(len(measurements.rss_dbm), -1, -1)
     links = site.links(batched)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
@@ -22,7 +22,9 @@ from cfpos_envs.physics.geometry import unit_vectors
 
 from ..base import Estimator
 from .database import GRIDS, reference_points
-from .links import cleaned, finished, require_arrays, usable_links
+from .gauss_newton import link_observations, unknown_shadowing_db
+from .judging import judged_by_powers
+from .links import cleaned, require_arrays, usable_links
 from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import simulate_survey
 
@@ -33,6 +35,12 @@ _FEATURES = ("rss-db", "aoa", "joint")
 _MAX_REFERENCES = 4000
 """The fit needs the cube of this many operations and its square in memory (128 MB)."""
 
+_FEW_APS = 0.75
+"""Share of the APs below which a regression from fewer of them tunes its own kernel."""
+
+_MOST_REGRESSIONS = 64
+_NOISE_DRAWS = 12
+_LEAST_CHANGE_DB = 1e-3
 _BLOCK_WEIGHTS = (0.1, 0.3, 1.0)
 """Weights of the angular block against the RSS block that are tried; the marginal likelihood chooses."""
 
@@ -81,28 +89,34 @@ class GaussianProcess(Estimator[RadioMeasurements]):
         self._cache: SiteCache[FittedProcess] = SiteCache()
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions with the predictive covariance; valid with at least one usable AP.
+        """Positions with the predictive covariance; ``judging`` compares them with the received powers.
 
         Raises:
-            ValueError: more reference points than a Gaussian process can be fitted to.
+            ValueError: more reference points than a Gaussian process can be fitted to, or powers that do not change
+                with the place.
         """
         if self.options.feature != "rss-db":
             require_arrays(self.name, measurements)
-        usable = usable_links(measurements, aoa=self.options.feature != "rss-db")
+        usable = usable_links(measurements, aoa=self.options.feature != "rss-db", covariance=True)
         clean = cleaned(measurements, usable)
+        shadowing_db = unknown_shadowing_db(clean)
         episodes, _, num_ues = measurements.rss_dbm.shape
         positions, variances = torch.zeros(episodes, num_ues, 2), torch.zeros(episodes, num_ues)
         for site, rows in sites_with_rows(clean):
             process = self._cache.get(site, self._fit)
-            rss = clean.rss_dbm[rows].transpose(1, 2).flatten(0, 1).cpu()
             power = clean.angular_power
-            spectra = None if power is None else power[rows].transpose(1, 2).flatten(0, 1).cpu()
-            located, variance = process.predict(rss, spectra)
+            located, variance = process.predict(
+                _queries(clean.rss_dbm[rows]),
+                None if power is None else _queries(power[rows]),
+                _queries(usable[rows]),
+                shadowing_db,
+            )
             positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
             variances[rows.cpu()] = variance.reshape(len(rows), num_ues)
-        covariance = variances[..., None, None] * torch.eye(2)
         device = measurements.rss_dbm.device
-        return finished(measurements, positions.to(device), covariance.to(device), usable.any(dim=1))
+        covariance = (variances[..., None, None] * torch.eye(2)).to(device)
+        powers = link_observations(clean, usable, shadowing_db, None)
+        return judged_by_powers(measurements, RadioMap.of(clean), powers, positions.to(device), covariance)
 
     def _fit(self, site: RadioMap) -> FittedProcess:
         radio, options = site.radio, self.options
@@ -111,9 +125,19 @@ class GaussianProcess(Estimator[RadioMeasurements]):
             raise ValueError(f"spacing {options.spacing} m makes {len(points)} references; gpr takes {_MAX_REFERENCES}")
         survey = simulate_survey(site, points, options.survey_seed)
         assert survey.angular_power is not None
+        if float(site.rss_dbm(points).std(dim=-1).max()) < _LEAST_CHANGE_DB:
+            raise ValueError(
+                "the received powers are the same everywhere, from which gpr can learn no position; "
+                f"path_loss_slope_db={radio.path_loss_slope_db:g} must be above 0"
+            )
         process = FittedProcess(options.feature, radio.side_m, radio.wrap, options.tuning_points)
         process.fit(survey.positions_m, survey.rss_dbm, survey.angular_power)
         return process
+
+
+def _queries(values: Tensor) -> Tensor:
+    """[n, M, K, ...] of some episodes as [n K, M, ...] on the CPU."""
+    return values.transpose(1, 2).flatten(0, 1).cpu()
 
 
 def _block_scales(blocks: list[np.ndarray], weight: float) -> list[tuple[np.ndarray, float]]:
@@ -133,6 +157,10 @@ def _refuse_useless(blocks: list[np.ndarray]) -> None:
             )
 
 
+def _standardised(blocks: list[np.ndarray], scales: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    return np.hstack([(block - mean) / scale for block, (mean, scale) in zip(blocks, scales)])
+
+
 def _tuned_process(inputs: np.ndarray, targets: np.ndarray) -> GaussianProcessRegressor:
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-6, 1e0))
     with warnings.catch_warnings():
@@ -144,6 +172,8 @@ def _tuned_process(inputs: np.ndarray, targets: np.ndarray) -> GaussianProcessRe
 class FittedProcess:
     """Standardised fingerprints -> position. On a torus, position -> point on two circles, so that there is no seam.
 
+    Users whom only some APs heard are located by a regression from the fingerprints of those.
+
     Args:
         feature: see ``GprOptions``.
         side_m, wrap: the area.
@@ -152,7 +182,7 @@ class FittedProcess:
 
     def __init__(self, feature: str, side_m: float, wrap: bool, tuning_points: int) -> None:
         self._feature, self._side_m, self._wrap, self._tuning_points = feature, side_m, wrap, tuning_points
-        self._blocks: list[tuple[np.ndarray, float]] = []
+        self._by_aps: dict[tuple[int, ...], _Regression] = {}
 
     def fit(
         self,
@@ -167,32 +197,66 @@ class FittedProcess:
         """
         blocks = self._raw(rss_dbm, spectra)
         _refuse_useless(blocks)
-        targets = self._encode(positions_m)
-        picked = np.random.default_rng(0).permutation(len(targets))[: self._tuning_points]
-        tuned: list[tuple[float, list[tuple[np.ndarray, float]], Kernel]] = []
+        self._targets = self._encode(positions_m)
+        self._references = rss_dbm, spectra
+        picked = np.random.default_rng(0).permutation(len(self._targets))[: self._tuning_points]
+        tuned: list[tuple[float, float, Kernel]] = []
         for weight in _BLOCK_WEIGHTS if len(blocks) > 1 else (1.0,):
-            self._blocks = _block_scales(blocks, weight)
-            process = _tuned_process(self._standardised(blocks)[picked], targets[picked])
-            tuned.append((process.log_marginal_likelihood_value_, self._blocks, process.kernel_))
-        _, self._blocks, kernel = max(tuned, key=lambda entry: entry[0])
-        self._process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
-        self._process.fit(self._standardised(blocks), targets)
+            inputs = _standardised(blocks, _block_scales(blocks, weight))
+            process = _tuned_process(inputs[picked], self._targets[picked])
+            tuned.append((process.log_marginal_likelihood_value_, weight, process.kernel_))
+        _, self._weight, self._kernel = max(tuned, key=lambda entry: entry[0])
+        self._picked, self._all = picked, tuple(range(rss_dbm.shape[1]))
+        self._by_aps = {self._all: _Regression.of(blocks, self._weight, self._kernel, self._targets)}
 
     def predict(
-        self, rss_dbm: Float[Tensor, "Q M"], spectra: Float[Tensor, "Q M L"] | None
+        self,
+        rss_dbm: Float[Tensor, "Q M"],
+        spectra: Float[Tensor, "Q M L"] | None,
+        heard: Bool[Tensor, "Q M"] | None = None,
+        shadowing_db: float = 0.0,
     ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, " Q"]]:
-        """Positions in metres and the variance of either coordinate, m^2."""
-        inputs = self._standardised(self._raw(rss_dbm, spectra))
-        mean, deviation = self._process.predict(inputs, return_std=True)
-        variance = torch.from_numpy(np.square(deviation).mean(axis=-1)).float()
-        targets = torch.from_numpy(mean)
+        """Positions in metres and the variance of either coordinate, m^2.
+
+        Args:
+            rss_dbm, spectra: measured fingerprints.
+            heard: APs that count, None all; users without any get the middle of the references.
+            shadowing_db: deviation of the shadowing that the references do not contain.
+        """
+        mean = np.tile(self._targets.mean(axis=0), (len(rss_dbm), 1))
+        variance = np.tile(self._targets.var(axis=0).mean(), len(rss_dbm))
+        heard = torch.ones(rss_dbm.shape, dtype=torch.bool) if heard is None else heard
+        patterns, member = heard.unique(dim=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            columns = torch.nonzero(pattern).squeeze(-1)
+            if len(columns) == 0:
+                continue
+            rows = torch.nonzero(member == number).squeeze(-1)
+            blocks = self._raw(rss_dbm[rows][:, columns], None if spectra is None else spectra[rows][:, columns])
+            regression = self._regression(tuple(columns.tolist()))
+            noisy_db = 0.0 if self._feature == "aoa" else shadowing_db
+            mean[rows.numpy()], variance[rows.numpy()] = regression.predict(blocks, noisy_db)
+        targets, spread = torch.from_numpy(mean), torch.from_numpy(variance).float()
         if not self._wrap:
             # In double precision: a person's coordinates may be northings.
-            return targets, variance
+            return targets, spread
         targets = targets.float()
         turn = self._side_m / (2 * math.pi)
         angles = torch.stack([torch.atan2(targets[:, 1], targets[:, 0]), torch.atan2(targets[:, 3], targets[:, 2])], -1)
-        return torch.remainder(angles * turn, self._side_m), variance * turn**2
+        return torch.remainder(angles * turn, self._side_m), spread * turn**2
+
+    def _regression(self, columns: tuple[int, ...]) -> _Regression:
+        if columns not in self._by_aps:
+            rss_dbm, spectra = self._references
+            blocks, kernel = self._raw(rss_dbm[:, columns], spectra[:, columns]), self._kernel
+            if len(columns) < _FEW_APS * len(self._all):
+                # What so few fingerprints leave open is more than the kernel of all of them knows.
+                inputs = _standardised(blocks, _block_scales(blocks, self._weight))
+                kernel = _tuned_process(inputs[self._picked], self._targets[self._picked]).kernel_
+            if len(self._by_aps) >= _MOST_REGRESSIONS:
+                self._by_aps = {self._all: self._by_aps[self._all]}
+            self._by_aps[columns] = _Regression.of(blocks, self._weight, kernel, self._targets)
+        return self._by_aps[columns]
 
     def _raw(self, rss_dbm: Tensor, spectra: Tensor | None) -> list[np.ndarray]:
         blocks = [] if self._feature == "aoa" else [rss_dbm]
@@ -201,11 +265,36 @@ class FittedProcess:
             blocks.append(torch.nn.functional.normalize(spectra, dim=-1).flatten(1))
         return [block.double().numpy() for block in blocks]
 
-    def _standardised(self, blocks: list[np.ndarray]) -> np.ndarray:
-        return np.hstack([(block - mean) / scale for block, (mean, scale) in zip(blocks, self._blocks)])
-
     def _encode(self, positions_m: Tensor) -> np.ndarray:
         if not self._wrap:
             return positions_m.double().numpy()
         circles = unit_vectors(positions_m.double() * (2 * math.pi / self._side_m))
         return circles.flatten(1).numpy()
+
+
+@dataclass(frozen=True)
+class _Regression:
+    """A Gaussian process over the fingerprints of some APs, with the scales of its blocks."""
+
+    scales: list[tuple[np.ndarray, float]]
+    process: GaussianProcessRegressor
+
+    @classmethod
+    def of(cls, blocks: list[np.ndarray], weight: float, kernel: Kernel, targets: np.ndarray) -> _Regression:
+        """Condition a tuned kernel on all reference points."""
+        scales = _block_scales(blocks, weight)
+        process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
+        return cls(scales, process.fit(_standardised(blocks, scales), targets))
+
+    def predict(self, blocks: list[np.ndarray], noise_db: float) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [Q, T] and variance [Q] of the targets; the first block, RSS, has ``noise_db`` that no reference has."""
+        inputs = _standardised(blocks, self.scales)
+        mean, deviation = self.process.predict(inputs, return_std=True)
+        variance = np.square(deviation).mean(axis=-1)
+        if noise_db > 0:
+            draws, size = np.random.default_rng(0), blocks[0].shape[1]
+            moved = np.tile(inputs, (_NOISE_DRAWS, 1, 1))
+            moved[..., :size] += draws.normal(0.0, noise_db / self.scales[0][1], (_NOISE_DRAWS, *blocks[0].shape))
+            answers = np.stack([self.process.predict(some) for some in moved])
+            variance = variance + np.square(answers - mean).mean(axis=(0, -1))
+        return mean, variance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,15 +14,19 @@ from torch import Tensor
 from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import into_area, nearest_image, outside_m
+from cfpos_envs.physics.normal_equations import NormalEquations, line_terms
 
 from ..validity import residuals_fit
-from .descent import Descent, LinkObservations, misfit, robust_gauss_newton
+from .descent import Descent, LinkObservations, misfit, robust_gauss_newton, rss_gradient
 from .links import finished
 from .radio_map import RadioMap
 
 LEAST_LINKS = 2
 _UNKNOWN_SHARE = 12**-0.5
 """Deviation of a uniform distribution by its length: a position that is no better known is none."""
+
+_HARDLY_KNOWN = 0.8
+"""A regression that is no better than this share of that deviation says where its references lie, not the user."""
 
 _APART = 3.0
 """Two places closer than this many standard deviations are one answer."""
@@ -32,13 +37,16 @@ _FAR_APART = 5.0
 _BEYOND = 4.0
 """An answer on the border whose free minimum lies this many standard deviations farther out is not in the area."""
 
-_UNSETTLED = 1.0
+_UNSETTLED = 2.0
 """Next step in standard deviations from which on the descent has not settled."""
 
-_LEAST_SHARE = 0.35
+_LEAST_SHARE = 0.4
 """Probability of other places from which on an answer is ambiguous; below it, it widens the covariance."""
 
 _STEPS = 8
+_LARGEST_SIZE = 3.0
+"""No rival counts for more than this by the size of its basin relative to that of the answer."""
+
 _DOUBT = 6.0
 _DOUBT_PER_LINK = 0.25
 """A grid point whose score is at most this much worse than the best, and so much more per link, may be a rival."""
@@ -120,6 +128,51 @@ def judged(
     )
     estimate = finished(measurements, points, covariance, answered, *failures)
     chi_squared = torch.nan_to_num(here.chi_squared, nan=0.0)
+    return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
+
+
+def judged_by_powers(
+    measurements: RadioMeasurements,
+    site: RadioMap,
+    powers: LinkObservations,
+    positions_m: Float[Tensor, "B K 2"],
+    covariance_m2: Float[Tensor, "B K 2 2"],
+) -> PositionEstimate:
+    """An estimate that knows how far off it may be, compared with the received powers.
+
+    With e the residuals of variance W^-1 at the position, J their gradients and C its covariance, e has the covariance
+    W^-1 + J C J', and chi squared is e'We - b'(J'WJ + C^-1)^-1 b with b = J'We, with as many degrees of freedom as
+    there are links.
+
+    Args:
+        measurements: as they came.
+        site: of the clean measurements.
+        powers: RSS with its deviations.
+        positions_m, covariance_m2: of the method.
+    """
+    assert powers.rss_dbm is not None
+    assert powers.rss_std_db is not None
+    links, usable = site.links(positions_m), powers.usable
+    weight = usable / powers.rss_std_db.square()
+    residual = torch.where(usable, powers.rss_dbm - site.rss_dbm(positions_m, links), 0.0)
+    information = line_terms(rss_gradient(site, links, positions_m), weight, residual).total()
+    a, b, d = covariance_m2[..., 0, 0], covariance_m2[..., 0, 1], covariance_m2[..., 1, 1]
+    scale = (a * d - b * b).clamp(min=torch.finfo(a.dtype).tiny)
+    prior = NormalEquations(d / scale, -b / scale, a / scale, torch.zeros_like(a), torch.zeros_like(a))
+    move = NormalEquations(*information.parts()).plus(prior).solve(0.0)
+    explained = information.x * move[..., 0] + information.y * move[..., 1]
+    chi_squared = torch.nan_to_num((weight * residual.square()).sum(dim=1) - explained, nan=0.0).clamp(min=0.0)
+    answered = usable.any(dim=1)
+    freedom = torch.where(answered, usable.sum(dim=1), 0)
+    unknown_m = _HARDLY_KNOWN * _UNKNOWN_SHARE * site.radio.side_m
+    estimate = finished(
+        measurements,
+        positions_m,
+        covariance_m2,
+        answered,
+        (Reason.POOR_GEOMETRY, largest_std_m(covariance_m2) > unknown_m),
+        (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, freedom)),
+    )
     return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
 
 
@@ -227,6 +280,8 @@ class _Doubtful:
         fit = robust_gauss_newton(self.site, copies, torch.stack(starts_m, dim=1), spacing_m, _STEPS)
         loss = misfit(self.site, copies, fit.position_m, fit.spread_m, self.widening).loss
         size = 0.5 * (_log_det(fit.covariance_m2) - _log_det(self.covariance_m2).unsqueeze(1))
+        # On the line through the APs the information across it vanishes, and with it the meaning of its inverse.
+        size = size.clamp(max=math.log(_LARGEST_SIZE))
         apart = nearest_image(fit.position_m - self.points_m.unsqueeze(1), radio.side_m, radio.wrap)
         away = _mahalanobis_squared(apart, self.covariance_m2.unsqueeze(1))
         counts = (away > _APART**2) & (_outside_area(self.measurements, fit.position_m) <= 0)

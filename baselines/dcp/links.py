@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +17,36 @@ from cfpos_envs.physics.geometry import into_area
 _LEAST_CEILING_DBM = 0.0
 _ABOVE_FOOT_DB = 20.0
 _SMALLEST_SLANT_M = 0.1
+_MOST_POINTS_BY_SIDE = 128
+_USERS_AT_A_TIME = 256
+
+
+def grid_spacing_m(side_m: float, wanted_m: float) -> float:
+    """Spacing of a coarse grid: the one wanted, coarser where the area is so large that memory would not do."""
+    return max(min(wanted_m, side_m), side_m / _MOST_POINTS_BY_SIDE)
+
+
+def by_users(
+    measurements: RadioMeasurements, locate: Callable[[RadioMeasurements], PositionEstimate]
+) -> PositionEstimate:
+    """What ``locate`` answers, a few hundred users at a time: memory must not grow with their number."""
+    users = measurements.rss_dbm.shape[2]
+    if users <= _USERS_AT_A_TIME:
+        return locate(measurements)
+    parts = [locate(_of_users(measurements, low)) for low in range(0, users, _USERS_AT_A_TIME)]
+    columns = {name: [getattr(part, name) for part in parts] for name in parts[0].__dict__}
+    joined = {name: torch.cat(column, dim=1) for name, column in columns.items() if column[0] is not None}
+    return dataclasses.replace(parts[0], **joined)
+
+
+def _of_users(measurements: RadioMeasurements, low: int) -> RadioMeasurements:
+    some, m = slice(low, low + _USERS_AT_A_TIME), measurements
+    return dataclasses.replace(
+        m,
+        rss_dbm=m.rss_dbm[:, :, some],
+        angular_power=None if m.angular_power is None else m.angular_power[:, :, some],
+        covariance=None if m.covariance is None else m.covariance[:, :, some],
+    )
 
 
 def require_arrays(name: str, measurements: RadioMeasurements, *, covariance: bool = False) -> None:
@@ -37,7 +68,7 @@ def require_arrays(name: str, measurements: RadioMeasurements, *, covariance: bo
     if measurements.angular_power is None:
         raise ValueError(
             f"{name} needs angles, these measurements hold received powers only; give covariance= to "
-            "RadioMeasurements.from_arrays, or use rss-gn, centroid, or feature='rss-db' of fingerprint and gpr"
+            "RadioMeasurements.from_arrays, or use rss-gn, centroid, or fingerprint and gpr with feature='rss-db'"
         )
 
 

@@ -19,7 +19,7 @@ from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import Estimator
 from .judging import LEAST_LINKS
-from .links import cleaned, finished, require_arrays, usable_links
+from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, usable_links
 from .radio_map import RadioMap, measured_profiles
 
 _COARSE_BLOCK = 50
@@ -58,11 +58,14 @@ class DirectSearch(Estimator[RadioMeasurements]):
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions without covariance; valid with two usable APs or more."""
+        return by_users(measurements, self._locate_users)
+
+    def _locate_users(self, measurements: RadioMeasurements) -> PositionEstimate:
         require_arrays(self.name, measurements)
         usable, received = usable_links(measurements), measurements
         measurements = cleaned(measurements, usable)
         radio, site, profiles = measurements.radio, RadioMap.of(measurements), measured_profiles(measurements)
-        spacing = min(self.options.grid_spacing, radio.side_m)
+        spacing = grid_spacing_m(radio.side_m, self.options.grid_spacing)
         episodes, _, num_ues = measurements.rss_dbm.shape
         grid = lattice(radio.side_m, spacing).to(measurements.rss_dbm.device)
         blocks = grid.expand(episodes, num_ues, -1, 2).split(_COARSE_BLOCK, dim=2)
