@@ -1,6 +1,6 @@
 """What the central unit receives and what an estimator answers: the meeting point of environments and estimators."""
 
-from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.measurements.ris import RisMeasurements, RisSystem
@@ -15,6 +15,7 @@ __all__ = [
     "PositionEstimate",
     "RadioMeasurements",
     "RadioModel",
+    "Reason",
     "RisMeasurements",
     "RisSystem",
     "TimingMeasurements",
