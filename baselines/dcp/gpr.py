@@ -111,7 +111,7 @@ class GaussianProcess(Estimator[RadioMeasurements]):
                 _queries(usable[rows]),
                 shadowing_db,
             )
-            positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
+            positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2).float()
             variances[rows.cpu()] = variance.reshape(len(rows), num_ues)
         device = measurements.rss_dbm.device
         covariance = (variances[..., None, None] * torch.eye(2)).to(device)
