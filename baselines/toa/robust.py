@@ -227,7 +227,9 @@ def los_share(links: RangeLinks, posterior: Float[Tensor, "B M K"], count: int =
         posterior: probability of a line of sight.
         count: copies of the UEs, each with a share of its own.
     """
-    los, usable = ((posterior * links.usable), links.usable.to(posterior))
+    # A UE whose links do not determine a place has no posterior; it must not take those of the others with it.
+    known = links.usable & torch.isfinite(posterior)
+    los, usable = torch.where(known, posterior, 0.0), known.to(posterior)
     held, total = (part.unflatten(2, (count, -1)).sum(dim=(1, 3)) for part in (los, usable))
     share = (held + 1) / (total + 2)
     return share.repeat_interleave(posterior.shape[-1] // count, dim=1).unsqueeze(1)
