@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cfpos_envs.checks import nearest
 from cfpos_envs.files import position_formats
+from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.results import EvaluationResult
 
@@ -23,7 +24,7 @@ REASONS = tuple(reason.name.lower() for reason in Reason)
 """How a file says why an answer is not valid, or ``valid``; empty where the method does not say."""
 _AXES = "xyz"
 _NUMBERS = ("time_s", "chi_squared", "error_m", "bound_m")
-_TEXTS = ("policy", "floor")
+_TEXTS = ("policy", "epoch", "floor")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,14 @@ class Positions:
         episode: number of the game or recording; users are told apart within one.
         reason: one of ``REASONS``, or empty.
         covariance_m2: as the method states it; NaN or None where it states none.
-        time_s: when; NaN or None where unknown.
+        time_s, epoch: when, in seconds and by name or number; NaN or None where unknown.
         policy: what made the estimate.
         floor: of a building.
         chi_squared, degrees_of_freedom: of the residuals, see ``PositionEstimate``.
         truth_m: where the user was.
         error_m: distance to the truth; follows from ``truth_m`` unless the area wraps around its edges.
         bound_m: position error bound.
+        geo_origin: where these metres lie on earth; None where nobody knows. CSV files do not keep it.
 
     Raises:
         ValueError: arrays of other lengths, or a name with a line break or blanks around it.
@@ -56,6 +58,7 @@ class Positions:
     reason: Shaped[np.ndarray, " n"]
     covariance_m2: Float[np.ndarray, "n D D"] | None = None
     time_s: Float[np.ndarray, " n"] | None = None
+    epoch: Shaped[np.ndarray, " n"] | None = None
     policy: Shaped[np.ndarray, " n"] | None = None
     floor: Shaped[np.ndarray, " n"] | None = None
     chi_squared: Float[np.ndarray, " n"] | None = None
@@ -63,14 +66,15 @@ class Positions:
     truth_m: Float[np.ndarray, "n D"] | None = None
     error_m: Float[np.ndarray, " n"] | None = None
     bound_m: Float[np.ndarray, " n"] | None = None
+    geo_origin: GeoOrigin | None = None
 
     def __post_init__(self) -> None:
         rows, axes = self.position_m.shape
         square = {"covariance_m2": (rows, axes, axes), "truth_m": (rows, axes), "position_m": (rows, axes)}
-        for entry in dataclasses.fields(self):
-            value, wanted = getattr(self, entry.name), square.get(entry.name, (rows,))
-            if value is not None and value.shape != wanted:
-                raise ValueError(f"{entry.name} has shape {value.shape}; with {rows} positions it must be {wanted}")
+        for name, value in self._arrays().items():
+            wanted = square.get(name, (rows,))
+            if value.shape != wanted:
+                raise ValueError(f"{name} has shape {value.shape}; with {rows} positions it must be {wanted}")
         for name in ("user", "reason", *_TEXTS):
             for text in () if getattr(self, name) is None else np.unique(getattr(self, name)):
                 if text != " ".join(text.splitlines()).strip():
@@ -90,6 +94,7 @@ class Positions:
         *,
         user: ArrayLike | None = None,
         episode: ArrayLike | None = None,
+        geo_origin: GeoOrigin | None = None,
         **known: ArrayLike | Tensor | str | None,
     ) -> Positions:
         """From what ``locate`` returned.
@@ -98,8 +103,9 @@ class Positions:
             estimate: positions [K, D] or [B, K, D]; rows come episode after episode.
             user: K names or numbers, or one per row; None counts from 0.
             episode: one number per row; None counts B.
+            geo_origin: of the coordinates.
             known: further columns by name, one entry per row (any leading shape of the estimate's) or one for all:
-                ``time_s``, ``policy``, ``floor``, ``truth_m``, ``error_m``, ``bound_m``.
+                ``time_s``, ``epoch``, ``policy``, ``floor``, ``truth_m``, ``error_m``, ``bound_m``.
 
         Raises:
             ValueError: a column of another length, or an unknown one.
@@ -127,7 +133,7 @@ class Positions:
             if value is not None:
                 shape = (rows, axes) if name == "truth_m" else (rows,)
                 told[name] = _column(name, value, shape)
-        return cls(**told)
+        return cls(**told, geo_origin=geo_origin)
 
     @classmethod
     def from_evaluation(cls, result: EvaluationResult) -> Positions:
@@ -170,19 +176,22 @@ class Positions:
             name: np.concatenate([found.get(name, _empty(name, len(part))) for found, part in zip(columns, parts)])
             for name in names
         }
-        return cls.from_columns(filled)
+        origins = {part.geo_origin for part in parts}
+        return cls.from_columns(filled, origins.pop() if len(origins) == 1 else None)
 
     def select(self, rows: Int[np.ndarray, " m"] | Bool[np.ndarray, " n"]) -> Positions:
         """Some rows only."""
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        chosen: dict[str, Any] = {name: None if value is None else value[rows] for name, value in given.items()}
-        return Positions(**chosen)
+        return dataclasses.replace(self, **{name: value[rows] for name, value in self._arrays().items()})
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        entries = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return {name: value for name, value in entries.items() if isinstance(value, np.ndarray)}
 
     def columns(self) -> dict[str, np.ndarray]:
         """The table as files hold it: name -> one number or text per row; what is None is left out."""
         used = _AXES[: self.position_m.shape[1]]
         found: dict[str, np.ndarray] = {"episode": self.episode, "user": self.user}
-        found.update(_given(self, "policy", "time_s"))
+        found.update(_given(self, "policy", "epoch", "time_s"))
         found.update({f"{axis}_m": self.position_m[:, i] for i, axis in enumerate(used)})
         found.update(_given(self, "valid", "reason", "floor"))
         if self.covariance_m2 is not None:
@@ -194,7 +203,7 @@ class Positions:
         return found
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, np.ndarray]) -> Positions:
+    def from_columns(cls, columns: Mapping[str, np.ndarray], geo_origin: GeoOrigin | None = None) -> Positions:
         """What ``columns`` gives; columns of other names are passed over.
 
         Raises:
@@ -214,20 +223,23 @@ class Positions:
                 told["covariance_m2"][:, i, j] = told["covariance_m2"][:, j, i] = columns[name]
         if "truth_x_m" in columns:
             told["truth_m"] = np.stack([columns[f"truth_{axis}_m"] for axis in _AXES[:axes]], axis=1)
-        return cls(**told)
+        return cls(**told, geo_origin=geo_origin)
 
     def write(self, path: str | PathLike[str]) -> Path:
         """Write a file, whole or not at all; its ending chooses the format: .csv, .geojson, .npz or .parquet.
 
-        Every number is kept to the last bit. A number that is not known is an empty cell (CSV) or null (GeoJSON).
+        Every number is kept to the last bit. A number that is not known is an empty cell (CSV) or null (GeoJSON). The
+        points of a GeoJSON are in latitude and longitude; without ``geo_origin`` it has no points, which could only be
+        in WGS 84 (RFC 7946), and the local metres stand in the properties as always.
 
         Raises:
             ValueError: another ending, no rows; .parquet without the package that writes it.
+            ModuleNotFoundError: .geojson with an origin, without the package that converts; names the command.
             OSError: the folder cannot be written.
         """
         if not len(self):
             raise ValueError(f"there are no positions to write into {path}")
-        return position_formats.write(Path(path), self.columns())
+        return position_formats.write(Path(path), self.columns(), self.geo_origin)
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Positions:
@@ -239,7 +251,7 @@ class Positions:
         """
         file = Path(path)
         try:
-            return cls.from_columns(position_formats.read(file))
+            return cls.from_columns(*position_formats.read(file))
         except (KeyError, TypeError) as error:
             told = error.args[0] if error.args else error
             raise ValueError(f"{file.name} is no table of positions ({told}); write it with Positions.write") from None
