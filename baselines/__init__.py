@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .registry import list_policies, make_policy, register_policy
 
 if TYPE_CHECKING:
     from .dcp.fingerprint import Fingerprint
+    from .direct import locate_ranges, locate_tdoa
 
-__all__ = ["Fingerprint", "list_policies", "make_policy", "register_policy"]
+__all__ = ["Fingerprint", "list_policies", "locate_ranges", "locate_tdoa", "make_policy", "register_policy"]
+
+_HOMES = {"Fingerprint": ".dcp.fingerprint", "locate_ranges": ".direct", "locate_tdoa": ".direct"}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first asked for: it brings scikit-learn with it.
-    if name == "Fingerprint":
-        from .dcp.fingerprint import Fingerprint
-
-        return Fingerprint
+    # Imported when first asked for: the fingerprint brings scikit-learn with it.
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __package__), name)
     raise AttributeError(f"module 'baselines' has no attribute {name!r}")

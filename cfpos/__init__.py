@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cfpos.agents import list_agents, load_agent, make_agent, register_agent
-    from cfpos.baselines import Fingerprint, list_policies, make_policy, register_policy
+    from cfpos.baselines import Fingerprint, list_policies, locate_ranges, locate_tdoa, make_policy, register_policy
     from cfpos_envs import __version__, evaluate, list_envs, make_env, make_scenario, register
+    from cfpos_envs.files.positions import Positions
 
 __all__ = [
     "Fingerprint",
+    "Positions",
     "__version__",
     "evaluate",
     "list_agents",
     "list_envs",
     "list_policies",
     "load_agent",
+    "locate_ranges",
+    "locate_tdoa",
     "make_agent",
     "make_env",
     "make_policy",
@@ -35,7 +39,15 @@ __all__ = [
 
 _HOMES = {
     "cfpos.agents": ("list_agents", "load_agent", "make_agent", "register_agent"),
-    "cfpos.baselines": ("Fingerprint", "list_policies", "make_policy", "register_policy"),
+    "cfpos.baselines": (
+        "Fingerprint",
+        "list_policies",
+        "locate_ranges",
+        "locate_tdoa",
+        "make_policy",
+        "register_policy",
+    ),
+    "cfpos_envs.files.positions": ("Positions",),
     "cfpos_envs": ("__version__", "evaluate", "list_envs", "make_env", "make_scenario", "register"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -61,6 +61,7 @@ def test_every_format_gives_back_every_bit(tmp_path: Path, ending: str, axes: in
         estimate(axes),
         user=["Zoë, the 2nd", '"tag"'],
         time_s=[0.1, 0.1, 0.2, np.nan],
+        epoch=[7, 7, 8, 8],
         policy="toa-em",
         floor=["EG", "EG", "", "1"],
         truth_m=np.full((4, axes), 5_411_000.1),

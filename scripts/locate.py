@@ -1,0 +1,76 @@
+"""Positions from a person's own measurements: a table, a map, and how far the answers can be trusted.
+
+``cfpos locate --site hall.yaml --measurements ranges.csv --policy toa-em --out positions.csv --picture map.png``
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cfpos.scripts.cli import user_errors
+from cfpos.scripts.locating import links
+from cfpos.scripts.locating.common import Located
+from cfpos.scripts.locating.summary import summary
+from cfpos.scripts.plot import Parser
+from cfpos.scripts.plots.positions import positions_figure
+from cfpos.scripts.plots.style import check_target, save
+from cfpos_envs.files.epochs import METRES, ON_BAD
+from cfpos_envs.files.position_formats import check_format
+
+
+def parser() -> Parser:
+    """The command line."""
+    top = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    add = top.add_argument
+    add("--measurements", type=Path, required=True, metavar="FILE", help="table of ranges, differences or powers")
+    add("--site", type=Path, metavar="FILE", help="access points and area: .yaml, .csv or .geojson")
+    add("--policy", metavar="NAME", help="what locates (by what the file holds)")
+    add("--out", type=Path, default=Path("positions.csv"), metavar="FILE", help=".csv, .geojson, .npz or .parquet")
+    add("--picture", type=Path, metavar="FILE", help="a map: .png, .svg or .pdf")
+    add("--columns", nargs="+", default=[], metavar="THEIRS=OURS", help="names of columns in the file -> our names")
+    add("--unit", default="m", help=f"of ranges in columns without one: {', '.join(METRES)} (m)")
+    add("--missing", type=float, nargs="+", default=[], metavar="NUMBER", help="numbers that mean: not measured")
+    add("--sigma", type=float, metavar="M", help="standard deviation of a link in line of sight, metres")
+    add("--user-height", type=float, metavar="M", help="of all users, where the site has heights (1.5)")
+    add("--without", nargs="+", default=[], metavar="AP", help="access points to leave out")
+    add("--window", type=float, metavar="S", help="one line per link: lines within so many seconds are one epoch")
+    add("--on-bad", default="refuse", choices=ON_BAD, help="ranges that cannot be right: refuse (default) or drop")
+    add("--option", nargs="+", default=[], metavar="KEY=VALUE", help="options of the policy")
+    add("--known", nargs="+", default=[], metavar="KEY=VALUE", help="what else is known, e.g. nlos_mean_m=2")
+    add("--debug", action="store_true", help="show tracebacks")
+    return top
+
+
+def located(arguments: argparse.Namespace) -> Located:
+    """Positions by the kind of the measurements."""
+    return links.located(arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Locate, write, draw, and say how well it went."""
+    torch.set_num_threads(1)
+    with user_errors("--debug" in (sys.argv[1:] if argv is None else argv)):
+        arguments = parser().parse_args(argv)
+        check_format(arguments.out)
+        if arguments.picture is not None:
+            check_target(arguments.picture)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", UserWarning)
+            found = located(arguments)
+        lines = [*summary(found), *dict.fromkeys(f"note: {warning.message}" for warning in heard)]
+        written = [found.table.write(arguments.out)]
+        if arguments.picture is not None:
+            title = f"{arguments.measurements.name}, {found.method}"
+            figure = positions_figure(found.table, found.aps_m, found.ap_names, found.outline_m, title)
+            written.append(save(figure, arguments.picture))
+        print("\n".join([*lines, *(f"wrote {path}" for path in written)]))
+
+
+if __name__ == "__main__":
+    main()

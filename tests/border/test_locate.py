@@ -1,0 +1,371 @@
+"""``cfpos locate``, the readers of measured tables and the calls from arrays to positions."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cfpos import Positions, locate_ranges, locate_tdoa
+from cfpos_envs.files.epochs import EpochOptions, Epochs, read_epochs
+from cfpos_envs.files.sites import load_site
+from scripts import locate
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "data" / "examples"
+NEEDS_PYPROJ = pytest.mark.skipif(
+    importlib.util.find_spec("pyproj") is None, reason="pyproj, the extra geo, is missing"
+)
+APS = np.array([[0.0, 0.0], [40.0, 0.0], [40.0, 30.0], [0.0, 30.0], [18.0, 12.0]])
+USERS = np.array([[12.0, 9.0], [31.0, 24.0], [5.5, 20.0]])
+RANGES = np.linalg.norm(USERS[:, None] - APS, axis=2)
+NAMES = ("gate", "dock", "crane", "3", "Press")
+
+
+def written(folder: Path, text: str, name: str = "ranges.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def wide(values: np.ndarray, order: list[int], quantity: str = "range") -> str:
+    lines = [",".join(["time_s", *(f"{quantity}_{NAMES[ap]}" for ap in order)])]
+    for time, row in enumerate(values.tolist()):
+        lines.append(",".join([str(time), *("" if np.isnan(row[ap]) else repr(row[ap]) for ap in order)]))
+    return "\n".join(lines) + "\n"
+
+
+def long(values: np.ndarray, order: list[int]) -> str:
+    links = [(ap, time, float(values[time, ap])) for ap in order for time in range(len(values))]
+    rows = [f"{NAMES[ap]},{value!r},{time}" for ap, time, value in links if not np.isnan(value)]
+    return "\n".join(["ap,range_m,time_s", *rows]) + "\n"
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wide_and_long_say_the_same_in_any_order(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(5).tolist()
+    values = np.where(rng.random(RANGES.shape) < 0.3, np.nan, RANGES)
+    values[:, order[0]] = RANGES[:, order[0]]  # so that every epoch has a line, and they come in this order
+    for table in (read_epochs(written(tmp_path, text(values, order)), NAMES) for text in (wide, long)):
+        np.testing.assert_array_equal(table.links["range"], values)
+        np.testing.assert_array_equal(table.time_s, [0.0, 1.0, 2.0])
+
+
+def test_units_stand_in_names_or_are_said_and_marks_are_numbers_of_the_file(tmp_path: Path) -> None:
+    text = "epoch,range_gate_mm,range_dock,std_gate_mm,std_dock,rss_gate_dbm,rss_crane,truth_x_m,truth_y_m\n"
+    text += "a,12500,100000,250,30,-61,-200,1,2\nb,100000,950,250,40,-200,-70.5,3,4\n"
+    found = read_epochs(written(tmp_path, text), NAMES, EpochOptions(unit="cm", missing=(100000.0, -200.0)))
+    nan = np.nan
+    np.testing.assert_allclose(found.links["range"][:, :2], [[12.5, nan], [nan, 9.5]])
+    np.testing.assert_allclose(found.links["std"][:, :2], [[0.25, 0.3], [0.25, 0.4]])
+    np.testing.assert_array_equal(found.links["rss"][:, :3], [[-61, nan, nan], [nan, nan, -70.5]])
+    np.testing.assert_array_equal(found.truth_m, [[1, 2], [3, 4]])
+    assert found.epoch is not None
+    assert found.epoch.tolist() == ["a", "b"]
+    assert set(found.notes) == {"no measurement of AP 3", "no measurement of AP Press"}
+    times = read_epochs(written(tmp_path, "time_ms,tdoa_gate_ns,tdoa_dock_ns\n1500,0,10\n"), NAMES)
+    np.testing.assert_allclose(times.links["tdoa"][0, :2], [0.0, 2.99792458])
+    np.testing.assert_array_equal(times.time_s, [1.5])
+
+
+def test_names_are_those_of_the_site_but_for_capitals_and_numbers(tmp_path: Path) -> None:
+    text = "ap,range_m,epoch,user\n3.0,4,0,x\nPRESS,5,0,x\ngate,6,0,y\n"
+    found = read_epochs(written(tmp_path, text), NAMES)
+    np.testing.assert_array_equal(found.links["range"], [[np.nan] * 3 + [4.0, 5.0], [6.0] + [np.nan] * 4])
+    assert found.user.tolist() == ["x", "y"]
+
+
+def test_links_of_one_window_are_an_epoch_and_repeats_are_averaged(tmp_path: Path) -> None:
+    text = "time_s,ap,range_m\n10.00,gate,4\n10.04,dock,5\n10.08,gate,6\n10.21,gate,7\n"
+    path = written(tmp_path, text)
+    found = read_epochs(path, NAMES, EpochOptions(window_s=0.1))
+    np.testing.assert_array_equal(found.links["range"][:, :2], [[5.0, 5.0], [7.0, np.nan]])
+    np.testing.assert_allclose(found.time_s, [10.04, 10.21])
+    assert "1 links were read more than once in an epoch: averaged" in found.notes
+    assert len(read_epochs(path, NAMES)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch,range_gat\n1,2\n", r"column range_gat: the site has no AP 'gat'; did you mean gate\?"),
+        ("epoch,ap,range_m\n1,gate,2\n\n# c\n1,dok,2\n", r"line 5: the site has no AP 'dok'; did you mean dock\?"),
+        (
+            "epoch,range_gate\n1,5\n2,0\n3,0\n",
+            r"line 3, column range_gate: 0 cannot be right \(2 such entries\); say --m",
+        ),
+        ("epoch,range_gate\n1,5\n2,-1\n3,0\n", r"line 3, .*\(2 such entries\); leave such links out by --on-bad drop"),
+        ("epoch,range_gate\n1,inf\n", r"line 2, column range_gate: inf cannot be right"),
+        ("epoch,range_gate\n1,far\n", r"line 2, column range_gate: 'far' is not a number"),
+        ("ap,range_m\ngate,2\n", "does not say which lines belong together"),
+        ("epoch,x,y\n1,2,3\n", r"has no measurement: .*It has: epoch, x, y; name them by --columns"),
+        ("epoch,ap,distance\n1,gate,3\n", "none of range_m, tdoa_m and rss_dbm"),
+        ("epoch,ap,range_m,range_mm\n1,gate,3,3000\n", "range_m and range_mm; keep one"),
+        ("epoch,range_gate_m,range_gate_mm\n1,3,3000\n", "two columns range of AP gate"),
+        ("epoch,truth_x_m,range_gate\n1,2,3\n", "needs truth_x_m and truth_y_m"),
+        ("time_s,ap,range_m\n,gate,3\n", "line 2: time_s is missing"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_file_and_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        read_epochs(written(tmp_path, text), NAMES, EpochOptions(window_s=1.0 if text.startswith("time_s") else None))
+    assert "ranges.csv" in str(refused.value)
+
+
+def test_ranges_that_cannot_be_are_left_out_on_demand_and_aps_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "epoch,range_gate,range_dock,range_shed\n1,5,-1,9\n2,0,6,9\n")
+    found = read_epochs(path, NAMES, EpochOptions(on_bad="drop", without=("shed",)))
+    np.testing.assert_array_equal(found.links["range"][:, :2], [[5, np.nan], [np.nan, 6]])
+    assert "range_gate: left out 1 entries that cannot be right" in found.notes
+
+
+# Arrays ---------------------------------------------------------------------------------------------------------------
+
+FORMS: dict[str, Callable[[np.ndarray], Any]] = {
+    "float64": lambda values: values,
+    "float32": lambda values: values.astype(np.float32),
+    "tensor": torch.from_numpy,
+    "half": lambda values: torch.from_numpy(values).half(),
+    "list": lambda values: values.tolist(),
+    "masked": lambda values: np.ma.masked_array(np.where(values < 10, 1e4, values), values < 10),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ranges_of_any_type_give_positions(form: str) -> None:
+    estimate = locate_ranges(APS, FORMS[form](RANGES), 0.3, policy="toa-wls")
+    assert estimate.position.dtype == torch.float64
+    assert bool(estimate.valid.all())
+    np.testing.assert_allclose(np.asarray(estimate.position), USERS, atol=0.05 if form == "half" else 1e-4)
+
+
+def test_whole_numbers_give_no_whole_metres() -> None:
+    # The least-squares point of the rounded ranges 13, 33, 35, 24, 7 from (12, 9): scipy.optimize.least_squares.
+    estimate = locate_ranges(APS, RANGES[:1].round().astype(int), 0.3, policy="toa-wls")
+    assert np.linalg.norm(np.asarray(estimate.position[0]) - USERS[0]) < 0.7
+    assert not torch.equal(estimate.position, estimate.position.round())
+
+
+def test_coordinates_of_a_map_lose_nothing() -> None:
+    origin = np.array([455_000.25, 5_411_000.125])
+    estimate = locate_ranges(APS + origin, RANGES, 0.3, policy="toa-wls")
+    np.testing.assert_allclose(np.asarray(estimate.position) - origin, USERS, atol=1e-4)
+    table = Positions.from_estimate(estimate, truth_m=USERS + origin)
+    assert table.error_m is not None
+    assert table.error_m.max() < 1e-4
+
+
+def test_heights_are_taken_off() -> None:
+    tall = np.concatenate((APS, [[6.0], [6.0], [7.5], [6.0], [4.0]]), axis=1)
+    slant = np.sqrt(RANGES**2 + (tall[:, 2] - 1.5) ** 2)
+    estimate = locate_ranges(tall, slant, 0.3, user_height_m=1.5, policy="toa-wls")
+    np.testing.assert_allclose(np.asarray(estimate.position), USERS, atol=1e-4)
+
+
+def test_differences_and_arrival_times_are_one() -> None:
+    offset = np.array([[100.0], [-35.0], [2e4]])
+    differences = RANGES - RANGES[:, 2:3]
+    for values, reference in ((RANGES + offset, None), (differences, 2)):
+        estimate = locate_tdoa(APS, values, 0.3, reference=reference)
+        assert bool(estimate.valid.all())
+        np.testing.assert_allclose(np.asarray(estimate.position), USERS, atol=1e-3)
+
+
+def test_a_policy_that_reads_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"policy 'music' does not read ranges; choose one of .*toa-em"):
+        locate_ranges(APS, RANGES, 0.3, policy="music")
+    with pytest.raises(ValueError, match=r"policy 'rtt-wls' does not read time differences; choose one of .*tdoa-wls"):
+        locate_tdoa(APS, RANGES, 0.3, policy="rtt-wls")
+    assert bool(locate_ranges(APS, RANGES, 0.3, policy="rtt-wls").valid.all())
+
+
+@pytest.mark.parametrize("policy", ["toa-em", "toa-huber", "toa-wls", "rtt-wls"])
+def test_a_user_with_two_links_takes_no_other_with_it(policy: str) -> None:
+    lost = np.where(np.arange(5) < 2, RANGES[2], np.nan)
+    estimate = locate_ranges(APS, np.stack((RANGES[0], lost, RANGES[1])), 0.3, policy=policy)
+    assert estimate.valid.tolist() == [True, False, True]
+    np.testing.assert_allclose(np.asarray(estimate.position)[[0, 2]], USERS[:2], atol=0.1)
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the example files."""
+    for name in ("hall.yaml", "hall.csv", "ranges.csv"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_example_file_is_what_its_first_lines_say() -> None:
+    site = load_site(EXAMPLES / "hall.yaml")
+    found = read_epochs(EXAMPLES / "ranges.csv", site.ap_names)
+    assert found.truth_m is not None
+    assert site.ap_height_m is not None
+    flat = ((found.truth_m[:, None] - site.ap_positions_m.numpy()) ** 2).sum(-1)
+    slant = np.sqrt(flat + (site.ap_height_m.numpy() - 1.5) ** 2)
+    rng = np.random.default_rng(7)
+    made = slant + rng.normal(0, 0.15, slant.shape)
+    made += (rng.random(slant.shape) < 0.15) * rng.exponential(4.0, slant.shape)
+    made[rng.random(slant.shape) < 0.1] = np.nan
+    made[12, 2:] = np.nan
+    np.testing.assert_allclose(found.links["range"], made, atol=0.0051)
+
+
+def test_the_command_writes_positions_and_a_map_and_says_how_good_they_are(
+    hall: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--site", "hall.yaml", "--measurements", "ranges.csv", "--sigma", "0.15", "--picture", "new/map.png"]
+    locate.main([*words, "--policy", "toa-em", "--out", "new/positions.csv"])
+    said = capsys.readouterr().out
+    table = Positions.read(hall / "new" / "positions.csv")
+    assert table.error_m is not None
+    assert len(table) == 20
+    assert table.user.tolist() == ["cart"] * 20
+    np.testing.assert_array_equal(table.time_s, np.arange(20.0))
+    assert not table.valid[12]
+    assert table.valid.sum() >= 15
+    assert np.median(table.error_m[table.valid]) < 0.3
+    assert f"{table.valid.sum()} of 20 positions valid" in said
+    assert (
+        f"error of the {table.valid.sum()} valid positions: median {np.median(table.error_m[table.valid]):.3f} m"
+        in said
+    )
+    assert "error of the 20 all positions" in said
+    assert "note: users are taken to be 1.5 m high (--user-height)" in said
+    assert (hall / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
+    # The policy that ranges have by default is this one; the CSV site says the same as the YAML one but for the area.
+    locate.main([*words[:6], "--out", "b.csv"])
+    assert Positions.read("b.csv").position_m.tolist() == table.position_m.tolist()
+
+
+def test_all_answers_may_be_invalid_and_the_command_still_ends_well(
+    hall: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "epoch,range_gate_m,range_dock_m\n1,20,25\n2,21,24\n"
+    written(hall, text, "two.csv")
+    locate.main(["--site", "hall.yaml", "--measurements", "two.csv", "--sigma", "1", "--picture", "two.svg"])
+    said = capsys.readouterr().out
+    assert "0 of 2 positions valid (0.0 %)" in said
+    assert "not valid (2)" in (hall / "two.svg").read_text()
+    assert not Positions.read("positions.csv").valid.any()
+
+
+def test_stds_come_from_the_file_and_sigma_fills_in(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = load_site("hall.yaml")
+    assert site.ap_height_m is not None
+    place = np.array([25.0, 12.0])
+    slant = np.sqrt(((site.ap_positions_m.numpy() - place) ** 2).sum(-1) + (site.ap_height_m.numpy() - 1.0) ** 2)
+    stds = (0, 0.1, 0.1, 0.1, 0.1, 0.1)
+    rows = [f"1,{name},{distance:.4f},{std}" for name, distance, std in zip(site.ap_names, slant, stds)]
+    written(hall, "\n".join(["epoch,ap,range_m,std_m", *rows]), "long.csv")
+    words = ["--site", "hall.yaml", "--measurements", "long.csv", "--user-height", "1", "--policy", "toa-wls"]
+    covariances = []
+    for sigma in ("0.1", "5"):
+        locate.main([*words, "--sigma", sigma])
+        assert "1 links without a standard deviation have that of --sigma" in capsys.readouterr().out
+        table = Positions.read("positions.csv")
+        np.testing.assert_allclose(table.position_m[0], place, atol=0.01)
+        assert table.covariance_m2 is not None
+        covariances.append(np.trace(table.covariance_m2[0]))
+    assert covariances[1] > 1.05 * covariances[0]
+
+
+def test_maps_coordinates_come_back_as_they_went_in(hall: Path) -> None:
+    origin = np.array([455_000.0, 5_411_000.0])
+    lines = [f"{name},{x:.1f},{y:.1f}" for name, (x, y) in zip(NAMES, APS + origin)]
+    written(hall, "\n".join(["name,x_m,y_m", *lines]), "utm.csv")
+    written(hall, wide(RANGES, [4, 2, 0, 1, 3]), "r.csv")
+    locate.main(
+        ["--site", "utm.csv", "--measurements", "r.csv", "--sigma", ".1", "--out", "p.npz", "--picture", "p.png"]
+    )
+    np.testing.assert_allclose(Positions.read("p.npz").position_m - origin, USERS, atol=1e-4)
+
+
+@NEEDS_PYPROJ
+def test_geojson_points_lie_where_utm_says(hall: Path) -> None:
+    from pyproj import Transformer
+
+    locate.main(["--site", "hall.yaml", "--measurements", "ranges.csv", "--sigma", "0.15", "--out", "p.geojson"])
+    content = json.loads(Path("p.geojson").read_text())
+    table = Positions.read("p.geojson")
+    assert table.geo_origin is not None
+    # hall.yaml: north: grid, so that x and y are differences of UTM coordinates in zone 32.
+    to_utm = Transformer.from_crs("EPSG:4326", "EPSG:32632", always_xy=True)
+    east, north = to_utm.transform(11.5756, 48.1372)
+    for feature, place in zip(content["features"], table.position_m):
+        x, y = to_utm.transform(*feature["geometry"]["coordinates"])
+        np.testing.assert_allclose([x - east, y - north], place, atol=1e-3)
+
+
+HALL = ["--site", "hall.yaml", "--measurements", "ranges.csv"]
+REFUSALS = [
+    ([], "--measurements"),
+    (HALL[2:], "need the places of the access points: --site"),
+    (HALL, "how accurate is a range? Say it by --sigma"),
+    ([*HALL[:3], "nowhere.csv", "--sigma", "1"], "nowhere.csv"),
+    ([*HALL, "--sigma", "1", "--out", "a.xls"], "'.xls' is not one of"),
+    ([*HALL, "--sigma", "1", "--picture", "a.gif"], "must end in .png"),
+    ([*HALL, "--sigma", "-1"], "sigma=-1.0 must be above 0"),
+    ([*HALL, "--sigma", "1", "--policy", "toa-me"], "did you mean toa-em"),
+    ([*HALL, "--sigma", "1", "--policy", "music"], "the file has range"),
+    ([*HALL, "--sigma", "1", "--known", "nlos_mean=2"], "did you mean nlos_mean_m"),
+    ([*HALL, "--sigma", "1", "--known", "area_m=2"], "area_m is unknown"),
+    ([*HALL, "--sigma", "1", "--option", "round=2"], "did you mean rounds"),
+    ([*HALL, "--unit", "inch"], "unit='inch' is not one of"),
+    ([*HALL, "--columns", "a"], "must look like --columns FILE_NAME"),
+    ([*HALL, "--columns", "rang=x"], "no column 'rang' to rename"),
+    ([*HALL, "--window", "0"], "window=0.0 must be above 0"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSALS, ids=[" ".join(words[4:]) for words, _ in REFUSALS])
+def test_wrong_words_are_refused_in_one_line(
+    hall: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in hall.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        locate.main(words)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert ended.value.code == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    assert said in lines[0]
+    assert sorted(path.name for path in hall.iterdir()) == before
+
+
+def test_the_commands_of_the_page_work(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "data" / "index.md").read_text(encoding="utf-8")
+    commands = [
+        shlex.split(line)[2:]
+        for block in re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("cfpos locate")
+    ]
+    assert commands
+    for words in commands:
+        if words[-1].endswith(".geojson") and importlib.util.find_spec("pyproj") is None:
+            continue
+        locate.main(words)
+        assert "positions valid" in capsys.readouterr().out
+
+
+def test_epochs_know_how_many_they_are(tmp_path: Path) -> None:
+    found = read_epochs(written(tmp_path, wide(RANGES, [0, 1, 2, 3, 4])), NAMES)
+    assert isinstance(found, Epochs)
+    assert len(found) == 3
