@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cfpos.scripts import sweeps
-from cfpos.scripts.settings import CONF, ROOT, register_schemas
+from cfpos.scripts.runs import game_to_follow
+from cfpos.scripts.settings import CONF, ROOT, register_folders, register_schemas
 from cfpos_envs.checks import nearest
 from cfpos_envs.extras import install_command
 from cfpos_envs.supervised.processes import launched
@@ -33,6 +34,8 @@ INTERRUPTED = sweeps.INTERRUPTED
 RELAUNCHES = 3
 """How often a launcher that died with one of its workers is restarted."""
 _FIRST_WORD_S = 5.0
+_SHOWING = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"})
+"""What makes Hydra show something instead of running."""
 
 
 class UsageError(ValueError):
@@ -102,9 +105,12 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
             task(config)
 
     register_schemas()
+    register_folders(reserve=not _SHOWING & set(sys.argv[1:]))
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     sweeps.SweepReport.folder = None
     with user_errors(debug), _explained(config_name), _own_folder(), _old_names_in_one_line():
+        if config_name == "evaluate":
+            sys.argv += game_to_follow(sys.argv[1:])
         _launch(main, debug)
 
 
@@ -161,9 +167,14 @@ def output_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
+def overrides_typed() -> list[str]:
+    """The overrides on the command line."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def overrides_given() -> dict[str, str]:
     """The overrides typed on the command line: key -> value as typed."""
-    typed = [entry.lstrip("+~") for entry in HydraConfig.get().overrides.task]
+    typed = [entry.lstrip("+~") for entry in overrides_typed()]
     return dict(entry.split("=", 1) for entry in typed if "=" in entry)
 
 

@@ -1,6 +1,7 @@
 """Evaluate policies on the same unseen drops: a table, results.json, positions.csv, cdf.png, a picture of an episode.
 
 ``python scripts/evaluate.py env=dcp-jar policy=[fingerprint,music,joint-gn,RUN_DIR] episodes=200 seed=7``
+``python scripts/evaluate.py policy=[RUN_DIR,music]`` plays the game of the run, with its settings.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from cfpos.scripts import reports
-from cfpos.scripts.cli import output_folder, run_hydra
+from cfpos.scripts.cli import output_folder, overrides_typed, run_hydra
 from cfpos.scripts.policies import build_policy, labelled
+from cfpos.scripts.runs import difference, followed, trained_game, warn
 from cfpos.scripts.settings import check_counts, plain
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checks import one_of
@@ -30,10 +32,14 @@ def main(config: DictConfig) -> None:
     check_counts(config, "episodes", "threads")
     one_of("positions", config.positions, TABLES)
     torch.set_num_threads(config.threads)
+    config.env = followed(config, overrides_typed())
     overrides = {**plain(config.env, "id"), "split": "test"}
     env = make_env(config.env.id, num_envs=1, seed=config.seed, device=config.device, **overrides)
     entries = labelled(OmegaConf.to_container(config.policy) if OmegaConf.is_config(config.policy) else config.policy)
     policies = {label: build_policy(entry, env) for label, entry in entries.items()}
+    for game in filter(None, map(trained_game, entries.values())):
+        if (otherwise := difference(game, config.env)) is not None:
+            warn(otherwise)
     folder = reports.check_writable(output_folder())
 
     results: list[EvaluationResult] = []
@@ -59,6 +65,8 @@ def main(config: DictConfig) -> None:
         save_figure(cdf_figure(results, f"{config.env.id}, {config.episodes} unseen episodes"), folder / "cdf.png"),
         reports.save_image(folder / "episode.png", frame),
     ]
+    if config.settings_of is not None:
+        print(f"{config.env.id} with the settings of {config.settings_of}")
     print(format_table(results))
     print("\n".join(f"wrote {path}" for path in written))
 

@@ -9,6 +9,8 @@ their types, and mistyped keys fail. The values in these files are written from 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import re
 import types
 import typing
@@ -69,6 +71,8 @@ class EvaluateSettings:
         env: group; see ``conf/env``.
         policy: names from ``list_policies()``, folders or checkpoint files of training runs, or dictionaries with
             ``name`` and the policy's options, e.g. ``policy=[{name:fingerprint,spacing:0.5},music]``.
+        settings_of: training run whose env settings are taken; what is typed as ``env.KEY`` is put over them. Without
+            ``env=`` it is the first run in ``policy``, and the game is the run's.
         episodes: evaluation episodes, the same for every policy.
         seed: of layouts, drops, channels and noise.
         positions: format of the table of all positions: csv, geojson, npz, parquet, or none for no table.
@@ -77,6 +81,7 @@ class EvaluateSettings:
 
     env: Any = MISSING
     policy: Any = field(default_factory=lambda: ["fingerprint", "music", "joint-gn"])
+    settings_of: str | None = None
     episodes: int = 200
     seed: int = 7
     positions: str = "csv"
@@ -86,11 +91,8 @@ class EvaluateSettings:
 
 
 def register_schemas() -> None:
-    """Put every settings dataclass into Hydra's store; the yaml files name them in their defaults lists.
-
-    Also makes ``${run_folder:RESUMED,FRESH}`` known: the folder of a run that goes on, else a fresh one.
-    """
-    OmegaConf.register_new_resolver("run_folder", lambda old, fresh: fresh if old is None else old, replace=True)
+    """Put every settings dataclass into Hydra's store; the yaml files name them in their defaults lists."""
+    register_folders(reserve=False)
     store = ConfigStore.instance()
     store.store(name="train_settings", node=TrainSettings)
     store.store(name="evaluate_settings", node=EvaluateSettings)
@@ -116,6 +118,37 @@ def register_schemas() -> None:
             for name, (agent, preset) in presets.items():
                 changed = without_entities(agent, preset)
                 store.store(group="agent/without_entities", name=f"{name}-{env}", node=changed, package="agent")
+
+
+def register_folders(reserve: bool) -> None:
+    """Make ``${run_folder:RESUMED,FRESH}`` known: the folder of a run that goes on, else a fresh one.
+
+    Args:
+        reserve: make the fresh folder when it is first asked for, so that no other process can get it too.
+    """
+    fresh_folder = reserved_folder if reserve else str
+    # Cached as Hydra's ``now`` is: one run sees one folder, however often its name is read.
+    OmegaConf.register_new_resolver(
+        "run_folder", lambda old, fresh: fresh_folder(fresh) if old is None else old, replace=True, use_cache=True
+    )
+
+
+def reserved_folder(wanted: str) -> str:
+    """Make a folder, or the first of WANTED_2, WANTED_3 ... that nobody has made: two runs never get the same one.
+
+    Args:
+        wanted: its path. Where nothing can be made it is returned as it is; who writes there says why it cannot.
+    """
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else f"{wanted}_{number}"
+        try:
+            os.makedirs(folder)
+        except FileExistsError:
+            continue
+        except OSError:
+            break
+        return folder
+    return wanted
 
 
 def agent_preset(path: Path) -> tuple[str, str]:

@@ -1,13 +1,15 @@
 """Runs of a sweep: each in a process of its own, kept when finished, gone on with when not, reported when it died.
 
 Whatever launcher distributes the runs, a run that crashes or is killed stops no other, and a sweep that is given
-the same folder again (``hydra.sweep.dir``) does only what is still missing.
+the same folder again (``hydra.sweep.dir``) does only what is still missing. A run is known by its settings, not by its
+number, so such a sweep may also have further values than the first time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import math
 import signal
@@ -22,11 +24,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from cfpos.scripts.reports import write_json
+from cfpos_envs.checkpoints import LAST
 
 STATUS = "run.json"
 OUTPUT = "output.log"
 LOCK = ".lock"
 _TURN = ".turn"
+_NUMBERS = ".numbers"
 INTERRUPTED = 130
 _PATIENCE_S = 5.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -85,23 +89,45 @@ def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, q
     Args:
         script: the command.
         overrides: its settings.
-        folder: where it writes. A finished run of the same settings is kept, one that was started is continued.
+        folder: where it writes, see ``place_of``. A finished run is kept, one that was started is continued.
         cwd: where the command was called.
         quiet: write what it prints to ``output.log`` instead of showing it.
 
     Raises:
-        ValueError: the folder holds a run of other settings.
+        ValueError: the folder is taken by a run of other settings.
         KeyboardInterrupt: it was interrupted.
     """
-    known = status(folder)
-    if known is not None and known["overrides"] != list(overrides):
-        raise ValueError(
-            f"{folder} holds a run with {' '.join(known['overrides'])}, not with {' '.join(overrides)}; "
-            "choose another hydra.sweep.dir"
-        )
+    folder = place_of(overrides, folder)
     with exclusive(folder, _TURN, math.inf):
         if (status(folder) or {}).get("status") != "finished":
             _do(script, overrides, folder, cwd, quiet)
+
+
+def place_of(overrides: Sequence[str], folder: Path) -> Path:
+    """The folder of one run of a sweep: where it was begun before, else ``folder``, else the first number that is free.
+
+    Args:
+        overrides: its settings, in any order.
+        folder: the one that it would have in a new sweep; the others are beside it.
+
+    Raises:
+        ValueError: a run of other settings is in ``folder``, which has no number.
+    """
+    sweep = folder.parent
+    with exclusive(sweep, _NUMBERS, math.inf):
+        for path in sorted(sweep.glob(f"*/{STATUS}")):
+            if sorted((status(path.parent) or {})["overrides"]) == sorted(overrides):
+                return path.parent
+        if not _is_free(folder):
+            if not folder.name.isdecimal():
+                held = " ".join((status(folder) or {"overrides": ["unknown settings"]})["overrides"])
+                raise ValueError(
+                    f"{folder} holds a run with {held}, not with {' '.join(overrides)}; choose another hydra.sweep.dir"
+                )
+            folder = next(place for place in (sweep / str(n) for n in itertools.count()) if _is_free(place))
+        folder.mkdir(exist_ok=True)
+        write_json(folder / STATUS, _begun(overrides))
+    return folder
 
 
 def status(folder: Path) -> dict[str, Any] | None:
@@ -134,11 +160,11 @@ def _told(sweep: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
-    if status(folder) is not None and (folder / "last.pt").exists():
+    if (folder / LAST).exists():
         arguments = [f"resume={folder}"]
     else:
         arguments = [*overrides, f"hydra.run.dir={folder}"]
-    told = {"overrides": list(overrides), "status": "running", "reason": None}
+    told = _begun(overrides)
     write_json(folder / STATUS, told)
     with open(folder / OUTPUT, "a", encoding="utf-8") if quiet else contextlib.nullcontext() as output:
         code = subprocess.run(
@@ -157,6 +183,14 @@ def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: 
     reason = _reason(code, folder / OUTPUT if quiet else None)
     write_json(folder / STATUS, {**told, "status": "failed", "reason": reason})
     print(f"failed: {' '.join(overrides)}: {reason} ({folder})", file=sys.stderr)
+
+
+def _begun(overrides: Sequence[str]) -> dict[str, Any]:
+    return {"overrides": list(overrides), "status": "running", "reason": None}
+
+
+def _is_free(folder: Path) -> bool:
+    return not any((folder / name).exists() for name in (STATUS, LAST))
 
 
 def _reason(code: int, output: Path | None) -> str:

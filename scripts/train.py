@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from cfpos.agents import make_agent
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from cfpos.scripts.settings import check_counts, plain, shown
+from cfpos.scripts.runs import CONFIG_FILE, in_hydra, options, saved_config
+from cfpos.scripts.settings import check_counts, plain, schema
 from cfpos.scripts.sweeps import exclusive
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import LAST
@@ -25,7 +26,6 @@ from cfpos_envs.drawing.figures import cdf_figure, new_figure
 from cfpos_envs.registry import make_config
 from cfpos_envs.supervised.processes import check_shared, launched
 
-CONFIG_FILE = "config.yaml"
 DEFAULT_STEPS = 30_000
 RESULTS_FILE = "results.json"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
@@ -54,9 +54,12 @@ def main(config: DictConfig) -> None:
     reports.check_writable(folder)
     if config.resume is None:
         _refuse_used(folder)
-        reports.write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
-    print(f"writing to {folder}  (watch: tensorboard --logdir {folder})")
     with exclusive(folder):
+        if config.resume is None:
+            # Again: another run may have begun and ended here while this one waited.
+            _refuse_used(folder)
+            reports.write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+        print(f"writing to {folder}  (watch: tensorboard --logdir {folder})")
         results = agent.train(
             total_steps=config.total_steps,
             log_dir=folder,
@@ -71,22 +74,12 @@ def main(config: DictConfig) -> None:
 
 def evaluation_command(config: DictConfig, folder: Path) -> str:
     """The command that scores a run's policy in the game that it was trained in, quoted for a shell."""
-    default = make_config(config.env.id)
-    old_names = getattr(default, "old_names", {})
-    given = plain(config.env, "id", *old_names)
-    given |= {new: config.env[old] for old, new in old_names.items() if config.env[old] is not None}
-    changed = {name: value for name, value in given.items() if value != shown(default, name)}
-    words = [f"env.{name}={_in_hydra(value)}" for name, value in changed.items()]
-    return shlex.join(["cfpos", "evaluate", f"env={config.env.id.removesuffix('-v0')}", *words, f"policy=[{folder}]"])
-
-
-def _in_hydra(value: Any) -> str:
-    """A value as Hydra reads it on the command line."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{_in_hydra(part)}" for name, part in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_in_hydra(part) for part in value) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    env_id = config.env.id
+    default = options(schema({"id": env_id}, make_config(env_id)))
+    changed = {name: value for name, value in options(config.env).items() if value != default.get(name)}
+    words = [f"env.{name}={in_hydra(value)}" for name, value in changed.items()]
+    policy = f"policy={in_hydra([str(folder)])}"
+    return shlex.join(["cfpos", "evaluate", f"env={env_id.removesuffix('-v0')}", *words, policy])
 
 
 def resumed_config(config: DictConfig) -> DictConfig:
@@ -107,10 +100,7 @@ def resumed_config(config: DictConfig) -> DictConfig:
             f"{fixed[0]}={given[fixed[0]]} cannot change while resuming; "
             f"allowed beside resume: {', '.join(_MAY_CHANGE[:-1])}; or start a new run"
         )
-    try:
-        saved = OmegaConf.load(path)
-    except Exception as error:  # whatever the YAML parser raises, the remedy is the same
-        raise UsageError(f"{path} is damaged ({type(error).__name__}); start a new run") from error
+    saved = saved_config(path)
     kept = {key: config[key] for key in _MAY_CHANGE if key in given}
     merged = OmegaConf.merge(saved, kept)
     assert isinstance(merged, DictConfig)

@@ -49,14 +49,14 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls.txt").read_text().splitlines()
 
 
-def test_a_finished_run_is_kept_and_another_in_its_folder_refused(script: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_kept_and_another_gets_the_next_number(script: Path, tmp_path: Path) -> None:
     for _ in range(2):
         sweeps.run_apart(script, ["seed=1"], tmp_path / "0", tmp_path, quiet=True)
     assert calls(tmp_path) == [f"seed=1 hydra.run.dir={tmp_path / '0'}"]
     assert (tmp_path / "0" / sweeps.OUTPUT).read_text() == "done\n"
     assert sweeps.unfinished(tmp_path) == []
-    with pytest.raises(ValueError, match="holds a run with seed=1, not with seed=2"):
-        sweeps.run_apart(script, ["seed=2"], tmp_path / "0", tmp_path, quiet=True)
+    sweeps.run_apart(script, ["seed=2"], tmp_path / "0", tmp_path, quiet=True)
+    assert calls(tmp_path)[1:] == [f"seed=2 hydra.run.dir={tmp_path / '1'}"]
 
 
 def test_a_killed_run_is_told_with_its_settings_and_goes_on_the_next_time(
