@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Space
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.checkpoints import State
@@ -41,9 +41,11 @@ class PettingZooVectorEnv(BatchedEnv):
 
     Actions in [-1, 1] are stretched to each agent's Box; bounded observations are squeezed into [-1, 1], unbounded
     ones pass as they are. Vectors of agents with smaller spaces are filled up with zeros. An agent that has left (or
-    has not come yet) observes zeros, earns nothing and counts as terminated, so nothing is bootstrapped from it; one
-    that is cut off by a time limit is not terminated. The step metrics hold ``agent_terminated`` [1, n] and ``score``,
-    the mean return of the agents so far.
+    has not come yet) observes zeros, earns nothing and counts as terminated. One that is cut off by a time limit, of
+    its own or of all, is not terminated in the round that it played last: its value goes on from what it saw then. The
+    step metrics hold ``agent_terminated`` [1, n], ``agent_valid`` [1, n], false where there is nothing to learn because
+    the agent did not act in the round or nobody knows what followed, and ``score``, the mean return of the agents so
+    far. The episode is over when no agent is left or all that are have been terminated or truncated.
 
     Every episode is started with its own seed, which makes a run resumable for games that are deterministic given
     their seed: the state that is saved is the seed and the actions of the running episode, and loading replays them.
@@ -57,6 +59,7 @@ class PettingZooVectorEnv(BatchedEnv):
     """
 
     num_envs = 1
+    agents_leave: ClassVar[bool] = True
 
     def __init__(self, env: PettingZooGame, seed: int = 0) -> None:
         self.env: Any = env  # ``agents`` is there only after the first reset
@@ -72,6 +75,7 @@ class PettingZooVectorEnv(BatchedEnv):
         self._seed, self._episode = seed, 0
         self._returns = torch.zeros(1)
         self._terminated = torch.zeros(1, len(self.agents), dtype=torch.bool)
+        self._left = torch.zeros_like(self._terminated)
         self._history: list[Tensor] = []
         self._done = True
 
@@ -98,17 +102,20 @@ class PettingZooVectorEnv(BatchedEnv):
             )
         self._history.append(actions.detach().clone())
         present = list(self.env.agents)
-        observations, rewards, terminations, _, _ = self.env.step(self.unpack(actions, present))
-        reward = torch.tensor([[float(rewards.get(agent, 0.0)) for agent in self.agents]])
-        # An agent that did not act in this round has left the episode for good.
-        absent = torch.tensor([[agent not in present for agent in self.agents]])
-        ended = torch.tensor([[bool(terminations.get(agent, False)) for agent in self.agents]])
-        self._terminated = absent | ended
-        self._done = not self.env.agents
+        observations, rewards, terminations, truncations, _ = self.env.step(self.unpack(actions, present))
+        reward = self._by_agent(rewards)
+        # An agent that did not act in this round has left the episode, or has not come yet.
+        acted = self._named(present) & ~self._left
+        ended, cut = self._by_agent(terminations).bool(), self._by_agent(truncations).bool()
+        self._terminated = ~acted | ended
+        self._left |= ended | cut
+        # Some games keep the names of agents that are done, and would play on with them for ever.
+        self._done = bool((self._left | ~self._named(self.env.agents)).all())
         self._returns = self._returns + reward.mean(1)
         all_terminated = self._terminated.all(1) if self._done else torch.zeros(1, dtype=torch.bool)
         truncated = torch.tensor([self._done]) & ~all_terminated
-        metrics = {"score": self._returns, "agent_terminated": self._terminated}
+        valid = acted & (ended | self._named(observations))
+        metrics = {"score": self._returns, "agent_terminated": self._terminated, "agent_valid": valid}
         return VectorStep(self.pack(observations), reward, all_terminated, truncated, metrics)
 
     def pack(self, observations: Mapping[str, np.ndarray]) -> Float[Tensor, "1 n obs"]:
@@ -152,9 +159,16 @@ class PettingZooVectorEnv(BatchedEnv):
             for actions in state["history"]:
                 self.step(actions)
 
+    def _by_agent(self, values: Mapping[str, Any]) -> Float[Tensor, "1 n"]:
+        return torch.tensor([[float(values.get(agent, 0.0)) for agent in self.agents]])
+
+    def _named(self, agents: Collection[str]) -> Bool[Tensor, "1 n"]:
+        return torch.tensor([[agent in agents for agent in self.agents]])
+
     def _start(self) -> Tensor:
         observations, _ = self.env.reset(seed=derive_seed(self._seed, "episode", self._episode) % 2**31)
         self._returns = torch.zeros(1)
+        self._left = torch.zeros_like(self._left)
         self._history = []
         self._done = False
         return self.pack(observations)

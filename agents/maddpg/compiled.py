@@ -122,6 +122,7 @@ class CompiledUpdates:
         tensors = (batch.observations, batch.actions, batch.rewards, batch.next_observations, self._parameters[0])
         return (
             kernels() is not None
+            and batch.acted is None
             and all(x is None or (x.dtype is torch.float32 and x.is_cpu) for x in tensors)
             and self.networks.actor.inputs == batch.observations.shape[2]
             and not (isinstance(critic, ConcatenatedCritic) and critic.net.layers[0][0].nbytes > _MOST_JOINT)

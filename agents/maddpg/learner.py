@@ -114,7 +114,7 @@ class CriticLearner:
     def _update_critics(self, batch: Batch) -> dict[str, Tensor]:
         targets = self.targets(batch)
         values = torch.stack([critic(batch.observations, batch.actions) for critic in self._critics])
-        loss = critic_loss(values, targets, self._separate)
+        loss = critic_loss(values, targets, self._separate, batch.acted)
         norm = self._trained["critics"].descend(loss)
         return {"loss/critic": loss.detach(), "gradient/critic": norm, "value/mean": values[0].detach().mean()}
 
@@ -122,7 +122,7 @@ class CriticLearner:
         pre_tanh = self.actor.pre_tanh(batch.observations)
         with _constant(self._critics[0]) as critic:
             values = critic.own_values(batch.observations, batch.actions, torch.tanh(pre_tanh))
-        loss = actor_loss(values, pre_tanh, self.config.saturation_penalty, self._separate)
+        loss = actor_loss(values, pre_tanh, self.config.saturation_penalty, self._separate, batch.acted)
         norm = self._trained["actor"].descend(loss)
         return {"loss/actor": loss.detach(), "gradient/actor": norm, "policy/saturation": saturation(pre_tanh)}
 

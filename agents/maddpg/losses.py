@@ -5,7 +5,8 @@ gradients (``tests/agents/maddpg/test_compiled_learner.py`` holds it to these fu
 
 Samples come first: [N, n] is one number per sample and agent. ``separate`` says whether every agent has a network of
 its own. Then the sum over agents is taken, so that each network gets the gradient that it would get alone; a network
-that all agents share gets the mean.
+that all agents share gets the mean. Where agents come and go, ``acted`` leaves out the samples in which an agent did
+not act: the mean is that over the others.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def bellman_targets(
 
 
 def critic_loss(
-    values: Float[Tensor, "critics N n"], targets: Float[Tensor, "N n"], separate: bool
+    values: Float[Tensor, "critics N n"],
+    targets: Float[Tensor, "N n"],
+    separate: bool,
+    acted: Bool[Tensor, "N n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Squared temporal-difference error, L = sum_k mean_N sum_i (Q_{i,k}(o, a) - y_i)^2 (Lowe et al. 2017, eq. 6).
 
@@ -45,14 +49,19 @@ def critic_loss(
         values: of the critics at the stored joint actions; twin critics are fitted to the same targets.
         targets: ``bellman_targets``; constants.
         separate: see the module; False: mean over agents instead of the sum.
+        acted: see the module; None: all.
     """
     _check_ranks(values=(values, 3), targets=(targets, 2))
     _check_equal_shapes(values=values[0], targets=targets)
-    return _over_agents((values - targets.detach()).square(), separate)
+    return _over_agents((values - targets.detach()).square(), separate, acted)
 
 
 def actor_loss(
-    values: Float[Tensor, "N n"], pre_tanh: Float[Tensor, "N n act"], saturation_penalty: float, separate: bool
+    values: Float[Tensor, "N n"],
+    pre_tanh: Float[Tensor, "N n act"],
+    saturation_penalty: float,
+    separate: bool,
+    acted: Bool[Tensor, "N n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Minus the deterministic policy gradient's objective, plus a penalty on saturated actions.
 
@@ -64,10 +73,11 @@ def actor_loss(
         pre_tanh: u, the policies' outputs before the squashing.
         saturation_penalty: c, at least 0: without it the gradient of a saturated action vanishes for good.
         separate: see the module; False: mean over agents instead of the sum.
+        acted: see the module; None: all.
     """
     _check_ranks(values=(values, 2), pre_tanh=(pre_tanh, 3))
     _check_equal_shapes(values=values, pre_tanh=pre_tanh[..., 0])
-    return _over_agents(saturation_penalty * pre_tanh.square().mean(-1) - values, separate)
+    return _over_agents(saturation_penalty * pre_tanh.square().mean(-1) - values, separate, acted)
 
 
 def model_loss(
@@ -87,7 +97,13 @@ def model_loss(
     return saturation_penalty * pre_tanh.square().mean() - objective.mean()
 
 
-def _over_agents(terms: Float[Tensor, "... N n"], separate: bool) -> Float[Tensor, ""]:
+def _over_agents(
+    terms: Float[Tensor, "... N n"], separate: bool, acted: Bool[Tensor, "N n"] | None
+) -> Float[Tensor, ""]:
+    if acted is not None:
+        weight = acted.to(terms)
+        counted = weight.sum(0) if separate else weight.sum()
+        return (terms * weight / counted.clamp_min(1.0)).sum()
     return terms.sum() / (terms.shape[-2] if separate else terms.shape[-2] * terms.shape[-1])
 
 

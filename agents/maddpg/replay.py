@@ -18,6 +18,7 @@ class Batch:
         observations, actions, rewards: what was seen, done and got.
         terminated: true where nothing follows; never true for an episode cut off by its time limit.
         next_observations: what followed (the true last observation at a cut-off); None if the memory keeps none.
+        acted: whether there is something to learn from an agent's row; None: from all.
     """
 
     observations: Float[Tensor, "N n obs"]
@@ -25,12 +26,13 @@ class Batch:
     rewards: Float[Tensor, "N n"]
     terminated: Bool[Tensor, "N n"]
     next_observations: Float[Tensor, "N n obs"] | None
+    acted: Bool[Tensor, "N n"] | None = None
 
     def split(self, samples: int) -> list[Batch]:
         """The transitions in parts of at most ``samples``."""
         if len(self.rewards) <= samples:
             return [self]
-        fields = (self.observations, self.actions, self.rewards, self.terminated, self.next_observations)
+        fields = (self.observations, self.actions, self.rewards, self.terminated, self.next_observations, self.acted)
         begins = range(0, len(self.rewards), samples)
         return [Batch(*(None if x is None else x[begin : begin + samples] for x in fields)) for begin in begins]  # type: ignore[arg-type]
 
@@ -47,6 +49,7 @@ class Replay:
         agents: vectors per transition; 1 where the trainer learns from single (agent, entity) pairs.
         observation_size, action_size: of one agent.
         keep_next: whether next observations are stored (needless without bootstrapping).
+        keep_acted: whether it is stored which agents acted (needless where all do).
         generator: source of the samples.
         device: where the memory lives.
     """
@@ -60,16 +63,19 @@ class Replay:
         keep_next: bool,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
+        keep_acted: bool = False,
     ) -> None:
-        self.capacity, self.agents, self.keep_next = capacity, agents, keep_next
+        self.capacity, self.agents, self.keep_next, self.keep_acted = capacity, agents, keep_next, keep_acted
         self.generator = generator
         self.size = 0
         self._start = 0
+        # Whether an agent did not act in some transition that is or was here.
+        self._idle = False
         # Which of the transitions in reach have a row, oldest first, in the pieces in which they came.
         self._marks: deque[Tensor] = deque()
         self._transitions = 0
-        # Observations, actions, rewards, terminated and, where they are kept, next observations.
-        sizes = [observation_size, action_size, 1, 1, *([observation_size] if keep_next else [])]
+        # Observations, actions, rewards, terminated and, where they are kept, next observations and who acted.
+        sizes = [observation_size, action_size, 1, 1, *([observation_size] * keep_next), *([1] * keep_acted)]
         self._parts = [agents * size for size in sizes]
         self._rows = torch.zeros(capacity, sum(self._parts), device=device)
 
@@ -81,18 +87,23 @@ class Replay:
         terminated: Bool[Tensor, "B n"],
         next_observations: Float[Tensor, "B n obs"] | None = None,
         valid: Bool[Tensor, " B"] | None = None,
+        acted: Bool[Tensor, "B n"] | None = None,
     ) -> None:
         """Store B transitions over the oldest ones; of more than the capacity the last ones stay.
 
         Args:
-            observations, actions, rewards, terminated, next_observations: see ``Batch``; the last are needed only
-                where they are kept.
+            observations, actions, rewards, terminated, next_observations, acted: see ``Batch``; the last two are
+                needed only where they are kept.
             valid: whether there is something to learn from a transition; the others are never drawn. None: all.
         """
         given = [observations, actions, rewards, terminated]
         if self.keep_next:
             assert next_observations is not None
             given.append(next_observations)
+        if self.keep_acted:
+            assert acted is not None
+            given.append(acted)
+            self._idle = self._idle or not bool(acted.all())
         rows = torch.cat([values.flatten(1).to(self._rows) for values in given], 1)[-self.capacity :]
         if valid is None:
             marks = torch.ones(len(rows), dtype=torch.bool)
@@ -119,13 +130,14 @@ class Replay:
         index = torch.randint(self.size, (count,), generator=self.generator, device=self.generator.device)
         index = (index + self._start) % self.capacity
         parts = torch.index_select(self._rows, 0, index).split(self._parts, 1)
-        observations, actions, rewards, terminated, *following = (part.view(count, self.agents, -1) for part in parts)
+        observations, actions, rewards, terminated, *kept = (part.view(count, self.agents, -1) for part in parts)
         return Batch(
             observations,
             actions,
             rewards.squeeze(-1),
             terminated.squeeze(-1) > 0,
-            following[0] if following else None,
+            kept[0] if self.keep_next else None,
+            kept[-1].squeeze(-1) > 0 if self._idle else None,
         )
 
     def state_dict(self) -> dict:
@@ -147,6 +159,7 @@ class Replay:
         self._start, self.size, self._transitions = 0, len(rows), len(marks)
         self._marks = deque([marks])
         self._rows[: self.size] = rows
+        self._idle = self.keep_acted and not bool(rows[:, -self.agents :].all())
         self.generator.set_state(state["generator"])
 
     def _forget(self, excess: int) -> None:

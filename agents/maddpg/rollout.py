@@ -41,6 +41,7 @@ class CriticRollout:
             keep_next=config.gamma > 0,
             generator=_generator(config.seed, "replay", config.device),
             device=config.device,
+            keep_acted=agent.env.agents_leave,
         )
         self.noise = ActionNoise(config.noise, _generator(config.seed, "noise", config.device), config.ou_theta)
         self.observations: Tensor | None = None
@@ -108,11 +109,13 @@ class CriticRollout:
     def _remember(self, observations: Tensor, actions: Tensor, step: VectorStep) -> None:
         config = self.agent.config
         running = slice(None) if self.ended is None or not self.ended.any() else ~self.ended
+        acted = step.metrics["agent_valid"] if self.replay.keep_acted else None
         if self.agent.normaliser is not None:
             self.agent.normaliser.update(observations[running])
         valid = step.metrics.get("entity_valid") if config.samples_rows else None
         valid = None if valid is None else valid.flatten(1)
-        rewards = scale_rewards(self._rewards(step), config.reward_normalisation, config.reward_clip, valid)
+        counted = acted if valid is None else valid
+        rewards = scale_rewards(self._rewards(step), config.reward_normalisation, config.reward_clip, counted)
         # Where agents leave a game one by one, each has its own end.
         terminated = step.metrics.get("agent_terminated")
         if terminated is None:
@@ -127,6 +130,7 @@ class CriticRollout:
             terminated[running].reshape(-1, agents),
             None if following is None else following[running].reshape(-1, agents, self._game.observation_size),
             None if valid is None else valid[running].flatten(),
+            None if acted is None else acted[running],
         )
 
     def _rewards(self, step: VectorStep) -> Float[Tensor, "B rewards"]:
@@ -147,6 +151,7 @@ class CriticRollout:
             batch.rewards,
             batch.terminated,
             None if following is None else agent.normaliser(following),
+            batch.acted,
         )
 
 

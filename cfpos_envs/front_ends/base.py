@@ -85,11 +85,14 @@ class BatchedEnv(Env):
         agents: names in the order of the second dimension.
         num_envs: number of episodes B.
         knows_truth: whether ``truth`` holds errors in metres.
+        agents_leave: whether agents may come and go during an episode; the step metrics then hold ``agent_terminated``
+            [B, n], whose end is final, and ``agent_valid`` [B, n], who acted and has something to learn from the round.
     """
 
     agents: tuple[str, ...]
     num_envs: int
     knows_truth: ClassVar[bool] = False
+    agents_leave: ClassVar[bool] = False
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> Tensor:

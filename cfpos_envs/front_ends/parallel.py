@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
     ``agents`` becomes empty. ``infos[agent]`` holds ``true_position`` [K, D] and ``error_m`` [K] in metres,
     ``rmse_m``, ``peb_m`` [K] where the scenario has a bound, ``clock_error_m`` and ``ceb_m`` [K] where it has a clock
     to find, ``valid`` [K] where it can say that its measurements do not determine a position, ``fronthaul_bits`` sent
-    per agent so far where it counts them, and after a step ``score``, the label-free quality of the joint estimate. The
+    per agent so far where it counts them, and ``score``, the label-free quality of the joint estimate, which is NaN at
+    the reset, before anything was judged: the keys are always the same. The
     tables of observation, action and reward are printed by ``describe()``. The attributes ``scenario``, ``config``,
     ``device``, ``rounds``, ``entities`` and the three sizes are those of ``VectorEnv``.
 
@@ -187,19 +189,18 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
         self._history = [self.vector.estimate[0]]
         if self.render_mode == "human":
             self.render()
-        return self._named(observations), self._infos(None)
+        return self._named(observations), self._infos(math.nan)
 
     def _named(self, observations: Tensor) -> Observations:
         return dict(zip(self.possible_agents, _to_numpy(observations[0])))
 
-    def _infos(self, score: float | None) -> Infos:
+    def _infos(self, score: float) -> Infos:
         truth = self.vector.truth()
         info: dict[str, Any] = {key: _to_numpy(truth[key][0]) for key in _TRUTH_KEYS if key in truth}
         for name in ("rmse_m", "fronthaul_bits"):
             if name in info:
                 info[name] = float(info[name])
-        if score is not None:
-            info["score"] = score
+        info["score"] = score
         return {name: dict(info) for name in self.possible_agents}
 
     def _joint_action(self, actions: Mapping[str, np.ndarray]) -> Tensor:

@@ -19,7 +19,7 @@ class SingleAgentEnv(gymnasium.Env[np.ndarray, np.ndarray], Env):
     Observation: the agents' observations one after another in the order of ``parallel.possible_agents``, float32 in
     [-1, 1], length n * observation_size. Action: likewise, length n * action_size. Reward: see ``joint_reward``.
     The episode is truncated after the scenario's rounds and never terminates earlier by itself. ``info`` holds
-    ``true_position``, ``error_m``, ``rmse_m``, ``peb_m`` and, after a step, ``score``.
+    ``true_position``, ``error_m``, ``rmse_m``, ``peb_m`` and ``score`` (NaN at the reset).
 
     Args:
         parallel: the multi-agent environment to present.

@@ -224,3 +224,53 @@ class UnequalZoo(pettingzoo.ParallelEnv):
 
     def _see(self) -> dict:
         return {agent: self._observations[agent].sample() * 0 + self.random.random() for agent in self.agents}
+
+
+class OwnLimits(pettingzoo.ParallelEnv):
+    """A third-party game in which nothing is to be seen and every round pays 1 to whoever acts.
+
+    ``first`` is cut off by a limit of its own after ``limits[0]`` rounds while ``second`` plays on to ``limits[1]``:
+    what each of them does is worth 1 / (1 - gamma).
+
+    Args:
+        limits: rounds of each agent.
+        stays: agents that are done are never taken off ``agents``.
+        terminates: ends are terminations.
+        forgets: what an agent saw last is not told.
+    """
+
+    metadata = {"name": "own_limits_v0"}
+
+    def __init__(
+        self,
+        limits: tuple[int, int] = (1, 3),
+        stays: bool = False,
+        terminates: bool = False,
+        forgets: bool = False,
+    ) -> None:
+        self.possible_agents = ["first", "second"]
+        self.agents: list[str] = []
+        self.limits = dict(zip(self.possible_agents, limits, strict=True))
+        self.stays, self.terminates, self.forgets = stays, terminates, forgets
+
+    def observation_space(self, agent: str) -> gymnasium.Space:
+        return gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def action_space(self, agent: str) -> gymnasium.Space:
+        return gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        self.agents, self.time = list(self.possible_agents), 0
+        return {agent: np.zeros(1, np.float32) for agent in self.agents}, {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
+        assert set(actions) == set(self.agents)
+        self.time += 1
+        over = {agent: self.time >= self.limits[agent] for agent in self.agents}
+        never = dict.fromkeys(self.agents, False)
+        ends = (over, never) if self.terminates else (never, over)
+        seen = {agent: np.zeros(1, np.float32) for agent in self.agents if not (self.forgets and over[agent])}
+        rewards, infos = dict.fromkeys(self.agents, 1.0), {agent: {} for agent in self.agents}
+        if not self.stays:
+            self.agents = [agent for agent in self.agents if not over[agent]]
+        return seen, rewards, *ends, infos

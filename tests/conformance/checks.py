@@ -187,7 +187,7 @@ def check_all_agents_truncate_together(env_id: str) -> None:
 
 def check_parallel_and_batched_agree(env_id: str) -> None:
     env, venv = make_env(env_id), make_env(env_id, num_envs=1)
-    observations, _ = env.reset(seed=9)
+    observations, begun = env.reset(seed=9)
     batch = venv.reset(seed=9)
     while env.agents:
         np.testing.assert_array_equal(np.stack(list(observations.values())), batch[0].numpy())
@@ -198,6 +198,10 @@ def check_parallel_and_batched_agree(env_id: str) -> None:
         batch = taken.observations
         assert list(rewards.values()) == taken.rewards[0].tolist()
         info = infos[env.possible_agents[0]]
+        # Some libraries make room for infos at the reset.
+        assert {key: np.shape(value) for key, value in info.items()} == {
+            key: np.shape(value) for key, value in begun[env.possible_agents[0]].items()
+        }
         np.testing.assert_array_equal(info["error_m"], venv.truth()["error_m"][0].numpy())
         assert info["score"] == taken.metrics["score"][0].item()
 
