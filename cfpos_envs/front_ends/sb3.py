@@ -173,9 +173,12 @@ class Sb3VecEnv(VecEnv):
 
         Raises:
             RuntimeError: episodes that end one by one, which no environment of ours has.
+            ValueError: an agent is cut off while others play on (games of other people).
         """
         assert self._actions is not None
         step = self.env.step(self._actions)
+        if self.env.agents_leave and self._length > 0:
+            self._check_nobody_cut_off(step)
         self.last_step, self._actions = step, None
         paid = self.rows.rewards(step).detach().cpu()
         self._returns, self._length = self._returns + paid, self._length + 1
@@ -226,6 +229,19 @@ class Sb3VecEnv(VecEnv):
     def _begin(self, seed: int | None) -> np.ndarray:
         self._returns, self._length, self._since = torch.zeros(self.num_envs), 0, time.perf_counter()
         return self._array(self.env.reset(seed=seed))
+
+    def _check_nobody_cut_off(self, step: VectorStep) -> None:
+        # SB3 learns from every row of every round; rounds that nobody played would end the values of who was cut off.
+        # Who is terminated is worth nothing in them, as it should be.
+        assert self.last_step is not None
+        before = self.last_step.metrics
+        cut = before["agent_valid"] & ~before["agent_terminated"] & ~step.metrics["agent_valid"]
+        if bool(cut.any()):
+            names = [name for name, gone in zip(self.env.agents, cut.any(0).tolist(), strict=True) if gone]
+            raise ValueError(
+                f"{', '.join(names)} of {self.env.env_id} is cut off while others play on, and Stable-Baselines3 cannot "
+                "leave out rounds; train with maddpg, or let all time limits end together"
+            )
 
     def _endings(self, step: VectorStep, observations: np.ndarray) -> list[Info]:
         # Where agents leave one by one, each has its own end (games of other people).

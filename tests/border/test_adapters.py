@@ -142,6 +142,14 @@ def test_a_policy_still_trains_where_agents_have_other_spaces() -> None:
     assert agent.train(100, progress=False) == {"steps": 100.0}
 
 
+def test_a_library_that_cannot_leave_out_rounds_refuses_a_limit_of_one_agent() -> None:
+    settings = {"evaluations": 0, "warmup_steps": 4, "batch_size": 4, "num_envs": 1}
+    with pytest.raises(ValueError, match="first of own_limits_v0 is cut off while others play on.* train with maddpg"):
+        make_agent("sb3-td3", OwnLimits((2, 4)), **settings).train(40, progress=False)
+    for game in (OwnLimits((3, 3)), OwnLimits((1, 3), terminates=True)):
+        assert make_agent("sb3-td3", game, **settings).train(8, progress=False)["steps"] >= 8
+
+
 @pytest.mark.parametrize("env_id", ["dcp-rss-v0", "toa-v0"])
 def test_infos_are_the_same_at_reset_and_at_every_step(env_id: str) -> None:
     env = make_env(env_id, seed=0)
