@@ -96,7 +96,8 @@ def make_policy(name: str, env: Env | str | None = None, **options: object) -> P
         from cfpos_envs import make_env
 
         env = make_env(env)
-    classes, family = _load(name), str(getattr(getattr(env, "scenario", None), "family", ""))
+    scenario = None if env is None else env.scenario
+    classes, family = _load(name), "" if scenario is None else scenario.family
     if name in _deprecated:
         warnings.warn(f"policy {name!r} is deprecated; use {_deprecated[name][1]!r}", DeprecationWarning, stacklevel=2)
     policy_class = next((found for found in classes if family in found.families), classes[0])

@@ -78,9 +78,9 @@ def evaluate_many(
         truth = scenario.truth(state)
         if "peb_m" in truth:
             bounds.append(_to_numpy(truth["peb_m"]))
-        site_ids = getattr(scenario.measurements(state), "site_ids", None)
-        if site_ids is not None:
-            sites.append(_to_numpy(site_ids).astype(int))
+        measured = scenario.measurements(state)
+        if isinstance(measured, _OfSites) and measured.site_ids is not None:
+            sites.append(_to_numpy(measured.site_ids).astype(int))
         for run, tally in zip(runners, tallies):
             tally.add(run(scenario, state))
     shared = {
@@ -180,6 +180,18 @@ class Acts(Protocol):
 class _Restarts(Protocol):
     def reset(self) -> object:
         """A new episode begins."""
+
+
+@runtime_checkable
+class _Named(Protocol):
+    name: object
+
+
+@runtime_checkable
+class _OfSites(Protocol):
+    """Measurements that say at which of several sites they were made."""
+
+    site_ids: Tensor | None
 
 
 _Run = Callable[[Game, TensorState], _ChunkResult]
@@ -322,7 +334,7 @@ def _restart(policy: object) -> None:
 
 
 def _name(policy: object) -> str:
-    return str(getattr(policy, "name", type(policy).__name__))
+    return str(policy.name) if isinstance(policy, _Named) else type(policy).__name__
 
 
 def _mean_square(errors: Tensor) -> float:

@@ -80,7 +80,7 @@ class Networks(NamedTuple):
     target_critics: list[Critic]
 
 
-class Settings(NamedTuple):
+class KernelSettings(NamedTuple):
     """What the kernel needs to know beside batch and networks.
 
     Attributes:
@@ -129,7 +129,7 @@ class CompiledUpdates:
         )
 
     def critics(
-        self, batch: Batch, settings: Settings, noise: Float[Tensor, "n act N"] | None
+        self, batch: Batch, settings: KernelSettings, noise: Float[Tensor, "n act N"] | None
     ) -> tuple[Float[Tensor, " critics"], Float[Tensor, " critics"]]:
         """Set the critics' gradients of the weighted squared errors.
 
@@ -144,7 +144,7 @@ class CompiledUpdates:
         count = len(self.networks.critics)
         return sums[:count], sums[count : 2 * count]
 
-    def actor(self, batch: Batch, settings: Settings) -> Float[Tensor, "3"]:
+    def actor(self, batch: Batch, settings: KernelSettings) -> Float[Tensor, "3"]:
         """Set the actor's gradients of minus the first critic's weighted values plus the penalty.
 
         Returns:
@@ -159,7 +159,7 @@ class CompiledUpdates:
             return _SAMPLES if agents * width <= _NUMBERS else _SAMPLES_OF_MANY
         return max(_ROWS // agents, 1)
 
-    def _run(self, name: str, batch: Batch, settings: Settings, noise: Tensor | None) -> Tensor:
+    def _run(self, name: str, batch: Batch, settings: KernelSettings, noise: Tensor | None) -> Tensor:
         places = [parameter.data_ptr() for parameter in self._parameters]
         if self._prepared is None or self._prepared.places != places:
             self._prepared = _Prepared(self.networks, places)

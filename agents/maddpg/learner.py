@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..memory import keep_freed_memory
-from .compiled import CompiledUpdates, Networks, Settings
+from .compiled import CompiledUpdates, KernelSettings, Networks
 from .config import MaddpgConfig
 from .critics import Critic, make_critic
 from .losses import actor_loss, bellman_targets, critic_loss, model_loss
@@ -175,10 +175,10 @@ class CriticLearner:
         norm = self._trained["actor"].step()
         return {"loss/actor": loss, "gradient/actor": norm, "policy/saturation": saturated / batch.actions.numel()}
 
-    def _kernel_settings(self, batch: Batch) -> Settings:
+    def _kernel_settings(self, batch: Batch) -> KernelSettings:
         samples, agents, actions = batch.actions.shape
         weight = 1.0 / (samples if self._separate else samples * agents)
-        return Settings(self.config.gamma, weight, self.config.saturation_penalty / actions, _SATURATED)
+        return KernelSettings(self.config.gamma, weight, self.config.saturation_penalty / actions, _SATURATED)
 
     def _smoothing(self, actions: Float[Tensor, "n act N"]) -> Float[Tensor, "n act N"]:
         noise = torch.randn(actions.shape, generator=self.generator).to(actions) * self.config.target_smoothing

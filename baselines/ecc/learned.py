@@ -7,7 +7,7 @@ import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 
 _CALIBRATION_SAMPLES = 4096
 _TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr")
+
+
+@runtime_checkable
+class CalibratesInputs(Protocol):
+    """A network that wants to see some inputs before it learns."""
+
+    def calibrate_inputs(self, batch: Batch) -> None:
+        """Look at snapshots."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,8 @@ class LearnedCsi(CsiEstimator):
         """
         generator = torch.Generator().manual_seed(derive_seed(self.options.seed, self.name))
         network = self.make_network(self._known_system(), generator)
-        calibrate = getattr(network, "calibrate_inputs", None)
-        if calibrate is not None:
-            calibrate(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
+        if isinstance(network, CalibratesInputs):
+            network.calibrate_inputs(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
         result = fit(network, pool, self.options.fit_config(), progress=progress)
         self._network, self.train_cpu_s = result.model.eval(), result.cpu_seconds
 

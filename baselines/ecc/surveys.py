@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.config import EccConfig
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from ..base import Env
 
 _CHUNK = 1024
+
+
+@runtime_checkable
+class HasSystem(Protocol):
+    """A game that names the constants of its network."""
+
+    system: object
 
 
 def training_snapshots(env: Env | None, policy: str, count: int, seed: int, least: int = 1) -> Iterator[LabelledCsi]:
@@ -33,7 +40,8 @@ def training_snapshots(env: Env | None, policy: str, count: int, seed: int, leas
     Raises:
         ValueError: there is no environment, or it measures no CSI.
     """
-    config = getattr(getattr(env, "scenario", None), "config", None)
+    scenario = None if env is None else env.scenario
+    config = None if scenario is None else scenario.config
     if not isinstance(config, EccOptions):
         raise ValueError(
             f"{policy} has learned nothing yet; make it with an ecc environment to learn from, "
@@ -52,5 +60,6 @@ def training_snapshots(env: Env | None, policy: str, count: int, seed: int, leas
 
 def system_of(env: Env | None) -> CsiSystem | None:
     """The constants of the network behind an environment, if it measures CSI."""
-    system = getattr(getattr(env, "scenario", None), "system", None)
+    scenario = None if env is None else env.scenario
+    system = scenario.system if isinstance(scenario, HasSystem) else None
     return system if isinstance(system, CsiSystem) else None

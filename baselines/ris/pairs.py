@@ -129,7 +129,7 @@ def answer(
 
 
 @dataclass(frozen=True)
-class Fused:
+class FusedPairs:
     """Positions of J UEs.
 
     Attributes:
@@ -148,7 +148,7 @@ def fuse(
     valid: Bool[Tensor, "B J I"],
     link_offset_m: Float[Tensor, "B _links 3"] | None,
     link_covariance_m2: Float[Tensor, "B _links 3 3"] | None,
-) -> Fused:
+) -> FusedPairs:
     """Joint weighted least squares over all pairs and links.
 
     The minimum of sum_ij |p_j - p_ij|^2_{W_ij} + sum_j |p_0 - p_j - Delta_j|^2_{S_j^-1}, found by elimination along the
@@ -170,7 +170,7 @@ def fuse(
     covariance = covariance_bound(own)
     located = torch.isfinite(covariance).all(dim=-1).all(dim=-1)
     finite = torch.where(located[..., None, None], covariance, 0.0)
-    return Fused((finite @ pull).squeeze(-1), covariance, located)
+    return FusedPairs((finite @ pull).squeeze(-1), covariance, located)
 
 
 def _along_links(own: Tensor, pull: Tensor, offset: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,9 +194,9 @@ def _through(information: Tensor, pull: Tensor, spread: Tensor) -> tuple[Tensor,
 
 def average(
     position_m: Float[Tensor, "B J I 3"], covariance_m2: Float[Tensor, "B J I 3 3"], valid: Bool[Tensor, "B J I"]
-) -> Fused:
+) -> FusedPairs:
     """Equal weights over the base stations, for methods that have no better ones."""
     share = valid / valid.sum(dim=-1, keepdim=True).clamp(min=1)
     position = torch.where(valid.unsqueeze(-1), position_m, 0.0) * share.unsqueeze(-1)
     covariance = torch.where(valid[..., None, None], covariance_m2, 0.0) * share[..., None, None].square()
-    return Fused(position.sum(dim=2), covariance.sum(dim=2), valid.any(dim=-1))
+    return FusedPairs(position.sum(dim=2), covariance.sum(dim=2), valid.any(dim=-1))

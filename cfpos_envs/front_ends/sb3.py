@@ -239,8 +239,8 @@ class Sb3VecEnv(VecEnv):
         if bool(cut.any()):
             names = [name for name, gone in zip(self.env.agents, cut.any(0).tolist(), strict=True) if gone]
             raise ValueError(
-                f"{', '.join(names)} of {self.env.env_id} is cut off while others play on, and Stable-Baselines3 cannot "
-                "leave out rounds; train with maddpg, or let all time limits end together"
+                f"{', '.join(names)} of {self.env.env_id} is cut off while others play on, and Stable-Baselines3 "
+                "cannot leave out rounds; train with maddpg, or let all time limits end together"
             )
 
     def _endings(self, step: VectorStep, observations: np.ndarray) -> list[Info]:

@@ -28,7 +28,7 @@ PIECE_SIZE = 1 << 19
 
 
 @dataclass(frozen=True)
-class Paths:
+class WaveformPaths:
     """Multipath of every link, P paths each; the first one arrives first.
 
     Attributes:
@@ -52,7 +52,7 @@ def draw_paths(
     delay_spread_s: float,
     k_factor_db: float,
     angular_spread_rad: float,
-) -> Paths:
+) -> WaveformPaths:
     """Multipath with an exponential power delay profile; in line of sight the first path is constant (Rician).
 
     In line of sight the first path has the share K / (K + 1) of the power, a random phase and the given direction. All
@@ -104,7 +104,7 @@ def draw_paths(
     first = torch.where(is_los, torch.polar(torch.full_like(phase, direct), phase), scattered[..., 0])
     gain = torch.cat((first.unsqueeze(-1), scattered[..., 1:]), dim=-1) * gain_linear.sqrt().unsqueeze(-1)
     offset[..., 0] = torch.where(is_los, torch.zeros_like(phase), offset[..., 0])
-    return Paths(gain, first_delay_s.unsqueeze(-1) + behind, angle_rad.unsqueeze(-1) + offset)
+    return WaveformPaths(gain, first_delay_s.unsqueeze(-1) + behind, angle_rad.unsqueeze(-1) + offset)
 
 
 def subcarrier_frequencies_hz(num_subcarriers: int, subcarrier_spacing_hz: float) -> Float[Tensor, " S"]:
@@ -123,7 +123,7 @@ def delay_response(
 
 
 def frequency_response(
-    paths: Paths,
+    paths: WaveformPaths,
     num_antennas: int,
     spacing_wavelengths: float,
     num_subcarriers: int,

@@ -18,6 +18,7 @@ class Recorder:
     """The part of a ``VectorEnv`` that estimators use; remembers what was reported."""
 
     action_size = 4
+    scenario = None
 
     def __init__(self, drop: Drop) -> None:
         self.measurements = drop.measurements

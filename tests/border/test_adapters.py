@@ -102,7 +102,9 @@ def test_rounds_without_an_action_are_no_loss(acts: list[tuple[bool, bool]], sep
     for loss, terms in zip(losses, (squares.sum(0), outputs), strict=True):
         each = [terms[:, agent] for agent in range(2)] if separate else [terms]
         wanted = sum(term[part].mean() for term, part in zip(each, parts, strict=True) if part.any())
-        assert float(loss) == pytest.approx(float(wanted), rel=1e-5, abs=1e-6)
+        assert loss.item() == pytest.approx(
+            wanted.item() if isinstance(wanted, torch.Tensor) else wanted, rel=1e-5, abs=1e-6
+        )
     gradients = torch.autograd.grad(sum(losses), [values, pre_tanh])
     assert not gradients[0][:, ~acted].any()
     assert not gradients[1][~acted].any()
@@ -144,7 +146,7 @@ def test_a_policy_still_trains_where_agents_have_other_spaces() -> None:
 
 def test_a_library_that_cannot_leave_out_rounds_refuses_a_limit_of_one_agent() -> None:
     settings = {"evaluations": 0, "warmup_steps": 4, "batch_size": 4, "num_envs": 1}
-    with pytest.raises(ValueError, match="first of own_limits_v0 is cut off while others play on.* train with maddpg"):
+    with pytest.raises(ValueError, match=r"first of own_limits_v0 is cut off while others play on.* train with maddpg"):
         make_agent("sb3-td3", OwnLimits((2, 4)), **settings).train(40, progress=False)
     for game in (OwnLimits((3, 3)), OwnLimits((1, 3), terminates=True)):
         assert make_agent("sb3-td3", game, **settings).train(8, progress=False)["steps"] >= 8

@@ -9,7 +9,7 @@ from cfpos_envs.physics import waveform
 from cfpos_envs.physics.arrays import ula_response
 from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s, music_delay_s
 from cfpos_envs.physics.toa.ranging import delay_variance_s2, rms_bandwidth_hz
-from cfpos_envs.physics.waveform import Paths
+from cfpos_envs.physics.waveform import WaveformPaths
 
 SPACING_HZ = 240e3
 
@@ -36,7 +36,7 @@ def two_paths(trials: int, separation_cells: float, second_db: float, subcarrier
     size = torch.tensor([1.0, 10 ** (second_db / 20)]).expand(trials, 2)
     gain = torch.polar(size, 2 * math.pi * torch.rand(trials, 2, generator=generator))
     angle = 3 * torch.rand(trials, 2, generator=generator)
-    paths = Paths(gain, torch.cat((delay, later), dim=-1), angle)
+    paths = WaveformPaths(gain, torch.cat((delay, later), dim=-1), angle)
     cfr = waveform.frequency_response(paths, 4, 0.5, subcarriers, SPACING_HZ)
     variance = subcarriers * 4 / 10**3.5
     return waveform.add_noise(generator, cfr, variance), variance, delay.squeeze(-1), 1 / (subcarriers * SPACING_HZ)
@@ -52,7 +52,7 @@ def variance_ratio(snr_db: float, trials: int, antennas: int, subcarriers: int, 
 
 
 def test_response_of_two_paths_by_hand() -> None:
-    paths = Paths(
+    paths = WaveformPaths(
         torch.tensor([2.0 + 0j, 1j]), torch.tensor([0.0, 0.25 / SPACING_HZ]), torch.tensor([math.pi / 2, math.pi / 3])
     )
     cfr = waveform.frequency_response(paths, 2, 0.5, 3, SPACING_HZ)
@@ -79,7 +79,7 @@ def test_noise_has_its_variance_and_profile_its_threshold() -> None:
 def test_peak_of_the_profile_is_the_gain_at_the_delay() -> None:
     bins = 64 * 8
     delay = torch.tensor([40.0 / bins / SPACING_HZ, -16.0 / bins / SPACING_HZ])
-    paths = Paths(torch.tensor([[3.0 + 0j], [0.5j]]), delay.unsqueeze(-1), torch.ones(2, 1))
+    paths = WaveformPaths(torch.tensor([[3.0 + 0j], [0.5j]]), delay.unsqueeze(-1), torch.ones(2, 1))
     cfr = waveform.frequency_response(paths, 4, 0.5, 64, SPACING_HZ)
     for hann in (False, True):
         profile = waveform.delay_profile(cfr, 8, hann)
@@ -150,7 +150,7 @@ def test_drawn_paths_have_their_power_and_line_of_sight() -> None:
 def test_features_of_one_and_of_two_paths_by_hand() -> None:
     # Far apart and equally strong: half the power at 0 and half at T = 500 ns, so mean excess and spread are T / 2.
     subcarriers, separation = 512, 500e-9
-    paths = Paths(
+    paths = WaveformPaths(
         torch.tensor([[1.0 + 0j, 0j], [1.0 + 0j, 1.0 + 0j]]),
         torch.tensor([[0.0, 0.0], [0.0, separation]]),
         torch.ones(2, 2),

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from cfpos_envs.physics.ris.geometry import Paths
+from cfpos_envs.physics.ris.geometry import RisPaths
 from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES
 
 
@@ -52,7 +52,7 @@ def large_scale_gain(
     return (wavelength_m / (4 * math.pi)) ** 2 * distance_m.pow(-exponent)
 
 
-def link_gains(paths: Paths, propagation: Propagation) -> Float[Tensor, "*batch L"]:
+def link_gains(paths: RisPaths, propagation: Propagation) -> Float[Tensor, "*batch L"]:
     """Mean power of every path before the surface's array gain: beta of the line of sight, beta beta over a surface.
 
     Args:
@@ -66,7 +66,7 @@ def link_gains(paths: Paths, propagation: Propagation) -> Float[Tensor, "*batch 
     return torch.cat((los, first * second), dim=-1)
 
 
-def specular_amplitudes(paths: Paths, propagation: Propagation) -> Float[Tensor, "*batch L"]:
+def specular_amplitudes(paths: RisPaths, propagation: Propagation) -> Float[Tensor, "*batch L"]:
     """|g_l| before the array gain of the surface: sqrt(power kappa / (1 + kappa)).
 
     Args:
@@ -76,7 +76,7 @@ def specular_amplitudes(paths: Paths, propagation: Propagation) -> Float[Tensor,
     return (link_gains(paths, propagation) * kappa / (1 + kappa)).sqrt()
 
 
-def fading_variances(paths: Paths, propagation: Propagation, num_elements: int) -> Float[Tensor, "*batch L"]:
+def fading_variances(paths: RisPaths, propagation: Propagation, num_elements: int) -> Float[Tensor, "*batch L"]:
     """Variance that each path's scattering has in every entry of the received block.
 
     beta / (1 + kappa) for the line of sight; N_R beta beta / (1 + kappa) over a surface, whose N_R elements scatter
@@ -153,7 +153,7 @@ def complex_normal(generator: torch.Generator, *size: int, dtype: torch.dtype = 
     return torch.randn(size, generator=generator, device=generator.device, dtype=dtype)
 
 
-def _rician(paths: Paths, propagation: Propagation) -> Tensor:
+def _rician(paths: RisPaths, propagation: Propagation) -> Tensor:
     kappa = torch.full_like(paths.range_m, propagation.kappa_ris)
     kappa[..., 0] = propagation.kappa_bs
     return kappa

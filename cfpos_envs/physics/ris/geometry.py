@@ -31,7 +31,7 @@ SMALLEST_DISTANCE_M = 0.05
 
 
 @dataclass(frozen=True)
-class Paths:
+class RisPaths:
     """The paths of one UE from one base station; leading dimensions free.
 
     Attributes:
@@ -65,7 +65,7 @@ def euler_rotation(
 
 def trace_paths(
     ue_m: Float[Tensor, "*batch 3"], bs_m: Float[Tensor, "*#batch 3"], ris_m: Float[Tensor, "*#batch R 3"]
-) -> Paths:
+) -> RisPaths:
     """Directions and lengths of the line of sight and of the R paths over the surfaces.
 
     Args:
@@ -83,7 +83,7 @@ def trace_paths(
     direction = last / range_m.unsqueeze(-1)
     departure = torch.cat((direction[..., :1, :], hop / hop_m.unsqueeze(-1)), dim=-2)
     first_hop = torch.cat((torch.zeros_like(range_m[..., :1]), hop_m), dim=-1)
-    return Paths(direction, range_m, first_hop, departure)
+    return RisPaths(direction, range_m, first_hop, departure)
 
 
 def path_parameters(
@@ -110,7 +110,7 @@ def path_parameters(
     return torch.cat((arrival, _cosines(paths.departure, BS_AXES), delay.unsqueeze(-1)), dim=-1)
 
 
-def arrival_cosines(paths: Paths, rotation: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch L 3"]:
+def arrival_cosines(paths: RisPaths, rotation: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch L 3"]:
     """R^T (-u_l): all three cosines at the UE; the third is positive for a source in front of the array.
 
     Args:

@@ -76,7 +76,7 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Fused:
+class DcpFused:
     """What the central unit makes of the reports.
 
     Attributes:
@@ -166,7 +166,7 @@ def fuse(
     vectors_m: Tensor,
     judge: Judge,
     others_m: Tensor | None = None,
-) -> Fused:
+) -> DcpFused:
     """What the central unit makes of the reports by the configured rule.
 
     Args:
@@ -178,13 +178,13 @@ def fuse(
     unit = at.links.unit
     neutral = neutral_proposal(config, radio, state, at) if config.credits_counterfactual else None
     if config.fusion == "information":
-        return Fused(*information_fusion(config, unit, proposal, neutral, state.fused))
+        return DcpFused(*information_fusion(config, unit, proposal, neutral, state.fused))
     moves = None if neutral is None else neutral.vectors(unit)
     step, without = mean_fusion(vectors_m, moves, state.fused)
     if config.fusion == "mean":
-        return Fused(step, without)
+        return DcpFused(step, without)
     gain, searched = _line_search(config, radio, state, step, judge, others_m)
-    return Fused(gain * step, None if without is None else gain.unsqueeze(1) * without, searched)
+    return DcpFused(gain * step, None if without is None else gain.unsqueeze(1) * without, searched)
 
 
 def _line_search(

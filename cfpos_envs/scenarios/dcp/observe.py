@@ -15,7 +15,7 @@ from cfpos_envs.scenarios.features import Feature, Row, evaluate, rows
 
 
 @dataclass(frozen=True)
-class View:
+class DcpView:
     """What the features are computed from."""
 
     config: DcpConfig
@@ -53,32 +53,34 @@ def _asinh(values: Tensor) -> Tensor:
     return torch.sign(values) * torch.log(size + torch.sqrt(size * size + 1.0))
 
 
-def _log_rms(view: View) -> Tensor:
+def _log_rms(view: DcpView) -> Tensor:
     mean_square = masked_mean(view.at.rss_db.square().transpose(1, 2), view.shares)
     return view.broadcast(0.5 * torch.log(mean_square + 1e-4))
 
 
-def _log_aoa_misfit(view: View) -> Tensor:
+def _log_aoa_misfit(view: DcpView) -> Tensor:
     mean = aoa_similarity(view.at.cosine.transpose(1, 2), view.shares)
     return view.broadcast(torch.log((1.0 - mean).clamp(min=1e-4)))
 
 
-def _progress(view: View) -> Tensor:
+def _progress(view: DcpView) -> Tensor:
     return view.state.round.to(torch.float32).view(-1, 1, 1) / view.config.rounds
 
 
-def _stage_flag(view: View) -> Tensor:
+def _stage_flag(view: DcpView) -> Tensor:
     use_radial, use_tangential = stage_terms(view.config, view.state)
     return torch.as_tensor(use_tangential - use_radial, device=view.state.round.device)
 
 
-_PROGRESS: tuple[Feature[View], ...] = (
+_PROGRESS: tuple[Feature[DcpView], ...] = (
     Feature("progress", "rounds played / rounds", _progress),
     Feature("stage", "-1 RSS alone, 0 both, +1 AOA alone", _stage_flag),
 )
-_SINE: Feature[View] = Feature("sine", "|sin(bearing)|, quality of the array", lambda v: torch.sin(v.state.bearing_rad))
+_SINE: Feature[DcpView] = Feature(
+    "sine", "|sin(bearing)|, quality of the array", lambda v: torch.sin(v.state.bearing_rad)
+)
 
-GAIN_FEATURES: tuple[Feature[View], ...] = (
+GAIN_FEATURES: tuple[Feature[DcpView], ...] = (
     Feature("distance", "distance AP-consensus / side", lambda v: v.at.links.distance_m / v.radio.side_m),
     Feature(
         "radial",
@@ -114,7 +116,7 @@ GAIN_FEATURES: tuple[Feature[View], ...] = (
     *_PROGRESS,
 )
 
-OWN_LINK: tuple[Feature[View], ...] = (
+OWN_LINK: tuple[Feature[DcpView], ...] = (
     Feature("rss_z", "asinh of the RSS residual in its standard deviations", lambda v: _asinh(v.rss_z), scale=4.0),
     Feature("rss_logz", "log(1 + z^2) of it", lambda v: torch.log1p(v.rss_z.square()), scale=6.0),
     Feature("aoa_z", "asinh of the bearing residual in its standard deviations", lambda v: _asinh(v.aoa_z), scale=4.0),
@@ -142,7 +144,7 @@ OWN_LINK: tuple[Feature[View], ...] = (
     ),
 )
 
-_BROADCAST: tuple[Feature[View], ...] = (
+_BROADCAST: tuple[Feature[DcpView], ...] = (
     Feature("log_rss_mad", "broadcast: log(RSS scale / dB)", lambda v: torch.log(v.at.rss_scale_db), scale=3.0),
     Feature(
         "log_aoa_mad",
@@ -155,7 +157,7 @@ _BROADCAST: tuple[Feature[View], ...] = (
 
 _SUMMARIES = ("mean", "median", "quartile")
 
-STRICT_FEATURES: tuple[Feature[View], ...] = (
+STRICT_FEATURES: tuple[Feature[DcpView], ...] = (
     Feature(
         "rss",
         "own RSS / dBm, from -110 to -10",
@@ -186,7 +188,7 @@ def feature_table(config: DcpConfig) -> tuple[Row, ...]:
 
 def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     """Observations [B, M, K, F] in [-1, 1]."""
-    view = View(config, radio, state, state.at_consensus(config))
+    view = DcpView(config, radio, state, state.at_consensus(config))
     shape = state.bearing_rad.shape
     if not _has_summaries(config):
         return evaluate(_features(config), view, shape)
@@ -205,5 +207,5 @@ def _has_summaries(config: DcpConfig) -> bool:
     return config.formulation != "strict" and config.action.startswith("confidence")
 
 
-def _features(config: DcpConfig) -> tuple[Feature[View], ...]:
+def _features(config: DcpConfig) -> tuple[Feature[DcpView], ...]:
     return STRICT_FEATURES if config.formulation == "strict" else GAIN_FEATURES

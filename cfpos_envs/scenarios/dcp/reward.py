@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cfpos_envs.scenarios.ap_game import Played, counterfactual_credit
 from cfpos_envs.scenarios.dcp.config import DcpConfig
-from cfpos_envs.scenarios.dcp.fusion import Fused
+from cfpos_envs.scenarios.dcp.fusion import DcpFused
 from cfpos_envs.scenarios.dcp.similarity import Judge
 from cfpos_envs.scenarios.dcp.state import DcpState
 
@@ -28,7 +28,7 @@ def reward(
     state: DcpState,
     judge: Judge,
     reports_m: Tensor | None,
-    fused: Fused,
+    fused: DcpFused,
     moved: Mapping[str, Tensor],
 ) -> Played:
     """Rewards and label-free metrics of a round: see ``REWARDS`` and ``counterfactual_credit``.
@@ -63,7 +63,7 @@ class _Found:
     gradient: Tensor | None
 
 
-def _judge_fused(config: DcpConfig, judge: Judge, judges: Tensor | None, fused: Fused, fused_m: Tensor) -> _Found:
+def _judge_fused(config: DcpConfig, judge: Judge, judges: Tensor | None, fused: DcpFused, fused_m: Tensor) -> _Found:
     # The scale of robust moves with the estimate, so that scores of different estimates could not be compared;
     # cauchy has fixed scales and takes its place. That of paper is normalised over the users.
     kinds = {"robust": ("robust", "cauchy"), "paper": ("paper", "log")}.get(config.similarity, (config.similarity,))
@@ -87,7 +87,7 @@ def _entity_rewards(
     judge: Judge,
     judges: Tensor | None,
     reports_m: Tensor | None,
-    fused: Fused,
+    fused: DcpFused,
     found: _Found,
 ) -> Tensor:
     """[B, M, K] rewards."""

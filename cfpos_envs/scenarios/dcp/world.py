@@ -98,7 +98,7 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
 
 
 @dataclass(frozen=True)
-class Drop:
+class DcpDrop:
     """Users of B episodes over T measurement rounds (T = 1 when static) and what the APs measure of them.
 
     Attributes:
@@ -114,7 +114,7 @@ class Drop:
 
 def draw_drop(
     config: DcpConfig, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, kernel: DropKernel | None = None
-) -> Drop:
+) -> DcpDrop:
     """Positions, path angles, fading and noise of a batch of episodes; with a kernel the costly part is compiled.
 
     Positions and blocked links come from the stream ``drop``, path angles and sample covariances from ``fading``.
@@ -160,7 +160,7 @@ def draw_drop(
     def by_round(values: Tensor) -> Tensor:
         return values.unflatten(2, (times, num_ues)).transpose(1, 2)
 
-    return Drop(positions, by_round(covariance), by_round(rss))
+    return DcpDrop(positions, by_round(covariance), by_round(rss))
 
 
 def _starting_points(config: DcpConfig, ap_positions_m: Tensor, streams: Streams) -> Tensor:

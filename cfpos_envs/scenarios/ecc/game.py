@@ -13,7 +13,7 @@ from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.ecc import fusion, reward
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.csi_config import EccCsiConfig
-from cfpos_envs.scenarios.ecc.observe import View, features_of, observe
+from cfpos_envs.scenarios.ecc.observe import EccView, features_of, observe
 from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.state import EccState
 from cfpos_envs.scenarios.ecc.world import draw_state
@@ -71,7 +71,7 @@ class EccScenario(Scenario[EccState]):
     def observe(self, state: EccState) -> Float[Tensor, "B L obs"]:
         """In [-1, 1], one user after another; see ``describe()`` for the entries."""
         source = self.world.source
-        view = View(self.config, self.system, state, source.bs_positions_m, source.bs_orientation_rad)
+        view = EccView(self.config, self.system, state, source.bs_positions_m, source.bs_orientation_rad)
         return observe(self._features, view)
 
     def step(self, state: EccState, actions: Float[Tensor, "B L act"]) -> Transition[EccState]:
@@ -103,16 +103,6 @@ class EccScenario(Scenario[EccState]):
         bits = fusion.fronthaul_bits_per_snapshot(self.config, self.system, policy)
         fusion.check_budget(self.config, bits, str(getattr(policy, "name", type(policy).__name__)))
         return bits * self.config.num_ues * self.config.snapshots
-
-    def with_payload(self, state: EccState, bits: float) -> EccState:
-        """The state of a game in which every BS sends ``bits`` per user and snapshot, as ``infos`` will tell.
-
-        Raises:
-            ValueError: more than ``fronthaul_bits_max``.
-        """
-        fusion.check_budget(self.config, float(bits), "the policy")
-        told = torch.full_like(state.fronthaul_bits_per_snapshot, float(bits))
-        return state.replace(fronthaul_bits_per_snapshot=told)
 
     # Reading a state -----------------------------------------------------------------------------------------------
 

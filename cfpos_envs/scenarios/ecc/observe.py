@@ -18,7 +18,7 @@ LOG_GAIN_SCALE = 4.0
 
 
 @dataclass(frozen=True)
-class View:
+class EccView:
     """What the entries of an observation are computed from.
 
     Attributes:
@@ -33,13 +33,13 @@ class View:
     bs_orientation_rad: Float[Tensor, "L 3"]
 
 
-def observe(features: tuple[Feature[View], ...], view: View) -> Float[Tensor, "B L entries"]:
+def observe(features: tuple[Feature[EccView], ...], view: EccView) -> Float[Tensor, "B L entries"]:
     """What every base station sees, one user after another, in [-1, 1]."""
     shape = view.state.now(view.state.sequence_valid).shape  # [B, J, L]
     return evaluate(features, view, shape).transpose(1, 2).flatten(2)
 
 
-def features_of(config: EccOptions, system: CsiSystem) -> tuple[Feature[View], ...]:
+def features_of(config: EccOptions, system: CsiSystem) -> tuple[Feature[EccView], ...]:
     """The entries of one base station's observation of one user, in order."""
     size = feature_size(config.features, system.array_shape, system.num_subcarriers)
     scale_m, seen = system.scale_m, "features of the CSI, see physics.ecc.features; 0 without a path"
@@ -54,33 +54,33 @@ def features_of(config: EccOptions, system: CsiSystem) -> tuple[Feature[View], .
     )
 
 
-def _csi(view: View) -> Tensor:
+def _csi(view: EccView) -> Tensor:
     return view.state.now(view.state.sequence_features)
 
 
-def _log_gain(view: View) -> Tensor:
+def _log_gain(view: EccView) -> Tensor:
     state = view.state
     valid = state.now(state.sequence_valid)
     return view.system.standardise_log_gain(state.now(state.sequence_gain), valid, -LOG_GAIN_SCALE)
 
 
-def _valid(view: View) -> Tensor:
+def _valid(view: EccView) -> Tensor:
     return 2.0 * view.state.now(view.state.sequence_valid).to(torch.float32) - 1.0
 
 
-def _consensus(view: View) -> Tensor:
+def _consensus(view: EccView) -> Tensor:
     consensus = view.state.consensus_m
     return (consensus - consensus.new_tensor(view.system.centre_m)).unsqueeze(2)
 
 
-def _bs_position(view: View) -> Tensor:
+def _bs_position(view: EccView) -> Tensor:
     return (view.bs_positions_m - view.bs_positions_m.new_tensor(view.system.centre_m))[None, None]
 
 
-def _bs_direction(view: View) -> Tensor:
+def _bs_direction(view: EccView) -> Tensor:
     yaw = view.bs_orientation_rad[:, 0]
     return torch.stack((yaw.cos(), yaw.sin()), dim=-1)[None, None]
 
 
-def _progress(view: View) -> Tensor:
+def _progress(view: EccView) -> Tensor:
     return (view.state.round.to(torch.float32) / view.config.rounds).view(-1, 1, 1, 1)

@@ -12,7 +12,7 @@ from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.features import Words, evaluate, rows
 from cfpos_envs.scenarios.hybrid import fusion
 from cfpos_envs.scenarios.hybrid.config import HybridConfig
-from cfpos_envs.scenarios.hybrid.observe import FEATURES, View
+from cfpos_envs.scenarios.hybrid.observe import FEATURES, HybridView
 from cfpos_envs.scenarios.hybrid.reward import reward
 from cfpos_envs.scenarios.hybrid.state import HybridState, coarse_start_m, residuals_at
 from cfpos_envs.scenarios.hybrid.world import draw_measurements
@@ -81,7 +81,7 @@ class HybridScenario(ApScenario[HybridState, ToaSite]):
 
     def observe(self, state: HybridState) -> Tensor:
         """[B, M, K * F] in [-1, 1]; see ``describe()`` for the entries."""
-        view = View(state, residuals_at(self.model, state, state.consensus_m), self.side_m, self.rounds)
+        view = HybridView(state, residuals_at(self.model, state, state.consensus_m), self.side_m, self.rounds)
         return evaluate(FEATURES, view, state.valid.shape).flatten(2)
 
     def play(self, state: HybridState, actions: Tensor) -> Played:

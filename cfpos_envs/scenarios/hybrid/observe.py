@@ -17,7 +17,7 @@ from cfpos_envs.scenarios.hybrid.state import HybridResiduals, HybridState
 
 
 @dataclass(frozen=True)
-class View:
+class HybridView:
     """What the features are computed from.
 
     Attributes:
@@ -42,18 +42,18 @@ class View:
         return masked_median(sizes, mask).movedim(1, 2).unsqueeze(1)
 
 
-def _precision_m(view: View) -> Tensor:
+def _precision_m(view: HybridView) -> Tensor:
     """[B, M, K, 3] standard deviation of the position along each measurement's own gradient."""
     return view.at.std / torch.linalg.vector_norm(view.at.gradient, dim=-1).clamp(min=1e-6)
 
 
-def _measured(compute: Callable[[View], Tensor]) -> Callable[[View], Tensor]:
+def _measured(compute: Callable[[HybridView], Tensor]) -> Callable[[HybridView], Tensor]:
     """Zero for links that were not measured."""
     return lambda view: compute(view) * view.state.valid.unsqueeze(-1)
 
 
 _EACH = f"of {', '.join(KINDS)}"
-FEATURES: tuple[Feature[View], ...] = (
+FEATURES: tuple[Feature[HybridView], ...] = (
     Feature(
         "z",
         f"asinh of the residual {_EACH} in known standard deviations",

@@ -161,13 +161,6 @@ class RisConfig:
             number("bias_ns", value, -1e6, 1e6)
 
     @property
-    def bias_limits_ns(self) -> tuple[float, float]:
-        """Lowest and highest clock bias that any pair of UE and base station may have."""
-        low, high = self.bias_range_ns
-        last = self.bias_step_ns * (self.num_ues + self.num_bs - 2)
-        return low + min(last, 0.0), high + max(last, 0.0)
-
-    @property
     def bias_range_ns(self) -> tuple[float, float]:
         """Lowest and highest clock bias of the first UE at the first base station."""
         if isinstance(self.bias_ns, Sequence):

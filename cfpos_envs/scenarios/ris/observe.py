@@ -16,7 +16,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from cfpos_envs.measurements.ris import RisSystem
-from cfpos_envs.physics.ris.geometry import Paths, ris_cosines, trace_paths
+from cfpos_envs.physics.ris.geometry import RisPaths, ris_cosines, trace_paths
 from cfpos_envs.physics.ris.modes import steering
 from cfpos_envs.physics.ris.phases import array_gain
 from cfpos_envs.scenarios.features import Feature, evaluate
@@ -32,7 +32,7 @@ _LARGEST_SAMPLE = 4.0
 
 
 @dataclass(frozen=True)
-class View:
+class RisView:
     """What the parts of an observation are computed from.
 
     Attributes:
@@ -46,7 +46,7 @@ class View:
     config: RisGameConfig
     system: RisSystem
     state: RisState
-    paths: Paths
+    paths: RisPaths
     at_ue: Complex[Tensor, "B J I L U1 U2 N"]
     at_bs: Complex[Tensor, "B J I U1 U2 B1 B2 N"]
 
@@ -61,7 +61,7 @@ class View:
         return torch.stack([lag_one(self.at_bs, axis, 5) for axis in (-3, -2)], dim=-1)
 
 
-def make_view(config: RisGameConfig, state: RisState) -> View:
+def make_view(config: RisGameConfig, state: RisState) -> RisView:
     """Separate the paths by their departure and turn everything back by what the estimate predicts."""
     system = config.system
     vectors = steering(system.sizes, system.slopes, pair_parameters(state, state.position_m, state.bias_m))
@@ -78,24 +78,24 @@ def make_view(config: RisGameConfig, state: RisState) -> View:
     u1, u2, _, _, n = system.sizes
     at_bs = rest.unflatten(-1, (u1, u2, n)).movedim(-4, -2).unflatten(-2, system.bs_shape)
     ue, bs, ris, _ = pair_geometry(state, state.position_m)
-    return View(config, system, state, trace_paths(ue, bs, ris), at_ue, at_bs)
+    return RisView(config, system, state, trace_paths(ue, bs, ris), at_ue, at_bs)
 
 
 def observe(
-    features: tuple[Feature[View], ...], config: RisGameConfig, state: RisState
+    features: tuple[Feature[RisView], ...], config: RisGameConfig, state: RisState
 ) -> Float[Tensor, "B J entries"]:
     """What every UE sees, in [-1, 1]."""
     return evaluate(features, make_view(config, state), state.position_m.shape[:2])
 
 
-def features_of(config: RisGameConfig) -> tuple[Feature[View], ...]:
+def features_of(config: RisGameConfig) -> tuple[Feature[RisView], ...]:
     """The entries of an observation in order."""
     return (*_RECEIVED[config.observation](config), *_network(config))
 
 
-def _correlations(config: RisGameConfig) -> tuple[Feature[View], ...]:
+def _correlations(config: RisGameConfig) -> tuple[Feature[RisView], ...]:
     stations, paths = config.num_bs, (config.num_ris + 1) * config.num_bs
-    offsets: tuple[tuple[str, str, Callable[[View], Tensor], int], ...] = (
+    offsets: tuple[tuple[str, str, Callable[[RisView], Tensor], int], ...] = (
         ("across", "per path: metres (x, y, z) by which its arrival places the UE elsewhere", _across, 3 * paths),
         ("departure", "line of sight: metres (y, z) by which its departure does so", _departure, 2 * stations),
         ("along", "per path: metres by which it is longer than predicted, clock included", _along, paths),
@@ -107,25 +107,25 @@ def _correlations(config: RisGameConfig) -> tuple[Feature[View], ...]:
     return (*fine, *coarse, Feature("coherence", modulus, _coherence, size=3 * paths + 2 * stations), _fit_of(config))
 
 
-def _bins_of_spectra(config: RisGameConfig) -> tuple[Feature[View], ...]:
+def _bins_of_spectra(config: RisGameConfig) -> tuple[Feature[RisView], ...]:
     (u1, u2, b1, b2, n), paths = config.system.sizes, config.num_ris + 1
     meaning = "per path and axis: share of the energy in every DFT bin, the estimate at bin 0"
     size = ((u1 + u2 + n) * paths + b1 + b2) * config.num_bs
     return Feature("spectra", meaning, _spectra, size=size), _fit_of(config)
 
 
-def _all_samples(config: RisGameConfig) -> tuple[Feature[View], ...]:
+def _all_samples(config: RisGameConfig) -> tuple[Feature[RisView], ...]:
     meaning = "real and imaginary parts of all samples, in units of their root mean square"
     size = 2 * math.prod(config.system.sizes) * config.num_bs
     return (Feature("samples", meaning, _samples, _LARGEST_SAMPLE, size),)
 
 
-def _fit_of(config: RisGameConfig) -> Feature[View]:
+def _fit_of(config: RisGameConfig) -> Feature[RisView]:
     paths = (config.num_ris + 1) * config.num_bs
     return Feature("fit", "per path: share of its energy that the estimate explains", _fit, size=paths)
 
 
-def _network(config: RisGameConfig) -> tuple[Feature[View], ...]:
+def _network(config: RisGameConfig) -> tuple[Feature[RisView], ...]:
     surfaces, stations, half_window_m = config.num_ris, config.num_bs, config.system.window_m / 2
     places = surfaces + stations
     directions = "unit vectors from base stations and surfaces to the estimate"
@@ -160,7 +160,7 @@ def lag_one(samples: Complex[Tensor, "*samples"], axis: int, axes: int) -> Compl
     return (left.conj() * right).sum(pooled) / energy.clamp(min=1e-12)
 
 
-def _across(view: View) -> Tensor:
+def _across(view: RisView) -> Tensor:
     """[B, J, ...] metres across every path by which the UE lies elsewhere, judged by the path's arrival."""
     slopes = view.system.slopes
     cosines = view.arrival_lags[..., :2].angle() / slopes[0]
@@ -168,22 +168,22 @@ def _across(view: View) -> Tensor:
     return (-view.paths.range_m.unsqueeze(-1) * (cosines @ rotation[..., :2].mT)).flatten(2)
 
 
-def _departure(view: View) -> Tensor:
+def _departure(view: RisView) -> Tensor:
     """[B, J, 2 I] metres along y and z by which the line of sight's departure says that the UE lies elsewhere."""
     cosines = view.departure_lags.angle() / view.system.slopes[2]
     return (view.paths.range_m[..., :1] * cosines).flatten(2)
 
 
-def _along(view: View) -> Tensor:
+def _along(view: RisView) -> Tensor:
     """[B, J, L I] metres by which every path is longer than predicted, clock included."""
     return (view.arrival_lags[..., 2].angle() / view.system.slopes[4]).flatten(2)
 
 
-def _coherence(view: View) -> Tensor:
+def _coherence(view: RisView) -> Tensor:
     return torch.cat((view.arrival_lags.abs().flatten(2), view.departure_lags.abs().flatten(2)), dim=-1)
 
 
-def _spectra(view: View) -> Tensor:
+def _spectra(view: RisView) -> Tensor:
     """Share of a path's energy in every DFT bin along one axis, pooled over the others; the estimate is bin 0."""
     found = [_bins(view.at_ue, axis, 3).flatten(2) for axis in (-3, -2, -1)]
     found += [_bins(view.at_bs, axis, 5).flatten(2) for axis in (-3, -2)]
@@ -197,18 +197,18 @@ def _bins(samples: Tensor, axis: int, axes: int) -> Tensor:
     return pooled / pooled.sum(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
-def _samples(view: View) -> Tensor:
+def _samples(view: RisView) -> Tensor:
     return torch.view_as_real(view.state.received).flatten(2)
 
 
-def _fit(view: View) -> Tensor:
+def _fit(view: RisView) -> Tensor:
     """[B, J, L I] share of every separated path's energy that the estimate explains."""
     summed = view.at_ue.sum(dim=(-3, -2, -1)).abs().square()
     energy = view.at_ue.abs().square().sum(dim=(-3, -2, -1))
     return (summed / (energy * view.at_ue.shape[-3:].numel()).clamp(min=1e-12)).flatten(2)
 
 
-def _in_reach(values: Callable[[View], Tensor], factor: float, view: View) -> Tensor:
+def _in_reach(values: Callable[[RisView], Tensor], factor: float, view: RisView) -> Tensor:
     """Values in units of ``factor`` times the reach of the round."""
     return values(view) / (factor * view.config.reach_in(view.state.round)[:, None, None])
 
@@ -216,28 +216,28 @@ def _in_reach(values: Callable[[View], Tensor], factor: float, view: View) -> Te
 # What the network sends, and the estimate --------------------------------------------------------------------------
 
 
-def _direction(view: View) -> Tensor:
+def _direction(view: RisView) -> Tensor:
     """Unit vectors from every base station and surface to the estimate."""
     direction = view.paths.direction
     return torch.cat((direction[:, :, :, 0].flatten(2), direction[:, :, 0, 1:].flatten(2)), dim=-1)
 
 
-def _distance(view: View) -> Tensor:
+def _distance(view: RisView) -> Tensor:
     length = view.paths.range_m
     return torch.cat((length[:, :, :, 0], length[:, :, 0, 1:]), dim=-1)
 
 
-def _orientation(view: View) -> Tensor:
+def _orientation(view: RisView) -> Tensor:
     return view.state.rotation[..., :2].flatten(2)
 
 
-def _places(view: View) -> Tensor:
+def _places(view: RisView) -> Tensor:
     """Base stations and surfaces relative to the middle of the area."""
     state, aim = view.state, view.config.aim_m.to(view.state.bs_m)
     return (torch.cat((state.bs_m, state.ris_m), dim=1) - aim).flatten(1).unsqueeze(1)
 
 
-def _surfaces(view: View) -> Tensor:
+def _surfaces(view: RisView) -> Tensor:
     """Share of its full gain that every surface's profile has towards the estimate."""
     ue, bs, ris, _ = pair_geometry(view.state, view.state.position_m)
     incoming, outgoing = ris_cosines(ue, bs, ris)
@@ -245,12 +245,12 @@ def _surfaces(view: View) -> Tensor:
     return (gain.abs() / view.system.num_ris_elements).flatten(2)
 
 
-def _estimate(view: View) -> Tensor:
+def _estimate(view: RisView) -> Tensor:
     """Where the estimate lies in the area and in the clock's range."""
     return scaled(view.config, view.state)
 
 
-def _progress(view: View) -> Tensor:
+def _progress(view: RisView) -> Tensor:
     state, config = view.state, view.config
     reach = torch.log10(config.reach_in(state.round)) / 3.0
     return torch.stack((state.round.to(reach) / config.rounds, reach), dim=-1).unsqueeze(1)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from cfpos_envs.measurements.ris import RisMeasurements, SisoMeasurements
-from cfpos_envs.physics.ris.geometry import Paths, path_parameters, trace_paths
+from cfpos_envs.physics.ris.geometry import RisPaths, path_parameters, trace_paths
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.scenarios.ris.config import RisConfig
 
@@ -54,7 +54,7 @@ class Scene(TensorState):
         return pair_geometry(self, self.ue_m)
 
     @property
-    def paths(self) -> Paths:
+    def paths(self) -> RisPaths:
         """The paths of every pair."""
         ue, bs, ris, _ = self.pairs
         return trace_paths(ue, bs, ris)

@@ -23,7 +23,7 @@ _REPORT_SCALE_DB = 20.0
 
 
 @dataclass(frozen=True)
-class View:
+class RisPhaseView:
     """What the entries of an observation are computed from: the game and its state."""
 
     config: RisPhaseConfig
@@ -31,13 +31,13 @@ class View:
 
 
 def observe(
-    features: tuple[Feature[View], ...], config: RisPhaseConfig, state: RisPhaseState
+    features: tuple[Feature[RisPhaseView], ...], config: RisPhaseConfig, state: RisPhaseState
 ) -> Float[Tensor, "B R entries"]:
     """What every surface sees, in [-1, 1]."""
-    return evaluate(features, View(config, state), state.low.shape[:2])
+    return evaluate(features, RisPhaseView(config, state), state.low.shape[:2])
 
 
-def features_of(config: RisPhaseConfig) -> tuple[Feature[View], ...]:
+def features_of(config: RisPhaseConfig) -> tuple[Feature[RisPhaseView], ...]:
     """The entries of an observation in order; more feedback, more entries."""
     always = (
         Feature("middle", "cosines of the sector's middle to both axes of the surface", _middle, size=2),
@@ -55,30 +55,30 @@ def features_of(config: RisPhaseConfig) -> tuple[Feature[View], ...]:
     return {"none": always, "energy": (*always, *reported), "position": (*always, *reported, found)}[config.feedback]
 
 
-def _middle(view: View) -> Tensor:
+def _middle(view: RisPhaseView) -> Tensor:
     state = view.state
     axes = torch.tensor(RIS_AXES, dtype=state.azimuth_rad.dtype, device=state.azimuth_rad.device)
     return spherical_direction(state.azimuth_rad, state.elevation_rad) @ axes.mT
 
 
-def _beams(view: View) -> Tensor:
+def _beams(view: RisPhaseView) -> Tensor:
     state = view.state
     return (state.high - state.low) / 2 * torch.tensor(view.config.scene.system.ris_shape, device=state.low.device)
 
 
-def _progress(view: View) -> Tensor:
+def _progress(view: RisPhaseView) -> Tensor:
     return (view.state.round.to(torch.float32) / view.config.rounds)[:, None, None]
 
 
-def _reported(view: View) -> Tensor:
+def _reported(view: RisPhaseView) -> Tensor:
     return view.state.reported_db.mean(dim=-1).transpose(1, 2)
 
 
-def _last(view: View) -> Tensor:
+def _last(view: RisPhaseView) -> Tensor:
     return view.state.last_action
 
 
-def _belief(view: View) -> Tensor:
+def _belief(view: RisPhaseView) -> Tensor:
     """Mean over the users of mean, spread and likeliest place of their directions; nothing before the first report."""
     state = view.state
     grid = in_sector_units(state, grid_cosines(view.config, state))
@@ -89,7 +89,7 @@ def _belief(view: View) -> Tensor:
     return torch.where((state.round > 0)[:, None, None], believed, torch.zeros_like(believed))
 
 
-def _found(view: View) -> Tensor:
+def _found(view: RisPhaseView) -> Tensor:
     """Middle of the directions to the network's estimates; nothing before the first round."""
     state = view.state
     found = in_sector_units(state, turned_cosines(state, network_estimate_m(view.config, state))).mean(dim=2)

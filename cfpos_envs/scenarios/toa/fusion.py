@@ -72,7 +72,7 @@ def encode_correction(length_m: Tensor, correction_m: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Fused:
+class ToaFused:
     """What the central unit makes of the reports, and per AP what it would have made had that AP acted neutrally.
 
     Attributes:
@@ -94,7 +94,7 @@ def fuse(
     common_clock: bool,
     max_step_m: float,
     least_reliability: float,
-) -> Fused:
+) -> ToaFused:
     """One Gauss-Newton step of the weighted least squares over the reports.
 
     Args:
@@ -112,7 +112,7 @@ def fuse(
     ridge = (RIDGE * least_reliability * mean_information).clamp(min=torch.finfo(at.unit.dtype).tiny ** 0.5)
     step, offset = _solved(total, ridge)
     step_without, offset_without = _solved(total.exchanged(own, other), ridge.unsqueeze(1))
-    return Fused(clamp_length(step, max_step_m), offset, clamp_length(step_without, max_step_m), offset_without)
+    return ToaFused(clamp_length(step, max_step_m), offset, clamp_length(step_without, max_step_m), offset_without)
 
 
 def _solved(equations: NormalEquations, ridge: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class View:
+class ToaView:
     """What the features are computed from.
 
     Attributes:
@@ -42,42 +42,42 @@ class View:
         return self.state.now(self.state.sequence_features)[..., index]
 
 
-def make_view(config: ToaConfig, model: TimingModel, state: ToaState, at: RangeResiduals) -> View:
+def make_view(config: ToaConfig, model: TimingModel, state: ToaState, at: RangeResiduals) -> ToaView:
     """Everything that several features need."""
     vectors = state.consensus_m.unsqueeze(1) - state.ap_positions_m.unsqueeze(2)
     distance, azimuth = polar(vectors)
-    return View(config, model, state, at, distance, azimuth, at.residual_m / torch.maximum(at.std_m, at.scale_m))
+    return ToaView(config, model, state, at, distance, azimuth, at.residual_m / torch.maximum(at.std_m, at.scale_m))
 
 
-def _log10_of(index: int, middle: float) -> Callable[[View], Tensor]:
+def _log10_of(index: int, middle: float) -> Callable[[ToaView], Tensor]:
     return lambda v: torch.log10(v.channel(index).clamp(min=_SMALLEST) / middle)
 
 
-def _rss_offset_db(v: View) -> Tensor:
+def _rss_offset_db(v: ToaView) -> Tensor:
     expected_dbm = v.state.now(v.state.sequence_snr_db) + 10 * torch.log10(
         torch.tensor(1e3 * v.model.tx_power_w / v.model.max_snr_linear, device=v.at.z.device)
     )
     return v.channel(4) - expected_dbm
 
 
-def _over_fused(v: View, values: Tensor, summary: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _over_fused(v: ToaView, values: Tensor, summary: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """[B, 1, K] summary of [B, M, K] values over the APs that take part."""
     return summary(values.transpose(1, 2), v.state.fused.transpose(1, 2)).unsqueeze(1)
 
 
-def _progress(v: View) -> Tensor:
+def _progress(v: ToaView) -> Tensor:
     return v.state.round.to(v.at.z.dtype).view(-1, 1, 1) / v.config.rounds
 
 
-def _log_scale(v: View) -> Tensor:
+def _log_scale(v: ToaView) -> Tensor:
     return torch.log((v.at.scale_m / v.at.std_m).clamp(min=_SMALLEST))
 
 
-def _inliers(v: View) -> Tensor:
+def _inliers(v: ToaView) -> Tensor:
     return _over_fused(v, (v.at.z.abs() < INLIER_Z).to(v.at.z.dtype), masked_mean) - 0.5
 
 
-_OWN: tuple[Feature[View], ...] = (
+_OWN: tuple[Feature[ToaView], ...] = (
     Feature(
         "z", "asinh of the range residual in reported standard deviations", lambda v: torch.asinh(v.at.z), scale=6.0
     ),
@@ -103,7 +103,7 @@ _OWN: tuple[Feature[View], ...] = (
     Feature("rss_offset", "RSS minus that of a line of sight at this SNR / dB", _rss_offset_db, scale=20.0),
 )
 
-_COMMON: tuple[Feature[View], ...] = (
+_COMMON: tuple[Feature[ToaView], ...] = (
     Feature("distance", "horizontal distance AP-consensus / side", lambda v: v.distance_m / v.model.side_m, scale=1.5),
     Feature("cos_azimuth", "cosine of the consensus' azimuth", lambda v: torch.cos(v.azimuth_rad)),
     Feature("sin_azimuth", "sine of the consensus' azimuth", lambda v: torch.sin(v.azimuth_rad)),

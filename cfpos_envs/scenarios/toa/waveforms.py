@@ -57,7 +57,7 @@ def measure_waveforms(
 
     def heard(offset_s: Tensor) -> Tensor:
         """Noisy CFR with every path later by ``offset_s`` [B, T or 1, M, K]."""
-        later = waveform.Paths(paths.gain, paths.delay_s + offset_s.unsqueeze(-1), paths.angle_rad)
+        later = waveform.WaveformPaths(paths.gain, paths.delay_s + offset_s.unsqueeze(-1), paths.angle_rad)
         clean = waveform.frequency_response(
             later, model.num_antennas, model.spacing_wavelengths, model.num_subcarriers, model.subcarrier_spacing_hz
         )

@@ -46,7 +46,7 @@ def _sync_std_s(config: ToaConfig, places: Places) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Drop:
+class ToaDrop:
     """Users of B episodes over T measurement rounds (T = 1 when static) and what the APs measure of them.
 
     Attributes:
@@ -70,7 +70,7 @@ class Drop:
     cfr: Tensor | None
 
 
-def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, streams: Streams) -> Drop:
+def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, streams: Streams) -> ToaDrop:
     """Positions, lines of sight, clocks and measurements of a batch of episodes.
 
     Positions and lines of sight come from the stream ``drop``, clocks from ``clock``, gains and paths from ``fading``,
@@ -120,7 +120,7 @@ def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, stre
             model.processing_error_std_s,
         )
         cfr = None
-    return Drop(
+    return ToaDrop(
         true_position_m=positions,
         is_los=is_los,
         excess_m=excess,

@@ -33,7 +33,7 @@ _DROPS_PER_POINT = 5
 
 
 @dataclass(frozen=True)
-class Drop:
+class WaveformDrop:
     """Measurements of equally strong links, and what only a genie knows.
 
     Attributes:
@@ -48,7 +48,7 @@ class Drop:
     cosine: Tensor
 
 
-def draw(count: int, snr_db: float, num_paths: int, seed: int) -> Drop:
+def draw(count: int, snr_db: float, num_paths: int, seed: int) -> WaveformDrop:
     """Drops of one user among 9 APs with ``snr_db`` on every antenna and subcarrier of every link.
 
     Args:
@@ -102,7 +102,7 @@ def draw(count: int, snr_db: float, num_paths: int, seed: int) -> Drop:
         cfr=cfr,
         site_ids=torch.zeros(count, dtype=torch.long),
     )
-    return Drop(measurements, truth, channel, delay, torch.cos(angle))
+    return WaveformDrop(measurements, truth, channel, delay, torch.cos(angle))
 
 
 def point(snr_db: float, num_paths: int, count: int) -> dict[str, Any]:

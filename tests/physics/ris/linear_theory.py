@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.physics.ris.geometry import BS_AXES, Paths, arrival_cosines, position_jacobian, trace_paths
+from cfpos_envs.physics.ris.geometry import BS_AXES, RisPaths, arrival_cosines, position_jacobian, trace_paths
 from cfpos_envs.physics.ris.information import path_blocks
 
 _RTOL = 1e-10
@@ -74,7 +74,7 @@ def ls_covariance(
 
 def los_direction_map(
     covariance: Float[Tensor, "*batch 4 4"],
-    paths: Paths,
+    paths: RisPaths,
     rotation: Float[Tensor, "*#batch 3 3"],
     constrained: bool,
 ) -> Float[Tensor, "*batch 3 4"]:
@@ -100,7 +100,7 @@ def los_direction_map(
     return across @ torch.linalg.solve(normal, pull)
 
 
-def ris_direction_maps(paths: Paths, rotation: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch R 3 2"]:
+def ris_direction_maps(paths: RisPaths, rotation: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch R 3 2"]:
     """Derivative of u_r = -R (theta_1, theta_2, sqrt(1 - theta_1^2 - theta_2^2)) by the two cosines, for each surface.
 
     Args:
