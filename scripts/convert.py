@@ -13,6 +13,7 @@ from cfpos.scripts.cli import UsageError, user_errors
 from cfpos_envs.channels.tracing.imported import HOLD_OUT, imported_summary, write_imported
 from cfpos_envs.files.tables import read_table
 from cfpos_envs.importers.arrays import read_csi
+from cfpos_envs.importers.csi import ImportedCsi
 from cfpos_envs.importers.deepmimo import read_deepmimo
 from cfpos_envs.importers.paths import CARRIER_PHASES, ImportedPaths
 from cfpos_envs.importers.quadriga import DELAYS, csi_from_quadriga, paths_from_quadriga, read_quadriga
@@ -87,22 +88,19 @@ def _deepmimo(chosen: argparse.Namespace) -> None:
 
 def _sionna(chosen: argparse.Namespace) -> None:
     if chosen.out.suffix == RESPONSES:
-        read_sionna_csi(chosen.source, chosen.side).write(chosen.out)
-        print(f"{chosen.out} written; play it: cfpos evaluate env=ecc-csi env.data={chosen.out}")
-        return
-    _write(read_sionna(chosen.source, chosen.side, _stations(chosen.stations)), chosen)
+        _write_responses(read_sionna_csi(chosen.source, chosen.side), chosen)
+    else:
+        _write(read_sionna(chosen.source, chosen.side, _stations(chosen.stations)), chosen)
 
 
 def _quadriga(chosen: argparse.Namespace) -> None:
-    channels = read_quadriga(chosen.source)
-    name = chosen.source.name
+    channels, name, ends = read_quadriga(chosen.source), chosen.source.name, (chosen.side, chosen.delays)
     if chosen.out.suffix == RESPONSES:
-        csi_from_quadriga(
-            channels, _shape(chosen.array), chosen.subcarriers, chosen.spacing_hz, name, chosen.side, chosen.delays
-        ).write(chosen.out)
-        print(f"{chosen.out} written; play it: cfpos evaluate env=ecc-csi env.data={chosen.out}")
-        return
-    _write(paths_from_quadriga(channels, name, chosen.side, chosen.delays, _stations(chosen.stations)), chosen)
+        shape = _shape(chosen.array)
+        found = csi_from_quadriga(channels, shape, chosen.subcarriers, chosen.spacing_hz, name, *ends)
+        _write_responses(found, chosen)
+    else:
+        _write(paths_from_quadriga(channels, name, *ends, _stations(chosen.stations)), chosen)
 
 
 def _own(chosen: argparse.Namespace) -> None:
@@ -114,6 +112,12 @@ def _own(chosen: argparse.Namespace) -> None:
         raise UsageError(f"--out {chosen.out} must end in {RESPONSES}")
     file.write(chosen.out)
     print(f"{chosen.out} written, {len(file)} snapshots; play it: cfpos evaluate env=ecc-csi env.data={chosen.out}")
+
+
+def _write_responses(csi: ImportedCsi, chosen: argparse.Namespace) -> None:
+    stations = _stations(chosen.stations)
+    (csi if stations is None else csi.with_stations(stations)).write(chosen.out)
+    print(f"{chosen.out} written; check it: cfpos check-csi {chosen.out}; play it: env=ecc-csi env.data={chosen.out}")
 
 
 def _write(paths: ImportedPaths, chosen: argparse.Namespace) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cfpos_envs.importers.paths import match_stations
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 _EVEN = 1e-3
@@ -76,6 +78,20 @@ class ImportedCsi:
             )
         if told == "conjugated":
             raise ValueError(f"{where}: delays turn phases by exp(+j 2 pi f tau); conjugate the csi")
+
+    def with_stations(self, stations: Mapping[str, Sequence[float]]) -> ImportedCsi:
+        """With the base stations in the order and with the names of ``stations``; others are left out.
+
+        Args:
+            stations: name -> (x, y, z) in metres.
+
+        Raises:
+            ValueError: see ``match_stations``.
+        """
+        order = match_stations(stations, self.bs_positions_m, f"{self.tool} {self.name}")
+        columns = {name: getattr(self, name)[:, order] for name in ("csi", "valid")}
+        rows = {name: getattr(self, name)[order] for name in ("bs_positions_m", "bs_orientation_rad")}
+        return replace(self, **columns, **rows, bs_names=tuple(stations))
 
     def write(self, path: str | Path) -> None:
         """Write the npz file that ``ecc-csi`` plays (docs/data/csi.md).

@@ -120,17 +120,7 @@ class ImportedPaths:
         Raises:
             ValueError: no base station, or more than one, within half a metre of one of ``stations``.
         """
-        order = []
-        for name, place in stations.items():
-            gap = np.linalg.norm(self.bs_positions_m - np.asarray(place, dtype=np.float64), axis=-1)
-            found = np.flatnonzero(gap <= _SAME_PLACE_M)
-            if len(found) != 1:
-                raise ValueError(
-                    f"{len(found)} base stations of {self.tool} {self.name} stand within {_SAME_PLACE_M} m of "
-                    f"{name!r} at {tuple(float(value) for value in place)}; the nearest is {gap.min():.3g} m away, "
-                    f"there are {self.bs_positions_m.round(3).tolist()}"
-                )
-            order.append(int(found[0]))
+        order = match_stations(stations, self.bs_positions_m, f"{self.tool} {self.name}")
         columns = {name: getattr(self, name)[:, order] for name in ("valid", *PER_PATH)}
         turned = None if self.bs_orientation_rad is None else self.bs_orientation_rad[order]
         return replace(
@@ -150,6 +140,31 @@ class ImportedPaths:
             raise ValueError(f"{self.tool} {self.name}: no path reaches any of the {len(reached)} users")
         note = f"{int((~reached).sum())} of {len(reached)} users have no path to any base station and are left out"
         return replace(self.select_users(reached), notes=(*self.notes, note))
+
+
+def match_stations(stations: Mapping[str, Sequence[float]], bs_positions_m: np.ndarray, where: str) -> list[int]:
+    """The number of every station among base stations, by where it stands.
+
+    Args:
+        stations: name -> (x, y, z) in metres.
+        bs_positions_m: [L, 3].
+        where: for the message.
+
+    Raises:
+        ValueError: no base station, or more than one, within half a metre of one of ``stations``.
+    """
+    order = []
+    for name, place in stations.items():
+        gap = np.linalg.norm(bs_positions_m - np.asarray(place, dtype=np.float64), axis=-1)
+        found = np.flatnonzero(gap <= _SAME_PLACE_M)
+        if len(found) != 1:
+            raise ValueError(
+                f"{len(found)} base stations of {where} stand within {_SAME_PLACE_M} m of {name!r} at "
+                f"{tuple(float(value) for value in place)}; the nearest is {gap.min():.3g} m away, there are "
+                f"{bs_positions_m.round(3).tolist()}"
+            )
+        order.append(int(found[0]))
+    return order
 
 
 def told_carrier_phase(amplitude: np.ndarray, delay_s: np.ndarray, direct: np.ndarray, carrier_hz: float) -> str | None:

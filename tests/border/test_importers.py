@@ -20,6 +20,7 @@ from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.tracing.imported import held_out, imported_summary, write_imported
 from cfpos_envs.channels.tracing.source import RaytracedSource
 from cfpos_envs.channels.tracing.storage import DatasetError, load_users
+from cfpos_envs.importers.arrays import read_csi
 from cfpos_envs.importers.csi import ImportedCsi, panel_of, told_delays
 from cfpos_envs.importers.deepmimo import paths_from_deepmimo, read_deepmimo
 from cfpos_envs.importers.paths import ImportedPaths, told_carrier_phase
@@ -410,6 +411,13 @@ def test_quadrigas_panels_give_our_own_synthesis(delays: str) -> None:
     assert off(csi.csi, right) < np.pi * 0.0677**2 / (C_M_S / CARRIER_HZ * nearest) + 5e-3
 
 
+def test_quadrigas_panels_far_away_give_our_own_synthesis() -> None:
+    """Far from the panels and within half a megahertz, over which the elements' own delays count for nothing."""
+    csi = csi_from_quadriga(quadriga_channels(users(6) + [800.0, 300.0, 0.0], ORIENTATION_RAD), SHAPE, 16, 30e3)
+    right = free_space(csi.positions_m, (np.arange(16) - 7.5) * 30e3, csi.bs_orientation_rad)
+    assert off(csi.csi, right) < 1e-3
+
+
 def test_quadrigas_single_elements_give_paths(tmp_path: Path) -> None:
     place = users(9)
     paths = paths_from_quadriga(quadriga_channels(place, np.zeros((3, 3)), (1, 1)))
@@ -550,6 +558,10 @@ def test_csi_files_hold_what_is_documented(tmp_path: Path) -> None:
         assert archive["names"].tolist() == ["west", "east", "lamp"]
         assert float(archive["carrier_hz"]) == pytest.approx(CARRIER_HZ - SPACING_HZ / 2)
         assert archive["array_shape"].tolist() == [2, 4]
+    read = read_csi(tmp_path / "own.npz")
+    np.testing.assert_allclose(np.asarray(read.csi).reshape(csi.csi.shape), csi.csi, rtol=1e-5)
+    turned = csi.with_stations({"L": (2, 9, 10), "W": (-30, 2, 8)})
+    np.testing.assert_array_equal(turned.csi, csi.csi[:, [2, 0]])
     with pytest.raises(ValueError, match="evenly spaced"):
         dataclasses.replace(csi, frequencies_hz=csi.frequencies_hz**2)
     with pytest.raises(ValueError, match=r"csi has shape .*must be \(3, 3, 8, 8\)"):
