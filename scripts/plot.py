@@ -19,13 +19,16 @@ import yaml
 
 from cfpos.scripts.cli import UsageError, suggest, user_errors
 from cfpos.scripts.plots import ellipses, loci, maps, results
-from cfpos.scripts.plots.sites import LAYOUTS, DrawnSiteConfig, make_site
-from cfpos.scripts.plots.style import check_target, metres, save
+from cfpos.scripts.plots.sites import LAYOUTS, DrawnSiteConfig, Site, make_site
+from cfpos.scripts.plots.style import check_target, coordinate, metres, save
+from cfpos_envs.files.site_formats import SITE_SUFFIXES
+from cfpos_envs.files.sites import load_site
 from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS
 
 PRESETS: dict[str, DrawnSiteConfig] = {"site": DrawnSiteConfig(), "ring": maps.RING}
 _LOCI = DrawnSiteConfig(family="tdoa", layout="circle", aps=3)
 _FEWEST_STEPS, _MOST_STEPS = 4, 4000
+_DRAWN_ONLY = ("layout", "aps", "side_m", "radius_m", "seed")
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +54,11 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return check
 
 
+def number_or_name(value: str) -> int | str:
+    """A type for argparse: an index if it is a whole number, else a name."""
+    return int(value) if value.removeprefix("-").isdecimal() else value
+
+
 def parser() -> Parser:
     """The command line."""
     top = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
@@ -69,8 +77,14 @@ def parser() -> Parser:
     peb.add_argument("--time", action="store_true", help="print computing time and memory of the map")
     _site_options(peb)
     tdoa = kind("tdoa-loci", "hyperbolae of constant time difference, where they meet, and how well")
-    tdoa.add_argument("--ue", type=float, nargs=2, metavar=("X", "Y"), help="user, metres (0.62 and 0.36 of the side)")
-    tdoa.add_argument("--reference", type=int, default=0, metavar="AP", help="index of the AP that is subtracted (0)")
+    tdoa.add_argument("--ue", type=float, nargs=2, metavar=("X", "Y"), help="user, metres (0.62 and 0.36 of the sides)")
+    tdoa.add_argument(
+        "--reference",
+        type=number_or_name,
+        default=0,
+        metavar="AP",
+        help="AP that is subtracted: its index, or name with --site (0)",
+    )
     _site_options(tdoa, without=("family",), defaults=_LOCI)
     shapes = kind("ellipses", "error ellipses on a lattice of positions, families side by side")
     shapes.add_argument(
@@ -106,6 +120,8 @@ def _site_options(to: Parser, without: Sequence[str] = (), defaults: DrawnSiteCo
         "sync": ("--sync", one_of([*SYNC_PRESETS]), f"clocks of the APs: {', '.join(SYNC_PRESETS)}"),
         "processing_error_ns": ("--processing-error", float, "RTT: error of the reported processing time, ns"),
         "seed": ("--seed", int, "of the uniform layout"),
+        "site": ("--site", str, f"your own site, FILE{', '.join(SITE_SUFFIXES)}: places, names, heights and area"),
+        "ue_height_m": ("--ue-height", float, "of the user, with AP heights of --site, metres"),
     }
     for field in dataclasses.fields(DrawnSiteConfig):
         if field.name in without:
@@ -141,7 +157,13 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 def site_settings(arguments: argparse.Namespace, base: DrawnSiteConfig) -> DrawnSiteConfig:
     """The site that was asked for: what was typed, else what ``base`` says."""
     fields = {field.name for field in dataclasses.fields(DrawnSiteConfig)}
-    return dataclasses.replace(base, **{name: value for name, value in vars(arguments).items() if name in fields})
+    typed = {name: value for name, value in vars(arguments).items() if name in fields}
+    said = [name for name in _DRAWN_ONLY if name in typed]
+    if "site" in typed and said:
+        raise UsageError(f"--site says where the APs stand; leave --{said[0].removesuffix('_m')} out")
+    if "site" in typed and "ap_height_m" in typed and load_site(typed["site"]).ap_height_m is not None:
+        raise UsageError("--site has the heights of its APs; leave --ap-height out (--ue-height is that of the user)")
+    return dataclasses.replace(base, **typed)
 
 
 def draw_peb_map(arguments: argparse.Namespace, out: Path) -> list[str]:
@@ -149,11 +171,14 @@ def draw_peb_map(arguments: argparse.Namespace, out: Path) -> list[str]:
     settings = site_settings(arguments, PRESETS[arguments.preset])
     if arguments.preset == "ring" and settings.equal_snr:
         raise UsageError("--preset ring shows both, equal SNR and path loss; leave --equal-snr out")
-    resolution = arguments.resolution if arguments.resolution is not None else settings.side_m / 250
-    if not settings.side_m / _MOST_STEPS <= resolution <= settings.side_m / _FEWEST_STEPS:
-        smallest, largest = settings.side_m / _MOST_STEPS, settings.side_m / _FEWEST_STEPS
+    if arguments.preset == "ring" and settings.site is not None:
+        raise UsageError("--preset ring draws its own APs; leave --site or --preset out")
+    site = make_site(settings)
+    resolution = arguments.resolution if arguments.resolution is not None else site.extent_m / 250
+    smallest, largest = site.extent_m / _MOST_STEPS, site.extent_m / _FEWEST_STEPS
+    if not smallest <= resolution <= largest:
         raise UsageError(f"--resolution={resolution:g} must lie in [{smallest:g}, {largest:g}] m")
-    lines = [_timed(settings, resolution)] if arguments.time else []
+    lines = [_timed(site, resolution)] if arguments.time else []
     if arguments.preset == "ring":
         figure, bounds = maps.ring_figure(settings, resolution)
         names = ["equal SNR", "path loss"]
@@ -163,20 +188,20 @@ def draw_peb_map(arguments: argparse.Namespace, out: Path) -> list[str]:
     save(figure, out)
     for name, drawn in zip(names, bounds):
         x, y, value = drawn.best
+        x, y = np.array((x, y)) + site.origin_m
         finite = drawn.values_m[np.isfinite(drawn.values_m)]
         middle = metres(float(np.median(finite))) if finite.size else "infinite"
-        lines.append(f"{name}: smallest bound {metres(value)} at ({x:g}, {y:g}) m, median {middle}")
+        lines.append(f"{name}: smallest bound {metres(value)} at ({coordinate(x)}, {coordinate(y)}) m, median {middle}")
     return lines
 
 
-def _timed(settings: DrawnSiteConfig, resolution_m: float) -> str:
+def _timed(site: Site, resolution_m: float) -> str:
     """Computing time (one thread) and growth of the peak memory of one map."""
-    site = make_site(settings)
     before, began = _peak_mb(), time.process_time()
     bound = maps.peb_map(site, resolution_m)
     spent, after = time.process_time() - began, _peak_mb()
     return (
-        f"{bound.values_m.size} points x {settings.aps} APs: {spent:.2f} s of CPU time, "
+        f"{bound.values_m.size} points x {len(site.names)} APs: {spent:.2f} s of CPU time, "
         f"peak memory {after - before:.0f} MB above the {before:.0f} MB of the program itself"
     )
 
@@ -191,7 +216,7 @@ def _peak_mb() -> float:
 def draw_tdoa_loci(arguments: argparse.Namespace, out: Path) -> list[str]:
     """Draw the hyperbolae of one user."""
     settings = site_settings(arguments, _LOCI)
-    user = np.array(arguments.ue or (0.62 * settings.side_m, 0.36 * settings.side_m))
+    user = None if arguments.ue is None else np.array(arguments.ue)
     figure, lines = loci.tdoa_loci_figure(settings, user, arguments.reference)
     save(figure, out)
     return lines
@@ -200,8 +225,7 @@ def draw_tdoa_loci(arguments: argparse.Namespace, out: Path) -> list[str]:
 def draw_ellipses(arguments: argparse.Namespace, out: Path) -> list[str]:
     """Draw a field of ellipses per family."""
     settings = site_settings(arguments, DrawnSiteConfig())
-    spacing = arguments.spacing if arguments.spacing is not None else settings.side_m / 10
-    figure, factor = ellipses.ellipses_figure(settings, arguments.families, spacing, arguments.enlarged)
+    figure, factor = ellipses.ellipses_figure(settings, arguments.families, arguments.spacing, arguments.enlarged)
     save(figure, out)
     return [f"95 % ellipses, {factor:g} times enlarged"]
 

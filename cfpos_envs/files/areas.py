@@ -14,6 +14,9 @@ from torch import Tensor
 _FLAT = 1e-9
 """Of the squared extent: corners that enclose less lie on one line."""
 
+_ROUNDING_M = 1e-9
+"""Distance from the border of a point on it that double precision may show."""
+
 
 @dataclass(frozen=True)
 class Area:
@@ -99,7 +102,7 @@ class Area:
         rise = torch.where(start[:, 1] == end[:, 1], 1.0, end[:, 1] - start[:, 1])
         crossing = start[:, 0] + (y - start[:, 1]) * (end[:, 0] - start[:, 0]) / rise
         inside = (spans & (x < crossing)).sum(dim=-1) % 2 == 1
-        return inside | (self.border_distance_m(points_m) <= margin_m)
+        return inside | (self.border_distance_m(points_m) <= margin_m + _ROUNDING_M)
 
     def border_distance_m(self, points_m: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
         """Distance of points [..., 2] to the nearest point of the border, metres."""

@@ -16,11 +16,19 @@ from torch import Tensor
 from cfpos_envs.checks import one_of
 from cfpos_envs.files.areas import Area
 from cfpos_envs.files.coordinates import GeoOrigin
-from cfpos_envs.files.site_formats import SITE_KEYS, Description, Row, read_description, refuse_misspelt, refuse_unknown
+from cfpos_envs.files.site_formats import (
+    PLACE_KEYS,
+    SITE_KEYS,
+    Description,
+    Row,
+    read_description,
+    refuse_misspelt,
+    refuse_unknown,
+)
 
 UNITS_M = {"m": 1.0, "ft": 0.3048}
 ORIGIN_KEYS = ("latitude", "longitude", "height_m", "north")
-CORNER_KEYS = ("x_m", "y_m", "x", "y", "latitude", "longitude")
+_PLACES = (("x_m", "y_m"), ("x", "y"), ("latitude", "longitude"))
 FAR_M = 1e4
 """Coordinates beyond this are a map's (UTM, web mercator) and are moved near zero."""
 _FARTHEST_M = 1e5
@@ -74,10 +82,11 @@ class SiteFile:
 
         Ranges to them do not tell a place from its mirror image in that line.
         """
+        if len(self.ap_positions_m) < 2:
+            return None
         middle = self.ap_positions_m.mean(dim=0)
         _, lengths, axes = torch.linalg.svd(self.ap_positions_m - middle, full_matrices=False)
-        flat = len(lengths) < 2 or float(lengths[1]) < _LINE_SHARE * float(lengths[0])
-        return (middle, axes[0]) if flat and float(lengths[0]) > 0 else None
+        return (middle, axes[0]) if float(lengths[1]) < _LINE_SHARE * float(lengths[0]) else None
 
     def excludes_mirror_images(self, area: Area) -> bool:
         """Whether no two places of ``area`` have the same distances to all APs: they span the plane, or are its wall.
@@ -87,6 +96,19 @@ class SiteFile:
         """
         line = self.line
         return line is None or area.on_one_side_of(*line, margin_m=_ON_BORDER_M)
+
+    def mirrored(self, points_m: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        """Mirror images of points in the line of the APs: the other places with the same distances to all of them.
+
+        Raises:
+            ValueError: the APs do not stand on one line, so that there are none.
+        """
+        line = self.line
+        if line is None:
+            raise ValueError(f"the APs of {self.path} do not stand on one line; no place has a mirror image")
+        point, direction = line
+        along = ((points_m - point) @ direction).unsqueeze(-1) * direction
+        return 2 * (point + along) - points_m
 
     def moved(self, corner_m: Sequence[float]) -> SiteFile:
         """The same in coordinates whose origin lies at ``corner_m``."""
@@ -166,7 +188,7 @@ def _unit(said: Any, where: str) -> str | None:
 def _origin(said: Any, rows: Sequence[Row], where: str) -> tuple[GeoOrigin | None, bool]:
     """The origin, and whether its height is known."""
     if said is None:
-        degrees = [row for row in rows if "latitude" in row.values or "longitude" in row.values]
+        degrees = [row for row in rows if _place_keys(row)[0] == "latitude"]
         if not degrees:
             return None, False
         if len(degrees) < len(rows):
@@ -210,13 +232,17 @@ def _given(row: Row, key: str) -> float:
     return typed_number(row.values[key], f"{row.label}: {key}")
 
 
+def _place_keys(row: Row) -> tuple[str, str]:
+    """The two keys by which an AP or a corner says where it is."""
+    said = [pair for pair in _PLACES if any(key in row.values for key in pair)]
+    if len(said) > 1:
+        raise ValueError(f"{row.label}: has {said[0][0]} and {said[1][0]}; give its place in one way")
+    return said[0] if said else _PLACES[0]
+
+
 def _place(row: Row, origin: GeoOrigin | None, unit: str | None) -> Tensor:
     """X and y of an AP or a corner, metres."""
-    values = row.values
-    kinds = [pair for pair in (("x_m", "y_m"), ("x", "y"), ("latitude", "longitude")) if any(k in values for k in pair)]
-    if len(kinds) > 1:
-        raise ValueError(f"{row.label}: has {kinds[0][0]} and {kinds[1][0]}; give its place in one way")
-    first, second = kinds[0] if kinds else ("x_m", "y_m")
+    first, second = _place_keys(row)
     pair = _given(row, first), _given(row, second)
     if first == "latitude":
         assert origin is not None
@@ -296,10 +322,10 @@ def _corner_rows(said: Any, unit: str | None, where: str) -> list[Row]:
         if isinstance(corner, (list, tuple)) and len(corner) == 2:
             rows.append(Row(label, dict(zip(("x_m", "y_m") if unit is None else ("x", "y"), corner))))
         elif isinstance(corner, Mapping):
-            refuse_unknown([key for key in corner if key != "altitude_m"], CORNER_KEYS, label)
+            refuse_unknown([key for key in corner if key != "altitude_m"], PLACE_KEYS, label)
             rows.append(Row(label, corner))
         else:
-            raise ValueError(f"{label}: must be [x, y] or a mapping with {', '.join(CORNER_KEYS)}, got {corner!r}")
+            raise ValueError(f"{label}: must be [x, y] or a mapping with {', '.join(PLACE_KEYS)}, got {corner!r}")
     return rows
 
 
@@ -320,7 +346,7 @@ def _near_zero(site: SiteFile, where: str) -> SiteFile:
     if bool((high - low > _FARTHEST_M).any()):
         extent = ", ".join(f"{value:g}" for value in (high - low).tolist())
         raise ValueError(
-            f"{where} is {extent} m wide; one site may be {_FARTHEST_M:g} m (are all places in one system?)"
+            f"{where} is {extent} m wide; a site may be {_FARTHEST_M:g} m wide (are all places in one system?)"
         )
     farthest = float(torch.maximum(low.abs(), high.abs()).max())
     if farthest <= FAR_M:

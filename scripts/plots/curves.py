@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import torch
+from contourpy import contour_generator
 from numpy.typing import NDArray
 
 from cfpos_envs.physics.bounds import error_ellipse
@@ -18,15 +19,51 @@ Points = NDArray[np.float64]
 _FIX_TOLERANCE = 1e-6
 
 
-def range_difference_m(point: Points, reference: Points, other: Points, height_m: float = 0.0) -> Points:
+def range_difference_m(
+    point: Points, reference: Points, other: Points, height_m: float = 0.0, other_height_m: float | None = None
+) -> Points:
     """|p - q_m| - |p - q_0|: c times the time difference, metres.
 
     Args:
         point: [..., 2] ground positions.
         reference, other: [2] ground positions of the two APs.
-        height_m: height of both APs over the user.
+        height_m: height of the reference over the user.
+        other_height_m: height of the other AP; None: the same.
     """
-    return _slant(point - other, height_m) - _slant(point - reference, height_m)
+    other_height_m = height_m if other_height_m is None else other_height_m
+    return _slant(point - other, other_height_m) - _slant(point - reference, height_m)
+
+
+def locus_points(
+    reference: Points,
+    other: Points,
+    difference_m: float,
+    heights_m: tuple[float, float],
+    low: Points,
+    high: Points,
+    count: int = 301,
+) -> Points:
+    """Points of one range difference in a rectangle, for two APs of different heights.
+
+    The plane of the user then cuts the hyperboloid askew and no simple parameter runs along the curve, so it is traced
+    on a grid, linearly between its points.
+
+    Args:
+        reference, other: [2] ground positions.
+        difference_m: c times the time difference.
+        heights_m: heights of the two over the user.
+        low, high: [2] corners of the rectangle.
+        count: points of the grid along either side.
+
+    Returns:
+        [P, 2] with a row of NaN between separate pieces; empty where the curve stays outside.
+    """
+    x, y = (np.linspace(low[axis], high[axis], count) for axis in (0, 1))
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    excess = range_difference_m(grid, reference, other, *heights_m) - difference_m
+    pieces = [np.asarray(piece) for piece in contour_generator(x, y, excess).lines(0.0)]
+    gap = np.full((1, 2), np.nan)
+    return np.concatenate([part for piece in pieces for part in (piece, gap)] or [np.empty((0, 2))])
 
 
 def hyperbola_points(
@@ -88,35 +125,37 @@ def hyperbola_points(
     return np.asarray(middle + x[:, None] * along + y[:, None] * across)
 
 
-def tdoa_fixes(aps: Points, differences_m: Points, height_m: float = 0.0) -> Points:
+def tdoa_fixes(aps: Points, differences_m: Points, height_m: float | Points = 0.0) -> Points:
     """Every ground position that has exactly these range differences to the first AP.
 
     With q relative to the first AP and r its distance, r_m = r + d_m squares to the linear 2 q.p + 2 d_m r =
-    |q|^2 - d_m^2 in (p, r). Where these leave one direction free (three APs, or all in one line) it is cut with the
-    cone |p|^2 + h^2 = r^2, which may give two answers: a second crossing, or the mirror image behind the line.
+    |q|^2 - d_m^2 + h_m^2 - h_0^2 in (p, r). Where these leave one direction free (three APs, or all in one line) it is
+    cut with the cone |p|^2 + h_0^2 = r^2, which may give two answers: a second crossing, or the mirror image behind
+    the line.
 
     Args:
         aps: [M, 2] ground positions.
         differences_m: [M - 1] of the others to the first.
-        height_m: height of all APs over the user.
+        height_m: height of all APs over the user, or [M] of each.
 
     Returns:
         [S, 2]: one or two positions; none where a whole curve fits (two APs, or all at one place).
     """
+    heights = np.broadcast_to(height_m, len(aps))
     q = aps[1:] - aps[0]
     scale = float(np.abs(q).max(initial=0.0)) or 1.0
     matrix = np.column_stack((2 * q, 2 * differences_m)) / scale
-    right = ((q**2).sum(axis=1) - differences_m**2) / scale
+    right = ((q**2).sum(axis=1) - differences_m**2 + heights[1:] ** 2 - heights[0] ** 2) / scale
     u, values, vh = np.linalg.svd(matrix)
     rank = int((values > 1e-9 * values.max(initial=0.0)).sum())
     if rank < 2:
         return np.empty((0, 2))
     start = vh[:rank].T @ ((u[:, :rank].T @ right) / values[:rank])
-    candidates = [start] if rank == 3 else _on_cone(start, vh[2], height_m)
+    candidates = [start] if rank == 3 else _on_cone(start, vh[2], float(heights[0]))
     found: list[Points] = []
     for solution in candidates:
         point = aps[0] + solution[:2]
-        seen = np.array([range_difference_m(point, aps[0], other, height_m) for other in aps[1:]])
+        seen = np.array([range_difference_m(point, aps[0], q, heights[0], h) for q, h in zip(aps[1:], heights[1:])])
         fits = bool(np.abs(seen - differences_m).max() < _FIX_TOLERANCE * scale)
         if fits and all(np.hypot(*(point - old)) > 1e-6 * scale for old in found):
             found.append(point)

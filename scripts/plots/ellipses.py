@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from cfpos.scripts.plots.curves import Points, ellipse_points
 from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, make_site
-from cfpos.scripts.plots.style import BLUE, LABEL, VERMILION, draw_aps, ground, panels
-from cfpos_envs.physics.geometry import lattice
+from cfpos.scripts.plots.style import BLUE, LABEL, VERMILION, draw_aps, ground, name_aps, panels
 from cfpos_envs.physics.toa.maps import timing_fisher_map
 
 # Ellipses longer than this many lattice spacings would hide their neighbours: drawn as a line in their direction.
@@ -22,8 +21,8 @@ _PROBABILITY = 0.95
 
 
 def lattice_fisher(site: Site, spacing_m: float) -> tuple[Points, Points]:
-    """Positions [P, 2] in metres on a lattice of cell centres and their information matrices [P, 2, 2], 1/m^2."""
-    points = lattice(site.model.side_m, spacing_m).double()
+    """Positions [P, 2] in the area, metres, on a lattice, and their information matrices [P, 2, 2], 1/m^2."""
+    points = site.lattice_m(spacing_m)
     fisher = timing_fisher_map(site.model, site.ap_positions_m, site.height_diff_m, points, sync_std_s=site.sync_std_s)
     return points.numpy(), fisher.numpy()
 
@@ -44,14 +43,14 @@ def enlargement(long_axes_m: Points, spacing_m: float) -> float:
 
 
 def ellipses_figure(
-    settings: DrawnSiteConfig, families: Sequence[str], spacing_m: float, enlarged: float | None
+    settings: DrawnSiteConfig, families: Sequence[str], spacing_m: float | None, enlarged: float | None
 ) -> tuple[Figure, float]:
     """95 % ellipses of every family on the same site, all enlarged by the same factor.
 
     Args:
         settings: the site; its family is not used.
         families: one panel each.
-        spacing_m: of the lattice, 0 < spacing <= side.
+        spacing_m: of the lattice, 0 < spacing <= the longer side of the area; None: a tenth of it.
         enlarged: factor on all ellipses; None: a round one that fills the lattice.
 
     Returns:
@@ -64,22 +63,26 @@ def ellipses_figure(
         raise ValueError("--families names none; give some of toa, tdoa, rtt")
     if enlarged is not None and not 0 < enlarged < 1e9:
         raise ValueError(f"--enlarged={enlarged} must be a positive factor")
-    if not settings.side_m / 100 <= spacing_m <= settings.side_m:
-        raise ValueError(f"--spacing={spacing_m:g} must lie in [{settings.side_m / 100:g}, {settings.side_m:g}] m")
     sites = [make_site(replace(settings, family=family)) for family in families]
+    extent = sites[0].extent_m
+    spacing_m = extent / 10 if spacing_m is None else spacing_m
+    if not extent / 100 <= spacing_m <= extent:
+        raise ValueError(f"--spacing={spacing_m:g} must lie in [{extent / 100:g}, {extent:g}] m")
     fields = [lattice_fisher(site, spacing_m) for site in sites]
     factor = enlarged or enlargement(np.concatenate([_long_axes(fisher) for _, fisher in fields]), spacing_m)
-    with panels(len(sites), max(4.6 * len(sites) + 0.4, 6.6), 5.9, sharey=True) as (figure, axes):
+    with panels(len(sites), max(4.6 * len(sites) + 0.4, 6.6), sites[0].height_in, sharey=True) as (figure, axes):
         for panel, site, (points, fisher) in zip(axes, sites, fields):
-            ground(panel, settings.side_m, f"{site.model.family.upper()}, {settings.aps} APs ({settings.layout})")
+            ground(panel, site, f"{site.model.family.upper()}, {site.title}")
             outside = sum(not _draw_ellipse(panel, p, j, factor, spacing_m) for p, j in zip(points, fisher))
             draw_aps(panel, site.ap_positions_m.numpy(), size=40)
+            if site.own is not None:
+                name_aps(panel, site.ap_positions_m.numpy(), site.names)
             note = f"\ndashes: not determined or too uncertain to draw ({outside})" if outside else ""
-            panel.set_xlabel(f"x [m]{note}")
+            panel.set_xlabel(f"{panel.get_xlabel()}{note}")
         for panel in axes[1:]:
             panel.set_ylabel("")
         scale = f"95 % ellipses, drawn {factor:g} times enlarged" if factor != 1 else "95 % ellipses"
-        figure.suptitle(f"{scale}\n{settings.words()}", fontsize=LABEL)
+        figure.suptitle(f"{scale}\n{settings.words(sites[0])}", fontsize=LABEL)
     return figure, factor
 
 

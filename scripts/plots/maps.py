@@ -6,21 +6,24 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Polygon
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.plots.sites import DrawnSiteConfig, Site, equal_range_std_m, make_site
-from cfpos.scripts.plots.style import LABEL, PALE, SMALL, draw_aps, ground, halo, map_colours, metres, panels
-from cfpos_envs.physics.toa.maps import area_points, timing_peb_map
+from cfpos.scripts.plots.style import LABEL, PALE, SMALL, draw_aps, ground, halo, map_colours, metres, name_aps, panels
+from cfpos_envs.physics.toa.maps import timing_peb_map
 
 # Contours within a decade: 0.1, 0.3, 1, 3, 10 m and so on; finer ones for a map in which few of these occur.
 _STEPS = ((1.0, 3.0), (1.0, 2.0, 3.0, 5.0), (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0))
 _MOST_LEVELS = 9
 _MOST_LABELS = 4
+_MOST_NAMES = 36
 _COLOUR_STEPS = (1.0, 2.0, 3.0, 5.0)
 _ENDS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 RING = DrawnSiteConfig(layout="circle", aps=20, radius_m=200.0, ap_height_m=0.0, bandwidth_mhz=100.0, sync="perfect")
@@ -32,21 +35,24 @@ class PebMap:
     """A map of the bound.
 
     Attributes:
-        axis_m: [n] coordinates of columns and rows, borders included.
-        values_m: [n, n] bound in metres, entry [i, j] at x = axis[j], y = axis[i]; inf where undetermined.
+        x_m: [nx] coordinates of columns, borders included.
+        y_m: [ny] of rows.
+        values_m: [ny, nx] bound in metres, entry [i, j] at x = x_m[j], y = y_m[i]; inf where undetermined, NaN outside
+            the area.
     """
 
-    axis_m: np.ndarray
+    x_m: np.ndarray
+    y_m: np.ndarray
     values_m: np.ndarray
 
     @property
     def best(self) -> tuple[float, float, float]:
         """x, y and value of the smallest bound; of equal ones (to 1e-6) that nearest to the centre."""
-        from_centre = np.abs(self.axis_m - self.axis_m.mean())
-        equal = self.values_m <= self.values_m.min() * (1 + 1e-6)
-        distance = np.where(equal, np.hypot(*np.meshgrid(from_centre, from_centre)), np.inf)
+        from_centre = (np.abs(axis - axis.mean()) for axis in (self.x_m, self.y_m))
+        equal = self.values_m <= np.nanmin(self.values_m) * (1 + 1e-6)
+        distance = np.where(equal, np.hypot(*np.meshgrid(*from_centre)), np.inf)
         row, column = np.unravel_index(np.argmin(distance), distance.shape)
-        return float(self.axis_m[column]), float(self.axis_m[row]), float(self.values_m[row, column])
+        return float(self.x_m[column]), float(self.y_m[row]), float(self.values_m[row, column])
 
 
 def peb_map(site: Site, resolution_m: float) -> PebMap:
@@ -54,14 +60,26 @@ def peb_map(site: Site, resolution_m: float) -> PebMap:
 
     Args:
         site: APs and links.
-        resolution_m: distance of neighbouring points, rounded to divide the side evenly.
+        resolution_m: distance of neighbouring points, rounded to divide the sides evenly.
 
     Raises:
-        ValueError: for a resolution outside (0, side].
+        ValueError: for a resolution outside (0, longer side].
     """
-    points, count = area_points(site.model.side_m, resolution_m)
-    values = timing_peb_map(site.model, site.ap_positions_m, site.height_diff_m, points, sync_std_s=site.sync_std_s)
-    return PebMap(points[:count, 1].numpy().copy(), values.reshape(count, count).T.numpy())
+    if not 0.0 < resolution_m <= site.extent_m:
+        raise ValueError(f"resolution_m must lie in (0, {site.extent_m}], got {resolution_m}")
+    x, y = (_axis(float(low), float(high), resolution_m) for low, high in zip(*site.area.bounds_m))
+    points = torch.cartesian_prod(x, y)
+    inside = torch.ones(len(points), dtype=torch.bool) if site.area.is_rectangle else site.area.contains(points)
+    values = torch.full((len(points),), torch.nan, dtype=torch.float64)
+    values[inside] = timing_peb_map(
+        site.model, site.ap_positions_m, site.height_diff_m, points[inside], sync_std_s=site.sync_std_s
+    )
+    return PebMap(x.numpy(), y.numpy(), values.reshape(len(x), len(y)).T.numpy())
+
+
+def _axis(low_m: float, high_m: float, resolution_m: float) -> torch.Tensor:
+    count = max(1, round((high_m - low_m) / resolution_m)) + 1
+    return torch.linspace(low_m, high_m, count, dtype=torch.float64)
 
 
 def colour_range(values_m: np.ndarray) -> tuple[float, float]:
@@ -102,26 +120,33 @@ def draw_peb_map(axes: Axes, site: Site, bound: PebMap, limits_m: tuple[float, f
         The image, for a colour bar.
     """
     low, high = limits_m or colour_range(bound.values_m)
-    half = (bound.axis_m[1] - bound.axis_m[0]) / 2
+    half_x, half_y = ((axis[1] - axis[0]) / 2 for axis in (bound.x_m, bound.y_m))
     shown = np.ma.masked_invalid(bound.values_m)
-    ground(axes, site.model.side_m)
-    axes.set_facecolor(PALE)
+    ground(axes, site)
+    outline = Polygon(site.area.corners.numpy(), facecolor=PALE, zorder=0)
+    axes.add_patch(outline)
+    limits = axes.get_xlim(), axes.get_ylim()
     image = axes.imshow(
         shown,
         origin="lower",
-        extent=(-half, site.model.side_m + half, -half, site.model.side_m + half),
+        extent=(bound.x_m[0] - half_x, bound.x_m[-1] + half_x, bound.y_m[0] - half_y, bound.y_m[-1] + half_y),
         norm=LogNorm(low, high),
         cmap=map_colours(),
         interpolation="nearest",
         aspect="equal",
     )
-    axes.set(xlim=(0, site.model.side_m), ylim=(0, site.model.side_m))
+    axes.set(xlim=limits[0], ylim=limits[1])
+    image.set_clip_path(outline)
     if shown.count() and float(shown.max()) > float(shown.min()):
         levels = contour_levels(max(low, float(shown.min())), min(high, float(shown.max())) * (1 + 1e-9))
         if levels:
-            lines = axes.contour(bound.axis_m, bound.axis_m, shown, levels=levels, colors="white", linewidths=1.0)
-            _label_contours(axes, lines, site.ap_positions_m.numpy(), site.model.side_m)
-    draw_aps(axes, site.ap_positions_m.numpy(), size=46 if len(site.ap_positions_m) <= 36 else 18)
+            lines = axes.contour(bound.x_m, bound.y_m, shown, levels=levels, colors="white", linewidths=1.0)
+            _label_contours(axes, lines, site)
+    aps = site.ap_positions_m.numpy()
+    draw_aps(axes, aps, size=46 if len(aps) <= _MOST_NAMES else 18)
+    if site.own is not None and len(aps) <= _MOST_NAMES:
+        heights = () if site.own.ap_height_m is None else site.own.ap_height_m.tolist()
+        name_aps(axes, aps, [f"{name}, {height:g} m" for name, height in zip(site.names, heights)] or site.names)
     return image
 
 
@@ -129,12 +154,11 @@ def peb_map_figure(settings: DrawnSiteConfig, resolution_m: float) -> tuple[Figu
     """The picture of one site."""
     site = make_site(settings)
     bound = peb_map(site, resolution_m)
-    with panels(1, 6.6, 5.9) as (figure, (axes,)):
+    with panels(1, 6.6, site.height_in) as (figure, (axes,)):
         image = draw_peb_map(axes, site, bound)
-        noun = "AP" if settings.aps == 1 else "APs"
-        title = f"Position error bound, {settings.family.upper()}, {settings.aps} {noun} ({settings.layout})"
+        title = f"Position error bound, {settings.family.upper()}, {site.title}"
         axes.set_title(f"{title}\n", fontsize=LABEL + 1)
-        axes.text(0.5, 1.02, settings.words(), transform=axes.transAxes, ha="center", fontsize=SMALL)
+        axes.text(0.5, 1.02, settings.words(site), transform=axes.transAxes, ha="center", fontsize=SMALL)
         if not np.isfinite(bound.values_m).any():
             axes.text(
                 0.5, 0.35, "no position is determined anywhere", transform=axes.transAxes, ha="center", fontsize=LABEL
@@ -172,17 +196,20 @@ def ring_figure(settings: DrawnSiteConfig, resolution_m: float) -> tuple[Figure,
             )  # fmt: skip
         axes[1].set_ylabel("")
         _colour_bar(figure, image, axes)
-        figure.supxlabel(settings.words().replace(" at 100 m", " (left: every link, right: at 100 m)"), fontsize=SMALL)
+        figure.supxlabel(
+            settings.words(sites[0]).replace(" at 100 m", " (left: every link, right: at 100 m)"), fontsize=SMALL
+        )
     return figure, bounds
 
 
-def _label_contours(axes: Axes, lines: ContourSet, aps: np.ndarray, side_m: float) -> None:
+def _label_contours(axes: Axes, lines: ContourSet, site: Site) -> None:
     """Write every level on its longest lines, as far as possible from APs, other labels and the border."""
-    taken = [*aps] if len(aps) <= 36 else []
-    gaps = [0.045 * side_m] * len(taken)
+    aps, side_m = site.ap_positions_m.numpy(), site.extent_m
+    taken = [*aps] if len(aps) <= _MOST_NAMES else []
+    gaps = [(0.045 if site.own is None else 0.1) * side_m] * len(taken)  # names stand there too
     for level, segments in zip(lines.levels, lines.allsegs):
         for segment in sorted((np.asarray(s) for s in segments), key=_length, reverse=True)[:_MOST_LABELS]:
-            places = segment[((segment > 0.05 * side_m) & (segment < 0.95 * side_m)).all(axis=1)]
+            places = segment[(site.area.border_distance_m(torch.from_numpy(segment)) > 0.05 * side_m).numpy()]
             room = np.full(len(places), np.inf)
             for other, gap in zip(taken, gaps):
                 room = np.minimum(room, np.hypot(*(places - other).T) / gap)

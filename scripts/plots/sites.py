@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cfpos_envs.physics.geometry import uniform_layout
+from cfpos_envs.checks import unknown_name
+from cfpos_envs.files.areas import Area
+from cfpos_envs.files.sites import SiteFile, load_site
+from cfpos_envs.physics.geometry import lattice, uniform_layout
 from cfpos_envs.physics.los import path_loss_constants
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import calibration_std_s, check_family, flat_rms_bandwidth_hz, sync_preset
@@ -43,6 +47,8 @@ class DrawnSiteConfig:
         sync: name of a clock preset; after "ota" the error is that of a burst from the centre of the area.
         processing_error_ns: RTT: standard deviation of the error of the reported processing time, ns.
         seed: of the uniform layout.
+        site: path of a person's own site, which then says where the APs stand, how high, and what the area is.
+        ue_height_m: of the user, with the AP heights of ``site``.
 
     Raises:
         ValueError: for a value outside its range.
@@ -61,6 +67,8 @@ class DrawnSiteConfig:
     sync: str = "white_rabbit"
     processing_error_ns: float = 1.0
     seed: int = 0
+    site: str | None = None
+    ue_height_m: float = 1.5
 
     def __post_init__(self) -> None:
         check_family(self.family)
@@ -86,6 +94,8 @@ class DrawnSiteConfig:
             raise ValueError("tx-power and equal-snr exclude each other: give snr with equal-snr")
         if not 0.0 <= self.processing_error_ns <= 1e6:
             raise ValueError(f"processing-error must lie in [0, 1e6] ns, got {self.processing_error_ns}")
+        if not -1000.0 <= self.ue_height_m <= 1000.0:
+            raise ValueError(f"ue-height must lie in [-1000, 1000] m, got {self.ue_height_m}")
 
     @property
     def reference_snr_db(self) -> float:
@@ -97,8 +107,8 @@ class DrawnSiteConfig:
         noise_dbm = 10 * math.log10(thermal_noise_w(SUBCARRIER_SPACING_HZ, NOISE_FIGURE_DB)) + 30
         return self.tx_power_dbm + gain_db - noise_dbm
 
-    def words(self) -> str:
-        """The settings in one line under a title."""
+    def words(self, site: Site) -> str:
+        """The settings in one line under a title; the heights are those of ``site``."""
         if self.tx_power_dbm is not None:
             power = f"{self.tx_power_dbm:g} dBm"
         else:
@@ -106,7 +116,9 @@ class DrawnSiteConfig:
         clocks = {"perfect": "perfect clocks", "ota": "clocks calibrated over the air"}
         std_ns = sync_preset(self.sync).std_s * 1e9
         clock = clocks.get(self.sync, f"clocks {std_ns:g} ns ({self.sync})")
-        return f"{self.bandwidth_mhz:g} MHz, {power}, {clock}, APs {self.ap_height_m:g} m above the user"
+        low, high = float(site.height_diff_m.min()), float(site.height_diff_m.max())
+        above = f"{low:g} m" if low == high else f"{low:g} to {high:g} m"
+        return f"{self.bandwidth_mhz:g} MHz, {power}, {clock}, APs {above} above the user"
 
 
 @dataclass(frozen=True)
@@ -118,24 +130,87 @@ class Site:
         ap_positions_m: [M, 2] double precision.
         height_diff_m: [M] AP minus user height.
         sync_std_s: [M] clock error of every AP.
+        area: that the picture shows.
+        names: M, of the APs.
+        title: what a headline calls the site.
+        own: the file, if it is a person's own.
     """
 
     model: TimingModel
     ap_positions_m: Tensor
     height_diff_m: Tensor
     sync_std_s: Tensor
+    area: Area
+    names: tuple[str, ...]
+    title: str
+    own: SiteFile | None = None
+
+    @property
+    def extent_m(self) -> float:
+        """The longer side of the rectangle around the area."""
+        return self.model.side_m
+
+    @property
+    def origin_m(self) -> np.ndarray:
+        """What to add to coordinates of the picture to have those of the person, [2] metres."""
+        return np.array((0.0, 0.0) if self.own is None else self.own.origin_m)
+
+    @property
+    def height_in(self) -> float:
+        """Height of a picture with this area in panels of 4.6 inches: 5.9 for a square."""
+        low, high = self.area.bounds_m
+        width, height = (high - low).tolist()
+        return min(max(1.4 + 4.5 * height / width, 3.4), 12.0)
+
+    def index_of(self, ap: int | str, option: str) -> int:
+        """Number of an AP that is given by number or name.
+
+        Raises:
+            ValueError: there is none; names the option.
+        """
+        if isinstance(ap, str) and ap in self.names:
+            return self.names.index(ap)
+        if isinstance(ap, str):
+            raise ValueError(f"{option}: {unknown_name('AP', ap, self.names)}")
+        if not 0 <= ap < len(self.names):
+            raise ValueError(f"{option}={ap} must be an AP index in [0, {len(self.names) - 1}]")
+        return ap
+
+    def lattice_m(self, spacing_m: float) -> Tensor:
+        """Cell centres [P, 2] in the area, double precision."""
+        low, _ = self.area.bounds_m
+        points = lattice(self.extent_m, spacing_m).double() + low
+        return points[self.area.contains(points)]
 
 
 def make_site(settings: DrawnSiteConfig) -> Site:
-    """Place the APs and set up their links."""
-    aps = place_aps(settings)
+    """Place the APs, or read where they are, and set up their links.
+
+    Raises:
+        ValueError: as ``load_site``; a file that does not say how large the area is, or has more than 1000 APs.
+    """
+    own = None if settings.site is None else load_site(settings.site)
+    if own is None:
+        aps = place_aps(settings)
+        area = Area.rectangle((0.0, 0.0), (settings.side_m, settings.side_m))
+        names, title = tuple(f"AP {m}" for m in range(len(aps))), f"{counted(len(aps))} ({settings.layout})"
+    else:
+        aps, area, names, title = (
+            own.ap_positions_m,
+            _own_area(own),
+            own.ap_names,
+            f"{own.name}, {counted(len(own.ap_names))}",
+        )
     height = torch.full((len(aps),), settings.ap_height_m, dtype=torch.float64)
+    if own is not None and own.ap_height_m is not None:
+        height = own.ap_height_m - settings.ue_height_m
+    low, high = area.bounds_m
     slope_db = 0.0 if settings.equal_snr else path_loss_constants(LOS_SCENARIO, CARRIER_HZ)[1]
     tones = max(2, round(settings.bandwidth_mhz * 1e6 / SUBCARRIER_SPACING_HZ))
     preset = sync_preset(settings.sync)
     model = TimingModel(
         family=settings.family,
-        side_m=settings.side_m,
+        side_m=float((high - low).max()),
         num_subcarriers=tones,
         subcarrier_spacing_hz=settings.bandwidth_mhz * 1e6 / tones,
         path_loss_intercept_db=slope_db * math.log10(REFERENCE_DISTANCE_M),  # 0 dB at the reference distance
@@ -150,9 +225,26 @@ def make_site(settings: DrawnSiteConfig) -> Site:
     )
     sync = torch.full_like(height, preset.std_s)
     if preset.calibrated:
-        burst_m = torch.hypot(torch.linalg.vector_norm(aps - settings.side_m / 2, dim=-1), height)
+        burst_m = torch.hypot(torch.linalg.vector_norm(aps - (low + high) / 2, dim=-1), height)
         sync = calibration_std_s(model.snr_linear(burst_m), model.rms_bandwidth_hz)
-    return Site(model, aps, height, sync)
+    return Site(model, aps, height, sync, area, names, title, own)
+
+
+def counted(aps: int) -> str:
+    """``1 AP``, ``16 APs``."""
+    return f"{aps} AP" if aps == 1 else f"{aps} APs"
+
+
+def _own_area(own: SiteFile) -> Area:
+    """The area that the file declares, else the rectangle around its APs."""
+    if len(own.ap_names) > 1000:
+        raise ValueError(f"site file {own.path} has {len(own.ap_names)} APs; pictures show at most 1000")
+    if own.area is not None:
+        return own.area
+    low, high = (corner.tolist() for corner in own.bounds_m)
+    if low[0] == high[0] or low[1] == high[1]:
+        raise ValueError(f"site file {own.path}: its APs span no area; declare area or side_m")
+    return Area.rectangle(low, high)
 
 
 def place_aps(settings: DrawnSiteConfig) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
 
+from cfpos.scripts.plots.sites import Site
 from cfpos_envs.drawing.figures import OKABE_ITO, new_figure, save_figure
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -21,6 +23,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = OKABE_ITO[:6]
 INK, QUIET, PALE = "#222222", "#8A8A8A", "#D9D9D9"
 DPI = 200
 LABEL, SMALL = 10, 9
+_MARGIN = 0.04
 
 
 def map_colours() -> ListedColormap:
@@ -64,9 +67,37 @@ def draw_user(axes: Axes, point: np.ndarray, label: str | None = "user") -> None
     axes.plot([x], [y], "x", color=INK, markersize=9, markeredgewidth=2.2, zorder=8, label=label, path_effects=halo(4))
 
 
-def ground(axes: Axes, side_m: float, title: str = "") -> None:
-    """The area with equal scales and units on both axes."""
-    axes.set(xlim=(0, side_m), ylim=(0, side_m), aspect="equal", xlabel="x [m]", ylabel="y [m]")
+def name_aps(axes: Axes, aps: np.ndarray, names: Sequence[str]) -> None:
+    """Write the name of every AP above its mark."""
+    for name, (x, y) in zip(names, aps):
+        axes.annotate(
+            name,
+            (x, y),
+            (0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=SMALL,
+            path_effects=halo(3),
+            zorder=9,
+        )
+
+
+def name_axes(axes: Axes, site: Site) -> None:
+    """Units on both axes, and what a map's coordinates lack in the picture."""
+    x, y = (f"{name} {-shift:+.0f} [m]" if shift else f"{name} [m]" for name, shift in zip("xy", site.origin_m))
+    axes.set(xlabel=x, ylabel=y)
+
+
+def ground(axes: Axes, site: Site, title: str = "") -> None:
+    """The area with equal scales and units on both axes; of a person's own site with its outline and a margin."""
+    low, high = (corner.numpy() for corner in site.area.bounds_m)
+    if site.own is not None:
+        aps = site.ap_positions_m.numpy()
+        margin = _MARGIN * site.extent_m
+        low, high = np.minimum(low, aps.min(axis=0)) - margin, np.maximum(high, aps.max(axis=0)) + margin
+        axes.add_patch(Polygon(site.area.corners.numpy(), facecolor="none", edgecolor=INK, linewidth=1.2, zorder=4))
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    name_axes(axes, site)
     axes.set_title(title, fontsize=LABEL + 1)
 
 
@@ -75,6 +106,11 @@ def metres(value: float) -> str:
     if not np.isfinite(value):
         return "infinite"
     return f"{value * 1000:.3g} mm" if value < 0.01 else f"{value:.3g} m"
+
+
+def coordinate(value: float) -> str:
+    """A coordinate to the centimetre, in full also where it is a map's: "5411012.25"."""
+    return f"{round(value, 2):.12g}"
 
 
 def check_target(path: Path) -> Path:

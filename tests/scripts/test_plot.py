@@ -143,12 +143,12 @@ def test_maps_agree_with_single_points(family: str) -> None:
     site = make_site(DrawnSiteConfig(family=family, layout="uniform", aps=9, sync="ota", seed=3))
     bound = maps.peb_map(site, 25.0)
     rows, columns = np.meshgrid(np.arange(21), np.arange(21), indexing="ij")
-    points = torch.from_numpy(np.stack((bound.axis_m[columns], bound.axis_m[rows]), axis=-1)).reshape(-1, 2)
+    points = torch.from_numpy(np.stack((bound.x_m[columns], bound.y_m[rows]), axis=-1)).reshape(-1, 2)
     single = timing_drop_bound(site.model, site.ap_positions_m, site.height_diff_m, points, sync_std_s=site.sync_std_s)
     np.testing.assert_allclose(bound.values_m.ravel(), single.numpy(), rtol=1e-6)
     x, y, value = bound.best
     assert value == bound.values_m.min()
-    assert value == bound.values_m[list(bound.axis_m).index(y), list(bound.axis_m).index(x)]
+    assert value == bound.values_m[list(bound.y_m).index(y), list(bound.x_m).index(x)]
 
 
 def test_the_ring_is_best_at_its_centre_only_for_equal_links() -> None:
@@ -182,7 +182,7 @@ def test_every_contour_is_labelled_with_its_level() -> None:
     assert {"0.3 m", "1 m"} <= {label.get_text() for label in labels}
     for label in labels:
         x, y = label.get_position()
-        near = bound.values_m[np.abs(bound.axis_m - y).argmin(), np.abs(bound.axis_m - x).argmin()]
+        near = bound.values_m[np.abs(bound.y_m - y).argmin(), np.abs(bound.x_m - x).argmin()]
         assert near == pytest.approx(float(label.get_text().removesuffix(" m")), rel=0.25)
     assert len({(round(x), round(y)) for x, y in (label.get_position() for label in labels)}) == len(labels)
 
