@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ import torch
 
 from baselines import Fingerprint, make_policy
 from baselines.dcp.database import reference_points
+from baselines.dcp.fingerprint_options import FingerprintOptions
 from baselines.dcp.radio_map import RadioMap
 from baselines.dcp.survey import simulate_survey
 from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.ipin_logs import read_log
+from cfpos_envs.files.sites import load_site
 from cfpos_envs.files.surveys import ap_number, in_order, read_survey
 from tests.baselines.dcp.synthetic import draw_drops, errors_m
 
@@ -89,6 +93,28 @@ def test_a_survey_of_a_game_knows_its_aps_by_number_or_name_and_its_area(tmp_pat
         located("rss_door,rss_1,rss_2,rss_3")
     with pytest.raises(ValueError, match=r"places reach from \(1\.0, 1\.0\) to \(900\.0, 9\.0\) m"):
         located("rss_0,rss_1,rss_2,rss_3", "1,1 900,1 1,9 9,9")
+
+
+def test_a_survey_knows_the_aps_of_a_site_by_the_names_in_its_file(tmp_path: Path) -> None:
+    site = written(
+        tmp_path,
+        "name,x_m,y_m,height_m\ndoor,455002,5411002,6\nwall,455038,5411002,6\ngate,455002,5411038,6\n",
+        "hall.csv",
+    )
+    # All that the policy asks of a game is the file of its site; the measurements are those of a drop of three APs.
+    game: Any = SimpleNamespace(scenario=SimpleNamespace(config=SimpleNamespace(site_file=load_site(site))))
+    measured = draw_drops(1, seed=0, num_aps=3, num_ues=2, num_sites=1).measurements
+    rss = measured.rss_dbm[0].T.tolist()
+    # Two places whose readings are those of the two users, the columns in another order; in the file's coordinates.
+    places = [(455010.0, 5411020.0), (455030.0, 5411005.0)]
+    rows = [",".join(map(repr, [*place, gate, door, wall])) for place, (door, wall, gate) in zip(places, rss)]
+    path = written(tmp_path, "\n".join(["x_m,y_m,rss_gate,rss_door,rss_wall", *rows]))
+    options = FingerprintOptions(survey=str(path), feature="rss-db", matching="nn")
+    estimate = Fingerprint(game, options).locate(measured)
+    assert estimate.valid.all()
+    origin = game.scenario.config.site_file.origin_m
+    assert origin != (0.0, 0.0)
+    np.testing.assert_allclose(estimate.position[0].double().numpy() + origin, places, atol=1e-4)
 
 
 def test_names_are_in_the_order_of_their_numbers_or_as_they_come() -> None:
