@@ -119,6 +119,7 @@ def _from_csv(file: Path, where: str) -> tuple[list[Row], dict[str, Any]]:
     table = read_table(file)
     refuse_unknown(table.columns, (*AP_KEYS, *SHARED_COLUMNS), where)
     _refuse_placeless(table.columns, where)
+    _refuse_other_units(table, where)
     given = [_cells(table, index) for index in range(len(table))]
     rows = [
         Row(f"{where}, line {line}, {_ap(number, values)}", values)
@@ -135,6 +136,16 @@ def _refuse_placeless(columns: Sequence[str], where: str) -> None:
         begun = next((pair for pair in pairs if set(pair) & set(columns)), pairs[0])
         missing = ", ".join(name for name in begun if name not in columns)
         raise ValueError(f"{where} lacks the columns {missing}; its first line must name the columns")
+
+
+def _refuse_other_units(table: Table, where: str) -> None:
+    """A line of units must not contradict the names of the columns."""
+    for column, unit in zip(table.columns, table.units):
+        if column.endswith("_m") and unit not in ("", "m", "metre", "metres", "meter", "meters"):
+            raise ValueError(
+                f"{where}: {column} is in metres, but the line below the header says {unit!r}; convert it, or name the "
+                f"column {column.removesuffix('_m')} and declare units (m or ft) in a column"
+            )
 
 
 def _cells(table: Table, index: int) -> dict[str, str]:

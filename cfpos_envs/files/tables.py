@@ -37,6 +37,7 @@ class Table:
         rows: one tuple of cells per line of data, stripped.
         lines: the number of that line in the file, from 1.
         decimal_comma: whether numbers are written with a comma.
+        units: what the line below the header says about each column, in small letters; empty without such a line.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
     decimal_comma: bool = False
+    units: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Lines of data."""
@@ -142,13 +144,15 @@ def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = No
         cells.append((number, tuple(shared.setdefault(cell, cell) for cell in map(str.strip, read))))
     header = _header(file.name, cells[0][1], renamed or {})
     comma = separator != "," and any("," in cell for _, row in cells[1:] for cell in row)
-    body = cells[2:] if len(cells) > 1 and _is_units(cells[1][1]) else cells[1:]
+    has_units = len(cells) > 1 and _is_units(cells[1][1])
+    body = cells[2:] if has_units else cells[1:]
+    units = tuple(_unit(cell) for cell in cells[1][1]) if has_units else ()
     if not body:
         raise ValueError(f"{file.name} has a header but no data; give at least one line below it")
     for number, row in body:
         if len(row) != len(header):
             raise ValueError(f"{file.name}, line {number}: {len(row)} columns, the header has {len(header)}")
-    return Table(file.name, header, tuple(row for _, row in body), tuple(number for number, _ in body), comma)
+    return Table(file.name, header, tuple(row for _, row in body), tuple(number for number, _ in body), comma, units)
 
 
 def file_lines(path: str | PathLike[str], comment: str = "#") -> list[tuple[int, str]]:
@@ -196,11 +200,13 @@ def _header(file: str, names: tuple[str, ...], renamed: Mapping[str, str]) -> tu
     return header
 
 
+def _unit(cell: str) -> str:
+    return cell.strip("[]() ").lower()
+
+
 def _is_units(row: tuple[str, ...]) -> bool:
     """A line below the header in which nothing is a number and something is a unit in brackets or letters."""
-    return all(as_number(cell, True) is None for cell in row) and any(
-        cell.strip("[]() ").lower() in _UNITS for cell in row
-    )
+    return all(as_number(cell, True) is None for cell in row) and any(_unit(cell) in _UNITS for cell in row)
 
 
 _UNITS = frozenset({"m", "cm", "mm", "km", "ft", "feet", "dbm", "db", "s", "ms", "us", "ns", "deg", "rad", "°", "hz"})

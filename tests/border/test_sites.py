@@ -225,6 +225,13 @@ def test_errors_in_a_csv_name_the_line_that_an_editor_shows(tmp_path: Path) -> N
         loaded(tmp_path, "# hall\nname,x_m,y_m\na,1,2\n\nb,3,four\n", "own.csv")
 
 
+def test_a_line_of_units_may_not_contradict_the_names_of_the_columns(tmp_path: Path) -> None:
+    text = "x_m,y_m\n[m],[m]\n1,2\n3,4\n"
+    assert loaded(tmp_path, text, "own.csv").ap_positions_m.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    with pytest.raises(ValueError, match="y_m is in metres, but the line below the header says 'ft'"):
+        loaded(tmp_path, text.replace("[m]\n", "[ft]\n"), "own.csv")
+
+
 # Games
 
 
