@@ -135,6 +135,11 @@ def _scenario_class(id: str) -> Any:
         raise ValueError(
             f"{_find(id).scenario_class_path} of environment {id!r} is no subclass of Scenario; make it one"
         )
+    if hasattr(found, "config_class") and not dataclasses.is_dataclass(found.config_class):
+        raise ValueError(
+            f"config_class {found.config_class.__name__} of environment {id!r} is no dataclass, which its options are "
+            "read from; put @dataclass(frozen=True) above it"
+        )
     missing = [*sorted(found.__abstractmethods__), *([] if hasattr(found, "config_class") else ["config_class"])]
     if missing:
         raise ValueError(_incomplete(id, missing, "define what cfpos_envs.scenarios.base.Scenario asks for"))

@@ -2,7 +2,8 @@
 
 ``site="hard"``, ``site="hall.yaml"``, ``site={"preset": "hard", "bandwidth_hz": 2e5}`` and
 ``site={"file": "hall.yaml", "shadowing_db": 3.0}`` all name a base and the fields that differ from it. Options of the
-game that are called like a field of the site (``bandwidth_hz=2e5``) are put on top.
+game that are called like a field of the site (``bandwidth_hz=2e5``) are put on top of preset and file; what the mapping
+sets they may not set to something else.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class SiteOptions(Generic[SiteT]):
         """What ``site`` says.
 
         Raises:
-            ValueError: unknown preset or field, with the nearest name; a value of the wrong kind; a bad file.
+            ValueError: unknown preset or field, with the nearest name; a value of the wrong kind; a field that an
+                option of the game sets to something else; a bad file.
         """
         default = type(self).__dataclass_fields__["site"].default  # type: ignore[attr-defined]
         said = dict(self.site) if isinstance(self.site, Mapping) else self._by_name(self.site)
@@ -85,7 +87,9 @@ class SiteOptions(Generic[SiteT]):
         if preset not in self.site_presets:
             raise ValueError(self._unknown(preset))
         fields = {} if file is None else {**self.own_fields, **file.fields}
-        fields.update(checked_fields(said, config_class, "site", _BASES))
+        changes = checked_fields(said, config_class, "site", _BASES)
+        _check_said_once(changes, given_fields(config_class, self))
+        fields.update(changes)
         if file is not None:
             side = given_fields(config_class, self).get("side_m", fields.get("side_m"))
             file, fields["side_m"] = on_square(file, side)
@@ -139,3 +143,12 @@ class SiteOptions(Generic[SiteT]):
         file = "" if self.own_preset is None else " or a .yaml, .csv or .geojson file"
         known = self.site_presets
         return f"unknown site {name!r}; choose one of {', '.join(known)}{file}{nearest(name, known)}"
+
+
+def _check_said_once(by_site: Mapping[str, Any], by_options: Mapping[str, Any]) -> None:
+    for name, value in by_site.items():
+        said = tuple(value) if isinstance(value, list) else value
+        if name in by_options and by_options[name] != said:
+            raise ValueError(
+                f"site sets {name}={value}, and {name}={by_options[name]} is given too; give one of the two"
+            )

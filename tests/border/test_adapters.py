@@ -18,7 +18,16 @@ from cfpos_envs import make_env
 from tests.agents.probes import OwnLimits, UnequalZoo
 from tests.agents.test_learning import QUICK, value
 
-LEARNING: dict[str, Any] = {**QUICK, "num_envs": 1, "warmup_steps": 64, "tau": 0.1, "gamma": 0.5}
+LEARNING: dict[str, Any] = {
+    **QUICK,
+    "num_envs": 1,
+    "warmup_steps": 32,
+    "batch_size": 16,
+    "updates_per_step": 1,
+    "lr_critic": 0.02,
+    "tau": 0.2,
+    "gamma": 0.5,
+}
 
 
 def rounds(game: OwnLimits, most: int = 9) -> list[Any]:
@@ -63,7 +72,7 @@ def test_nothing_is_learned_from_an_end_that_nobody_saw() -> None:
 )
 def test_a_critic_learns_what_every_agent_earns_while_it_acts(critic: str, share: str, terminates: bool) -> None:
     agent = make_agent("maddpg", OwnLimits(terminates=terminates), critic=critic, share=share, **LEARNING)
-    agent.train(250, progress=False)
+    agent.train(180, progress=False)
     with torch.no_grad():
         first, second = value(agent, torch.zeros(64, 2, 1), torch.rand(64, 2, 1) * 2 - 1).mean(0).tolist()
     if terminates:
@@ -141,7 +150,7 @@ def test_who_acted_is_remembered_split_and_restored() -> None:
 
 def test_a_policy_still_trains_where_agents_have_other_spaces() -> None:
     agent = make_agent("maddpg", UnequalZoo(), **{**LEARNING, "critic": "permutation-invariant"})
-    assert agent.train(100, progress=False) == {"steps": 100.0}
+    assert agent.train(48, progress=False) == {"steps": 48.0}
 
 
 def test_a_library_that_cannot_leave_out_rounds_refuses_a_limit_of_one_agent() -> None:

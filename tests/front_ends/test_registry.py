@@ -76,9 +76,16 @@ class Nameless(ToyScenario):
         self.config, self.rounds = config, config.rounds
 
 
+class Loose(ToyScenario):
+    """A third party's game whose options are no dataclass."""
+
+    config_class = type("Options", (), {})
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
+        ("Loose", "config_class Options of environment 'broken-v0' is no dataclass, .*; put @dataclass"),
         ("Headless", "Headless of environment 'broken-v0' lacks measurements, observe; define what"),
         ("Nameless", "Nameless of environment 'broken-v0' lacks agents, observation_size, action_size; set them"),
         ("TOY", "TOY of environment 'broken-v0' is no subclass of Scenario; make it one"),

@@ -66,11 +66,14 @@ def test_every_field_of_the_site_can_be_set(entry):
 
 
 def test_fields_of_the_site_and_options_of_the_same_name_combine():
-    config = make_config("dcp-jar-v0", site={"preset": "cf-200", "orientation_deg": None, "num_aps": 9}, num_aps=16)
+    config = make_config("dcp-jar-v0", site={"preset": "cf-200", "orientation_deg": None}, num_aps=16)
     assert (config.settings.orientation_deg, config.settings.num_aps, config.settings.side_m) == (None, 16, 200.0)
     assert config.site_text == "'cf-200' with num_aps=16, orientation_deg=None"
     assert DcpConfig(site={"preset": "hard"}) == DcpConfig(site="hard")
     assert "site 'hard' with bias_db=3.0:" in make_env("dcp-jar-v0", site={"preset": "hard", "bias_db": 3}).describe()
+    assert make_config("dcp-jar-v0", site={"preset": "hard", "num_aps": 9}, num_aps=9).settings.num_aps == 9
+    with pytest.raises(ValueError, match=r"^site sets num_aps=9, and num_aps=16 is given too; give one of the two$"):
+        make_config("dcp-jar-v0", site={"preset": "hard", "num_aps": 9}, num_aps=16)
 
 
 @pytest.mark.parametrize(
