@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfpos_envs.measurements.base import PositionEstimate, Rows, RowsT
+from cfpos_envs.measurements.base import PositionEstimate, Reason, Rows, RowsT, first_reason
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.physics.ris.geometry import BS_AXES
 from cfpos_envs.physics.ris.information import covariance_bound
 
+from ..validity import residuals_fit
 from .channel import ChannelEstimate, ChannelOptions, estimate_channels
 
 # Complex samples worked on at a time: the copies that the covariances need stay in the cache.
@@ -94,6 +95,21 @@ def in_chunks(count: int, function: Callable[[slice], RowsT], size: int = _CHUNK
     return parts[0].joined(parts)
 
 
+@dataclass(frozen=True)
+class Misfit:
+    """How well the channel parameters of every UE's pairs, and their fixes, agree.
+
+    Attributes:
+        chi_squared: of all parameters at the pairs' fixes, and of the fixes around the UE's position.
+        degrees_of_freedom: parameters and fixes less what was estimated from them.
+        at_reach: a path is as long as was allowed, or no answer has paths so short.
+    """
+
+    chi_squared: Float[Tensor, "B J"]
+    degrees_of_freedom: Int[Tensor, "B J"]
+    at_reach: Bool[Tensor, "B J"]
+
+
 def answer(
     measurements: RisMeasurements,
     position_m: Float[Tensor, "B J 3"],
@@ -101,6 +117,7 @@ def answer(
     valid: Bool[Tensor, "B J"],
     farthest_m: float,
     bias: tuple[Float[Tensor, "B J"], Float[Tensor, "B J"]] | None = None,
+    fit: Misfit | None = None,
 ) -> RisEstimate:
     """The estimate, all of it finite: what is not known has the spread of the region that can be reached.
 
@@ -109,20 +126,33 @@ def answer(
         position_m, covariance_m2, valid: the fix.
         farthest_m: longest distance of a UE from base station or surface; what is farther from all of them is no fix.
         bias: clock bias in metres and its variance; None: the method gives none.
+        fit: how well the measurements agree; None: the method cannot say.
     """
+    answered = valid
     window = measurements.system.window_m
     valid = valid & torch.isfinite(position_m).all(dim=-1) & torch.isfinite(covariance_m2).all(dim=-1).all(dim=-1)
     places = torch.cat((measurements.bs_positions_m, measurements.ris_positions_m), dim=1).double()
-    valid = valid & (torch.cdist(position_m.nan_to_num(), places).amin(dim=-1) <= farthest_m)
+    near = torch.cdist(position_m.nan_to_num(), places).amin(dim=-1) <= farthest_m
+    failures = [
+        (Reason.OUTSIDE, answered & ~near if fit is None else (answered & ~near) | fit.at_reach),
+        (Reason.TOO_FEW_LINKS, ~answered),
+        (Reason.POOR_GEOMETRY, answered & ~valid),
+    ]
+    if fit is not None:
+        failures.append((Reason.LARGE_RESIDUALS, ~residuals_fit(fit.chi_squared, fit.degrees_of_freedom)))
+    posed, valid = valid & near, ~torch.stack([failed for _, failed in failures]).any(dim=0)
     middle = places.mean(dim=1, keepdim=True).expand_as(position_m)
     nothing = torch.eye(3, dtype=position_m.dtype, device=position_m.device) * farthest_m**2
     blank = torch.zeros_like(position_m[..., 0])
     bias_m, variance = (blank, torch.full_like(blank, torch.inf)) if bias is None else bias
-    known = valid & torch.isfinite(bias_m) & torch.isfinite(variance)
+    known = posed & torch.isfinite(bias_m) & torch.isfinite(variance)
     return RisEstimate(
-        position=torch.where(valid.unsqueeze(-1), position_m, middle),
-        covariance=torch.where(valid[..., None, None], covariance_m2, nothing),
+        position=torch.where(posed.unsqueeze(-1), position_m, middle),
+        covariance=torch.where(posed[..., None, None], covariance_m2, nothing),
         valid=valid,
+        reason=first_reason(valid, *failures),
+        chi_squared=None if fit is None else fit.chi_squared,
+        degrees_of_freedom=None if fit is None else fit.degrees_of_freedom,
         bias_m=torch.where(known, bias_m, blank),
         bias_variance_m2=torch.where(known, variance, torch.full_like(blank, window**2 / 12)),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from cfpos_envs.checks import number_fields, one_of
 from cfpos_envs.measurements.base import Measurements
@@ -16,8 +17,8 @@ from cfpos_envs.physics.ris.information import clock_variance, without_clock
 from ..base import Estimator
 from .benchmarks import FORMS, along_strongest_path, cosine_fit_covariance, fit_cosines, nearest_to_lines
 from .channel import ChannelOptions
-from .pairs import RisEstimate, answer, average, fuse, in_chunks, pair_channels, pair_geometry
-from .position import SOLVERS, channel_quality, locate_pairs, path_fixes
+from .pairs import Fused, Misfit, RisEstimate, answer, average, fuse, in_chunks, pair_channels, pair_geometry
+from .position import SOLVERS, PairFixes, channel_quality, locate_pairs, path_fixes
 from .siso import locate_siso
 
 LABELS = ("energy", "delay")
@@ -106,8 +107,8 @@ class RisAoaToaOptions:
 class RisEstimator(Estimator[RisMeasurements]):
     """A one-shot estimator that reads ``RisMeasurements`` and tells clock biases too, see ``RisEstimate``.
 
-    A UE whose samples hold NaN or nothing but zeros, or of whose paths fewer than two are strong enough, is not
-    ``valid``; its position is finite and means nothing.
+    A pair of UE and base station whose samples hold NaN or nothing but zeros, or of whose paths fewer than two are
+    strong enough, is left out. What is not ``valid`` has a ``reason`` and a finite position.
     """
 
     measurement_type: ClassVar[type[Measurements]] = RisMeasurements
@@ -213,7 +214,19 @@ def _weighted(measurements: RisMeasurements, channel: ChannelOptions, solver: st
     bias = pairs.bias_m.unflatten(0, shape)[:, :, 0] - (first[..., 3, :3] * moved).sum(dim=-1) / first[..., 3, 3]
     known = valid[:, :, 0] & fused.valid
     variance = torch.where(known, clock_variance(first, fused.covariance_m2), torch.inf)
-    return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, farthest_m, (bias, variance))
+    fit = _misfit(pairs, fused, without_clock(information), shape)
+    return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, farthest_m, (bias, variance), fit)
+
+
+def _misfit(pairs: PairFixes, fused: Fused, information: Tensor, shape: torch.Size) -> Misfit:
+    """Chi squared of every UE: of its pairs, and of their fixes around the position made from all of them."""
+    valid = pairs.valid.unflatten(0, shape)
+    off = (pairs.position_m.unflatten(0, shape) - fused.position_m.unsqueeze(2)).unsqueeze(-1)
+    spread = torch.where(valid, (off.mT @ information @ off)[..., 0, 0].nan_to_num(), 0.0).sum(dim=2)
+    own, freedom = (part.unflatten(0, shape).sum(dim=2) for part in (pairs.chi_squared, pairs.degrees_of_freedom))
+    # Links between UEs move a position that one pair alone has fixed: then its fix is a measurement more.
+    others = 3 * (valid.sum(dim=2) - 1).clamp(min=0)
+    return Misfit(own + spread, freedom + others, pairs.at_reach.unflatten(0, shape).any(dim=2))
 
 
 def _averaged(

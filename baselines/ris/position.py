@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfpos_envs.measurements.base import Rows
@@ -37,6 +37,7 @@ _FLOOR = 1e-9
 _REWEIGHTINGS = 3
 _LIKELIHOOD_STEPS = 4
 _LONGEST_STEP_M = 5.0
+_EDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,18 @@ class PairFixes(Rows):
         position_m, bias_m: p and b.
         information: M = J^T F_e J on (p, b), 1/m^2, with the estimated noise.
         valid: finite, at least two paths, and some bias puts all of them within reach.
+        chi_squared: (eta - f(p, b))^T F_e (eta - f(p, b)) / noise, of all channel parameters.
+        degrees_of_freedom: parameters of the present paths, less position and bias.
+        at_reach: no bias puts all paths within reach, or the best one is the farthest allowed.
     """
 
     position_m: Float[Tensor, "T 3"]
     bias_m: Float[Tensor, " T"]
     information: Float[Tensor, "T 4 4"]
     valid: Bool[Tensor, " T"]
+    chi_squared: Float[Tensor, " T"]
+    degrees_of_freedom: Int[Tensor, " T"]
+    at_reach: Bool[Tensor, " T"]
 
 
 def locate_pairs(
@@ -136,11 +143,46 @@ def locate_pairs(
     if solver == "exip":
         position, bias = climb_likelihood(links, channels, quality.information, position, bias)
     low, high = bias_bracket(fixes, farthest_m)
-    valid = channels.valid & (channels.present.sum(dim=-1) >= FEWEST_PATHS) & (low < high)
+    enough = channels.valid & (channels.present.sum(dim=-1) >= FEWEST_PATHS)
+    # The last step of the search is far below this share of the bracket.
+    at_reach = enough & (bias - low < _EDGE * (high - low).clamp(min=0.0))
+    valid = enough & (low < high)
     valid = valid & torch.isfinite(position).all(dim=-1) & torch.isfinite(bias)
     position = torch.where(valid.unsqueeze(-1), position, links.sources_m.mean(dim=-2))
     information = pair_information(links, quality.information, channels.noise, position)
-    return PairFixes(position, _principal(bias, valid, system.window_m), information, valid)
+    chi_squared = misfit(links, channels, quality.information, position, torch.where(valid, bias, 0.0))
+    freedom = unknowns_present(channels.present)[..., : num_path_unknowns(channels.present.shape[-1])].sum(dim=-1) - 4
+    return PairFixes(
+        position,
+        _principal(bias, valid, system.window_m),
+        information,
+        valid,
+        torch.where(valid, chi_squared, 0.0),
+        torch.where(valid, freedom, 0),
+        at_reach,
+    )
+
+
+def misfit(
+    links: PairGeometry,
+    channels: ChannelEstimate,
+    information: Float[Tensor, "T n n"],
+    position_m: Float[Tensor, "T 3"],
+    bias_m: Float[Tensor, " T"],
+) -> Float[Tensor, " T"]:
+    """Chi squared of the channel parameters at a position and a bias.
+
+    Args:
+        links: where everything is.
+        channels: eta of stage 1 and the noise.
+        information: F_e for noise variance 1, zero for absent paths.
+        position_m, bias_m: answers; the bias belongs to the unwrapped delays.
+    """
+    free = free_parameters(channels.present.shape[-1], position_m.device)
+    model = path_parameters(position_m, bias_m, links.bs_m, links.ris_m, links.rotation)
+    off = (channels.parameters - model).flatten(-2)[..., free].unsqueeze(-1)
+    noise = channels.noise.clamp(min=torch.finfo(channels.noise.dtype).tiny)
+    return (off.mT @ information @ off)[..., 0, 0].nan_to_num() / noise
 
 
 def pair_information(
