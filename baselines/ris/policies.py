@@ -17,7 +17,7 @@ from cfpos_envs.physics.ris.information import clock_variance, without_clock
 from ..base import Estimator
 from .benchmarks import FORMS, along_strongest_path, cosine_fit_covariance, fit_cosines, nearest_to_lines
 from .channel import ChannelOptions
-from .pairs import Fused, Misfit, RisEstimate, answer, average, fuse, in_chunks, pair_channels, pair_geometry
+from .pairs import FusedPairs, Misfit, RisEstimate, answer, average, fuse, in_chunks, pair_channels, pair_geometry
 from .position import SOLVERS, PairFixes, channel_quality, locate_pairs, path_fixes
 from .siso import locate_siso
 
@@ -218,7 +218,7 @@ def _weighted(measurements: RisMeasurements, channel: ChannelOptions, solver: st
     return answer(measurements, fused.position_m, fused.covariance_m2, fused.valid, farthest_m, (bias, variance), fit)
 
 
-def _misfit(pairs: PairFixes, fused: Fused, information: Tensor, shape: torch.Size) -> Misfit:
+def _misfit(pairs: PairFixes, fused: FusedPairs, information: Tensor, shape: torch.Size) -> Misfit:
     """Chi squared of every UE: of its pairs, and of their fixes around the position made from all of them."""
     valid = pairs.valid.unflatten(0, shape)
     off = (pairs.position_m.unflatten(0, shape) - fused.position_m.unsqueeze(2)).unsqueeze(-1)

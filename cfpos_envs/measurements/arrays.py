@@ -44,6 +44,30 @@ def real_tensor(name: str, value: Any) -> Tensor:
     return torch.from_numpy(np.array(numbers))
 
 
+def complex_tensor(name: str, value: Any) -> Tensor:
+    """A double-precision complex tensor without lazy conjugation; NaN where a NumPy mask says that there is none.
+
+    Args:
+        name: of the argument, for the message.
+        value: tensor, NumPy array (masked or not) or nested lists of real or complex numbers.
+
+    Raises:
+        TypeError: anything that is not made of numbers.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().resolve_conj().to(torch.complex128)
+    try:
+        array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+        if array.dtype.kind not in "iufc":
+            raise TypeError(f"entries of type {array.dtype}")
+        numbers = array.astype(np.complex128)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must hold complex numbers in a full table, got {error}") from None
+    if isinstance(numbers, np.ma.MaskedArray):
+        numbers = numbers.filled(complex(math.nan, math.nan))
+    return torch.from_numpy(np.array(numbers))
+
+
 def with_axes(name: str, value: Tensor, axes: Mapping[str, int | None]) -> Tensor:
     """The tensor, if its axes are those named, of the sizes given (None: any).
 

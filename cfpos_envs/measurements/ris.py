@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Complex
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.arrays import complex_tensor, local_origin, real_tensor, with_axes
 from cfpos_envs.measurements.base import Measurements, Rows, check_shapes
 from cfpos_envs.physics.ris.geometry import SMALLEST_DISTANCE_M, smallest_distance_m
 from cfpos_envs.physics.ris.modes import mode_slopes
@@ -131,7 +132,8 @@ class RisMeasurements(Measurements):
         origin_m: see ``Measurements``.
 
     Raises:
-        ValueError: wrong shapes, non-finite or coincident positions, phases that are not unit modulus.
+        ValueError: wrong shapes, non-finite or coincident positions, matrices that are no rotations, phases that are
+            not unit modulus.
     """
 
     families: ClassVar[tuple[str, ...]] = ("ris",)
@@ -154,6 +156,67 @@ class RisMeasurements(Measurements):
     def __post_init__(self) -> None:
         _check_shapes(self)
         _check_values(self)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        system: RisSystem,
+        bs_positions_m: Any,
+        ris_positions_m: Any,
+        rotation: Any,
+        phases: Any,
+        received: Any,
+        *,
+        link_offset_m: Any = None,
+        link_covariance_m2: Any = None,
+    ) -> RisMeasurements:
+        """What somebody has measured, in their own coordinates: one episode of J UEs, I base stations, R surfaces.
+
+        NumPy arrays, tensors of any type (conjugated views too) or nested lists; all of it is kept in double precision.
+        A pair of UE and base station that was not measured holds NaN or zeros in ``received`` and is left out.
+
+        Args:
+            system: the known radio.
+            bs_positions_m: [I, 3] metres in any frame, UTM and a height too.
+            ris_positions_m: [R, 3] in the same frame.
+            rotation: [J, 3, 3], the UEs' axes as columns.
+            phases: [R, NR] unit-modulus profiles.
+            received: [J, I, U1, U2, B1, B2, N] channel estimates.
+            link_offset_m, link_covariance_m2: [J-1, 3] measured p_0 - p_j and [J-1, 3, 3] their covariances.
+
+        Returns:
+            Measurements whose ``origin_m`` moves answers back to the frame of the positions.
+
+        Raises:
+            ValueError, TypeError: naming the first array that cannot be right.
+        """
+        stations = with_axes(
+            "bs_positions_m", real_tensor("bs_positions_m", bs_positions_m), {"stations": None, "axes": 3}
+        )
+        surfaces = with_axes(
+            "ris_positions_m", real_tensor("ris_positions_m", ris_positions_m), {"surfaces": None, "axes": 3}
+        )
+        for name, value in (("bs_positions_m", stations), ("ris_positions_m", surfaces)):
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
+        x, y, z = local_origin([stations, surfaces])
+        origin = stations.new_tensor((x, y, z))
+        links = [
+            None if value is None else real_tensor(name, value).unsqueeze(0)
+            for name, value in (("link_offset_m", link_offset_m), ("link_covariance_m2", link_covariance_m2))
+        ]
+        return cls(
+            system=system,
+            bs_positions_m=(stations - origin).unsqueeze(0),
+            ris_positions_m=(surfaces - origin).unsqueeze(0),
+            rotation=real_tensor("rotation", rotation).unsqueeze(0),
+            phases=complex_tensor("phases", phases).unsqueeze(0),
+            received=complex_tensor("received", received).unsqueeze(0),
+            link_offset_m=links[0],
+            link_covariance_m2=links[1],
+            site_ids=torch.zeros(1, dtype=torch.long, device=stations.device),
+            origin_m=(x, y, z),
+        )
 
 
 def _check_shapes(m: RisMeasurements) -> None:
@@ -185,6 +248,13 @@ def _check_values(m: RisMeasurements) -> None:
         value = getattr(m, name)
         if value is not None and not bool(torch.isfinite(value).all()):
             raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
+    turned = m.rotation.double()
+    eye = torch.eye(3, dtype=turned.dtype, device=turned.device)
+    proper = bool((turned.mT @ turned - eye).abs().amax().nan_to_num() < _UNIT_TOLERANCE) if turned.numel() else True
+    if not proper or bool((torch.linalg.det(turned) < 0).any()):
+        raise ValueError(
+            "rotation must hold right-handed rotations: columns are the UE's axes, of length 1 and orthogonal"
+        )
     places = torch.cat((m.bs_positions_m, m.ris_positions_m), dim=-2)
     if bool((smallest_distance_m(places) < SMALLEST_DISTANCE_M).any()):
         raise ValueError(

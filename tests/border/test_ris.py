@@ -6,12 +6,14 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from baselines import make_policy
 from baselines.ris.pairs import RisEstimate
 from cfpos_envs.measurements.base import Reason
+from cfpos_envs.measurements.ris import RisMeasurements
 from tests.baselines.ris.drops import RisDrop, ris_drop
 
 
@@ -77,3 +79,36 @@ def test_a_surface_that_is_not_where_it_is_said_to_be_shows_in_the_residuals(dro
     found = located(wrong)
     assert found.reason is not None
     assert float((found.reason == int(Reason.LARGE_RESIDUALS)).double().mean()) > 0.95
+
+
+def test_peoples_arrays_in_a_frame_far_away_give_the_same_places(drop: RisDrop) -> None:
+    m, far = drop.measurements, np.array([455000.0, 5411000.0, 520.0])
+    own = RisMeasurements.from_arrays(
+        m.system,
+        m.bs_positions_m[0].double().numpy() + far,
+        (m.ris_positions_m[0].double() + torch.tensor(far)).tolist(),
+        m.rotation[0].numpy(),
+        m.phases[0].conj().conj(),
+        m.received[0].numpy().astype(np.complex64),
+    )
+    one = dataclasses.replace(drop, measurements=m.select(slice(0, 1)))
+    found = make_policy("ris-wls").locate(own)  # type: ignore[attr-defined]
+    near = located(one)
+    assert found.valid.all()
+    assert found.position.dtype == torch.float64
+    torch.testing.assert_close(found.position - torch.tensor(far), near.position, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("rotation", lambda r: r.clone() * 2.0, "rotation must hold right-handed rotations"),
+        ("rotation", lambda r: r * r.new_tensor([1.0, 1.0, -1.0]), "rotation must hold right-handed rotations"),
+        ("phases", lambda p: p * 0.5, "phases must have modulus 1"),
+        ("bs_positions_m", lambda b: b * math.nan, "bs_positions_m holds NaN"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(drop: RisDrop, field: str, change: Any, message: str) -> None:
+    m = drop.measurements
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(m, **{field: change(getattr(m, field))})
