@@ -84,7 +84,10 @@ def name_aps(axes: Axes, aps: np.ndarray, names: Sequence[str]) -> None:
 
 def name_axes(axes: Axes, site: Site) -> None:
     """Units on both axes, and what a map's coordinates lack in the picture."""
-    x, y = (f"{name} {-shift:+.0f} [m]" if shift else f"{name} [m]" for name, shift in zip("xy", site.origin_m))
+    x, y = (
+        f"{name} {'-' if shift > 0 else '+'} {abs(shift):.0f} [m]" if shift else f"{name} [m]"
+        for name, shift in zip("xy", site.origin_m)
+    )
     axes.set(xlabel=x, ylabel=y)
 
 

@@ -284,8 +284,9 @@ def test_aps_along_a_wall_are_taken_where_the_hall_lies_on_one_side(tmp_path: Pa
         ToaConfig(site=str(written(tmp_path, inner)))
 
 
-@pytest.mark.parametrize("name", ["hall.yaml", "hall.csv"])
-@pytest.mark.parametrize("game", ["toa-v0", "hybrid-v0", "dcp-rss-v0"])
+@pytest.mark.parametrize(
+    ("game", "name"), [("toa-v0", "hall.yaml"), ("hybrid-v0", "hall.yaml"), ("dcp-rss-v0", "hall.csv")]
+)
 def test_games_take_an_own_site_without_a_torus(game: str, name: str) -> None:
     env = make_env(game, site=str(EXAMPLES / name), num_ues=8, num_envs=40, seed=1)
     env.reset()
