@@ -35,7 +35,8 @@ class GaussNewtonOptions:
     Attributes:
         sigma_db: standard deviation of the shadowing that no map explains, dB; None takes that of the measurements.
         steps: Gauss-Newton steps, >= 1, each at most 5 m long.
-        grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it.
+        grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it, and
+            never less than the side / 128.
         bearing: source of the bearings of ``joint-gn``: ``profile`` compares the angular power spectrum (all that the
             game's agents see) with the table of directions; ``music`` and ``beamscan`` use the whole covariance.
         self_calibrate: in the second half of the steps, remove every AP's median residual over its users and take

@@ -176,6 +176,34 @@ def judged_by_powers(
     return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
 
 
+def has_mirror_image(
+    measurements: RadioMeasurements,
+    site: RadioMap,
+    evidence: LinkObservations,
+    positions_m: Float[Tensor, "B K 2"],
+    resolution_m: float,
+) -> Bool[Tensor, "B K"]:
+    """Users for whom another place in the area, the mirror image at the line of their APs, explains the evidence as
+    well; for methods that know no covariance.
+
+    Args:
+        measurements: as they came.
+        site: of the clean measurements.
+        evidence: everything that may tell two places apart.
+        positions_m: of the method.
+        resolution_m: how finely it looks.
+    """
+    radio = site.radio
+    image = mirrored(site.ap_positions_m, evidence.usable, positions_m, radio.side_m, radio.wrap)
+    spread = torch.full_like(positions_m[..., 0], resolution_m)
+    here = misfit(site, evidence, positions_m, spread)
+    there = misfit(site, evidence, image, spread, here.widening)
+    apart = torch.linalg.vector_norm(nearest_image(image - positions_m, radio.side_m, radio.wrap), dim=-1)
+    inside = (into_area(image, radio.side_m, radio.wrap) == image).all(dim=-1) | radio.wrap
+    possible = inside & (_outside_area(measurements, image) <= 0)
+    return possible & (apart > _APART * resolution_m) & (there.loss - here.loss < -math.log(_LEAST_SHARE))
+
+
 def largest_std_m(covariance_m2: Float[Tensor, "B K 2 2"]) -> Float[Tensor, "B K"]:
     """Standard deviation along the worst direction."""
     a, b, d = covariance_m2[..., 0, 0], covariance_m2[..., 0, 1], covariance_m2[..., 1, 1]

@@ -11,14 +11,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, whole_fields
-from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
 from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
 from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import Estimator
-from .judging import LEAST_LINKS
+from .gauss_newton import link_observations, unknown_shadowing_db
+from .judging import LEAST_LINKS, has_mirror_image
 from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, usable_links
 from .radio_map import RadioMap, measured_profiles
 
@@ -79,7 +81,11 @@ class DirectSearch(Estimator[RadioMeasurements]):
             moved = torch.gather(around, 2, chosen[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
             points, best = torch.where(better[..., None], moved, points), torch.where(better, value, best)
             radius = torch.where(better, radius, radius / 2)
-        return finished(received, points, None, usable.sum(dim=1) >= LEAST_LINKS)
+        bearing = profile_peak(profiles)[0]
+        evidence = link_observations(measurements, usable, unknown_shadowing_db(measurements), bearing)
+        mirror = has_mirror_image(received, site, evidence, points, spacing / 2)
+        answered = usable.sum(dim=1) >= LEAST_LINKS
+        return finished(received, points, None, answered, (Reason.AMBIGUOUS, mirror))
 
 
 class Centroid(Estimator[RadioMeasurements]):

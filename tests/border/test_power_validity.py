@@ -1,0 +1,173 @@
+"""What ``valid`` of positions from powers and angles is worth: mirror images, gaps, offsets, users outside, games."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cfpos.baselines import make_policy
+from cfpos.baselines.dcp.judging import mirrored
+from cfpos_envs import make_env
+from cfpos_envs.measurements import PositionEstimate, RadioMeasurements, Reason
+from cfpos_envs.physics.arrays import angular_power, ula_response
+from tests.border.halls import hall
+
+USERS = 1000
+GRID = np.array([[x, y] for x in (0, 20, 40) for y in (0, 20, 40)], dtype=float)
+WALL = np.array([[x, 0] for x in (0, 10, 20, 30, 40)], dtype=float)
+NEARLY = WALL + np.array([[0, 0.02], [0, -0.02], [0, 0.01], [0, -0.02], [0, 0]])
+HALL = [[0.0, 0.0], [40.0, 40.0]]
+
+
+def drawn(aps: np.ndarray, sigma_db: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Users in the hall and their RSS by the default law with Gaussian errors."""
+    draw = np.random.default_rng(seed)
+    users = draw.uniform(2.0, 38.0, (USERS, 2))
+    return users, powers(aps, users) + draw.normal(0.0, sigma_db, (USERS, len(aps)))
+
+
+def powers(aps: np.ndarray, users: np.ndarray) -> np.ndarray:
+    return -40.0 - 30.0 * np.log10(np.linalg.norm(users[:, None] - aps, axis=2))
+
+
+def rss_fix(aps: np.ndarray, rss: np.ndarray, sigma_db: float, **options: Any) -> PositionEstimate:
+    return make_policy("rss-gn").locate(RadioMeasurements.from_arrays(aps, rss, shadowing_std_db=sigma_db, **options))
+
+
+def shares(estimate: PositionEstimate, users: np.ndarray) -> tuple[int, float, float]:
+    """Valid answers that are off by more than five of their deviations; valid share of right answers and of all."""
+    error = np.linalg.norm(estimate.position[0].numpy() - users, axis=1)
+    std = estimate.covariance[0].diagonal(dim1=-2, dim2=-1).sum(dim=-1).sqrt().numpy()
+    valid, right = estimate.valid[0].numpy(), error <= 5 * std
+    return int((valid & ~right).sum()), float(valid[right].mean()), float(valid.mean())
+
+
+@pytest.mark.parametrize(("sigma_db", "missing"), [(1.0, 0.0), (3.0, 0.0), (1.0, 0.3)])
+def test_right_answers_stay_valid_and_no_wrong_one_is(sigma_db: float, missing: float) -> None:
+    users, rss = drawn(GRID, sigma_db)
+    rss[np.random.default_rng(1).random(rss.shape) < missing] = np.nan
+    estimate = rss_fix(GRID, rss, sigma_db)
+    wrong, right_valid, _ = shares(estimate, users)
+    assert wrong == 0
+    assert right_valid >= 0.99
+    # The residuals are what the stated noise makes them.
+    used = estimate.degrees_of_freedom[0] > 0
+    ratio = (estimate.chi_squared / estimate.degrees_of_freedom)[0][used]
+    assert float(ratio.median()) == pytest.approx(0.92, abs=0.12)  # that of 3 to 7 degrees of freedom
+
+
+@pytest.mark.parametrize("aps", [WALL, NEARLY, WALL[[0, 4]]], ids=["line", "nearly a line", "two"])
+def test_mirror_images_are_ambiguous_unless_the_area_excludes_one(aps: np.ndarray) -> None:
+    users, rss = drawn(aps, 1.0)
+    wrong, _, valid = shares(rss_fix(aps, rss, 1.0), users)
+    assert wrong == 0
+    assert valid < 0.1
+    inside = rss_fix(aps, rss, 1.0, area_m=HALL)
+    wrong, right_valid, _ = shares(inside, users)
+    assert wrong == 0
+    assert right_valid > (0.99 if len(aps) > 2 else 0.9)
+    blocked = rss_fix(aps, rss[:100], 1.0).reason[0]
+    assert (blocked == Reason.AMBIGUOUS).float().mean() > 0.85
+
+
+def test_bearings_decide_between_mirror_images() -> None:
+    both = [0, 1]
+    m = hall(keep=both)
+    assert m.ap_positions_m[0, :, 1].tolist() == [1.0, 1.0]
+    # In the hall's square the image lies behind the wall; in one that reaches as far to the other side it does not.
+    wide = dataclasses.replace(
+        m, radio=dataclasses.replace(m.radio, side_m=80.0), ap_positions_m=m.ap_positions_m + 38.0
+    )
+    powers_only = make_policy("rss-gn").locate(wide)
+    assert Reason(int(powers_only.reason[0, 0])) == Reason.AMBIGUOUS
+    # Arrays along the line see both places under one angle.
+    along = as_seen_along_the_line(dataclasses.replace(wide, ap_orientation_rad=torch.zeros(1, 2)))
+    for name in ("joint-gn", "direct-search"):
+        assert make_policy(name).locate(wide).valid.all()
+        assert Reason(int(make_policy(name).locate(along).reason[0, 0])) == Reason.AMBIGUOUS
+
+
+def as_seen_along_the_line(m: RadioMeasurements) -> RadioMeasurements:
+    """The same user seen by arrays whose axes point along +x."""
+    away = torch.tensor([50.0, 65.0]) - m.ap_positions_m[0]
+    steering = ula_response(torch.atan2(away[:, 1], away[:, 0]), 4)
+    covariance = steering.unsqueeze(-1) * steering.conj().unsqueeze(-2) + 1e-3 * torch.eye(4)
+    return dataclasses.replace(
+        m, covariance=covariance[None, :, None], angular_power=angular_power(covariance)[None, :, None]
+    )
+
+
+def test_users_outside_the_area_and_offsets_are_not_valid() -> None:
+    draw = np.random.default_rng(3)
+    users = draw.uniform(-30.0, 70.0, (3 * USERS, 2))
+    users = users[((users < -8) | (users > 48)).any(axis=1)][:USERS]
+    rss = powers(GRID, users) + draw.normal(0.0, 1.0, (len(users), 9))
+    assert shares(rss_fix(GRID, rss, 1.0, area_m=HALL), users)[2] < 1e-3
+    users, rss = drawn(GRID, 1.0)
+    assert shares(rss_fix(GRID, rss - 12.0, 1.0, area_m=HALL), users)[2] < 1e-3
+    rss[:, 4] -= 25.0
+    found = rss_fix(GRID, rss, 1.0)
+    assert (found.reason[0] == Reason.LARGE_RESIDUALS).float().mean() > 0.99
+
+
+def test_an_exact_fit_far_outside_is_outside() -> None:
+    # Five metres beyond the border: powers of 0.1 dB fit there and nowhere in the hall.
+    found = rss_fix(GRID, powers(GRID, np.array([[45.0, 20.0]])), 2.0, area_m=[[0.0, 0.0], [30.0, 40.0]])
+    assert Reason(int(found.reason[0, 0])) == Reason.OUTSIDE
+
+
+def test_too_few_links_and_impossible_readings_have_their_reasons() -> None:
+    rss = powers(GRID, np.array([[12.0, 27.0]] * 3))
+    rss[0, 1:] = np.nan
+    rss[1] = np.nan
+    found = rss_fix(GRID, rss, 1.0)
+    few = [Reason.TOO_FEW_LINKS, Reason.TOO_FEW_LINKS, Reason.VALID]
+    assert [Reason(int(code)) for code in found.reason[0]] == few
+    loud = hall()
+    loud.rss_dbm[0, :3] = 100.0
+    for name in ("rss-gn", "music", "direct-search"):
+        reason = make_policy(name).locate(loud).reason
+        assert Reason(int(reason[0, 0])) == Reason.BAD_INPUT
+
+
+def test_a_mirror_image_by_hand_and_over_the_seam_of_a_torus() -> None:
+    aps = torch.tensor([[[10.0, 10.0], [20.0, 20.0], [95.0, 2.0]]])
+    usable = torch.tensor([[[True], [True], [False]]])
+    points = torch.tensor([[[12.0, 20.0]]])
+    assert mirrored(aps, usable, points, 100.0, False)[0, 0].tolist() == pytest.approx([20.0, 12.0], abs=1e-4)
+    seam = torch.tensor([[[95.0, 50.0], [5.0, 50.0]]])
+    found = mirrored(seam, torch.ones(1, 2, 1, dtype=torch.bool), torch.tensor([[[99.0, 57.0]]]), 100.0, True)
+    assert found[0, 0].tolist() == pytest.approx([99.0, 43.0], abs=1e-4)
+
+
+def test_a_regression_from_powers_knows_how_far_off_it_is() -> None:
+    users, rss = drawn(GRID, 3.0)
+    rss, users = rss[:150], users[:150]
+    own = RadioMeasurements.from_arrays(GRID, rss, shadowing_std_db=3.0, area_m=HALL)
+    estimate = make_policy("gpr", feature="rss-db", spacing=8.0, tuning_points=30).locate(own)
+    wrong, right_valid, _ = shares(estimate, users)
+    assert wrong == 0
+    assert right_valid >= 0.99
+    own = RadioMeasurements.from_arrays(GRID, rss + 20.0, shadowing_std_db=3.0, area_m=HALL)
+    assert make_policy("gpr", feature="rss-db", spacing=8.0, tuning_points=30).locate(own).valid.float().mean() < 0.05
+
+
+@pytest.mark.parametrize("name", ["rss-gn", "joint-gn"])
+def test_games_with_unknown_shadowing_are_within_the_stated_noise(name: str) -> None:
+    env = make_env("dcp-jar-v0", num_envs=30, seed=1, kernel="torch")
+    env.reset(seed=1)
+    estimate = make_policy(name).locate(env.measurements)
+    assert float(estimate.valid.float().mean()) >= 0.99
+    ratio = float((estimate.chi_squared / estimate.degrees_of_freedom).mean())
+    assert 0.7 < ratio < 1.1
+
+
+def test_a_slope_of_zero_leaves_a_regression_nothing_to_learn() -> None:
+    m = hall()
+    flat = dataclasses.replace(m, radio=dataclasses.replace(m.radio, path_loss_slope_db=0.0))
+    with pytest.raises(ValueError, match=r"the received powers are the same everywhere.*path_loss_slope_db=0"):
+        make_policy("gpr", feature="rss-db", spacing=8.0).locate(flat)
