@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.surveys import SurveyTable, ap_number
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
@@ -122,6 +123,11 @@ class Fingerprint(Estimator[RadioMeasurements]):
         """Names of the surveyed APs in the order of the columns that ``locate`` takes; None if they have none."""
         return None if self._own is None else self._own.ap_names
 
+    @property
+    def geo_origin(self) -> GeoOrigin | None:
+        """Where (0, 0) of the answers lies, if the survey had latitudes and longitudes; read scans with it."""
+        return None if self._own is None else self._own.survey.geo_origin
+
     def locate(
         self,
         measurements: object,
@@ -178,6 +184,10 @@ class Fingerprint(Estimator[RadioMeasurements]):
         """
         if scans.positions_m is None:
             raise ValueError(f"{scans.file} has no positions to compare with; it needs the columns x_m and y_m")
+        if scans.geo_origin != self.geo_origin:
+            raise ValueError(
+                f"{scans.file} has another origin than the survey; read it with geo_origin=estimator.geo_origin"
+            )
         return score(self.locate(scans), scans.positions_m, scans.floors, scans.buildings)
 
     @classmethod

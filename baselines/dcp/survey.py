@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cfpos_envs.checks import one_of
+from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.surveys import LAYOUTS, SurveyTable, read_survey
 from cfpos_envs.physics.arrays import angular_power
 from cfpos_envs.physics.dcp.channel import channel_covariance, draw_sample_covariance, path_angles, rss_w
@@ -42,6 +44,7 @@ class Survey:
         unknown: readings that were left out because they cannot be; None: there are none.
         ap_names: names of the APs, None where they are known by place only.
         floors, buildings: labels of the points, None where there are none.
+        geo_origin: where (0, 0) lies, if the survey had latitudes and longitudes.
     """
 
     positions_m: Float[Tensor, "P 2"]
@@ -51,6 +54,7 @@ class Survey:
     ap_names: tuple[str, ...] | None = None
     floors: tuple[str, ...] | None = None
     buildings: tuple[str, ...] | None = None
+    geo_origin: GeoOrigin | None = None
 
 
 def survey_from_arrays(
@@ -128,7 +132,7 @@ def survey_from_table(table: SurveyTable, on_bad: str = "refuse") -> Survey:
     if table.positions_m is None:
         raise ValueError(f"{table.file} has no positions; a survey needs the columns x_m and y_m")
     try:
-        return survey_from_arrays(
+        survey = survey_from_arrays(
             table.positions_m,
             table.rss_dbm,
             table.angular_power,
@@ -141,6 +145,7 @@ def survey_from_table(table: SurveyTable, on_bad: str = "refuse") -> Survey:
     except ValueError as error:
         text = str(error)
         raise ValueError(text if table.file in text else f"{table.file}: {text}") from None
+    return dataclasses.replace(survey, geo_origin=table.geo_origin)
 
 
 def survey_from_csv(

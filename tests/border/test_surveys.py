@@ -230,6 +230,11 @@ def test_ipin_log_both_forms_of_wifi_between_marks(tmp_path: Path) -> None:
     again = read_survey([path, path], "ipin", geo_origin=GeoOrigin(40.0, -0.0701))
     # 0.0001 degrees of longitude: 85 394 m a degree.
     np.testing.assert_allclose(again.positions_m[2:, 0], 8.539, atol=2e-3)
+    estimator = Fingerprint.from_csv(path, layout="ipin", matching="nn")
+    assert estimator.geo_origin == table.geo_origin
+    assert estimator.score(table).mean_m == 0.0
+    with pytest.raises(ValueError, match="another origin than the survey"):
+        estimator.score(read_survey(path, "ipin", geo_origin=GeoOrigin(40.0, -0.0701)))
     assert table.lists_all
     rss, looked_for = table.rows_with(("00:0b:86:27:36:c2", "absent"))
     assert looked_for.all()
