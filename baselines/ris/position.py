@@ -38,6 +38,7 @@ _REWEIGHTINGS = 3
 _LIKELIHOOD_STEPS = 4
 _LONGEST_STEP_M = 5.0
 _EDGE = 1e-3
+_RESOLUTION = 1e-4
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,10 @@ def misfit(
     free = free_parameters(channels.present.shape[-1], position_m.device)
     model = path_parameters(position_m, bias_m, links.bs_m, links.ris_m, links.rotation)
     off = (channels.parameters - model).flatten(-2)[..., free].unsqueeze(-1)
-    noise = channels.noise.clamp(min=torch.finfo(channels.noise.dtype).tiny)
+    # Without noise the rounding of the samples and the search's last step are what is left.
+    strongest = torch.where(channels.present, channels.gains.abs(), 0.0).amax(dim=-1)
+    floor = (_RESOLUTION * strongest).square().clamp(min=torch.finfo(channels.noise.dtype).tiny)
+    noise = torch.maximum(channels.noise, floor)
     return (off.mT @ information @ off)[..., 0, 0].nan_to_num() / noise
 
 
