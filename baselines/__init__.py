@@ -9,11 +9,26 @@ from .registry import list_policies, make_policy, register_policy
 
 if TYPE_CHECKING:
     from .dcp.fingerprint import Fingerprint
-    from .direct import locate_ranges, locate_tdoa
+    from .direct import locate_csi, locate_ranges, locate_rss, locate_tdoa
 
-__all__ = ["Fingerprint", "list_policies", "locate_ranges", "locate_tdoa", "make_policy", "register_policy"]
+__all__ = [
+    "Fingerprint",
+    "list_policies",
+    "locate_csi",
+    "locate_ranges",
+    "locate_rss",
+    "locate_tdoa",
+    "make_policy",
+    "register_policy",
+]
 
-_HOMES = {"Fingerprint": ".dcp.fingerprint", "locate_ranges": ".direct", "locate_tdoa": ".direct"}
+_HOMES = {
+    "Fingerprint": ".dcp.fingerprint",
+    "locate_csi": ".direct",
+    "locate_ranges": ".direct",
+    "locate_rss": ".direct",
+    "locate_tdoa": ".direct",
+}
 
 
 def __getattr__(name: str) -> Any:

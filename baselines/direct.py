@@ -1,17 +1,21 @@
-"""From arrays to positions in one call, without an environment: ``locate_ranges``, ``locate_tdoa``."""
+"""From arrays to positions in one call, without an environment: ``locate_ranges``, ``_tdoa``, ``_rss``, ``_csi``."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.measurements.toa import TimingMeasurements
 
 from .registry import list_policies, make_policy, policy_families
 
-RANGES_POLICY, TDOA_POLICY = "toa-em", "tdoa-wls"
+RANGES_POLICY, TDOA_POLICY, RSS_POLICY = "toa-em", "tdoa-wls", "rss-gn"
 """What locates where nobody says otherwise: links without line of sight are the rule, not the exception."""
 
 
@@ -85,6 +89,63 @@ def locate_tdoa(
     return _one_episode(chosen, measured)
 
 
+def locate_rss(
+    ap_positions_m: Any, rss_dbm: Any, *, policy: str | Locator = RSS_POLICY, **known: Any
+) -> PositionEstimate:
+    """Positions from received powers and a law of their decay, without a survey (with one: ``Fingerprint``).
+
+    Args:
+        ap_positions_m: [M, 2] metres, or [M, 3] with ``user_height_m``.
+        rss_dbm: [K, M] dBm, one row per user or epoch; NaN, None or masked where an AP was not heard.
+        policy: a name of ``list_policies("dcp")``, or an estimator made by ``make_policy``.
+        known: what else is known, see ``RadioMeasurements.from_arrays``, above all ``rss_at_1m_dbm``,
+            ``path_loss_slope_db`` and ``shadowing_std_db``; ``covariance`` of the APs' arrays for methods that use
+            directions.
+
+    Returns:
+        As ``locate_ranges``, in the precision of the computation or of coordinates that are a map's.
+
+    Raises:
+        ValueError, TypeError: as ``locate_ranges``.
+    """
+    chosen, _ = _chosen(policy, ("dcp",), "powers")
+    return _one_episode(chosen, RadioMeasurements.from_arrays(ap_positions_m, rss_dbm, **known))
+
+
+def locate_csi(
+    csi: Any, bs_positions_m: Any, bs_orientation_rad: Any, *, policy: Locator | None = None, **known: Any
+) -> PositionEstimate:
+    """Positions in space from channel state information, by MUSIC or a trained network.
+
+    Args:
+        csi: complex [K, L, A, N] or [K, L, T, A, N]: snapshots of one user each, stations, (slots,) antennas,
+            subcarriers; links that are NaN, masked or zero are left out.
+        bs_positions_m: [L, 3] metres.
+        bs_orientation_rad: [L, 3] yaw, pitch and roll, or [L] yaws.
+        policy: a trained agent or estimator (``load_agent``, ``make_policy(name, env)``), which needs
+            ``system=env.scenario.system``; None: MUSIC, which needs no training.
+        known: what else is known, see ``CsiMeasurements.from_arrays``: ``carrier_hz``, ``subcarrier_spacing_hz``,
+            ``array_shape``, ``antenna_order``, ``phase`` and more.
+
+    Returns:
+        Positions [K, 3] and so on, see ``locate_ranges``.
+
+    Raises:
+        ValueError: arrays that do not fit together; a policy that reads something else.
+    """
+    from .ecc.music import Music3d
+
+    measured = CsiMeasurements.from_arrays(csi, bs_positions_m, bs_orientation_rad, **known)
+    return snapshots_located(Music3d() if policy is None else policy, measured)
+
+
+def snapshots_located(policy: Locator, measured: CsiMeasurements) -> PositionEstimate:
+    """Answers [K, 3] for measurements of one user per episode."""
+    if not isinstance(policy, Locator):
+        raise ValueError(f"policy is {policy!r}; give a trained agent or estimator, or None for MUSIC")
+    return _mapped(policy.locate(measured), lambda value: value[:, 0])
+
+
 def _chosen(policy: str | Locator, families: Sequence[str], content: str) -> tuple[Locator, str]:
     """The policy, and which of ``families`` it takes.
 
@@ -103,8 +164,12 @@ def _chosen(policy: str | Locator, families: Sequence[str], content: str) -> tup
 
 def _one_episode(policy: Locator, measured: Measurements) -> PositionEstimate:
     """The answer without the axis of the episode, of which people's own arrays are one."""
-    found = policy.locate(measured)
+    return _mapped(policy.locate(measured), lambda value: value[0])
+
+
+def _mapped(found: PositionEstimate, take: Callable[[Tensor], Tensor]) -> PositionEstimate:
+    """Part of every tensor; only what all estimates have."""
     names = [entry.name for entry in dataclasses.fields(PositionEstimate)]
     values = {name: getattr(found, name) for name in names}
-    first: dict[str, Any] = {name: None if value is None else value[0] for name, value in values.items()}
+    first: dict[str, Any] = {name: None if value is None else take(value) for name, value in values.items()}
     return PositionEstimate(**first)

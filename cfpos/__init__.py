@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cfpos.agents import list_agents, load_agent, make_agent, register_agent
-    from cfpos.baselines import Fingerprint, list_policies, locate_ranges, locate_tdoa, make_policy, register_policy
+    from cfpos.baselines import (
+        Fingerprint,
+        list_policies,
+        locate_csi,
+        locate_ranges,
+        locate_rss,
+        locate_tdoa,
+        make_policy,
+        register_policy,
+    )
     from cfpos_envs import __version__, evaluate, list_envs, make_env, make_scenario, register
     from cfpos_envs.files.positions import Positions
 
@@ -26,7 +35,9 @@ __all__ = [
     "list_envs",
     "list_policies",
     "load_agent",
+    "locate_csi",
     "locate_ranges",
+    "locate_rss",
     "locate_tdoa",
     "make_agent",
     "make_env",
@@ -42,7 +53,9 @@ _HOMES = {
     "cfpos.baselines": (
         "Fingerprint",
         "list_policies",
+        "locate_csi",
         "locate_ranges",
+        "locate_rss",
         "locate_tdoa",
         "make_policy",
         "register_policy",

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from cfpos.scripts.cli import user_errors
-from cfpos.scripts.locating import links
+from cfpos.scripts.locating import csi, links, surveys
 from cfpos.scripts.locating.common import Located
 from cfpos.scripts.locating.summary import summary
 from cfpos.scripts.plot import Parser
@@ -23,14 +23,17 @@ from cfpos.scripts.plots.style import check_target, save
 from cfpos_envs.files.epochs import METRES, ON_BAD
 from cfpos_envs.files.position_formats import check_format
 
+CSI_SUFFIXES = (".npz", ".h5", ".hdf5", ".mat")
+
 
 def parser() -> Parser:
     """The command line."""
     top = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     add = top.add_argument
-    add("--measurements", type=Path, required=True, metavar="FILE", help="table of ranges, differences or powers")
+    add("--measurements", type=Path, required=True, metavar="FILE", help="table of links, or CSI (.npz, .h5, .mat)")
     add("--site", type=Path, metavar="FILE", help="access points and area: .yaml, .csv or .geojson")
-    add("--policy", metavar="NAME", help="what locates (by what the file holds)")
+    add("--survey", type=Path, nargs="+", metavar="FILE", help="powers at known places, for --policy fingerprint")
+    add("--policy", metavar="NAME", help="what locates (by what the file holds); for CSI the folder of a training run")
     add("--out", type=Path, default=Path("positions.csv"), metavar="FILE", help=".csv, .geojson, .npz or .parquet")
     add("--picture", type=Path, metavar="FILE", help="a map: .png, .svg or .pdf")
     add("--columns", nargs="+", default=[], metavar="THEIRS=OURS", help="names of columns in the file -> our names")
@@ -49,6 +52,10 @@ def parser() -> Parser:
 
 def located(arguments: argparse.Namespace) -> Located:
     """Positions by the kind of the measurements."""
+    if arguments.measurements.suffix.lower() in CSI_SUFFIXES:
+        return csi.located(arguments)
+    if arguments.survey is not None or arguments.policy == "fingerprint":
+        return surveys.located(arguments)
     return links.located(arguments)
 
 

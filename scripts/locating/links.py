@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 
 from cfpos.baselines import list_policies, make_policy
-from cfpos.baselines.direct import RANGES_POLICY, TDOA_POLICY, Locator, locate_ranges, locate_tdoa
+from cfpos.baselines.direct import (
+    RANGES_POLICY,
+    RSS_POLICY,
+    TDOA_POLICY,
+    Locator,
+    locate_ranges,
+    locate_rss,
+    locate_tdoa,
+)
 from cfpos.baselines.registry import policy_families
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.locating.common import USER_HEIGHT_M, Located, checked_names, drawn_site, pairs
@@ -18,11 +27,22 @@ from cfpos_envs.files.epochs import EpochOptions, Epochs, read_epochs
 from cfpos_envs.files.positions import Positions
 from cfpos_envs.files.sites import SiteFile, load_site
 from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.toa import TimingMeasurements
 
-_READ_BY = {"range": ("toa", "rtt"), "tdoa": ("tdoa",)}
-_DEFAULTS = {"range": RANGES_POLICY, "tdoa": TDOA_POLICY}
-_SAID_OTHERWISE = ("family", "reference", "height_diff_m", "ap_height_m", "user_height_m", "area_m", "on_bad")
+_READ_BY = {"range": ("toa", "rtt"), "tdoa": ("tdoa",), "rss": ("dcp",)}
+_DEFAULTS = {"range": RANGES_POLICY, "tdoa": TDOA_POLICY, "rss": RSS_POLICY}
+_LAW = ("rss_at_1m_dbm", "path_loss_slope_db", "shadowing_std_db")
+_SAID_OTHERWISE = (
+    "family",
+    "reference",
+    "not_heard",
+    "height_diff_m",
+    "ap_height_m",
+    "user_height_m",
+    "area_m",
+    "on_bad",
+)
 
 
 def located(arguments: argparse.Namespace) -> Located:
@@ -49,16 +69,35 @@ def located(arguments: argparse.Namespace) -> Located:
     policy = make_policy(name, **pairs(arguments.option, "--option"))
     assert isinstance(policy, Locator)
     known = pairs(arguments.known, "--known")
-    checked_names(known, TimingMeasurements.from_arrays, _SAID_OTHERWISE, "--known")
+    kind = RadioMeasurements if quantity == "rss" else TimingMeasurements
+    checked_names(known, kind.from_arrays, _SAID_OTHERWISE, "--known")
     heights, notes = _heights(site, arguments.user_height)
     known.update(heights)
     if site.area is not None:
         known["area_m"] = site.area.corners
-    std, told = _std(epochs, quantity, arguments)
-    find = locate_ranges if quantity == "range" else locate_tdoa
-    estimate = find(site.ap_positions_m, epochs.links[quantity], std, policy=policy, **known)
+    estimate, told = _estimate(epochs, quantity, policy, site, known, arguments)
     table = as_table(estimate, epochs, site, name)
     return Located(table, name, **drawn_site(site), notes=(*epochs.notes, *told, *notes))
+
+
+def _estimate(
+    epochs: Epochs,
+    quantity: str,
+    policy: Locator,
+    site: SiteFile,
+    known: dict[str, Any],
+    arguments: argparse.Namespace,
+) -> tuple[PositionEstimate, list[str]]:
+    if quantity == "rss":
+        known.update(on_bad=arguments.on_bad)
+        assumed = [name for name in _LAW if name not in known]
+        defaults = signature(RadioMeasurements.from_arrays).parameters
+        said = ", ".join(f"{name}={defaults[name].default:g}" for name in assumed)
+        notes = [f"assumed: {said}; fit them to your site (--known), or bring a survey (--survey)"] if assumed else []
+        return locate_rss(site.ap_positions_m, epochs.links["rss"], policy=policy, **known), notes
+    std, notes = _std(epochs, quantity, arguments)
+    find = locate_ranges if quantity == "range" else locate_tdoa
+    return find(site.ap_positions_m, epochs.links[quantity], std, policy=policy, **known), notes
 
 
 def renamed(words: list[str]) -> dict[str, str]:

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from cfpos import Positions, locate_ranges, locate_tdoa
+from cfpos import Positions, locate_csi, locate_ranges, locate_rss, locate_tdoa, make_agent, make_env
 from cfpos_envs.files.epochs import EpochOptions, Epochs, read_epochs
 from cfpos_envs.files.sites import load_site
+from cfpos_envs.importers.arrays import read_csi
 from scripts import locate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -358,11 +359,93 @@ def test_the_commands_of_the_page_work(hall: Path, capsys: pytest.CaptureFixture
         if line.startswith("cfpos locate")
     ]
     assert commands
+    written(hall, SURVEY, "wifi.csv")
+    written(hall, SCANS, "scans.csv")
+    written(hall, "epoch,rss_gate,rss_dock,rss_crane,rss_press\n1,-80,-72,-70,-66\n", "powers.csv")
     for words in commands:
         if words[-1].endswith(".geojson") and importlib.util.find_spec("pyproj") is None:
             continue
         locate.main(words)
         assert "positions valid" in capsys.readouterr().out
+
+
+SURVEY = "x_m,y_m,floor,rss_b,rss_a\n0,0,G,-70,-50\n8,0,G,-50,-70\n8,6,1,-60,100\n0,6,1,100,-60\n"
+SCANS = "id,time_s,x_m,y_m,floor,rss_a,rss_b\nann,1,1,1,G,-52,-69\nbob,2,7,5,1,100,-59\n"
+
+
+def test_a_survey_and_scans_give_places_and_floors(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(hall, SURVEY, "wifi.csv")
+    written(hall, SCANS, "scans.csv")
+    words = ["--survey", "wifi.csv", "--measurements", "scans.csv", "--missing", "100", "--option", "neighbours=1"]
+    locate.main([*words, "--picture", "p.png"])
+    said = capsys.readouterr().out
+    table = Positions.read("positions.csv")
+    assert table.floor is not None
+    assert table.position_m.tolist() == [[0.0, 0.0], [8.0, 6.0]]
+    assert table.floor.tolist() == ["G", "1"]
+    assert table.user.tolist() == ["ann", "bob"]
+    np.testing.assert_allclose(table.error_m, [np.sqrt(2), np.sqrt(2)])
+    assert "2 of 2 positions valid (100.0 %) by fingerprint" in said
+    assert "floor right for 2 of 2" in said
+    # Columns of the scans may have other names than those of the survey.
+    written(hall, SCANS.replace("rss_a", "AA").replace("rss_b", "BB"), "scans.csv")
+    locate.main([*words, "--columns", "AA=rss_a", "BB=rss_b"])
+    assert Positions.read("positions.csv").position_m.tolist() == table.position_m.tolist()
+    with pytest.raises(SystemExit):
+        locate.main(["--measurements", "scans.csv", "--policy", "fingerprint"])
+    assert "--survey FILE" in capsys.readouterr().err
+
+
+def test_powers_give_positions_by_their_law(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rss = -38 - 27 * np.log10(RANGES)
+    for values in (rss, torch.from_numpy(rss).float(), np.ma.masked_array(rss, RANGES > 35)):
+        estimate = locate_rss(APS, values, rss_at_1m_dbm=-38.0, path_loss_slope_db=27.0)
+        assert bool(estimate.valid.all())
+        np.testing.assert_allclose(np.asarray(estimate.position), USERS, atol=0.05)
+    lines = [f"{name},{x},{y}" for name, (x, y) in zip(NAMES, APS)]
+    written(hall, "\n".join(["name,x_m,y_m", *lines]), "site.csv")
+    written(hall, wide(rss, [1, 0, 4, 3, 2], "rss"), "powers.csv")
+    words = ["--site", "site.csv", "--measurements", "powers.csv"]
+    locate.main([*words, "--known", "rss_at_1m_dbm=-38", "path_loss_slope_db=27", "--out", "p.npz"])
+    assert "assumed: shadowing_std_db=4" in capsys.readouterr().out
+    np.testing.assert_allclose(Positions.read("p.npz").position_m, USERS, atol=0.05)
+    locate.main([*words, "--out", "q.npz"])
+    assert "assumed: rss_at_1m_dbm=-40, path_loss_slope_db=30, shadowing_std_db=4" in capsys.readouterr().out
+    assert not np.allclose(Positions.read("q.npz").position_m, USERS, atol=0.5)
+
+
+def test_csi_gives_positions_by_music_and_by_a_run(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaw = np.deg2rad([45.0, 135.0])
+    about: dict[str, Any] = {"carrier_hz": 3.5e9, "subcarrier_spacing_hz": 240e3, "array_shape": (2, 4)}
+    stations = np.array([[0.0, 0.0, 2.0], [30.0, 0.0, 2.0]])
+    csi = np.ones((3, 2, 8, 16), dtype=np.complex128)
+    estimate = locate_csi(csi, stations, yaw, **about)
+    assert estimate.position.shape == (3, 3)
+    np.testing.assert_allclose(np.asarray(estimate.position), [[15.0, 15.0, 2.0]] * 3, atol=0.02)
+    np.savez("own.npz", csi=csi, bs_positions_m=stations, bs_orientation_rad=yaw, time_s=np.arange(3.0), **about)
+    locate.main(["--measurements", "own.npz", "--picture", "p.png"])
+    assert "3 of 3 positions valid (100.0 %) by music" in capsys.readouterr().out
+    table = Positions.read("positions.csv")
+    np.testing.assert_allclose(table.position_m, np.asarray(estimate.position), atol=1e-6)
+    assert table.time_s is not None
+    # A training run stands for the network that it was trained in, and for its settings.
+    env = make_env("ecc-csi-v0", num_envs=1, seed=0, antenna_order="rows")
+    agent = make_agent("ecc-fast", env, bits=4, fusion_hidden=64)
+    (hall / "run").mkdir()
+    agent.save(hall / "run" / "best.pt")
+    written(hall / "run", "env:\n  id: ecc-csi-v0\n  antenna_order: rows\n", "config.yaml")
+    sample = ROOT / "cfpos_envs" / "scenarios" / "ecc" / "data" / "own-csi-sample.npz"
+    locate.main(["--measurements", str(sample), "--policy", "run", "--out", "q.npz"])
+    expected = agent.locate(read_csi(sample).measurements(env.scenario.system)).position[:, 0]
+    np.testing.assert_allclose(Positions.read("q.npz").position_m, expected.numpy(), atol=1e-4)
+    for words, said in (
+        (["own.npz", "--policy", "run"], "own.npz"),  # another network
+        (["own.npz", "--policy", "csi-knn"], "is no training run; CSI is located by music"),
+        (["own.npz", "--known", "order=rows"], "order is unknown for CSI"),
+    ):
+        with pytest.raises(SystemExit):
+            locate.main(["--measurements", *words])
+        assert said in capsys.readouterr().err
 
 
 def test_epochs_know_how_many_they_are(tmp_path: Path) -> None:

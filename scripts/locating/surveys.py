@@ -1,0 +1,78 @@
+"""Scans of received power and a survey to positions: fingerprints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cfpos.baselines import Fingerprint
+from cfpos.scripts.cli import UsageError
+from cfpos.scripts.locating.common import Located, drawn_site, pairs
+from cfpos.scripts.locating.links import renamed
+from cfpos_envs.files.positions import Positions
+from cfpos_envs.files.sites import load_site
+from cfpos_envs.files.surveys import read_survey
+from cfpos_envs.files.tables import read_table
+
+NAME = "fingerprint"
+_OF_FILES = ("layout", "columns", "not_heard")
+
+
+def located(arguments: argparse.Namespace) -> Located:
+    """Read survey and scans, and locate.
+
+    Raises:
+        ValueError: whatever the files or the options have that cannot be.
+        OSError: a file cannot be read.
+    """
+    if arguments.survey is None:
+        raise UsageError("fingerprint compares with powers at known places: --survey FILE (columns x_m, y_m, rss_AP)")
+    if arguments.policy not in (None, NAME):
+        raise UsageError(f"--policy {arguments.policy} reads no survey; leave --survey out, or use {NAME}")
+    options = pairs(arguments.option, "--option")
+    layout = str(options.get("layout", "plain"))
+    columns = renamed(arguments.columns)
+    used = _columns_of(arguments.survey, columns, layout)
+    told = {"on_bad": arguments.on_bad, "not_heard": tuple(arguments.missing), **options}
+    estimator = Fingerprint.from_csv(arguments.survey, **{**told, **({"columns": used} if used else {})})
+    scans = read_survey(
+        arguments.measurements,
+        layout,
+        _columns_of([arguments.measurements], columns, layout) or None,
+        tuple(arguments.missing),
+    )
+    estimate = estimator.locate(scans)
+    floors = getattr(estimate, "floors", None)
+    site = None if arguments.site is None else load_site(arguments.site)
+    origin = None
+    if site is not None and site.geo_origin is not None:
+        origin = site.geo_origin.moved((-torch.tensor(site.origin_m)).tolist())
+    table = Positions.from_estimate(
+        estimate,
+        user=None if scans.ids is None else np.array(scans.ids),
+        time_s=scans.time_s,
+        floor=None if floors is None else ["" if label is None else label for label in floors],
+        policy=NAME,
+        truth_m=scans.positions_m,
+        geo_origin=origin,
+    )
+    notes = [] if floors is None or scans.floors is None else [_floor_rate(floors, scans.floors)]
+    return Located(table, NAME, **drawn_site(site), notes=tuple(notes))
+
+
+def _columns_of(files: Sequence[Path], columns: Mapping[str, str], layout: str) -> dict[str, str]:
+    """The new names of columns that a file has: survey and scans need not have the same."""
+    if not columns or layout == "ipin":
+        return dict(columns)
+    header = read_table(files[0]).columns
+    return {old: new for old, new in columns.items() if any(fnmatchcase(name, old) for name in header)}
+
+
+def _floor_rate(found: Sequence[str | None], true: Sequence[str]) -> str:
+    hits = sum(one == other for one, other in zip(found, true))
+    return f"floor right for {hits} of {len(true)} ({100 * hits / len(true):.1f} %)"
