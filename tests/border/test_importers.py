@@ -429,6 +429,20 @@ def test_quadrigas_single_elements_give_paths(tmp_path: Path) -> None:
     assert off(csi, right) < 1e-3
 
 
+def test_quadrigas_receivers_may_be_the_base_stations() -> None:
+    ends = {"rx_position": "tx_position", "tx_position": "rx_position", "tx_orientation": "rx_orientation"}
+    channels = quadriga_channels(users(3), ORIENTATION_RAD)
+    back = [
+        {ends.get(key, key): value for key, value in channel_.items()}
+        | {key: [np.swapaxes(channel_[key][0], 0, 1)] for key in ("coeff", "delay")}
+        for channel_ in channels
+    ]
+    there = csi_from_quadriga(back, SHAPE, 8, SPACING_HZ, side="receivers")
+    here = csi_from_quadriga(channels, SHAPE, 8, SPACING_HZ)
+    np.testing.assert_array_equal(there.csi, here.csi)
+    np.testing.assert_array_equal(there.bs_orientation_rad, here.bs_orientation_rad)
+
+
 def test_quadrigas_relative_delays_are_refused_until_stated() -> None:
     channels = quadriga_channels(users(4), ORIENTATION_RAD, absolute=False)
     with pytest.raises(ValueError, match=r"quadriga channels: delay is -.*use_absolute_delays=True.*delays=relative"):
