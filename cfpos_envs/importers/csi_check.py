@@ -15,7 +15,7 @@ from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
 LEAST_MARGIN = 2.0
 """The best convention must fit this many times as well as the next one, see ``Findings.margin``."""
-LEAST_CORRELATION = 0.2
+LEAST_CORRELATION = 0.3
 """Below this none of the conventions fits."""
 MOST_SNAPSHOTS = 512
 _FLOOR = 0.02
@@ -30,9 +30,10 @@ class Convention:
         antenna_orders: names for ``antenna_order=`` that mean the same in this array; none where the file says itself
             where its antennas are.
         phase: for ``phase=``.
-        correlation: mean over the links of Re r_ab conj(p_ab) over all pairs of antennas a != b, with the measured
-            coherence r_ab and the phase p_ab that a line of sight from the known place would have; 1 where both agree
-            everywhere, about 0 where they have nothing to do with each other.
+        correlation: mean of Re r_ab conj(p_ab) over all pairs of antennas a != b and the better half of the links,
+            those that some convention explains best. r_ab is the measured coherence, p_ab the phase that a line of
+            sight from the known place would have. 1: both agree everywhere; about 0: they have nothing to do with each
+            other.
     """
 
     antenna_orders: tuple[str, ...]
@@ -123,11 +124,16 @@ def find_conventions(file: CsiFile, rows: Sequence[int] | None = None) -> Findin
     coherence, expected = _coherence(chosen), _expected(chosen)
     if len(coherence) == 0:
         raise ValueError(f"{file.path}: no valid link among the snapshots {list(rows)[:5]}; choose others")
-    found = [
-        Convention(names, phase, _correlation(turned[:, permutation][:, :, permutation], expected))
+    tried = [
+        (names, phase, turned[:, permutation][:, :, permutation])
         for permutation, names in _orders(file).items()
         for phase, turned in ((PHASES[0], coherence), (PHASES[1], coherence.conj()))
     ]
+    fits = np.stack([_correlation(turned, expected) for _, _, turned in tried])
+    # A link that no convention explains well has no line of sight; the better half decides, whichever convention it is.
+    best = fits.max(axis=0)
+    means = fits[:, best >= np.median(best)].mean(axis=1)
+    found = [Convention(names, phase, float(mean)) for (names, phase, _), mean in zip(tried, means)]
     ranked = tuple(sorted(found, key=lambda entry: -entry.correlation))
     return Findings(ranked, len(coherence), _delay_agreement(chosen))
 
@@ -163,11 +169,11 @@ def _expected(file: CsiFile) -> np.ndarray:
     return response[:, :, None] * response[:, None].conj()
 
 
-def _correlation(coherence: np.ndarray, expected: np.ndarray) -> float:
-    """Mean over links and pairs of different antennas."""
+def _correlation(coherence: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """[links] mean over the pairs of different antennas."""
     antennas = coherence.shape[-1]
     agreement = (coherence * expected.conj()).real.sum(axis=(1, 2)) - antennas
-    return float(agreement.mean() / (antennas * (antennas - 1)))
+    return agreement / (antennas * (antennas - 1))
 
 
 def _delay_agreement(file: CsiFile) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from baselines.ecc.music import Music3d
 from cfpos_envs.importers.arrays import CsiFile, read_csi
 from cfpos_envs.importers.csi_check import find_conventions
 from cfpos_envs.physics.ecc.conventions import antenna_permutation
+from cfpos_envs.scenarios.ecc.stored import sample_file
 from scripts import check_csi, convert
 from tests.baselines.ecc.synthetic import FACING_RAD, PLACES_M, draw_places, measure
 
@@ -266,6 +267,20 @@ def test_an_array_numbered_backwards_is_told_from_the_conjugate_by_its_delays(tm
     np.testing.assert_array_equal(mended.csi[:, :, 0], arrays()["csi"])
     for conjugated in (False, True):
         assert find_conventions(read_csi(saved(tmp_path, csi=in_order("rows", conjugated)))).doubt == ""
+
+
+def test_links_without_line_of_sight_do_not_hide_the_order(tmp_path: Path) -> None:
+    """In a city some links are blocked, and say nothing."""
+    file = read_csi(sample_file())
+    theirs = np.empty_like(file.csi)
+    theirs[..., list(antenna_permutation("sionna", (2, 2))), :] = file.csi
+    dataclasses.replace(file, csi=theirs).write(tmp_path / "own.npz")
+    found = find_conventions(read_csi(tmp_path / "own.npz"))
+    assert found.verdict == ""
+    assert found.margin > 4
+    named = found.best.antenna_orders[0]
+    mended = read_csi(tmp_path / "own.npz", antenna_order=named, phase=found.best.phase)
+    np.testing.assert_array_equal(mended.csi, file.csi)
 
 
 def test_nothing_is_decided_where_nothing_can_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
