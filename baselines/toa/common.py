@@ -38,6 +38,7 @@ def answer(
     fit: Fit,
     believed: Bool[Tensor, "B M K"] | None = None,
     information: Float[Tensor, "B K 2 2"] | None = None,
+    pull_m: Float[Tensor, "B K 2"] | None = None,
 ) -> PositionEstimate:
     """The estimate of a fit, in double precision whatever type the ranges have.
 
@@ -46,7 +47,10 @@ def answer(
         fit: the minimum.
         believed: links that a robust method takes for unspoilt; None: all.
         information: where it is not that of the fit, 1/m^2.
+        pull_m: how far links that are not believed have moved the position; its square is added to the covariance.
     """
     covariance = inverse_2x2(fit.information if information is None else information)
+    if pull_m is not None:
+        covariance = covariance + pull_m.unsqueeze(-1) * pull_m.unsqueeze(-2)
     verdict = check_signs(links, judge(links, fit, believed, covariance_m2=covariance))
     return estimate(links, fit.position_m, covariance, verdict)

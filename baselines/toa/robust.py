@@ -15,7 +15,7 @@ from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
-from ..least_squares import Fit, levenberg_marquardt, weighted_gram
+from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, weighted_gram
 from .common import TimingEstimator, answer
 from .links import RangeLinks, mirrored, range_links
 from .multilateration import best_fit, solve_ranges
@@ -54,7 +54,10 @@ class ToaHuber(TimingEstimator):
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
         fit = huber_fit(links, self.options.threshold)
-        return answer(links, fit, near_links(links, fit))
+        near, loss = near_links(links, fit), HuberLoss(self.options.threshold)
+        curvature = loss.curvature(links, fit)
+        pull = pull_m(links.only(~near), fit, loss, curvature)
+        return answer(links, fit, near, curvature * loss.information_per_curvature, pull)
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,43 @@ class HuberLoss:
         inner = z.clamp(max=self.threshold)
         return inner * (z - 0.5 * inner), weight * residual_m, weight
 
+    @property
+    def information_per_curvature(self) -> float:
+        """P(|z| < k) / E[psi^2], z standard normal: the variance of the minimum is E[psi^2] / (P J)."""
+        k = self.threshold
+        inside = math.erf(k / math.sqrt(2))
+        density = math.exp(-0.5 * k * k) / math.sqrt(2 * math.pi)
+        return inside / (inside - 2 * k * density + k * k * (1 - inside))
+
+    def curvature(self, links: RangeLinks, fit: Fit) -> Float[Tensor, "B K 2 2"]:
+        """Second derivative of the loss, 1/m^2: links beyond the threshold pull, but say nothing of where."""
+        curved = links.only(fit.residual_m.abs() <= self.threshold * links.std_m)
+        return levenberg_marquardt(curved, fit.position_m, steps=0, offset_m=fit.offset_m).information
+
 
 def near_links(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B M K"]:
     """Links whose residual is what their noise makes: those that a robust answer is judged by."""
     return links.usable & (fit.residual_m.abs() <= _BELIEVED * links.std_m)
+
+
+def pull_m(
+    spoilt: RangeLinks, fit: Fit, loss: HuberLoss, curvature: Float[Tensor, "B K 2 2"]
+) -> Float[Tensor, "B K 2"]:
+    """How far links that are too long have moved a Huber fix: J^-1 sum u psi(e), to first order.
+
+    Their force is bounded but does not vanish, and all of them push the same way: the covariance of the noise knows
+    nothing of it.
+
+    Args:
+        spoilt: links whose residual is no noise; the others do not count.
+        fit: the fix.
+        loss: that it minimises.
+        curvature: J, its second derivative.
+    """
+    unit, _ = spoilt.at(fit.position_m)
+    _, slope, _ = loss(fit.residual_m, spoilt.std_m)
+    force = ((slope * spoilt.usable).unsqueeze(-1) * unit).sum(dim=1)
+    return (inverse_2x2(curvature) @ force.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
 
 
 def huber_fit(links: RangeLinks, threshold: float = HuberOptions.threshold) -> Fit:

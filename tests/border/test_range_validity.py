@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,3 +169,22 @@ def test_distance_to_a_polygon_by_hand() -> None:
     points = torch.tensor([[1, 1], [1, 3.9], [3, 3], [5, 1], [-3, -4], [3, 2.5], [0, 2.0]])
     for order in (corner, corner.flip(0)):
         assert metres_outside(points, order).tolist() == pytest.approx([0, 0, 1, 1, 5, 0.5, 0])
+
+
+def test_a_huber_fix_knows_how_wide_it_is() -> None:
+    """Gaussian ranges from eight APs on a circle: NEES of mean 2; with one range 3 m too long, still covered."""
+    generator = torch.Generator().manual_seed(5)
+    angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
+    aps = 20 * torch.stack((angle.cos(), angle.sin()), dim=-1) + 20
+    users = torch.rand(1000, 2, generator=generator, dtype=torch.float64) * 20 + 10
+    ranges = torch.cdist(users, aps) + 0.1 * torch.randn(1000, 8, generator=generator, dtype=torch.float64)
+    far = ranges.clone()
+    far[:, 0] += 3.0
+    for measured, low, high in ((ranges, 1.85, 2.15), (far, 0.8, 2.15)):
+        estimate = make_policy("toa-huber").locate(TimingMeasurements.from_arrays(aps, measured, 0.1))
+        error = estimate.position[0] - users
+        covariance = estimate.covariance
+        assert covariance is not None
+        nees = (error.unsqueeze(-2) @ torch.linalg.inv(covariance[0]) @ error.unsqueeze(-1))[..., 0, 0]
+        assert low < float(nees.mean()) < high, nees.mean()
+        assert estimate.valid.double().mean() > 0.98
