@@ -30,6 +30,7 @@ class CsiEstimator(Estimator[CsiMeasurements]):
 
     measurement_type: ClassVar[type[Measurements]] = CsiMeasurements
     least_links: ClassVar[int] = 1
+    needs_planes: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -51,8 +52,9 @@ class CsiEstimator(Estimator[CsiMeasurements]):
         known = heard & torch.isfinite(position).all(dim=-1)
         position = into_box(torch.where(known[:, None], position, centre), received.system)
         few = valid.sum(dim=-1) < self.least_links
-        known = known & ~few
-        reason = first_reason(known, (Reason.TOO_FEW_LINKS, few))
+        blind = torch.full_like(few, self.needs_planes and in_one_row(received.system))
+        known = known & ~few & ~blind
+        reason = first_reason(known, (Reason.TOO_FEW_LINKS, few), (Reason.POOR_GEOMETRY, blind))
         shape = received.csi.shape[:2]
         placed, answered, why = (values.unflatten(0, shape) for values in (position, known, reason))
         return PositionEstimate(placed, None, answered, why)
@@ -77,6 +79,14 @@ def usable(
     parts = torch.view_as_real(csi).flatten(2)
     holds = valid & torch.isfinite(parts).all(dim=-1) & (parts != 0).any(dim=-1)
     return torch.where(holds[..., None, None, None], csi, torch.zeros_like(csi)), holds
+
+
+def in_one_row(system: CsiSystem) -> bool:
+    """Whether the antennas of an array stand in one line: it sees the angle to it only, no direction in space."""
+    if system.element_positions_m is None:
+        return min(system.array_shape) == 1
+    elements = torch.tensor(system.element_positions_m, dtype=torch.float64)
+    return int(torch.linalg.matrix_rank(elements - elements.mean(dim=0), rtol=1e-6)) < 2
 
 
 def into_box(position_m: Float[Tensor, "*batch 3"], system: CsiSystem) -> Float[Tensor, "*batch 3"]:

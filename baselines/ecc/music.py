@@ -56,6 +56,7 @@ class Music3d(CsiEstimator):
 
     name: ClassVar[str] = "music"
     least_links: ClassVar[int] = 2
+    needs_planes: ClassVar[bool] = True
     options_class: ClassVar[type] = Music3dOptions
     options: Music3dOptions
 

@@ -76,7 +76,7 @@ class Measurements(Rows):
     content: ClassVar[str]
     environments: ClassVar[str]
     site_ids: Int[Tensor, " B"]
-    origin_m: tuple[float, ...]
+    origin_m: tuple[float, ...] = ()
 
     @property
     def family(self) -> str:

@@ -269,7 +269,7 @@ class CsiMeasurements(Measurements):
         subcarrier_spacing_hz: float | None = None,
         frequencies_hz: Any = None,
         array_shape: tuple[int, int] | None = None,
-        spacing_wavelengths: float = 0.5,
+        spacing_wavelengths: float | None = None,
         element_positions_m: Any = None,
         antenna_order: str | Sequence[int] = "rows",
         phase: str = PHASES[0],
@@ -287,11 +287,12 @@ class CsiMeasurements(Measurements):
             csi: complex [K, L, A, N] or, with slots, [K, L, T, A, N]: NumPy (masked too), tensors, lists.
             bs_positions_m: [L, 3], in coordinates of any size.
             bs_orientation_rad: [L, 3] (yaw, pitch, roll), see the class, or [L] yaws of level arrays.
-            system: of a network that has been trained, for its estimators; None: made of what follows.
+            system: of a network that has been trained, for its estimators: what is given beside it must be the same;
+                None: made of what follows.
             carrier_hz, subcarrier_spacing_hz: middle of the subcarriers and their distance; or
             frequencies_hz: [N] all of them, evenly spaced, in the order of ``csi``.
             array_shape: (rows, columns) of every array; None: one row.
-            spacing_wavelengths: of its antennas, at the carrier.
+            spacing_wavelengths: of its antennas, at the carrier; None: that of ``system``, or 0.5.
             element_positions_m: [A, 3] antennas of arrays that are not rows x columns, in the array's own frame (x:
                 broadside) and in the order of ``csi``.
             antenna_order: how ``csi`` numbers the antennas of rows x columns: a name of
@@ -306,7 +307,8 @@ class CsiMeasurements(Measurements):
             on_bad: ``refuse`` infinite CSI, or ``drop`` the links with a warning.
 
         Raises:
-            ValueError: shapes that do not fit each other, degrees, unknown names, uneven subcarriers.
+            ValueError: shapes that do not fit each other, degrees, unknown names, uneven subcarriers, another network
+                than ``system``.
         """
         values, missing = ecc_arrays.complex_array("csi", csi)
         orientation = np.asarray(bs_orientation_rad)
@@ -327,28 +329,38 @@ class CsiMeasurements(Measurements):
         values, usable = ecc_arrays.usable_links(values, missing, valid, on_bad)
         origin = ecc_arrays.triple(ecc_arrays.origin_near(places) if origin_m is None else origin_m)
         near = places - np.asarray(origin)
+        stated = carrier_hz is not None or frequencies_hz is not None
+        middle, spacing = (
+            ecc_arrays.comb(subcarriers, frequencies_hz, carrier_hz, subcarrier_spacing_hz, subcarrier_order)
+            if system is None or stated
+            else (system.carrier_hz, system.subcarrier_spacing_hz)
+        )
+        constants: dict[str, Any] = {
+            "carrier_hz": middle,
+            "subcarrier_spacing_hz": spacing,
+            "num_subcarriers": subcarriers,
+            "num_slots": values.shape[2],
+            "array_shape": shape,
+            "spacing_wavelengths": spacing_wavelengths or (system.spacing_wavelengths if system is not None else 0.5),
+            "num_bs": len(places),
+            "element_positions_m": None if element_positions_m is None else tuple(map(tuple, element_positions_m)),
+        }
         if system is None:
-            middle, spacing = ecc_arrays.comb(
-                subcarriers, frequencies_hz, carrier_hz, subcarrier_spacing_hz, subcarrier_order
-            )
-            area = ecc_arrays.area_around(near) if area_m is None else np.asarray(area_m, float) - np.asarray(origin)
+            area = ecc_arrays.area_around(near) if area_m is None else ecc_arrays.box(area_m) - np.asarray(origin)
             mean, std = ecc_arrays.gain_statistics(values, usable)
             system = CsiSystem(
-                carrier_hz=middle,
-                subcarrier_spacing_hz=spacing,
-                num_subcarriers=subcarriers,
-                num_slots=values.shape[2],
-                array_shape=shape,
-                spacing_wavelengths=spacing_wavelengths,
-                num_bs=len(places),
+                **constants,
                 area_min_m=ecc_arrays.triple(area[0]),
                 area_max_m=ecc_arrays.triple(area[1]),
                 pilot_power_w=1.0,
                 noise_power_w=_UNKNOWN_NOISE,
                 log_gain_mean=mean,
                 log_gain_std=std,
-                element_positions_m=None if element_positions_m is None else tuple(map(tuple, element_positions_m)),
             )
+        else:
+            if element_positions_m is None:
+                del constants["element_positions_m"]
+            ecc_arrays.refuse_another_network({name: getattr(system, name) for name in constants}, constants)
         count = len(values)
         return cls(
             system,

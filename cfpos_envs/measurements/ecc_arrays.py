@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -211,6 +211,39 @@ def comb(
     if middle <= 0:
         raise ValueError("frequencies_hz are offsets from the carrier; add the carrier frequency to them")
     return middle, spacing
+
+
+def refuse_another_network(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse measurements whose constants are not those of the network that an estimator was trained in.
+
+    Args:
+        trained, given: constants by name.
+
+    Raises:
+        ValueError: names the first one that differs, and both values.
+    """
+    for name, wanted in trained.items():
+        found = given[name]
+        same = found is wanted or (found is not None and wanted is not None and _close(found, wanted))
+        if not same:
+            raise ValueError(
+                f"{name} is {found}, the network was trained with {wanted}; bring measurements of the same network, or "
+                "train on these"
+            )
+
+
+def _close(first: Any, second: Any) -> bool:
+    one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-6, atol=0.0))
+
+
+def box(area_m: Any) -> np.ndarray:
+    """Opposite corners (x, y, z) of an area as [2, 3].
+
+    Raises:
+        ValueError: another shape.
+    """
+    return real_array("area_m", area_m, (2, 3), "opposite corners (x, y, z) of the box that holds every user")
 
 
 def triple(values: Any) -> tuple[float, float, float]:

@@ -23,6 +23,10 @@ NLOS_MEAN_M = 5.0
 """Mean excess of a link without line of sight that is taken for people's ranges unless they say otherwise."""
 
 
+# Median range over the extent of the APs from which on the units cannot be right.
+_LONGEST_OVER_EXTENT = 50.0
+
+
 @dataclass(frozen=True)
 class TimingMeasurements(Measurements):
     """One batch of episodes as the central unit sees them after the fronthaul; no true position is in here.
@@ -137,6 +141,7 @@ class TimingMeasurements(Measurements):
         valid = ~missing & ~bad
         reach = None
         if family != "tdoa" and bool(valid.any()):
+            _refuse_another_unit(ranges[valid], site_aps)
             nearest = torch.where(valid, ranges + 5 * std, torch.inf).amin(dim=1)
             reach = float(nearest[torch.isfinite(nearest)].max())
         site = places(
@@ -187,6 +192,17 @@ class TimingMeasurements(Measurements):
             if not bool(torch.isfinite(getattr(self, name)).all()):
                 raise ValueError(f"{name} has entries that are not finite; the site must be known")
         check_precision("ap_positions_m", self.ap_positions_m)
+
+
+def _refuse_another_unit(range_m: Tensor, aps_m: Tensor) -> None:
+    """Ranges many times as long as the site is wide are those of another unit, or the site's coordinates are."""
+    extent_m = float(torch.linalg.vector_norm(aps_m.double().amax(dim=0) - aps_m.double().amin(dim=0)))
+    typical_m = float(range_m.median())
+    if extent_m > 0 and typical_m > _LONGEST_OVER_EXTENT * extent_m:
+        raise ValueError(
+            f"range_m has a median of {typical_m:.3g} m, and the APs are only {extent_m:.3g} m apart; give metres, "
+            "as it looks like millimetres or centimetres (or AP positions in kilometres)"
+        )
 
 
 def _check_reference(reference: int, family: str, count: int) -> None:

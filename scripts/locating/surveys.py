@@ -38,12 +38,17 @@ def located(arguments: argparse.Namespace) -> Located:
     layout = str(options.get("layout", "plain"))
     columns = renamed(arguments.columns)
     used = _columns_of(arguments.survey, columns, layout)
-    told = {"on_bad": arguments.on_bad, "not_heard": tuple(arguments.missing), **options}
+    # A layout has its own way with bad readings, unless the command says to drop them.
+    bad = {"on_bad": "drop"} if arguments.on_bad == "drop" else {}
+    told = {**bad, "not_heard": tuple(arguments.missing), **options}
     estimator = Fingerprint.from_csv(arguments.survey, **{**told, **({"columns": used} if used else {})})
+    named = _columns_of([arguments.measurements], columns, layout)
+    if layout == "plain":
+        named = _with_truth(arguments.measurements, named)
     scans = read_survey(
         arguments.measurements,
         layout,
-        _columns_of([arguments.measurements], columns, layout) or None,
+        named or None,
         tuple(arguments.missing),
     )
     estimate = estimator.locate(scans)
@@ -71,6 +76,14 @@ def _columns_of(files: Sequence[Path], columns: Mapping[str, str], layout: str) 
         return dict(columns)
     header = read_table(files[0]).columns
     return {old: new for old, new in columns.items() if any(fnmatchcase(name, old) for name in header)}
+
+
+def _with_truth(path: Path, columns: dict[str, str]) -> dict[str, str]:
+    """Scans say where they were taken as other measurements do."""
+    header = read_table(path).columns
+    truth = {f"truth_{axis}_m": f"{axis}_m" for axis in "xy"}
+    given = {old: new for old, new in truth.items() if old in header and new not in (*header, *columns.values())}
+    return {**given, **columns}
 
 
 def _floor_rate(found: Sequence[str | None], true: Sequence[str]) -> str:

@@ -285,3 +285,44 @@ def test_infinity_is_refused_or_dropped_and_counted() -> None:
     with pytest.warns(UserWarning, match="1 links hold infinity"):
         found = taken(values, on_bad="drop")
     assert found.valid[:, 0].tolist() == [[True, True, True], [True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("carrier_hz", 28e9),
+        ("subcarrier_spacing_hz", 240e3),
+        ("array_shape", (4, 2)),
+        ("spacing_wavelengths", 1.0),
+        ("element_positions_m", np.arange(24.0).reshape(8, 3) / 100),
+    ],
+)
+def test_measurements_of_another_network_are_refused(name: str, other: object) -> None:
+    rng = np.random.default_rng(0)
+    csi = rng.normal(size=(3, 2, 8, 6)) + 1j * rng.normal(size=(3, 2, 8, 6))
+    stations, yaws = [[0.0, 0, 10], [50, 0, 10]], [0.5, 2.5]
+    radio = {"carrier_hz": 3.5e9, "subcarrier_spacing_hz": 60e3, "array_shape": (2, 4), "spacing_wavelengths": 0.5}
+    system = CsiMeasurements.from_arrays(csi, stations, yaws, **radio).system
+    assert CsiMeasurements.from_arrays(csi, stations, yaws, system=system).system is system
+    assert CsiMeasurements.from_arrays(csi, stations, yaws, system=system, **radio).system is system
+    with pytest.raises(ValueError, match=r"the network was trained with"):
+        CsiMeasurements.from_arrays(csi, stations, yaws, system=system, **{**radio, name: other})
+
+
+def test_an_area_of_another_shape_is_named() -> None:
+    csi = np.ones((1, 2, 4, 6), dtype=complex)
+    radio = {"carrier_hz": 3.5e9, "subcarrier_spacing_hz": 60e3}
+    with pytest.raises(ValueError, match="area_m"):
+        CsiMeasurements.from_arrays(csi, [[0.0, 0, 10], [50, 0, 10]], [0, 0], area_m=[[0, 0], [40, 40]], **radio)
+
+
+@pytest.mark.parametrize("row", [(1, 8), (8, 1)])
+def test_a_row_of_antennas_determines_no_place_in_space(row: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    csi = rng.normal(size=(3, 3, 8, 6)) + 1j * rng.normal(size=(3, 3, 8, 6))
+    radio = {"carrier_hz": 3.5e9, "subcarrier_spacing_hz": 60e3, "array_shape": row}
+    places = [[0.0, 0, 5], [50, 0, 5], [25, 40, 5]]
+    answer = Music3d().locate(CsiMeasurements.from_arrays(csi, places, [0.5, 2.5, -1.5], **radio))
+    assert answer.reason is not None
+    assert (answer.reason == int(Reason.POOR_GEOMETRY)).all()
+    assert not answer.valid.any()

@@ -391,6 +391,10 @@ def test_a_survey_and_scans_give_places_and_floors(hall: Path, capsys: pytest.Ca
     written(hall, SCANS.replace("rss_a", "AA").replace("rss_b", "BB"), "scans.csv")
     locate.main([*words, "--columns", "AA=rss_a", "BB=rss_b"])
     assert Positions.read("positions.csv").position_m.tolist() == table.position_m.tolist()
+    # They say where they were taken as ranges do.
+    written(hall, SCANS.replace("x_m", "truth_x_m").replace("y_m", "truth_y_m"), "scans.csv")
+    locate.main(words)
+    np.testing.assert_allclose(Positions.read("positions.csv").error_m, table.error_m)
     with pytest.raises(SystemExit):
         locate.main(["--measurements", "scans.csv", "--policy", "fingerprint"])
     assert "--survey FILE" in capsys.readouterr().err

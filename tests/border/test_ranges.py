@@ -197,3 +197,13 @@ def test_whatever_is_dropped_the_rest_has_a_finite_answer(ranges: np.ndarray) ->
 def test_features_are_asked_for_by_the_estimator_that_needs_them() -> None:
     with pytest.raises(ValueError, match="toa-nlos-drop needs the features of every link"):
         locate("toa-nlos-drop", APS, RANGES, 0.1)
+
+
+@pytest.mark.parametrize("family", ["toa", "rtt"])
+def test_millimetres_are_refused_in_a_sentence(family: str) -> None:
+    aps = np.array([[0.0, 0], [40, 0], [0, 40], [40, 40]])
+    ranges = np.array([[14_400.0, 29_500, 33_000, 20_000]])
+    with pytest.raises(ValueError, match=r"median of 2.*e\+04 m, and the APs are only 56\.6 m apart.*millimetres"):
+        TimingMeasurements.from_arrays(aps, ranges, 0.3, family=family)
+    # A user ten kilometres from a mast is no mistake.
+    TimingMeasurements.from_arrays(aps * 10, ranges, 0.3, family=family)
