@@ -256,7 +256,9 @@ def test_distributions_are_drawn_from_tables_as_from_json(tmp_path: Path) -> Non
 def test_evaluate_writes_a_table_that_plot_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # What Hydra would know: where to write, and that nothing was said about the environment beside the game.
     monkeypatch.setattr(evaluate_command, "output_folder", lambda: tmp_path)
+    monkeypatch.setattr(evaluate_command, "overrides_typed", list)
     defaults = OmegaConf.structured(EvaluateSettings)
     chosen = {"env": {"id": "toa-v0", "num_aps": 6, "num_ues": 2}, "policy": ["toa-wls", "toa-huber"], "episodes": 3}
     with pytest.raises(ValueError, match="positions='xls' is not one of csv"):
