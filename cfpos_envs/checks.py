@@ -6,6 +6,9 @@ import difflib
 import math
 from collections.abc import Collection, Iterable
 
+ON_BAD = ("refuse", "drop")
+"""What happens to measurements that cannot be right: a message, or they are left out and counted."""
+
 
 def nearest(name: object, allowed: Iterable[str], form: str = "; {}") -> str:
     """``; did you mean a or b?``: the hint in every message about an unknown name; empty if nothing is near.

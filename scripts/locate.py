@@ -20,7 +20,8 @@ from cfpos.scripts.locating.summary import summary
 from cfpos.scripts.plot import Parser
 from cfpos.scripts.plots.positions import positions_figure
 from cfpos.scripts.plots.style import check_target, save
-from cfpos_envs.files.epochs import METRES, ON_BAD
+from cfpos_envs.checks import ON_BAD
+from cfpos_envs.files.epochs import METRES
 from cfpos_envs.files.position_formats import check_format
 
 CSI_SUFFIXES = (".npz", ".h5", ".hdf5", ".mat")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
 
-from cfpos_envs.checks import number, number_fields, one_of, whole_fields
+from cfpos_envs.checks import ON_BAD, number, number_fields, one_of, whole_fields
 from cfpos_envs.files.surveys import LAYOUTS
 
 from .database import GRIDS
@@ -18,7 +18,6 @@ _DATABASES = ("model", "surveyed")
 _FUSIONS = ("central", "median")
 _MISSING = ("information", "ignored")
 _REPEATED = ("average", "keep")
-_ON_BAD = ("refuse", "drop")
 _NOT_NEGATIVE = ("rss-linear", "powed")
 """Features that are never negative, which the Sørensen distance needs."""
 
@@ -90,7 +89,7 @@ class FingerprintOptions:
         for name, allowed in allowed_values:
             one_of(name, getattr(self, name), allowed)
         if self.on_bad is not None:
-            one_of("on_bad", self.on_bad, _ON_BAD)
+            one_of("on_bad", self.on_bad, ON_BAD)
         whole_fields(self, 1, "neighbours")
         number_fields(self, 0.0, math.inf, "spacing", above=True)
         number_fields(self, _WEAKEST_DBM, 0.0, "detection_limit_dbm")

@@ -15,7 +15,7 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, nominal_bearing_scale
-from cfpos_envs.physics.geometry import lattice, outside_m
+from cfpos_envs.physics.geometry import lattice, metres_outside
 
 from ..base import Estimator
 from .descent import LinkObservations, robust_gauss_newton
@@ -177,6 +177,6 @@ def coarse_fix(
     )
     if measurements.area_m is not None:
         # A point half a step outside stands for the strip along the border.
-        known = outside_m(points, measurements.area_m) <= spacing_m / 2
+        known = metres_outside(points, points.new_tensor(measurements.area_m)) <= spacing_m / 2
         scores = torch.where(known, scores, -torch.inf) if bool(known.any()) else scores
     return CoarseFix(points, scores, spacing_m)

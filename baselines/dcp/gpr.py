@@ -24,7 +24,7 @@ from ..base import Estimator
 from .database import GRIDS, reference_points
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import judged_by_powers
-from .links import cleaned, require_arrays, usable_links
+from .links import by_heard_aps, cleaned, require_arrays, usable_links
 from .radio_map import RadioMap, SiteCache, sites_with_rows
 from .survey import simulate_survey
 
@@ -226,12 +226,7 @@ class FittedProcess:
         mean = np.tile(self._targets.mean(axis=0), (len(rss_dbm), 1))
         variance = np.tile(self._targets.var(axis=0).mean(), len(rss_dbm))
         heard = torch.ones(rss_dbm.shape, dtype=torch.bool) if heard is None else heard
-        patterns, member = heard.unique(dim=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            columns = torch.nonzero(pattern).squeeze(-1)
-            if len(columns) == 0:
-                continue
-            rows = torch.nonzero(member == number).squeeze(-1)
+        for rows, columns in by_heard_aps(heard):
             blocks = self._raw(rss_dbm[rows][:, columns], None if spectra is None else spectra[rows][:, columns])
             regression = self._regression(tuple(columns.tolist()))
             noisy_db = 0.0 if self._feature == "aoa" else shadowing_db

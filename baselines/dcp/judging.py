@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.geometry import into_area, nearest_image, outside_m
+from cfpos_envs.physics.geometry import into_area, metres_outside, nearest_image
 from cfpos_envs.physics.normal_equations import NormalEquations, line_terms
 
 from ..validity import residuals_fit
@@ -328,8 +328,7 @@ def _outside(measurements: RadioMeasurements, fit: Descent) -> Tensor:
         return torch.zeros_like(fit.spread_m, dtype=torch.bool)
     goal = fit.position_m + fit.step_m
     beyond = torch.linalg.vector_norm(goal - into_area(goal, radio.side_m, radio.wrap), dim=-1)
-    if measurements.area_m is not None:
-        beyond = torch.maximum(beyond, outside_m(goal, measurements.area_m))
+    beyond = torch.maximum(beyond, _outside_area(measurements, goal))
     return beyond > _BEYOND * largest_std_m(fit.covariance_m2)
 
 
@@ -344,7 +343,7 @@ def _unsettled(measurements: RadioMeasurements, fit: Descent) -> Tensor:
 def _outside_area(measurements: RadioMeasurements, points_m: Tensor) -> Tensor:
     if measurements.area_m is None:
         return torch.zeros_like(points_m[..., 0])
-    return outside_m(points_m, measurements.area_m)
+    return metres_outside(points_m, points_m.new_tensor(measurements.area_m))
 
 
 def _log_det(covariance_m2: Tensor) -> Tensor:

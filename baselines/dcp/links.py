@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason
@@ -19,6 +19,18 @@ _ABOVE_FOOT_DB = 20.0
 _SMALLEST_SLANT_M = 0.1
 _MOST_POINTS_BY_SIDE = 128
 _USERS_AT_A_TIME = 256
+
+
+def by_heard_aps(heard: Bool[Tensor, "Q M"]) -> Iterator[tuple[Int[Tensor, " q"], Int[Tensor, " m"]]]:
+    """Users with the same set of APs that heard them, and these APs; those whom nobody heard are left out.
+
+    Args:
+        heard: by user and AP.
+    """
+    patterns, member = heard.unique(dim=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        if bool(pattern.any()):
+            yield torch.nonzero(member == number).squeeze(-1), torch.nonzero(pattern).squeeze(-1)
 
 
 def grid_spacing_m(side_m: float, wanted_m: float) -> float:

@@ -12,6 +12,7 @@ from cfpos_envs.physics.geometry import displacement, unit_vectors
 
 from .database import Database
 from .fingerprint_options import FingerprintOptions
+from .links import by_heard_aps
 from .nearest import Queries, nearest_references, weighted_position
 
 
@@ -50,12 +51,7 @@ def locate_by_matching(
     """
     positions = database.positions_m.mean(dim=0).expand(len(heard), 2).clone()
     groups = torch.full((len(heard),), -1)
-    patterns, member = heard.unique(dim=0, return_inverse=True)
-    for number, pattern in enumerate(patterns):
-        columns = torch.nonzero(pattern).squeeze(-1)
-        if len(columns) == 0:
-            continue
-        rows = torch.nonzero(member == number).squeeze(-1)
+    for rows, columns in by_heard_aps(heard):
         chosen = queries.select(rows)
         if options.fusion == "central":
             positions[rows], votes = _match(database, chosen, columns, options, side_m, wrap, labels)

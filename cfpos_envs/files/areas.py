@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs.physics.geometry import metres_outside
+
 _FLAT = 1e-9
 """Of the squared extent: corners that enclose less lie on one line."""
 
@@ -89,20 +91,13 @@ class Area:
     def contains(self, points_m: Float[Tensor, "*batch 2"], margin_m: float = 0.0) -> Bool[Tensor, "*batch"]:
         """Which points lie in the area.
 
-        By counting the edges that a ray to the right crosses (even-odd rule); points on the border count as inside.
+        By the even-odd rule; points on the border count as inside.
 
         Args:
             points_m: [..., 2] metres; points that are not finite lie outside.
             margin_m: points outside by at most this count too, >= 0.
         """
-        points = points_m.double().unsqueeze(-2)
-        start, end = self.corners, self.corners.roll(-1, dims=0)
-        x, y = points.unbind(dim=-1)
-        spans = (start[:, 1] > y) != (end[:, 1] > y)
-        rise = torch.where(start[:, 1] == end[:, 1], 1.0, end[:, 1] - start[:, 1])
-        crossing = start[:, 0] + (y - start[:, 1]) * (end[:, 0] - start[:, 0]) / rise
-        inside = (spans & (x < crossing)).sum(dim=-1) % 2 == 1
-        return inside | (self.border_distance_m(points_m) <= margin_m + _ROUNDING_M)
+        return metres_outside(points_m.double(), self.corners) <= margin_m + _ROUNDING_M
 
     def border_distance_m(self, points_m: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
         """Distance of points [..., 2] to the nearest point of the border, metres."""

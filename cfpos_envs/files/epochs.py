@@ -11,7 +11,7 @@ from os import PathLike
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from cfpos_envs.checks import nearest, number, one_of
+from cfpos_envs.checks import ON_BAD, nearest, number, one_of
 from cfpos_envs.files.tables import Table, read_table
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
@@ -20,7 +20,6 @@ METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "km": 1e3, "ft": 0.3048, "ns": SPEED
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 QUANTITIES = ("range", "tdoa", "std", "rss")
 """What a link may bring; columns QUANTITY_UNIT (long) or QUANTITY_AP_UNIT (wide)."""
-ON_BAD = ("refuse", "drop")
 _KEYS = ("episode", "user", "epoch")
 _TRUTH = ("truth_x_m", "truth_y_m", "truth_z_m")
 _TIME = re.compile(r"time_(s|ms|us|ns)")

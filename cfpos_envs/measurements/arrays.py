@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.checks import one_of
+from cfpos_envs.checks import ON_BAD, one_of
 
-ON_BAD = ("refuse", "drop")
-"""What happens to entries that cannot be: a message, or the link is left out and counted."""
+_FULL_TURN_RAD = 2 * math.pi + 1e-6
 
 
 def real_tensor(name: str, value: Any) -> Tensor:
@@ -32,16 +31,7 @@ def real_tensor(name: str, value: Any) -> Tensor:
         if value.is_complex() or value.dtype == torch.bool:
             raise TypeError(f"{name} holds {value.dtype}; give real numbers")
         return value.detach().to(torch.float64)
-    try:
-        array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
-        if array.dtype.kind not in "iufO":
-            raise TypeError(f"entries of type {array.dtype}")
-        numbers = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must hold real numbers in a full table, got {error}") from None
-    if isinstance(numbers, np.ma.MaskedArray):
-        numbers = numbers.filled(math.nan)
-    return torch.from_numpy(np.array(numbers))
+    return _numbers(name, value, "iufO", np.float64, "real")
 
 
 def complex_tensor(name: str, value: Any) -> Tensor:
@@ -55,17 +45,39 @@ def complex_tensor(name: str, value: Any) -> Tensor:
         TypeError: anything that is not made of numbers.
     """
     if isinstance(value, Tensor):
-        return value.detach().resolve_conj().to(torch.complex128)
+        return value.detach().resolve_conj().resolve_neg().to(torch.complex128)
+    return _numbers(name, value, "iufcO", np.complex128, "complex")
+
+
+def _numbers(name: str, value: Any, kinds: str, dtype: type, wanted: str) -> Tensor:
+    """A tensor of ``dtype`` of what is no tensor; NaN where a mask covers an entry."""
     try:
         array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
-        if array.dtype.kind not in "iufc":
+        if array.dtype.kind not in kinds:
             raise TypeError(f"entries of type {array.dtype}")
-        numbers = array.astype(np.complex128)
+        numbers: np.ndarray = array.astype(dtype)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must hold complex numbers in a full table, got {error}") from None
+        raise TypeError(f"{name} must hold {wanted} numbers in a full table, got {error}") from None
     if isinstance(numbers, np.ma.MaskedArray):
-        numbers = numbers.filled(complex(math.nan, math.nan))
+        numbers = numbers.filled(complex(math.nan, math.nan) if dtype is np.complex128 else math.nan)
     return torch.from_numpy(np.array(numbers))
+
+
+def refuse_degrees(name: str, largest_rad: float) -> None:
+    """Refuse angles beyond a full turn.
+
+    Args:
+        name: of the argument, for the message.
+        largest_rad: the angle farthest from zero.
+
+    Raises:
+        ValueError: which are degrees.
+    """
+    if abs(largest_rad) > _FULL_TURN_RAD:
+        raise ValueError(
+            f"{name} holds {largest_rad:g}, more than a full turn; these look like degrees: give radians, not degrees, "
+            "by np.deg2rad(...)"
+        )
 
 
 def with_axes(name: str, value: Tensor, axes: Mapping[str, int | None]) -> Tensor:

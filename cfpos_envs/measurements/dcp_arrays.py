@@ -8,18 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number
-from cfpos_envs.measurements.arrays import left_out, real_tensor, with_axes
+from cfpos_envs.measurements.arrays import complex_tensor, left_out, real_tensor, refuse_degrees, with_axes
 from cfpos_envs.measurements.places import Places, places
 from cfpos_envs.physics.units import watts_to_dbm
 
 _HERMITIAN_TO = 1e-3
-_FULL_TURN_RAD = 2 * math.pi + 1e-6
 _REACH_SHARE = 0.25
 _LEAST_REACH_M = 10.0
 
@@ -110,28 +108,6 @@ def _centred(site: Places) -> Places:
     return dataclasses.replace(site, ap_positions_m=moved, origin_m=origin)
 
 
-def complex_tensor(name: str, value: Any) -> Complex[Tensor, "..."]:
-    """A double-precision complex tensor; NaN where a NumPy mask says that there is nothing.
-
-    Args:
-        name: of the argument, for the message.
-        value: tensor (conjugated views too), NumPy array (masked or not) or nested lists of numbers.
-
-    Raises:
-        TypeError: anything that is not made of numbers.
-    """
-    if isinstance(value, Tensor):
-        return value.detach().resolve_conj().resolve_neg().to(torch.complex128)
-    try:
-        array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
-        numbers = array.astype(np.complex128)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must hold complex numbers in a full table, got {error}") from None
-    if isinstance(numbers, np.ma.MaskedArray):
-        numbers = numbers.filled(complex(math.nan, math.nan))
-    return torch.from_numpy(np.array(numbers))
-
-
 def _covariance(value: Any, count: int) -> Tensor:
     matrices = complex_tensor("covariance", value)
     matrices = matrices.unsqueeze(0) if matrices.ndim == 3 else matrices
@@ -175,8 +151,5 @@ def _orientation(value: Any, count: int, needed: bool) -> Tensor:
     found = with_axes("ap_orientation_rad", real_tensor("ap_orientation_rad", value), {"APs": count})
     if not bool(torch.isfinite(found).all()):
         raise ValueError("ap_orientation_rad has entries that are not finite; the site must be known")
-    if float(found.abs().max()) > _FULL_TURN_RAD:
-        raise ValueError(
-            f"ap_orientation_rad reaches {float(found.abs().max()):g}, more than a full turn; give radians, not degrees"
-        )
+    refuse_degrees("ap_orientation_rad", float(found.abs().max()))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfpos_envs.checks import one_of
+from cfpos_envs.checks import ON_BAD, one_of
+from cfpos_envs.measurements.arrays import refuse_degrees
 from cfpos_envs.physics.ecc.conventions import (
     antenna_permutation,
     is_conjugated,
     subcarrier_permutation,
 )
 
-ON_BAD = ("refuse", "drop")
 _FAR_M = 10_000.0
 _UNEVEN = 0.01
-_FULL_TURN_RAD = 2 * math.pi + 1e-6
 _LEAST_GROWTH_M, _LEAST_STD = 10.0, 1e-3
 
 
@@ -161,11 +159,7 @@ def orientations(value: Any, num_bs: int) -> np.ndarray:
     if array.shape == (num_bs,):
         array = np.stack((array, np.zeros(num_bs), np.zeros(num_bs)), axis=-1)
     array = real_array("bs_orientation_rad", array, (num_bs, 3), "(yaw, pitch, roll) of every base station")
-    if np.abs(array).max() > _FULL_TURN_RAD:
-        raise ValueError(
-            f"bs_orientation_rad holds {array.flat[np.abs(array).argmax()]:g}, more than a full turn; these look like "
-            "degrees: give radians, np.deg2rad(...)"
-        )
+    refuse_degrees("bs_orientation_rad", float(array.flat[np.abs(array).argmax()]))
     return array
 
 

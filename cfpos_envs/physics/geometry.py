@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -66,7 +65,7 @@ def distance_3d(
 
 
 def metres_outside(points_m: Float[Tensor, "*batch 2"], corners_m: Float[Tensor, "V 2"]) -> Float[Tensor, "*batch"]:
-    """Distance of points to a polygon; 0 inside it, by the even-odd rule.
+    """Distance of points to a polygon; 0 inside it, by the even-odd rule; NaN of points that are not finite.
 
     Args:
         points_m: anywhere.
@@ -82,7 +81,8 @@ def metres_outside(points_m: Float[Tensor, "*batch 2"], corners_m: Float[Tensor,
     above, next_above = off[..., 1] < 0, off[..., 1] < side[..., 1]
     cross = side[..., 0] * off[..., 1] - side[..., 1] * off[..., 0]
     crossed = (above != next_above) & ((cross > 0) == (side[..., 1] > 0))
-    return torch.where(crossed.sum(dim=-1) % 2 == 1, 0.0, distance)
+    inside = (crossed.sum(dim=-1) % 2 == 1) & torch.isfinite(points_m).all(dim=-1)
+    return torch.where(inside, 0.0, distance)
 
 
 def grid_layout(num_points: int, side_m: float) -> Float[Tensor, "M 2"]:
@@ -142,21 +142,3 @@ def lattice(side_m: float, spacing_m: float, *, to_border: bool = False) -> Floa
     cells = max(1, round(side_m / spacing_m))
     axis = torch.linspace(0.0, side_m, cells + 1) if to_border else (torch.arange(cells) + 0.5) * (side_m / cells)
     return torch.cartesian_prod(axis, axis).to(torch.float32)
-
-
-def outside_m(points_m: Float[Tensor, "*batch 2"], corners_m: Sequence[Sequence[float]]) -> Float[Tensor, "*batch"]:
-    """Distance of points from a polygon, 0 inside it (even-odd rule), metres.
-
-    Args:
-        points_m: [..., 2].
-        corners_m: V >= 3 corners in order, either way round; the last is joined to the first.
-    """
-    start = points_m.new_tensor([tuple(corner) for corner in corners_m])
-    edge = start.roll(-1, dims=0) - start
-    away = points_m.unsqueeze(-2) - start
-    share = (away * edge).sum(dim=-1) / edge.square().sum(dim=-1).clamp(min=torch.finfo(edge.dtype).tiny)
-    apart = torch.linalg.vector_norm(away - share.clamp(0.0, 1.0).unsqueeze(-1) * edge, dim=-1).amin(dim=-1)
-    # A ray along +x crosses the edges that pass this height to the right of the point.
-    passes = (away[..., 1] >= 0) != (away[..., 1] >= edge[:, 1])
-    right = (away[..., 0] * edge[:, 1] < away[..., 1] * edge[:, 0]) == (edge[:, 1] > 0)
-    return torch.where((passes & right).sum(dim=-1) % 2 == 1, torch.zeros_like(apart), apart)

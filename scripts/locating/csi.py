@@ -18,6 +18,7 @@ from cfpos.scripts.settings import plain
 from cfpos_envs import make_env
 from cfpos_envs.files.positions import Positions
 from cfpos_envs.importers.arrays import read_csi
+from cfpos_envs.scenarios.ecc.game import EccScenario
 
 MUSIC = "music"
 _CONVENTIONS = ("antenna_order", "phase", "subcarrier_order")
@@ -63,6 +64,6 @@ def _policy(entry: str | None, options: dict[str, Any]) -> tuple[Locator, Any, s
     config = OmegaConf.load(folder / "config.yaml")
     env = make_env(str(config.env.id), num_envs=1, seed=0, **plain(config.env, "id"))
     agent = load_agent(run, env)
-    if not isinstance(agent, Locator):
+    if not (isinstance(agent, Locator) and isinstance(env.scenario, EccScenario)):
         raise UsageError(f"--policy {entry} is a run of {agent.name}, which plays games; train agent=ecc-fast")
-    return agent, getattr(env.scenario, "system", None), f"{agent.name} ({run.name})"
+    return agent, env.scenario.system, f"{agent.name} ({run.name})"

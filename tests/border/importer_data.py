@@ -1,4 +1,4 @@
-"""Channels as other tools write them: recorded with Sionna RT 2.2.0, and closed forms in the others' conventions."""
+"""Channels as other tools write them (recorded with Sionna RT 2.2.0, or closed forms), and what is made of them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from baselines.ecc.music import Music3d
+from cfpos_envs.channels.scene import EccSceneConfig
+from cfpos_envs.channels.tracing.imported import write_imported
+from cfpos_envs.channels.tracing.source import RaytracedSource
+from cfpos_envs.importers.csi import ImportedCsi
 from cfpos_envs.importers.paths import ImportedPaths
+from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import CsiPaths, channel, rotation_matrix
 
 C_M_S = 299_792_458.0
 CARRIER_HZ = 3.5e9
 SHAPE = (2, 4)
+SPACING_HZ = 720e3
 STATIONS_M = np.array([[-30.0, 2.0, 8.0], [30.0, -3.0, 6.0], [2.0, 19.0, 10.0]])
 ORIENTATION_RAD = np.array([[0.2, 0.1, 0.0], [2.9, 0.0, 0.1], [-1.6, 0.2, 0.0]])
 _RECORDED = Path(__file__).parent / "recorded" / "sionna-rt-2.2.0.npz"
@@ -138,3 +145,55 @@ def quadriga_channels(
                 }
             )
     return channels
+
+
+def off(found: np.ndarray, right: np.ndarray) -> float:
+    """Largest difference over the largest entry, link by link."""
+    size = np.abs(right).max(axis=(-1, -2), keepdims=True)
+    return float((np.abs(found - right) / size).max())
+
+
+def played(paths: ImportedPaths, folder: Path, subcarriers: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the environment's source makes of a written data set: users [U, 3] and channels [U, L, A, N]."""
+    write_imported(paths, folder, hold_out="random", test_share=0.2)
+    settings = EccSceneConfig(
+        source="raytraced", dataset=str(folder), num_bs=len(paths.bs_names), num_paths=32, carrier_hz=paths.carrier_hz
+    )
+    source = RaytracedSource(settings)
+    there = source.users("train")
+    found = source.paths(there, torch.zeros(len(there.index), 1, 3))
+    csi = channel(found, source.bs_orientation_rad, SHAPE, 0.5, subcarriers, SPACING_HZ)
+    return there.position_m.numpy(), csi[:, 0, :, 0].numpy()
+
+
+def by_place(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Rows of ``places`` at which ``wanted`` stand."""
+    return np.linalg.norm(wanted[:, None] - places[None], axis=-1).argmin(axis=1)
+
+
+def music_error_m(csi: np.ndarray, of: ImportedCsi) -> float:
+    """Mean error of MUSIC on CSI [P, L, A, N] from the arrays of ``of``."""
+    bss = len(of.bs_names)
+    system = CsiSystem(
+        carrier_hz=float(of.frequencies_hz.mean()),
+        subcarrier_spacing_hz=float(np.diff(of.frequencies_hz).mean()),
+        num_subcarriers=csi.shape[-1],
+        num_slots=1,
+        array_shape=of.array_shape,
+        spacing_wavelengths=of.spacing_wavelengths,
+        num_bs=bss,
+        area_min_m=(-35.0, -10.0, 0.0),
+        area_max_m=(35.0, 20.0, 12.0),
+        pilot_power_w=1.0,
+        noise_power_w=1e-12,
+        log_gain_mean=(0.0,) * bss,
+        log_gain_std=(1.0,) * bss,
+    )
+    measured = CsiMeasurements.from_csi(
+        system,
+        torch.from_numpy(of.bs_positions_m).float(),
+        torch.from_numpy(of.bs_orientation_rad).float(),
+        torch.from_numpy(csi[None, :, :, None].astype(np.complex64)),
+    )
+    found = Music3d().locate(measured).position[0]
+    return float((found - torch.from_numpy(of.positions_m)).norm(dim=-1).mean())

@@ -17,7 +17,7 @@ from cfpos.baselines import make_policy
 from cfpos.baselines.dcp.spectra import covariance_bearings
 from cfpos_envs.measurements import RadioMeasurements, Reason
 from cfpos_envs.physics.arrays import ula_response
-from cfpos_envs.physics.geometry import outside_m
+from cfpos_envs.physics.geometry import metres_outside
 from tests.border.halls import APS, AXES, HEIGHT_M, USER, hall, hall_covariance
 
 WITH_ANGLES = ("joint-gn", "music", "beamscan", "direct-search", "fingerprint", "gpr")
@@ -258,4 +258,4 @@ def test_the_distance_outside_a_polygon() -> None:
     corner = [(0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (2.0, 4.0), (2.0, 2.0), (0.0, 2.0)]
     points = torch.tensor([[1.0, 1.0], [1.0, 3.0], [3.0, 3.5], [5.0, 1.0], [-3.0, -4.0], [3.0, 2.0]])
     for corners in (corner, corner[::-1]):
-        assert outside_m(points, corners).tolist() == pytest.approx([0.0, 1.0, 0.0, 1.0, 5.0, 0.0])
+        assert metres_outside(points, torch.tensor(corners)).tolist() == pytest.approx([0.0, 1.0, 0.0, 1.0, 5.0, 0.0])

@@ -96,23 +96,6 @@ def timing_drop_bound(
     return peb(fisher).to(positions_m.dtype)
 
 
-def area_points(side_m: float, spacing_m: float) -> tuple[Float[Tensor, "P 2"], int]:
-    """Points of a square map with its borders, and how many are in a row; x is the first axis of ``reshape(n, n)``.
-
-    Args:
-        side_m: side of the square, metres; 500 m at 1 m are 501 x 501 = 251 001 points.
-        spacing_m: distance of neighbours, rounded to divide the side evenly; 0 < spacing_m <= side_m.
-
-    Raises:
-        ValueError: for a spacing outside (0, side_m].
-    """
-    if not 0.0 < spacing_m <= side_m:
-        raise ValueError(f"spacing_m must lie in (0, {side_m}], got {spacing_m}")
-    count = max(1, round(side_m / spacing_m)) + 1
-    axis = torch.linspace(0.0, side_m, count, dtype=torch.float64)
-    return torch.cartesian_prod(axis, axis), count
-
-
 def timing_fisher_map(
     model: TimingModel,
     ap_positions_m: Float[Tensor, "M 2"],
@@ -131,7 +114,7 @@ def timing_fisher_map(
     Args:
         model: the known constants.
         ap_positions_m, height_diff_m: the site.
-        points_m: where, see ``area_points``.
+        points_m: where.
         sync_std_s: clock errors where they differ between APs; None: the model's.
         dtype: torch.float64 or torch.float32.
         chunk_links: points times APs worked on at a time, >= 1.

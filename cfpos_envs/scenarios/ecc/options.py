@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from typing import ClassVar, TypeVar
 
 from cfpos_envs.checks import number_fields, one_of, whole_fields
@@ -16,7 +17,7 @@ REWARDS = ("error", "consistency")
 OptionsT = TypeVar("OptionsT", bound="EccOptions")
 
 
-class EccOptions:
+class EccOptions(ABC):
     """Base of the config of a game; the subclass is a frozen dataclass with these fields.
 
     Attributes:
@@ -51,9 +52,9 @@ class EccOptions:
         return "static"
 
     @property
+    @abstractmethod
     def site_name(self) -> str:
         """How ``describe`` calls the place."""
-        raise NotImplementedError
 
 
 def validate_game(c: EccOptions) -> None:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cfpos_envs.physics.arrays import ula_response
 from cfpos_envs.physics.bounds import aoa_fisher, error_ellipse
+from cfpos_envs.physics.geometry import lattice
 from cfpos_envs.physics.toa import bounds
 from cfpos_envs.physics.toa.maps import (
-    area_points,
     peb_of_map,
     timing_drop_bound,
     timing_drop_fisher,
@@ -90,7 +90,7 @@ def test_ring_of_equal_aps_is_best_at_its_centre_and_nowhere_better() -> None:
     best = 2 / math.sqrt(20)
     aps = ring()
     heights = torch.zeros(20, dtype=torch.float64)
-    grid = area_points(600.0, 12.5)[0] - 300.0
+    grid = lattice(600.0, 12.5, to_border=True).double() - 300.0
     sigma = float(FLAT.range_variance_m2(FLAT.snr_linear(torch.ones(1, dtype=torch.float64))).sqrt())
     bound = timing_peb_map(FLAT, aps, heights, grid) / sigma
     centre = float(timing_peb_map(FLAT, aps, heights, points((0, 0)))) / sigma
@@ -295,7 +295,9 @@ def test_maps_agree_with_single_points(family: str, height: float) -> None:
     aps = torch.rand(100, 2, generator=generator) * 500
     heights = torch.full((100,), height)
     # Some points on top of APs and some outside as well.
-    where = torch.cat((area_points(500.0, 25.0)[0], aps[:5].double(), points((900, 900), (-3000, 20))))
+    where = torch.cat(
+        (lattice(500.0, 25.0, to_border=True).double(), aps[:5].double(), points((900, 900), (-3000, 20)))
+    )
     fisher = timing_fisher_map(model, aps, heights, where, chunk_links=7_000)
     torch.testing.assert_close(fisher, timing_drop_fisher(model, aps, heights, where), rtol=1e-9, atol=1e-6)
     alone = torch.stack([timing_drop_bound(model, aps, heights, point[None])[0] for point in where])
@@ -379,16 +381,9 @@ def test_bad_numbers_are_refused_by_name() -> None:
         "std_db": lambda: bounds.shadowed_rss_fisher(unit, torch.ones(4, 1), 36.7, 0.0),
         "at least 2 APs": lambda: tdoa_difference_fisher(unit[:1], torch.ones(1, 1, dtype=torch.float64)),
         "reference": lambda: tdoa_difference_fisher(unit, torch.ones(4, 1, dtype=torch.float64), 4),
-        "spacing_m": lambda: area_points(100.0, 0.0),
         "dtype": lambda: timing_peb_map(MODEL, SQUARE, heights, points((1, 2)), dtype=torch.float16),
         "needs APs": lambda: timing_peb_map(MODEL, SQUARE[:0], heights[:0], points((1, 2))),
     }
     for message, call in calls.items():
         with pytest.raises(ValueError, match=message):
             call()
-
-
-def test_area_points_cover_the_area_with_its_border() -> None:
-    where, count = area_points(500.0, 1.0)
-    assert (len(where), count) == (251_001, 501)
-    assert where.reshape(count, count, 2)[3, 500].tolist() == [3.0, 500.0]
