@@ -14,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cfpos.baselines import list_policies
 from cfpos.scripts.settings import plain, schema, shown
@@ -70,7 +72,7 @@ def saved_config(path: Path) -> DictConfig:
     """
     try:
         config = OmegaConf.load(path)
-    except Exception as error:  # whatever the YAML parser raises, the remedy is the same
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); start a new run") from error
     if not isinstance(config, DictConfig) or "id" not in config.get("env", {}):
         raise ValueError(f"{path} is no configuration of a run; start a new run")

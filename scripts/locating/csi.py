@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from cfpos.agents import load_agent
 from cfpos.baselines.direct import Locator, snapshots_located
 from cfpos.baselines.ecc.music import Music3d
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.locating.common import Located, pairs
+from cfpos.scripts.runs import CONFIG_FILE, saved_config
 from cfpos.scripts.settings import plain
 from cfpos_envs import make_env
 from cfpos_envs.files.positions import Positions
@@ -56,12 +56,12 @@ def _policy(entry: str | None, options: dict[str, Any]) -> tuple[Locator, Any, s
         return Music3d(None, Music3d.options_class(**options)), None, MUSIC
     run = Path(str(entry))
     folder = run if run.is_dir() else run.parent
-    if not run.exists() or not (folder / "config.yaml").is_file():
+    if not run.exists() or not (folder / CONFIG_FILE).is_file():
         raise UsageError(
             f"--policy {entry} is no training run; CSI is located by {MUSIC}, or by the folder of a run of "
             "cfpos train env=ecc-csi env.data=FILE agent=ecc-fast"
         )
-    config = OmegaConf.load(folder / "config.yaml")
+    config = saved_config(folder / CONFIG_FILE)
     env = make_env(str(config.env.id), num_envs=1, seed=0, **plain(config.env, "id"))
     agent = load_agent(run, env)
     if not (isinstance(agent, Locator) and isinstance(env.scenario, EccScenario)):
