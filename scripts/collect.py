@@ -53,8 +53,8 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             raise FileNotFoundError(f"no folder {folder}; give folders of runs or of sweeps")
         for path in sorted(folder.rglob(RESULTS_FILE)):
             place = path.parent.resolve()
-            told = status(place)
-            if (place / CONFIG_FILE).is_file() and (told is None or told["status"] == "finished"):
+            run_status = status(place)
+            if (place / CONFIG_FILE).is_file() and (run_status is None or run_status["status"] == "finished"):
                 settings = OmegaConf.to_container(OmegaConf.load(place / CONFIG_FILE))
                 results = json.loads(path.read_text(encoding="utf-8"))
                 runs[place] = Run(place, dict(_flat(settings)), results)
@@ -125,8 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = find_runs(arguments.folders)
         missing = [line for folder in arguments.folders for line in unfinished(folder)]
         if not runs:
-            told = f"; unfinished: {'; '.join(missing)}" if missing else f" ({RESULTS_FILE}, {STATUS})"
-            raise UsageError(f"no finished training run below {', '.join(map(str, arguments.folders))}{told}")
+            unfinished_runs = f"; unfinished: {'; '.join(missing)}" if missing else f" ({RESULTS_FILE}, {STATUS})"
+            raise UsageError(
+                f"no finished training run below {', '.join(map(str, arguments.folders))}{unfinished_runs}"
+            )
         table = rows(runs, arguments.metric, differing(runs) if arguments.by is None else arguments.by)
         print(reports.table(table))
         if missing:

@@ -45,11 +45,11 @@ def written(path: Path, text: str) -> str:
 
 def values(config: Any) -> str:
     """All fields of a config as YAML, each meaning above the fields that it is of."""
-    told, last = meanings(type(config)), ""
+    meaning_of, last = meanings(type(config)), ""
     lines = [f"# Written from {type(config).__name__} by python scripts/check_docs.py --write"]
     of_the_site = _OF_THE_SITE if isinstance(config, SiteOptions) else ""
     for name in (entry.name for entry in dataclasses.fields(config)):
-        meaning = told.get(name, of_the_site)
+        meaning = meaning_of.get(name, of_the_site)
         if meaning != last:
             lines += textwrap.wrap(meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
         last = meaning

@@ -185,12 +185,12 @@ def meanings(config_class: type) -> dict[str, str]:
 
 
 def _fields(config_class: Any) -> str:
-    told = meanings(config_class)
+    meaning_of = meanings(config_class)
     rows = [
         {
             "name": f"`{entry.name}`",
             "default": f"`{entry.default}`",
-            "meaning": told.get(entry.name, "as in the table of the site"),
+            "meaning": meaning_of.get(entry.name, "as in the table of the site"),
         }
         for entry in dataclasses.fields(config_class)
     ]

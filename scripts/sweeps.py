@@ -142,21 +142,21 @@ def status(folder: Path) -> dict[str, Any] | None:
 def unfinished(sweep: Path) -> list[str]:
     """A line for every run of a sweep that was started and has not finished: its settings and what happened."""
     lines = []
-    for path, told in _told(sweep):
-        if told["status"] != "finished":
-            what = told["reason"] or "its worker died"
-            lines.append(f"{' '.join(told['overrides'])}: {what} ({path})")
+    for path, run in _runs(sweep):
+        if run["status"] != "finished":
+            what = run["reason"] or "its worker died"
+            lines.append(f"{' '.join(run['overrides'])}: {what} ({path})")
     return lines
 
 
 def orphaned(sweep: Path) -> bool:
     """Whether a run of a sweep was started by a worker that has died or still computes it."""
-    return any(told["status"] == "running" for _, told in _told(sweep))
+    return any(run["status"] == "running" for _, run in _runs(sweep))
 
 
-def _told(sweep: Path) -> list[tuple[Path, dict[str, Any]]]:
+def _runs(sweep: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = [(path.parent, status(path.parent)) for path in sorted(sweep.rglob(STATUS))]
-    return [(folder, told) for folder, told in found if told is not None]
+    return [(folder, run) for folder, run in found if run is not None]
 
 
 def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
@@ -164,8 +164,8 @@ def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: 
         arguments = [f"resume={folder}"]
     else:
         arguments = [*overrides, f"hydra.run.dir={folder}"]
-    told = _begun(overrides)
-    write_json(folder / STATUS, told)
+    run = _begun(overrides)
+    write_json(folder / STATUS, run)
     with open(folder / OUTPUT, "a", encoding="utf-8") if quiet else contextlib.nullcontext() as output:
         code = subprocess.run(
             [sys.executable, str(script), *arguments],
@@ -178,10 +178,10 @@ def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: 
     if code in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt(f"stopped; the same command with hydra.sweep.dir={folder.parent} goes on")
     if code == 0:
-        write_json(folder / STATUS, {**told, "status": "finished"})
+        write_json(folder / STATUS, {**run, "status": "finished"})
         return
     reason = _reason(code, folder / OUTPUT if quiet else None)
-    write_json(folder / STATUS, {**told, "status": "failed", "reason": reason})
+    write_json(folder / STATUS, {**run, "status": "failed", "reason": reason})
     print(f"failed: {' '.join(overrides)}: {reason} ({folder})", file=sys.stderr)
 
 

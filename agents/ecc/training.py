@@ -95,7 +95,7 @@ class Training(TrainingRun):
             self.log_dir = None
         # torchrun hands Ctrl-C on, and ends the others by SIGTERM when one has failed.
         also = [signal.SIGTERM] if processes > 1 else []
-        with self._told_how_to_go_on(), self.session(0, *also):
+        with self._says_how_to_go_on(), self.session(0, *also):
             began = time.process_time()
             self.pool, self.validation = training_and_validation(self.agent, self.plan.progress)
             pool_seconds = time.process_time() - began
@@ -177,7 +177,7 @@ class Training(TrainingRun):
         self.write_last({"stage": self.stage, "fit": state, "samples": self.samples})
 
     @contextlib.contextmanager
-    def _told_how_to_go_on(self) -> Iterator[None]:
+    def _says_how_to_go_on(self) -> Iterator[None]:
         """Ends that are not the run's own, with the setting that goes on."""
         again = "" if self.log_dir is None else f"; go on with resume={self.log_dir}"
         try:

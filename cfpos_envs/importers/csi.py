@@ -34,7 +34,7 @@ class ImportedCsi:
 
     Raises:
         ValueError: shapes that do not fit each other, entries that are not finite, frequencies that are not even, and
-            delays that start at the first path or turn phases the other way (``told_delays``).
+            delays that start at the first path or turn phases the other way (``detect_delay_convention``).
     """
 
     tool: str
@@ -70,13 +70,15 @@ class ImportedCsi:
         step = np.diff(self.frequencies_hz)
         if len(step) < 1 or not (step > 0).all() or np.ptp(step) > _EVEN * step.mean():
             raise ValueError(f"{where}: frequencies_hz must be at least two, ascending and evenly spaced")
-        told = told_delays(self.csi, self.valid, self.frequencies_hz, self.positions_m, self.bs_positions_m)
-        if told == "normalised":
+        convention = detect_delay_convention(
+            self.csi, self.valid, self.frequencies_hz, self.positions_m, self.bs_positions_m
+        )
+        if convention == "normalised":
             raise ValueError(
                 f"{where}: delays start at the first path (normalised), the time of flight is not in this csi; make it "
                 f"again with normalize_delays=False"
             )
-        if told == "conjugated":
+        if convention == "conjugated":
             raise ValueError(f"{where}: delays turn phases by exp(+j 2 pi f tau); conjugate the csi")
 
     def with_stations(self, stations: Mapping[str, Sequence[float]]) -> ImportedCsi:
@@ -116,7 +118,7 @@ class ImportedCsi:
             np.savez_compressed(file, **arrays)
 
 
-def told_delays(
+def detect_delay_convention(
     csi: np.ndarray,
     valid: np.ndarray,
     frequencies_hz: np.ndarray,

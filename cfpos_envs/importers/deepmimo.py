@@ -18,7 +18,7 @@ import numpy as np
 
 from cfpos_envs.checks import one_of
 from cfpos_envs.importers.path_checks import DIFFRACTED, REFLECTED, REFRACTED, SCATTERED
-from cfpos_envs.importers.paths import CARRIER_PHASES, ImportedPaths, carrier_turn, told_carrier_phase
+from cfpos_envs.importers.paths import CARRIER_PHASES, ImportedPaths, carrier_turn, detect_carrier_phase
 
 MOST_PATHS = 25
 """DeepMIMO's converters keep so many paths of a link, Sionna's the first that the tracer found, not the strongest."""
@@ -227,15 +227,15 @@ def _phase(
     _check_elements(ray_tracing, stated, name)
     if stated != "auto":
         return stated
-    told = told_carrier_phase(amplitude, delay_s, direct, float(ray_tracing["frequency"]))
-    if told in ("absent", "present"):
-        return str(told)
+    convention = detect_carrier_phase(amplitude, delay_s, direct, float(ray_tracing["frequency"]))
+    if convention in ("absent", "present"):
+        return str(convention)
     tracer = str(ray_tracing.get("raytracer_name", "an unknown ray tracer"))
-    if told is None and "sionna" in tracer.lower():
+    if convention is None and "sionna" in tracer.lower():
         return "absent"
     why = (
         "there are too few direct paths"
-        if told is None
+        if convention is None
         else "phases of direct paths are neither equal nor those of their delays"
     )
     raise ValueError(

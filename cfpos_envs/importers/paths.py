@@ -167,7 +167,9 @@ def match_stations(stations: Mapping[str, Sequence[float]], bs_positions_m: np.n
     return order
 
 
-def told_carrier_phase(amplitude: np.ndarray, delay_s: np.ndarray, direct: np.ndarray, carrier_hz: float) -> str | None:
+def detect_carrier_phase(
+    amplitude: np.ndarray, delay_s: np.ndarray, direct: np.ndarray, carrier_hz: float
+) -> str | None:
     """``absent`` or ``present``: whether coefficients hold exp(-j 2 pi f_c tau); ``unknown`` if neither; None: too few.
 
     Reflections may have any phase, but all direct paths of equal antennas have the same one once that of the delay is

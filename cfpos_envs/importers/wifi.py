@@ -176,10 +176,10 @@ def _esp32(csiread: Any, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray
     rows, times = [], []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         # csiread cuts off the last two characters, whatever they are.
-        told = line.strip().removesuffix("]").rstrip() + " ]"
+        record = line.strip().removesuffix("]").rstrip() + " ]"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            code = parser.pmsg(told) if told.startswith("CSI_DATA") else None
+            code = parser.pmsg(record) if record.startswith("CSI_DATA") else None
         if code is not None and parser.csi.shape[1] >= _ESP32_PAIRS:
             rows.append(parser.csi[0, :_ESP32_PAIRS])
             times.append(float(parser.local_timestamp[0]) * 1e-6)
@@ -219,6 +219,6 @@ def _intel(csiread: Any, path: Path, bandwidth_mhz: int) -> tuple[np.ndarray, np
     parser.read()
     antennas = int(parser.Nrx.max(initial=1))
     complete = parser.Nrx == antennas
-    told = parser.get_scaled_csi()[complete][:, :, :antennas, 0].transpose(0, 2, 1)
+    csi = parser.get_scaled_csi()[complete][:, :, :antennas, 0].transpose(0, 2, 1)
     tones, grid = np.array(_INTEL_TONES[bandwidth_mhz]), np.array(_INTEL_GRID[bandwidth_mhz])
-    return _interpolated(told, tones, grid), grid, parser.timestamp_low[complete] * 1e-6
+    return _interpolated(csi, tones, grid), grid, parser.timestamp_low[complete] * 1e-6

@@ -141,10 +141,10 @@ def usable_links(csi: np.ndarray, missing: np.ndarray, valid: Any, on_bad: str) 
         warnings.warn(f"{int(infinite.sum())} links hold infinity and are left out", stacklevel=3)
     usable = np.isfinite(flat).all(axis=-1) & (flat != 0).any(axis=-1)
     if valid is not None:
-        told = np.ma.filled(np.ma.asarray(valid.cpu().numpy() if isinstance(valid, Tensor) else valid), False)
-        if told.shape != usable.shape:
-            raise ValueError(f"valid has shape {told.shape}; with this csi it must be {usable.shape}")
-        usable &= told.astype(bool)
+        stated = np.ma.filled(np.ma.asarray(valid.cpu().numpy() if isinstance(valid, Tensor) else valid), False)
+        if stated.shape != usable.shape:
+            raise ValueError(f"valid has shape {stated.shape}; with this csi it must be {usable.shape}")
+        usable &= stated.astype(bool)
     return np.where(usable[:, :, None, None, None], csi, 0), usable
 
 

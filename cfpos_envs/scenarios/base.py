@@ -241,9 +241,9 @@ class Scenario(ABC, Generic[StateT]):
         ``valid`` [B, K]: false where the measurements do not determine a position."""
         true_position = self.true_position(state)
         error = torch.linalg.vector_norm(self.displacement_m(true_position, self.estimate(state)), dim=-1)
-        told = {"true_position": true_position, "error_m": error, "rmse_m": error.square().mean(dim=-1).sqrt()}
+        scores = {"true_position": true_position, "error_m": error, "rmse_m": error.square().mean(dim=-1).sqrt()}
         bound = self.bound_m(state)
-        return told if bound is None else {**told, "peb_m": bound.to(error)}
+        return scores if bound is None else {**scores, "peb_m": bound.to(error)}
 
     def transition(self, state: StateT, rewards: Tensor, metrics: dict[str, Tensor]) -> Transition[StateT]:
         """What ``step`` returns when the next state is ``state``: episodes are truncated after ``rounds``.

@@ -86,18 +86,18 @@ def _row(case: Case, options: Options) -> dict[str, Any]:
     print(f"  {case.label}", file=sys.stderr, flush=True)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        told = context.Queue()
+        results = context.Queue()
         others = [
-            context.Process(target=_play, args=(rank, case, options, folder, told), daemon=True)
+            context.Process(target=_play, args=(rank, case, options, folder, results), daemon=True)
             for rank in range(PROCESSES)
         ]
         for process in others:
             process.start()
-        while told.empty():
+        while results.empty():
             time.sleep(0.1)
             if any(process.exitcode for process in others):
                 raise RuntimeError(f"a process of the case {case.label} has died; its message is above")
-        times, found = told.get()
+        times, found = results.get()
         for process in others:
             process.join()
     ratios = [one.wall_s / shared.wall_s for one, shared in times]
@@ -113,7 +113,7 @@ def _row(case: Case, options: Options) -> dict[str, Any]:
     }
 
 
-def _play(rank: int, case: Case, options: Options, folder: str, told: Any) -> None:
+def _play(rank: int, case: Case, options: Options, folder: str, results: Any) -> None:
     """One of the processes; in every repeat the first trains alone while the other waits, then both together."""
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as every training does
@@ -135,7 +135,7 @@ def _play(rank: int, case: Case, options: Options, folder: str, told: Any) -> No
             "steps": steps,
             "averaging_ms": 1e3 * statistics.median(averaging[1:]),
         }
-        told.put((times[1:], found))
+        results.put((times[1:], found))
 
 
 def _prepared(case: Case, options: Options) -> tuple[Ecc, Pool]:

@@ -152,11 +152,11 @@ def _yardsticks(options: Options) -> Rows:
     after = [cpu_s(_updater(size, CONCATENATED), options) for size in wanted]
     ours = [min(pair) for pair in zip(before, after, strict=True)]
     rows = [_compared(size, "ours", mine, mine) for size, mine in zip(wanted, ours, strict=True)]
-    for name, told in found.items():
-        if told is None:
+    for name, seconds_of in found.items():
+        if seconds_of is None:
             rows.append({**_compared(wanted[0], name, None, None), "agents": None, "status": NOT_INSTALLED})
             continue
-        for trainer, seconds in told.items():
+        for trainer, seconds in seconds_of.items():
             compared = zip(wanted, seconds, ours, strict=True)
             rows += [_compared(size, trainer, theirs, mine) for size, theirs, mine in compared]
     return rows

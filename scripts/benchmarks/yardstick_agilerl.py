@@ -56,8 +56,8 @@ if __name__ == "__main__":
     chosen = Options.from_json(sys.argv[1])
     torch.set_num_threads(chosen.threads)
     version = importlib.metadata.version("agilerl")
-    told = {
+    seconds_of = {
         f"AgileRL {version}, {label}": [cpu_s(updater(size, lean), chosen) for size in sizes(chosen)]
         for label, lean in (("lean", True), ("its defaults", False))
     }
-    print(json.dumps(told))
+    print(json.dumps(seconds_of))

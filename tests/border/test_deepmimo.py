@@ -16,7 +16,7 @@ from cfpos_envs.channels.tracing.imported import write_imported
 from cfpos_envs.channels.tracing.source import RaytracedSource
 from cfpos_envs.channels.tracing.storage import load_users
 from cfpos_envs.importers.deepmimo import paths_from_deepmimo, read_deepmimo
-from cfpos_envs.importers.paths import told_carrier_phase
+from cfpos_envs.importers.paths import detect_carrier_phase
 from cfpos_envs.importers.sionna import paths_from_sionna
 from tests.border.importer_data import (
     C_M_S,
@@ -55,8 +55,10 @@ def test_phases_that_hold_the_carriers_turns_are_told_and_taken_out(tmp_path: Pa
     write_deepmimo(tmp_path / "scene", traced, held, raytracer_name="Remcom Wireless Insite")
     read = read_deepmimo(tmp_path / "scene").with_stations(dict(zip(traced.bs_names, traced.bs_positions_m.tolist())))
     assert np.abs(np.angle(read.amplitude[read.valid & (read.kind == 0)])).max() < 2e-3
-    told = told_carrier_phase(traced.amplitude, traced.delay_s, traced.valid & (traced.kind == 0), traced.carrier_hz)
-    assert told == "absent"
+    convention = detect_carrier_phase(
+        traced.amplitude, traced.delay_s, traced.valid & (traced.kind == 0), traced.carrier_hz
+    )
+    assert convention == "absent"
 
 
 def test_the_line_of_sight_need_not_be_the_strongest_path(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cfpos_envs import make_env
 from cfpos_envs.channels.tracing.imported import held_out, imported_summary
 from cfpos_envs.channels.tracing.storage import DatasetError, load_users
 from cfpos_envs.importers.arrays import read_csi
-from cfpos_envs.importers.csi import panel_of, told_delays
+from cfpos_envs.importers.csi import detect_delay_convention, panel_of
 from cfpos_envs.importers.quadriga import read_quadriga
 from cfpos_envs.importers.sionna import csi_from_sionna, paths_from_sionna
 from scripts.convert import main
@@ -100,9 +100,9 @@ def test_too_few_links_tell_nothing_of_their_delays() -> None:
     csi = csi_from_sionna(sionna_arrays())
     few = np.zeros_like(csi.valid)
     few[0, 0] = True
-    assert told_delays(csi.csi, few, csi.frequencies_hz, csi.positions_m, csi.bs_positions_m) is None
-    told = told_delays(csi.csi, csi.valid, csi.frequencies_hz, csi.positions_m, csi.bs_positions_m)
-    assert told == "absolute"
+    assert detect_delay_convention(csi.csi, few, csi.frequencies_hz, csi.positions_m, csi.bs_positions_m) is None
+    convention = detect_delay_convention(csi.csi, csi.valid, csi.frequencies_hz, csi.positions_m, csi.bs_positions_m)
+    assert convention == "absolute"
 
 
 # The command

@@ -80,9 +80,9 @@ def fronthaul_bits_per_snapshot(config: EccOptions, system: CsiSystem, policy: o
     What the policy itself says; without it the float32 numbers of the reports where every base station acts on what it
     alone sees, and lossless CSI, (37), where the policy sees all of it at once.
     """
-    told = policy.fronthaul_bits if isinstance(policy, CountsItsBits) else None
-    if told is not None:
-        return float(told() if callable(told) else told)
+    counted_bits = policy.fronthaul_bits if isinstance(policy, CountsItsBits) else None
+    if counted_bits is not None:
+        return float(counted_bits() if callable(counted_bits) else counted_bits)
     if isinstance(policy, Decentralised) and policy.decentralised:
         numbers = sum(row.size for row in action_rows(config, system))
         return FLOAT_BITS * numbers * config.rounds / config.snapshots

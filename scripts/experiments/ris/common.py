@@ -84,13 +84,15 @@ def draw_trials(effort: Effort, **scene: Any) -> Iterator[Trials]:
         yield Trials(config, drawn, phases, measurements(config, drawn, phases), peb, ceb[..., 0])
 
 
-def compared(policies: Iterable[str], effort: Effort, told: Mapping[str, Any], **scene: Any) -> list[dict[str, Any]]:
+def compared(
+    policies: Iterable[str], effort: Effort, first_columns: Mapping[str, Any], **scene: Any
+) -> list[dict[str, Any]]:
     """One table row per estimator, all on the same trials.
 
     Args:
         policies: registered names.
         effort: number of trials.
-        told: first columns of the rows.
+        first_columns: first columns of the rows.
         scene: fields of ``RisConfig``.
     """
     made: dict[str, Any] = {name: make_policy(name) for name in policies}
@@ -103,7 +105,7 @@ def compared(policies: Iterable[str], effort: Effort, told: Mapping[str, Any], *
     joined = {
         name: {key: torch.cat([part[key] for part in found]) for key in found[0]} for name, found in parts.items()
     }
-    return [{**told, "policy": name, **summary(found, name)} for name, found in joined.items()]
+    return [{**first_columns, "policy": name, **summary(found, name)} for name, found in joined.items()]
 
 
 def summary(found: Mapping[str, Tensor], policy: str) -> dict[str, Any]:
@@ -153,8 +155,8 @@ def sweep(
     rows: list[dict[str, Any]] = []
     column = shown or setting
     for value in progress(effort.chosen(values), column):
-        told = {column: value[0] if isinstance(value, tuple) else value}
-        rows += compared(policies, effort, told, **{**scene, setting: value})
+        first_columns = {column: value[0] if isinstance(value, tuple) else value}
+        rows += compared(policies, effort, first_columns, **{**scene, setting: value})
     return Outcome(rows, figure(rows, column, xlabel, policies, log_x), [trials_remark(effort)])
 
 

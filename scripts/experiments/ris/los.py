@@ -19,8 +19,8 @@ def run(effort: Effort) -> Outcome:
     rows: list[dict[str, Any]] = []
     for surfaces in SURFACES:
         for exponent in progress(effort.chosen(EXPONENTS), f"{surfaces} surfaces"):
-            told = {"surfaces": surfaces, "exponent": exponent}
-            rows += compared(METHODS, effort, told, num_ris=surfaces, exponent_los=exponent)
+            first_columns = {"surfaces": surfaces, "exponent": exponent}
+            rows += compared(METHODS, effort, first_columns, num_ris=surfaces, exponent_los=exponent)
     return Outcome(rows, _panels(rows), [trials_remark(effort)])
 
 

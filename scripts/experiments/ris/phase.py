@@ -67,12 +67,12 @@ def _test_env(effort: Effort, env: Mapping[str, Any]) -> Any:
 def _played(effort: Effort, env: Mapping[str, Any], policy: Any) -> list[dict[str, torch.Tensor]]:
     """What is true after every round of unseen episodes."""
     venv = _test_env(effort, env)
-    observations, told = venv.reset(), []
+    observations, truths = venv.reset(), []
     policy.reset()
     for _ in range(venv.rounds):
         observations = venv.step(policy.act_batch(observations)).observations
-        told.append(venv.truth())
-    return told
+        truths.append(venv.truth())
+    return truths
 
 
 def _rows(sector: float, label: str, plays: list[list[dict[str, torch.Tensor]]]) -> list[dict[str, Any]]:

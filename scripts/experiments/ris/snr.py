@@ -20,8 +20,8 @@ def run(effort: Effort) -> Outcome:
     rows: list[dict[str, Any]] = []
     for surfaces in SURFACES:
         for snr_db in progress(effort.chosen(SNR_DB), f"{surfaces} surfaces"):
-            told = {"surfaces": surfaces, "snr_db": snr_db}
-            rows += compared(POLICIES, effort, told, num_ris=surfaces, snr_db=snr_db)
+            first_columns = {"surfaces": surfaces, "snr_db": snr_db}
+            rows += compared(POLICIES, effort, first_columns, num_ris=surfaces, snr_db=snr_db)
     return Outcome(rows, _panels(rows), [trials_remark(effort), "ris-siso uses the first surface alone."])
 
 

@@ -31,15 +31,15 @@ def run(effort: Effort) -> Outcome:
     for snr_db in progress(effort.chosen(SNR_DB), "waveforms"):
         for name, estimate in _ESTIMATORS.items():
             error_s = _errors(effort.points, snr_db, estimate)
-            told_s = float(delay_variance_s2(torch.tensor(10 ** (snr_db / 10)), _BANDWIDTH_HZ)) ** 0.5
-            inside = error_s.abs() < _OUTLIER_STD * told_s
+            stated_s = float(delay_variance_s2(torch.tensor(10 ** (snr_db / 10)), _BANDWIDTH_HZ)) ** 0.5
+            inside = error_s.abs() < _OUTLIER_STD * stated_s
             rows.append(
                 {
                     "snr_db": snr_db,
                     "estimator": name,
-                    "bound_ns": 1e9 * told_s,
-                    "variance/bound": float(error_s.square().mean()) / told_s**2,
-                    "without outliers": float(error_s[inside].square().mean()) / told_s**2,
+                    "bound_ns": 1e9 * stated_s,
+                    "variance/bound": float(error_s.square().mean()) / stated_s**2,
+                    "without outliers": float(error_s[inside].square().mean()) / stated_s**2,
                     "outliers": 1.0 - float(inside.double().mean()),
                 }
             )

@@ -44,7 +44,7 @@ def test_range_variances_of_the_families_by_hand() -> None:
 
 
 @pytest.mark.parametrize("family", timing.FAMILIES)
-def test_drawn_ranges_have_the_told_variance_and_no_bias(family: str) -> None:
+def test_drawn_ranges_have_the_stated_variance_and_no_bias(family: str) -> None:
     trials, noise_s2, sync_s, processing_s = 40_000, 4e-18, 3e-9, 5e-9
     generator = seeded()
     distance = torch.tensor([[30.0], [80.0]], dtype=torch.float64).expand(trials, 2, 1)
