@@ -26,6 +26,7 @@ FLOORS = (
     ("cfpos_envs.measurements",),
     ("cfpos_envs.files",),
     ("cfpos_envs.importers",),
+    ("cfpos_envs.datasets",),
     ("cfpos_envs.channels", "cfpos_envs.drawing", "cfpos_envs.supervised"),
     ("cfpos_envs.scenarios",),
     ("cfpos_envs.front_ends",),
