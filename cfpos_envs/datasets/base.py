@@ -85,7 +85,7 @@ class Recording:
         keys = [self.truth_m, *([] if self.floors is None else [_numbered(self.floors)[:, None]])]
         _, first, which = np.unique(np.concatenate(keys, axis=1), axis=0, return_index=True, return_inverse=True)
         which = which.ravel()
-        means = {}
+        means: dict[str, Any] = {}
         for name in ("range_m", "std_m", "rss_dbm"):
             values = getattr(self, name)
             means[name] = None if values is None else _group_means(values, which, len(first))
