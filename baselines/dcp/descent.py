@@ -23,6 +23,8 @@ from .radio_map import RadioMap
 _RIDGE = 1e-6
 _MAX_STEP_M = 5.0
 _MAD_TO_STD = 1.4826
+_LEAST_SINE = 0.2
+"""Next to the axis a cosine's error is no longer the sine times the angle's."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Misfit:
     """How far measurements are from what is expected at a point.
 
     Attributes:
-        chi_squared: sum of the squared residuals over their stated variances.
+        chi_squared: sum of the squared residuals over their stated variances, bearings up to a turn of phase.
         residuals: how many there are.
         loss: negative log-likelihood under Student-t errors, the RSS's deviations widened by ``widening``.
         widening: factor of the RSS's deviations, >= 1, from the median residual over the APs.
@@ -150,7 +152,7 @@ def misfit(
         if site.radio.wrap:
             # Beyond half the side another image of the AP is nearer, and it is seen under another angle.
             z = torch.where(_seam(site, links, spread_m), 0.0, z)
-        squares.append(z.square())
+        squares.append(torch.minimum(z.square(), _beyond_alias(site, links, observations, z).square()))
         losses.append(_negative_log_likelihood(z))
         kinds += 1
     chi_squared = torch.where(usable, sum(squares, torch.zeros_like(links.distance_m)), 0.0).sum(dim=1)
@@ -236,6 +238,20 @@ def _across(links: Links, bearing_rad: Tensor, std_rad: Tensor, spread_m: Tensor
     """Residuals across the lines of sight, metres, and their variances."""
     residual, _ = bearing_residuals(bearing_rad, links)
     return residual * links.distance_m, _across_variance(links, std_rad, spread_m)
+
+
+def _beyond_alias(site: RadioMap, links: Links, observations: LinkObservations, z: Tensor) -> Tensor:
+    """The deviations z of bearings, where a whole turn of phase between neighbouring antennas is no difference.
+
+    Cosines that differ by lambda / Delta give the same phases: at half a wavelength both ends of the array's axis.
+    """
+    assert observations.bearing_rad is not None
+    assert observations.bearing_std_rad is not None
+    period = 1.0 / site.radio.spacing_wavelengths
+    apart = torch.cos(observations.bearing_rad) - torch.cos(links.folded_rad)
+    wrapped = apart - period * torch.round(apart / period)
+    steepness = torch.sin(links.folded_rad).clamp(min=_LEAST_SINE)
+    return torch.where(wrapped == apart, z, wrapped / (steepness * observations.bearing_std_rad))
 
 
 def _across_variance(links: Links, std_rad: Tensor, spread_m: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.dcp.bounds import peak_std_rad
+from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import into_area, metres_outside, nearest_image
 from cfpos_envs.physics.normal_equations import NormalEquations, line_terms
 
@@ -42,6 +44,9 @@ _UNSETTLED = 2.0
 
 _LEAST_SHARE = 0.4
 """Probability of other places from which on an answer is ambiguous; below it, it widens the covariance."""
+
+_TAILS = 1.2
+"""Bearings of few antennas have longer tails than a Gaussian of their deviation."""
 
 _STEPS = 8
 _LARGEST_SIZE = 3.0
@@ -114,7 +119,7 @@ def judged(
     """
     radio, points = site.radio, fit.position_m
     answered = observations.usable.sum(dim=1) >= LEAST_LINKS
-    here = misfit(site, observations, points, fit.spread_m)
+    here = misfit(site, at_peaks(site.radio, observations), points, fit.spread_m)
     freedom = torch.where(answered & tested, here.residuals - 2, 0)
     other = rivals(measurements, site, evidence or observations, fit, coarse)
     covariance = fit.covariance_m2 + other.spread_m2
@@ -129,6 +134,19 @@ def judged(
     estimate = finished(measurements, points, covariance, answered, *failures)
     chi_squared = torch.nan_to_num(here.chi_squared, nan=0.0)
     return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
+
+
+def at_peaks(radio: RadioModel, observations: LinkObservations) -> LinkObservations:
+    """The observations with bearings no better known than the peak of a spectrum of this array is.
+
+    A descent only weighs bearings against each other, for which one law does; chi squared takes them at their word.
+    """
+    if observations.bearing_rad is None or observations.bearing_std_rad is None:
+        return observations
+    table = peak_std_rad(radio).to(observations.bearing_rad)
+    steps = (len(table) - 1) / math.pi
+    peak = _TAILS * table[(observations.bearing_rad.clamp(0.0, math.pi) * steps).round().long()]
+    return dataclasses.replace(observations, bearing_std_rad=torch.maximum(observations.bearing_std_rad, peak))
 
 
 def judged_by_powers(
@@ -174,6 +192,24 @@ def judged_by_powers(
         (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, freedom)),
     )
     return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
+
+
+def contradict(
+    site: RadioMap, evidence: LinkObservations, positions_m: Float[Tensor, "B K 2"], resolution_m: float
+) -> Bool[Tensor, "B K"]:
+    """Users whose measurements contradict each other: even where they agree best next to an answer they do not fit.
+
+    For methods whose score is no likelihood: the answer itself need not be where chi squared is least.
+
+    Args:
+        site: of the clean measurements.
+        evidence: everything that was measured.
+        positions_m: of the method.
+        resolution_m: how finely it looks.
+    """
+    near = robust_gauss_newton(site, evidence, positions_m, resolution_m, _STEPS)
+    found = misfit(site, at_peaks(site.radio, evidence), near.position_m, near.spread_m)
+    return ~residuals_fit(found.chi_squared, found.residuals - 2)
 
 
 def has_mirror_image(

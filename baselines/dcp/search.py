@@ -20,7 +20,7 @@ from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import Estimator
 from .gauss_newton import link_observations, unknown_shadowing_db
-from .judging import LEAST_LINKS, has_mirror_image
+from .judging import LEAST_LINKS, contradict, has_mirror_image
 from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, usable_links
 from .radio_map import RadioMap, measured_profiles
 
@@ -59,7 +59,7 @@ class DirectSearch(Estimator[RadioMeasurements]):
     _episodes_at_a_time: ClassVar[int | None] = 16
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions without covariance; valid with two usable APs or more."""
+        """Positions without covariance; valid with two usable APs or more that do not contradict each other."""
         return by_users(measurements, self._locate_users)
 
     def _locate_users(self, measurements: RadioMeasurements) -> PositionEstimate:
@@ -84,8 +84,11 @@ class DirectSearch(Estimator[RadioMeasurements]):
         bearing = profile_peak(profiles)[0]
         evidence = link_observations(measurements, usable, unknown_shadowing_db(measurements), bearing)
         mirror = has_mirror_image(received, site, evidence, points, spacing / 2)
-        answered = usable.sum(dim=1) >= LEAST_LINKS
-        return finished(received, points, None, answered, (Reason.AMBIGUOUS, mirror))
+        failures = (
+            (Reason.LARGE_RESIDUALS, contradict(site, evidence, points, spacing / 2)),
+            (Reason.AMBIGUOUS, mirror),
+        )
+        return finished(received, points, None, usable.sum(dim=1) >= LEAST_LINKS, *failures)
 
 
 class Centroid(Estimator[RadioMeasurements]):

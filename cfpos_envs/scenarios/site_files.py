@@ -16,7 +16,16 @@ from cfpos_envs.files.areas import Area
 from cfpos_envs.files.site_formats import SITE_KEYS, SITE_SUFFIXES
 from cfpos_envs.files.sites import SiteFile, load_site, typed_number
 
-__all__ = ["SiteFile", "checked_fields", "load_site", "load_site_file", "on_square", "refuse_outside", "site_base"]
+__all__ = [
+    "SiteFile",
+    "checked_fields",
+    "known_square_m",
+    "load_site",
+    "load_site_file",
+    "on_square",
+    "refuse_outside",
+    "site_base",
+]
 
 _ROUNDING_M = 1e-6
 
@@ -86,6 +95,14 @@ def refuse_outside(site: SiteFile, side_m: float) -> None:
         raise ValueError(
             f"AP {row} of site file {site.path!r} lies outside the square [0, {side_m:g}] m; set side_m or move the AP"
         )
+
+
+def known_square_m(site: SiteFile | None, side_m: float) -> tuple[tuple[float, float], ...] | None:
+    """Corners of the square [0, side_m] where the users of a person's own site are; None: a drawn site.
+
+    It tells places apart that the ranges do not: mirror images at a row of APs along a wall.
+    """
+    return None if site is None else ((0.0, 0.0), (side_m, 0.0), (side_m, side_m), (0.0, side_m))
 
 
 def checked_fields(

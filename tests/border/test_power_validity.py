@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ import pytest
 import torch
 
 from cfpos.baselines import make_policy
+from cfpos.baselines.dcp.descent import LinkObservations, misfit
 from cfpos.baselines.dcp.judging import mirrored
+from cfpos.baselines.dcp.radio_map import RadioMap, measured_profiles
 from cfpos_envs import make_env
 from cfpos_envs.measurements import PositionEstimate, RadioMeasurements, Reason
-from cfpos_envs.physics.arrays import angular_power, ula_response
+from cfpos_envs.physics.arrays import angular_power, profile_peak, ula_response
+from cfpos_envs.physics.dcp.bounds import peak_std_rad
+from tests.baselines.dcp.synthetic import Drop, draw_drops, errors_m, noise_free_drop, radio_model
 from tests.border.halls import hall
 
 USERS = 1000
@@ -164,6 +169,63 @@ def test_games_with_unknown_shadowing_are_within_the_stated_noise(name: str) -> 
     assert float(estimate.valid.float().mean()) >= 0.99
     ratio = float((estimate.chi_squared / estimate.degrees_of_freedom).mean())
     assert 0.7 < ratio < 1.1
+
+
+@pytest.fixture(scope="module")
+def four_antennas() -> Drop:
+    """1 200 users, nine APs with arrays of four antennas, 2 dB of shadowing, 0.1 rad of local scattering."""
+    radio = radio_model(num_antennas=4, spread_deg=5.73, wrap=False)
+    return draw_drops(60, 5, num_aps=9, num_ues=20, shadowing_db=2.0, radio=radio)
+
+
+@pytest.mark.parametrize("name", ["joint-gn", "direct-search"])
+def test_bearings_of_few_antennas_are_taken_for_no_better_than_they_are(four_antennas: Drop, name: str) -> None:
+    m = four_antennas.measurements
+    estimate = make_policy(name).locate(m)
+    error = errors_m(four_antennas, estimate.position)
+    if estimate.covariance is not None:
+        std = estimate.covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1).sqrt()
+        assert not (estimate.valid & (error > 5 * std)).any()
+    assert float(estimate.valid.float().mean()) >= 0.99
+    # Arrays whose phase has the other sign are noticed.
+    other = m.covariance.conj()
+    wrong = make_policy(name).locate(dataclasses.replace(m, covariance=other, angular_power=angular_power(other)))
+    assert not wrong.valid.any()
+    assert (wrong.reason == Reason.LARGE_RESIDUALS).float().mean() > 0.75
+
+
+def test_wide_scattering_around_few_antennas_is_no_reason_to_doubt() -> None:
+    drop = draw_drops(50, 5, num_ues=20, radio=radio_model(num_antennas=4, wrap=False))
+    assert float(make_policy("joint-gn").locate(drop.measurements).valid.float().mean()) >= 0.99
+
+
+@pytest.mark.parametrize("antennas", [4, 8])
+def test_the_peak_of_a_spectrum_spreads_as_told(antennas: int) -> None:
+    drop = draw_drops(30, 5, num_ues=20, radio=radio_model(num_antennas=antennas, wrap=False))
+    m = drop.measurements
+    truth = RadioMap.of(m).links(drop.truth_m).folded_rad
+    off = profile_peak(measured_profiles(m))[0] - truth
+    told = peak_std_rad(m.radio)
+    assert told.shape == (91,)
+    for degrees in range(20, 161, 20):
+        here = (torch.rad2deg(truth) - degrees).abs() < 2
+        # First order only, and the peak is one of a table's rows refined: a fifth.
+        assert float(off[here].square().mean().sqrt()) == pytest.approx(float(told[degrees // 2]), rel=0.2)
+
+
+def test_both_ends_of_an_array_look_alike() -> None:
+    drop = noise_free_drop(torch.tensor([[[80.0, 50.0]]]), 1, radio=radio_model(num_antennas=4, wrap=False))
+    m = drop.measurements
+    along = torch.atan2(50.0 - m.ap_positions_m[..., 1], 80.0 - m.ap_positions_m[..., 0])
+    m = dataclasses.replace(m, ap_orientation_rad=along)
+    usable = torch.ones_like(m.rss_dbm, dtype=torch.bool)
+    spread, site = torch.full((1, 1), 0.1), RadioMap.of(m)
+    for bearing, expected in ((0.02, 0.0), (math.pi - 0.02, 0.0), (1.0, 100.0)):
+        seen = LinkObservations(
+            usable, None, None, torch.full_like(m.rss_dbm, bearing), torch.full_like(m.rss_dbm, 0.05)
+        )
+        per_link = float(misfit(site, seen, drop.truth_m, spread).chi_squared) / usable.shape[1]
+        assert (per_link < 0.5) if expected == 0.0 else (per_link > expected)
 
 
 def test_a_slope_of_zero_leaves_a_regression_nothing_to_learn() -> None:

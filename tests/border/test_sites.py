@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfpos import make_env
+from cfpos.baselines import make_policy
 from cfpos_envs.files.areas import Area
 from cfpos_envs.files.coordinates import GeoOrigin
+from cfpos_envs.physics.geometry import metres_outside
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.site_files import SiteFile, load_site
 from cfpos_envs.scenarios.toa.config import ToaConfig
@@ -284,6 +286,22 @@ def test_aps_along_a_wall_are_taken_where_the_hall_lies_on_one_side(tmp_path: Pa
         ToaConfig(site=str(written(tmp_path, inner)))
 
 
+@pytest.mark.parametrize("game", ["toa-v0", "tdoa-v0", "hybrid-v0"])
+def test_games_along_a_wall_tell_the_policies_on_which_side_the_users_are(tmp_path: Path, game: str) -> None:
+    aps = "aps: [{x_m: 2, y_m: 0}, {x_m: 11, y_m: 0}, {x_m: 20, y_m: 0}, {x_m: 30, y_m: 0}, {x_m: 38, y_m: 0}]"
+    path = str(written(tmp_path, f"area: [[0, 0], [40, 40]]\n{aps}"))
+    env = make_env(game, site={"file": path, "range_std_m": 0.05, "nlos_share": 0.0}, num_ues=25, num_envs=4, seed=3)
+    env.reset()
+    assert env.measurements.area_m == ((0.0, 0.0), (40.0, 0.0), (40.0, 40.0), (0.0, 40.0))
+    found = make_policy("hybrid-gn" if game == "hybrid-v0" else "toa-em").locate(env.measurements)
+    inside = found.position[found.valid]
+    assert float(found.valid.double().mean()) > 0.9
+    assert float(inside[..., 1].min()) > -1.0  # no image behind the wall
+    drawn = make_env(game, num_envs=1, seed=3)
+    drawn.reset()
+    assert drawn.measurements.area_m is None
+
+
 @pytest.mark.parametrize(
     ("game", "name"), [("toa-v0", "hall.yaml"), ("hybrid-v0", "hall.yaml"), ("dcp-rss-v0", "hall.csv")]
 )
@@ -339,6 +357,17 @@ def test_a_star_contains_what_its_radius_reaches(radii: list[float], shift: tupl
     inside = area.contains(points + torch.tensor(shift).double())
     assert torch.equal(inside[clear], (points.norm(dim=-1) < chord)[clear])
     assert bool(area.contains(area.corners).all())
+
+
+def test_points_on_the_border_belong_to_the_area_whatever_double_precision_makes_of_them() -> None:
+    corners = torch.tensor([[0.1, 0.2], [40.3, 12.7], [13.9, 33.3]]).double()
+    share = torch.linspace(0, 1, 101).double().unsqueeze(-1)
+    border = torch.cat([a + share * (b - a) for a, b in zip(corners, corners.roll(-1, dims=0))])
+    area = Area(tuple((x, y) for x, y in corners.tolist()))
+    assert bool((metres_outside(border, corners) > 0).any())
+    assert bool(area.contains(border).all())
+    outwards = border - corners.mean(dim=0)
+    assert not bool(area.contains(border + 1e-6 * outwards).any())
 
 
 def test_border_and_margin_of_an_area() -> None:

@@ -15,6 +15,11 @@ def test_tail_of_one_and_two_degrees_of_freedom_by_hand() -> None:
     assert found.tolist() == pytest.approx([0.22313016, 0.05, 1.0], abs=1e-7)
 
 
+def test_rounding_below_zero_is_no_reason_to_doubt() -> None:
+    # A chi squared from which an exact fit has been subtracted may end at -1e-15.
+    assert tail_probability(torch.tensor([-1e-15, -1.0]), torch.tensor([3, 1])).tolist() == [1.0, 1.0]
+
+
 def test_the_gate_lets_999_of_1000_pass() -> None:
     # 99.9 % quantile of five degrees of freedom: 20.515006.
     assert residuals_fit(torch.tensor([20.514, 20.516]), torch.tensor([5, 5])).tolist() == [True, False]

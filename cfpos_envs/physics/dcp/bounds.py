@@ -30,6 +30,7 @@ DB_PER_NEPER = 10.0 / math.log(10.0)
 # goes to zero with their mean). A unit-norm spectrum is therefore credited with a precision of 1e-3 per beam at best.
 SPECTRUM_RESOLUTION = 1e-3
 _NUM_ANGLES = 361
+_NUM_PEAK_ANGLES = 91
 _SNR_GRID_DB = tuple(float(snr) for snr in range(-30, 65, 5))
 _QUADRATURE = 1024
 _SMALLEST_DISTANCE_M = 1e-3
@@ -139,13 +140,39 @@ def spectrum_information(
         covariance: covariance of Theta.
         resolution: standard deviation per beam of the unit-norm spectrum that no receiver goes below, > 0.
     """
+    tilt, spread = _unit_norm(mean, slope, covariance)
+    spread = spread + resolution**2 * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    return (tilt * torch.linalg.solve(spread, tilt.unsqueeze(-1)).squeeze(-1)).sum(dim=-1)
+
+
+def _unit_norm(mean: Tensor, slope: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and covariance of mu = Theta / |Theta|."""
     norm = torch.linalg.vector_norm(mean, dim=-1)
     direction = mean / norm.unsqueeze(-1)
     eye = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
     jacobian = (eye - direction.unsqueeze(-1) * direction.unsqueeze(-2)) / norm[..., None, None]
-    spread = jacobian @ covariance @ jacobian.mT + resolution**2 * eye
-    tilt = (jacobian @ slope.unsqueeze(-1)).squeeze(-1)
-    return (tilt * torch.linalg.solve(spread, tilt.unsqueeze(-1)).squeeze(-1)).sum(dim=-1)
+    return (jacobian @ slope.unsqueeze(-1)).squeeze(-1), jacobian @ covariance @ jacobian.mT
+
+
+@lru_cache(maxsize=32)
+def peak_std_rad(radio: RadioModel) -> Float[Tensor, " A"]:
+    """Standard deviation of the angle at which a measured spectrum is most like the expected one, by angle 0 to pi.
+
+    The peak of the cosine mu(theta).Theta / |Theta| weighs all beams alike, so that it is not efficient: with the slope
+    t = dmu / dtheta and the covariance S of the unit-norm spectrum its variance is t^T S t / |t|^4, to first order; at
+    most half a turn's.
+
+    Args:
+        radio: the known constants; noise-free links.
+    """
+    size, found = radio.num_antennas, []
+    for angle in torch.linspace(0.0, math.pi, _NUM_PEAK_ANGLES, dtype=torch.float64).tolist():
+        mean, slope, path_covariance, _, squared = beam_moments(
+            angle, size, radio.spacing_wavelengths, radio.angular_spread_rad, radio.num_paths
+        )
+        tilt, spread = _unit_norm(mean, slope, path_covariance + squared / radio.snapshots)
+        found.append((tilt @ spread @ tilt).sqrt() / tilt.square().sum().clamp(min=torch.finfo(tilt.dtype).tiny))
+    return torch.stack(found).clamp(max=math.pi / 2)
 
 
 @lru_cache(maxsize=32)

@@ -16,6 +16,7 @@ from cfpos_envs.scenarios.hybrid.observe import FEATURES, HybridView
 from cfpos_envs.scenarios.hybrid.reward import reward
 from cfpos_envs.scenarios.hybrid.state import HybridState, coarse_start_m, residuals_at
 from cfpos_envs.scenarios.hybrid.world import draw_measurements
+from cfpos_envs.scenarios.site_files import known_square_m
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa.world import ToaSite, draw_site
 from cfpos_envs.streams import Streams
@@ -117,6 +118,7 @@ class HybridScenario(ApScenario[HybridState, ToaSite]):
             variance=state.variance,
             valid=state.valid.unsqueeze(-1).expand_as(state.values),
             site_ids=state.site_ids,
+            area_m=known_square_m(self.config.site_file, self.side_m),
         )
 
     def encode_estimate(self, state: HybridState, positions: Tensor) -> Tensor:

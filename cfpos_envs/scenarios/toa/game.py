@@ -11,6 +11,7 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.toa.bounds import peb, range_fisher, range_information, unit_vectors_to
 from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.features import Words, rows
+from cfpos_envs.scenarios.site_files import known_square_m
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa import fusion
 from cfpos_envs.scenarios.toa.config import ToaConfig
@@ -180,6 +181,7 @@ class ToaScenario(ApScenario[ToaState, ToaSite]):
             is_los=state.is_los if self.config.reveal_los else None,
             cfr=None if state.sequence_cfr is None else state.now(state.sequence_cfr),
             site_ids=state.site_ids,
+            area_m=known_square_m(self.config.site_file, self.side_m),
         )
 
     def encode_estimate(self, state: ToaState, positions: Tensor) -> Tensor:
