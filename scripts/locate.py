@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cfpos.scripts.cli import user_errors
+from cfpos.scripts.cli import UsageError, user_errors
 from cfpos.scripts.locating import csi, links, surveys
 from cfpos.scripts.locating.common import Located
 from cfpos.scripts.locating.summary import summary
@@ -31,9 +31,10 @@ def parser() -> Parser:
     """The command line."""
     top = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     add = top.add_argument
-    add("--measurements", type=Path, required=True, metavar="FILE", help="table of links, or CSI (.npz, .h5, .mat)")
+    add("--measurements", type=Path, metavar="FILE", help="table of links, or CSI (.npz, .h5, .mat)")
     add("--site", type=Path, metavar="FILE", help="access points and area: .yaml, .csv or .geojson")
     add("--survey", type=Path, nargs="+", metavar="FILE", help="powers at known places, for --policy fingerprint")
+    add("--held-out", type=int, metavar="PARTS", help="locate the scans of --survey, each without its place and device")
     add("--policy", metavar="NAME", help="what locates (by what the file holds); for CSI the folder of a training run")
     add("--out", type=Path, default=Path("positions.csv"), metavar="FILE", help=".csv, .geojson, .npz or .parquet")
     add("--picture", type=Path, metavar="FILE", help="a map: .png, .svg or .pdf")
@@ -52,7 +53,15 @@ def parser() -> Parser:
 
 
 def located(arguments: argparse.Namespace) -> Located:
-    """Positions by the kind of the measurements."""
+    """Positions by the kind of the measurements.
+
+    Raises:
+        UsageError: neither measurements nor a survey to be held out.
+    """
+    if arguments.held_out is not None:
+        return surveys.held_out_located(arguments)
+    if arguments.measurements is None:
+        raise UsageError("nothing to locate: say --measurements FILE")
     if arguments.measurements.suffix.lower() in CSI_SUFFIXES:
         return csi.located(arguments)
     if arguments.survey is not None or arguments.policy == "fingerprint":
@@ -74,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines = [*summary(found), *dict.fromkeys(f"note: {warning.message}" for warning in heard)]
         written = [found.table.write(arguments.out)]
         if arguments.picture is not None:
-            title = f"{arguments.measurements.name}, {found.method}"
+            title = f"{(arguments.measurements or arguments.survey[0]).name}, {found.method}"
             figure = positions_figure(found.table, found.aps_m, found.ap_names, found.outline_m, title)
             written.append(save(figure, arguments.picture))
         print("\n".join([*lines, *(f"wrote {path}" for path in written)]))

@@ -16,6 +16,9 @@ from .radio_map import RadioMap, spectrum_table
 GRIDS = ("cells", "border")
 """Where reference points lie: at the centres of square cells, or on a grid that reaches the border."""
 
+_EXPONENTIAL_DB = 24.0
+"""Alpha of the exponential map, the source's value."""
+
 
 class Database(ABC):
     """P reference points with their fingerprints over M APs.
@@ -24,7 +27,8 @@ class Database(ABC):
         positions_m: [P, 2] metres.
         rss_dbm: [P, M] dBm.
         has_spectra: whether angular spectra are known too.
-        zero_dbm: RSS that counts as nothing for ``powed``: 1 dB below the weakest, or what the maker says.
+        zero_dbm: RSS that counts as nothing for maps from zero (``powed``, ...): 1 dB below the weakest, or what
+            the maker says.
     """
 
     has_spectra: bool
@@ -55,10 +59,11 @@ class Database(ABC):
         """Xi^a, eq. (8) with 1/M, of n pairs (query row, reference), over the APs in ``columns``."""
 
     def features(self, kind: str, columns: Int[Tensor, " C"]) -> Float[Tensor, "P F"]:
-        """Vectors of the references whose distance is the criterion ``rss-db``, ``rss-linear``, ``powed`` or ``aoa``.
+        """Vectors of the references whose distance is the criterion.
 
-        ``powed`` is ((RSS - zero) / -zero)^e, 0 below zero: differences count more where the signal is strong
-        (Torres-Sospedra et al. 2015, doi:10.1016/j.eswa.2015.08.013).
+        ``rss-db``, ``rss-linear``, ``aoa``, or with p = RSS - zero, 0 below zero (Torres-Sospedra et al. 2015,
+        doi:10.1016/j.eswa.2015.08.013): ``positive`` p, ``powed`` (p / -zero)^e, ``exponential``
+        exp(p / 24) / exp(-zero / 24). In the last two differences count more where the signal is strong.
         """
         spectra = self.unit_spectra() if kind == "aoa" else None
         return self.query_features(kind, self.rss_dbm, spectra, columns)
@@ -76,8 +81,11 @@ class Database(ABC):
         if kind == "rss-linear":
             # Powers relative to the strongest reference: watts would be lost in single precision.
             return torch.pow(10.0, (rss_dbm[:, columns] - self._reference_dbm) / 10.0)
-        if kind == "powed":
-            return ((rss_dbm[:, columns] - self.zero_dbm).clamp(min=0.0) / -self.zero_dbm) ** math.e
+        if kind in ("positive", "powed", "exponential"):
+            positive = (rss_dbm[:, columns] - self.zero_dbm).clamp(min=0.0)
+            if kind == "powed":
+                return (positive / -self.zero_dbm) ** math.e
+            return positive if kind == "positive" else torch.exp((positive + self.zero_dbm) / _EXPONENTIAL_DB)
         if spectra is None:
             raise ValueError("feature 'aoa' needs angular power spectra; give aoa, or choose feature='rss-db'")
         unit = torch.nn.functional.normalize(spectra[:, columns], dim=-1)

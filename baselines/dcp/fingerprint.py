@@ -23,9 +23,18 @@ from .floors import FingerprintEstimate, SurveyScore, score
 from .links import finished, require_arrays, usable_links
 from .matching import locate_by_matching
 from .nearest import Queries, needs_spectra
-from .own_survey import OwnSurvey
+from .own_survey import OwnSurvey, natural_feature
 from .radio_map import RadioMap, SiteCache, sites_with_rows
-from .survey import Survey, checked_rss, real_array, simulate_survey, survey_from_arrays, survey_from_csv
+from .survey import (
+    Survey,
+    check_ranges,
+    checked_rss,
+    powers_and_ranges,
+    real_array,
+    simulate_survey,
+    survey_from_arrays,
+    survey_from_csv,
+)
 
 if TYPE_CHECKING:
     from ..base import Env
@@ -66,9 +75,10 @@ class Fingerprint(Estimator[RadioMeasurements]):
     def from_survey(
         cls,
         positions: ArrayLike | Tensor,
-        rss: ArrayLike | Tensor,
+        rss: ArrayLike | Tensor | None = None,
         aoa: ArrayLike | Tensor | None = None,
         *,
+        ranges: ArrayLike | Tensor | None = None,
         ap_names: Sequence[str] | None = None,
         floors: Sequence[object] | None = None,
         buildings: Sequence[object] | None = None,
@@ -79,11 +89,13 @@ class Fingerprint(Estimator[RadioMeasurements]):
         Args:
             positions: [P, 2] metres in any frame, kept in double precision; several scans of one place are averaged.
             rss: [P, M] dBm of any real type; NaN, masked entries and the option ``not_heard`` mark APs that were not
-                heard.
+                heard. None: only ranges were measured.
             aoa: [P, M, L] linear angular power per AP and beam, or None.
+            ranges: [P, M] measured distances, metres (Wi-Fi FTM, UWB), or None; NaN where there is none.
             ap_names: M names; queries may then name their columns.
             floors, buildings: P labels; answers then have them too.
-            options: see ``FingerprintOptions``; ``feature`` defaults to ``joint-db`` with aoa and ``rss-db`` without.
+            options: see ``FingerprintOptions``; ``feature`` defaults to ``joint-db`` with aoa, to
+                ``rss-range`` or ``range`` with ranges, and to ``rss-db`` else.
 
         Raises:
             ValueError: readings of 0 dBm and more, positions that are not finite, wrong shapes or options.
@@ -93,6 +105,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
             positions,
             rss,
             aoa,
+            ranges,
             not_heard=chosen.marks,
             on_bad=chosen.bad,
             ap_names=ap_names,
@@ -105,8 +118,9 @@ class Fingerprint(Estimator[RadioMeasurements]):
     def from_csv(cls, path: str | PathLike[str] | Sequence[str | PathLike[str]], **options: object) -> Fingerprint:
         """Estimator over a survey file: columns ``x_m,y_m,rss_<ap>...``, or as ``layout`` and ``columns`` say.
 
-        Optional are ``aoa_<ap>_<beam>...``, ``floor``, ``building``, ``time_s`` and ``id``; blank cells mean that an
-        AP was not heard. The order of the columns does not matter: ``ap_names`` is the order of the APs.
+        Optional are ``range_<ap>...``, ``aoa_<ap>_<beam>...``, ``floor``, ``building``, ``time_s``, ``id`` and
+        ``device``; blank cells mean that an AP was not heard. The order of the columns does not matter: ``ap_names`` is
+        the order of the APs.
 
         Args:
             path: the file, or several of one kind.
@@ -133,16 +147,19 @@ class Fingerprint(Estimator[RadioMeasurements]):
         measurements: object,
         aoa: ArrayLike | Tensor | None = None,
         ap_names: Sequence[str] | None = None,
+        ranges: ArrayLike | Tensor | None = None,
     ) -> PositionEstimate:
         """Positions of all users.
 
         Args:
             measurements: ``RadioMeasurements`` of B episodes; or, over a survey, RSS [K, M] (or [M]) in dBm, a
-                mapping with ``"rss"`` and optionally ``"aoa"``, or the table of ``read_survey``, whose APs are found by
-                name. NaN, masks and ``not_heard`` mark an AP that did not hear the user.
+                mapping with ``"rss"`` and optionally ``"aoa"`` and ``"ranges"``, or the table of ``read_survey``, whose
+                APs are found by name; None: only ranges. NaN, masks and ``not_heard`` mark an AP that did not hear
+                the user.
             aoa: [K, M, L] linear angular power that goes with a plain RSS array.
             ap_names: M names of the columns of a plain RSS array, in any order; unknown APs are passed over, surveyed
                 ones without column are not compared.
+            ranges: [K, M] (or [M]) measured distances that go with a plain RSS array, metres.
 
         Returns:
             Positions [B, K, 2], or [K, 2] (a ``FingerprintEstimate``, double precision) for own data; no covariance;
@@ -152,16 +169,19 @@ class Fingerprint(Estimator[RadioMeasurements]):
             ValueError: own data without a survey, of a shape or of APs that do not fit it, or that cannot be.
             TypeError: measurements of another kind of scenario.
         """
-        if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor, SurveyTable)):
+        if not isinstance(measurements, (Mapping, Sequence, np.ndarray, Tensor, SurveyTable)) and ranges is None:
             return super().locate(measurements)
         if self._own is None:
             raise ValueError("this fingerprint has no survey to compare own data with; use Fingerprint.from_survey")
         if isinstance(measurements, SurveyTable):
             return self._locate_table(self._own, measurements)
         if isinstance(measurements, Mapping):
-            measurements, aoa = _unpacked(measurements)
-        rss = real_array(measurements, "rss")
+            measurements, aoa, ranges = _unpacked(measurements)
+        rss, distance = powers_and_ranges(measurements, ranges)
         rss = rss[None] if rss.ndim == 1 else rss
+        if distance is not None:
+            distance = distance[None] if distance.ndim == 1 else distance
+            check_ranges(distance, rss.shape)
         looked_for = np.ones(self._own.num_aps, dtype=bool)
         if ap_names is not None:
             if rss.ndim != 2 or rss.shape[1] != len(ap_names):
@@ -169,9 +189,9 @@ class Fingerprint(Estimator[RadioMeasurements]):
                     f"rss has shape {rss.shape}; with {len(ap_names)} ap_names it must be [K, {len(ap_names)}]"
                 )
             names = tuple(str(name) for name in ap_names)
-            table = SurveyTable("rss", tuple(f"row {row}" for row in range(len(rss))), names, rss)
-            rss, looked_for = _matched(self._own, table)
-        return self._locate_own(self._own, rss, looked_for, aoa)
+            table = SurveyTable("rss", tuple(f"row {row}" for row in range(len(rss))), names, rss, range_m=distance)
+            rss, looked_for, distance = _matched(self._own, table)
+        return self._locate_own(self._own, rss, looked_for, aoa, range_m=distance)
 
     def score(self, scans: SurveyTable) -> SurveyScore:
         """Locate scans whose places are known, and compare: errors, and how often floor and building are right.
@@ -192,8 +212,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
 
     @classmethod
     def _over(cls, survey: Survey, options: dict[str, Any]) -> Fingerprint:
-        feature = "rss-db" if survey.angular_power is None else "joint-db"
-        return cls(None, FingerprintOptions(**{"feature": feature, **options}), survey)
+        return cls(None, FingerprintOptions(**{"feature": natural_feature(survey), **options}), survey)
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         with_spectra = self.options.compares_spectra
@@ -246,13 +265,15 @@ class Fingerprint(Estimator[RadioMeasurements]):
         )
 
     def _locate_table(self, own: OwnSurvey, table: SurveyTable) -> FingerprintEstimate:
-        rss, looked_for = _matched(own, table)
+        rss, looked_for, ranges = _matched(own, table)
+        if ranges is not None:
+            check_ranges(ranges, rss.shape)
         spectra = None
         if self.options.compares_spectra and table.angular_power is not None:
             if own.ap_names != table.ap_names:
                 raise ValueError(f"{table.file}: with spectra the scans must have the APs of the survey")
             spectra = table.angular_power
-        return self._locate_own(own, rss, looked_for, spectra, table.where)
+        return self._locate_own(own, rss, looked_for, spectra, table.where, ranges)
 
     def _locate_own(
         self,
@@ -261,12 +282,19 @@ class Fingerprint(Estimator[RadioMeasurements]):
         looked_for: np.ndarray,
         aoa: ArrayLike | Tensor | None,
         where: Sequence[str] | None = None,
+        range_m: np.ndarray | None = None,
     ) -> FingerprintEstimate:
         if rss.ndim != 2 or rss.shape[1] != own.num_aps:
             raise ValueError(f"rss has shape {rss.shape}; it must be [K, {own.num_aps}], one column per surveyed AP")
         power, left_out = checked_rss(rss, self.options.marks, self.options.bad, where, own.ap_names)
         spectra = _spectra(aoa, len(rss), own.database) if self.options.compares_spectra else None
-        return own.locate(torch.from_numpy(power), torch.from_numpy(left_out), torch.from_numpy(looked_for), spectra)
+        return own.locate(
+            torch.from_numpy(power),
+            torch.from_numpy(left_out),
+            torch.from_numpy(looked_for),
+            spectra,
+            range_m=None if range_m is None else torch.from_numpy(range_m),
+        )
 
     def _database(self, site: RadioMap) -> Database:
         points = reference_points(site.radio.side_m, self.options.spacing, self.options.grid)
@@ -286,11 +314,16 @@ class Fingerprint(Estimator[RadioMeasurements]):
         return database
 
 
-def _unpacked(measurements: Mapping[str, ArrayLike]) -> tuple[ArrayLike, ArrayLike | None]:
-    unknown = sorted(set(measurements) - {"rss", "aoa"})
-    if unknown or "rss" not in measurements:
-        raise ValueError(f"measurements has keys {sorted(measurements)}; it must have 'rss' and may have 'aoa'")
-    return measurements["rss"], measurements.get("aoa")
+def _unpacked(
+    measurements: Mapping[str, ArrayLike],
+) -> tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None]:
+    """Powers, spectra and ranges; None where there are none."""
+    unknown = sorted(set(measurements) - {"rss", "aoa", "ranges"})
+    if unknown or not {"rss", "ranges"} & set(measurements):
+        raise ValueError(
+            f"measurements has keys {sorted(measurements)}; it must have 'rss' or 'ranges' and may have 'aoa'"
+        )
+    return measurements.get("rss"), measurements.get("aoa"), measurements.get("ranges")
 
 
 def _spectra(aoa: ArrayLike | Tensor | None, users: int, database: Database) -> Tensor:
@@ -314,18 +347,18 @@ def _checked_options(options: Mapping[str, Any]) -> FingerprintOptions:
 
 
 def _read(path: str | PathLike[str] | Sequence[str | PathLike[str]], options: FingerprintOptions) -> Survey:
-    return survey_from_csv(path, options.layout, options.columns, options.marks, options.bad)
+    return survey_from_csv(path, options.layout, options.columns, options.marks, options.bad, options.range_unit)
 
 
-def _matched(own: OwnSurvey, table: SurveyTable) -> tuple[np.ndarray, np.ndarray]:
-    """RSS in the order of the survey, found by the names of the APs, and which APs were looked for."""
+def _matched(own: OwnSurvey, table: SurveyTable) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """RSS in the order of the survey, found by the names of the APs, which APs were looked for, and ranges."""
     if own.ap_names is None:
         raise ValueError(f"{table.file} names its APs, the survey does not; give the survey ap_names, or arrays only")
     if not set(own.ap_names) & set(table.ap_names):
         raise ValueError(
             f"{table.file} has no AP of the survey: it has {table.ap_names[0]}, ..., the survey {own.ap_names[0]}, ..."
         )
-    return table.rows_with(own.ap_names)
+    return *table.rows_with(own.ap_names), table.ranges_with(own.ap_names)
 
 
 def _columns_of_game(own: OwnSurvey, num_aps: int, site_names: Sequence[str]) -> list[int]:

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from os import PathLike
 
 from cfpos_envs.checks import ON_BAD, number, number_fields, one_of, whole_fields
+from cfpos_envs.files.epochs import METRES
 from cfpos_envs.files.surveys import LAYOUTS
 
 from .database import GRIDS
-from .nearest import DISTANCES, FEATURES, needs_spectra
+from .nearest import DISTANCES, FEATURES, FROM_ZERO, OF_NOT_NEGATIVE, needs_spectra
 
 _MATCHING = ("nn", "wknn")
 _DATABASES = ("model", "surveyed")
 _FUSIONS = ("central", "median")
 _MISSING = ("information", "ignored")
 _REPEATED = ("average", "keep")
-_NOT_NEGATIVE = ("rss-linear", "powed")
-"""Features that are never negative, which the Sørensen distance needs."""
+_NOT_NEGATIVE = ("rss-linear", *FROM_ZERO)
+"""Features that are never negative, which some distances need."""
+
+_OF_RANGES = ("range", "rss-range")
 
 _WEAKEST_DBM = -200.0
 
@@ -29,10 +32,14 @@ class FingerprintOptions:
     """Options of ``fingerprint``.
 
     Attributes:
-        feature: ``rss-db`` or ``rss-linear`` (RSS in dBm or watts), ``powed`` (((RSS - zero) / -zero)^e with zero 1 dB
-            below the weakest reading), ``aoa`` (Xi^a, eq. 8), ``eq7`` (Xi^a / Xi^r, RSS in watts as printed) or
-            ``joint-db`` (the same with RSS in dB).
-        distance: ``euclidean``, or ``sorensen`` (sum of |a - b| over sum of a + b) for ``powed`` and ``rss-linear``.
+        feature: ``rss-db`` or ``rss-linear`` (RSS in dBm or watts); ``positive`` (p = RSS - zero with zero 1 dB below
+            the weakest reading), ``powed`` ((p / -zero)^e) or ``exponential`` (exp(p / 24) up to a factor); ``aoa``
+            (Xi^a, eq. 8), ``eq7`` (Xi^a / Xi^r, RSS in watts as printed) or ``joint-db`` (the same with RSS in dB);
+            over a survey with ranges ``range`` (measured distances) or ``rss-range`` (both, see ``db_per_m``).
+        distance: ``euclidean`` or ``manhattan``; for features that are never negative (``rss-linear``, ``positive``,
+            ``powed``, ``exponential``) also ``cosine``, ``sorensen``, ``canberra``, ``chi-squared`` or
+            ``squared-chord``. None: ``manhattan`` for features with ranges, in which a late first path must not decide
+            alone, else ``euclidean``.
         matching: ``nn`` nearest reference, ``wknn`` mean of the ``neighbours`` nearest with weights 1 / distance.
         neighbours: k of ``wknn``, >= 1.
         spacing: distance eta of neighbouring reference points, metres.
@@ -45,19 +52,22 @@ class FingerprintOptions:
         survey_seed: seed of the surveyed database.
         fusion: ``central`` compares the fingerprints of all APs at once; ``median`` lets every AP match its own and
             takes the median of their answers.
-        layout: of survey files: ``plain``, ``uji`` (UJIIndoorLoc) or ``ipin`` (log files of the IPIN competition).
+        layout: of survey files: ``plain``, ``uji`` (UJIIndoorLoc), ``ipin`` (log files of the IPIN competition) or
+            ``ftm-feng`` (the Wi-Fi FTM rooms of Feng et al.).
         columns: names in the survey file -> ours, None to pass a column over; one ``*`` in both stands for any text.
         not_heard: numbers in survey and queries that mean that an AP was not heard, besides those of the layout.
         detection_limit_dbm: what is not heard is weaker than this; None: than the AP's weakest reading in the survey.
         missing: ``information``: an AP that was not heard counts as one at its detection limit, in survey and query;
-            ``ignored``: it is not compared.
+            ``ignored``: it is not compared, as always where ranges are: an exchange that failed says nothing.
         repeated: several scans at one place: ``average`` them or ``keep`` each as a reference.
+        db_per_m: dB of power that count as much as a metre of range, for ``rss-range``.
+        range_unit: of the ranges in survey files: ``m``, ``cm``, ``mm``, ...; a layout knows its own.
         on_bad: readings that cannot be (0 dBm and more, infinite): ``refuse``, or ``drop`` leaves them out with a
             warning that counts them; None: as the layout says.
     """
 
     feature: str = "joint-db"
-    distance: str = "euclidean"
+    distance: str | None = None
     matching: str = "wknn"
     neighbours: int = 4
     spacing: float = 0.5
@@ -72,12 +82,13 @@ class FingerprintOptions:
     detection_limit_dbm: float | None = None
     missing: str = "information"
     repeated: str = "average"
+    db_per_m: float = 8.0
+    range_unit: str = "m"
     on_bad: str | None = None
 
     def __post_init__(self) -> None:
         allowed_values = (
             ("feature", FEATURES),
-            ("distance", DISTANCES),
             ("matching", _MATCHING),
             ("grid", GRIDS),
             ("database", _DATABASES),
@@ -85,17 +96,27 @@ class FingerprintOptions:
             ("layout", tuple(LAYOUTS)),
             ("missing", _MISSING),
             ("repeated", _REPEATED),
+            ("range_unit", tuple(METRES)),
         )
         for name, allowed in allowed_values:
             one_of(name, getattr(self, name), allowed)
+        if self.distance is not None:
+            one_of("distance", self.distance, DISTANCES)
         if self.on_bad is not None:
             one_of("on_bad", self.on_bad, ON_BAD)
         whole_fields(self, 1, "neighbours")
-        number_fields(self, 0.0, math.inf, "spacing", above=True)
+        number_fields(self, 0.0, math.inf, "spacing", "db_per_m", above=True)
         number_fields(self, _WEAKEST_DBM, 0.0, "detection_limit_dbm")
-        if self.distance == "sorensen" and self.feature not in _NOT_NEGATIVE:
+        if self.distance in OF_NOT_NEGATIVE and self.feature not in _NOT_NEGATIVE:
             raise ValueError(
-                f"distance='sorensen' compares numbers that are not negative; take feature={' or '.join(_NOT_NEGATIVE)}"
+                f"distance={self.distance!r} compares numbers that are not negative; take feature="
+                f"{' or '.join(_NOT_NEGATIVE)}"
+            )
+        if self.distance == "manhattan" and self.compares_spectra:
+            raise ValueError(f"feature={self.feature!r} has its own criterion, see there; leave distance out")
+        if self.compares_ranges and self.fusion == "median":
+            raise ValueError(
+                f"fusion='median' takes one reading per AP; feature={self.feature!r} needs fusion='central'"
             )
         columns = self.columns if self.columns is not None else {}
         if not isinstance(columns, Mapping) or any(
@@ -117,6 +138,16 @@ class FingerprintOptions:
     def bad(self) -> str:
         """``on_bad``, or what the layout says."""
         return self.on_bad or LAYOUTS[self.layout].on_bad
+
+    @property
+    def metric(self) -> str:
+        """``distance``, or what suits the feature."""
+        return self.distance or ("manhattan" if self.compares_ranges else "euclidean")
+
+    @property
+    def compares_ranges(self) -> bool:
+        """Whether the feature uses measured distances."""
+        return self.feature in _OF_RANGES
 
     @property
     def compares_spectra(self) -> bool:

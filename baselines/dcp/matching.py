@@ -95,7 +95,7 @@ def _match(
 ) -> tuple[Tensor, Tensor]:
     neighbours = options.neighbours if options.matching == "wknn" else 1
     distances, indices = nearest_references(
-        database, queries, columns, options.feature, neighbours, distance=options.distance
+        database, queries, columns, options.feature, neighbours, distance=options.metric
     )
     votes = distances.new_zeros(len(distances), 0)
     if labels is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from sklearn.metrics.pairwise import additive_chi2_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
@@ -14,15 +16,37 @@ from cfpos_envs.physics.geometry import nearest_image
 
 from .database import Database
 
-FEATURES = ("rss-db", "rss-linear", "powed", "aoa", "eq7", "joint-db")
+FROM_ZERO = ("positive", "powed", "exponential")
+"""Maps of the RSS whose zero is what was not heard, see ``Database.features``."""
+
+FEATURES = ("rss-db", "rss-linear", *FROM_ZERO, "aoa", "eq7", "joint-db", "range", "rss-range")
 """What may be compared. ``eq7`` is Xi^a / Xi^r with linear RSS as printed, ``joint-db`` the same with RSS in dB."""
 
-DISTANCES = ("euclidean", "sorensen")
-"""How features are compared. ``sorensen`` is sum |a - b| / sum (a + b), also called Bray-Curtis dissimilarity."""
+OF_NOT_NEGATIVE = ("cosine", "sorensen", "canberra", "chi-squared", "squared-chord")
+"""Distances of numbers that are not negative."""
 
-_BASE = {name: name for name in FEATURES} | {"eq7": "rss-linear", "joint-db": "rss-db"}
-_METRICS = {"euclidean": "minkowski", "sorensen": "braycurtis"}
+DISTANCES = ("euclidean", "manhattan", *OF_NOT_NEGATIVE)
+"""How features are compared, see ``separation``."""
+
+_BASE = {name: name for name in FEATURES} | {
+    "eq7": "rss-linear",
+    "joint-db": "rss-db",
+    # Ranges, and powers in metres, are made by ``own_survey``.
+    "range": "rss-db",
+    "rss-range": "rss-db",
+}
+_RATIOS = ("eq7", "joint-db")
+_METRICS = {
+    "euclidean": "minkowski",
+    "manhattan": "manhattan",
+    "cosine": "cosine",
+    "sorensen": "braycurtis",
+    "canberra": "canberra",
+}
 """Names of the distances in the library."""
+
+_QUERIES_AT_A_TIME = 256
+"""Whose distances to all references the library computes at once, where it has no search by that distance."""
 
 _FIRST_CANDIDATES = 64
 _SPARE = 4
@@ -72,7 +96,7 @@ def nearest_references(
         columns: APs to compare.
         feature: one of ``FEATURES``.
         neighbours: 1 <= k <= P.
-        distance: one of ``DISTANCES``; other than Euclidean only for features that are RSS alone and never negative.
+        distance: one of ``DISTANCES``; other than Euclidean only for features without angles.
 
     Returns:
         (distances, indices into the references).
@@ -80,10 +104,9 @@ def nearest_references(
     base = _BASE[feature]
     references = database.features(base, columns)
     wanted = database.query_features(base, queries.rss_dbm, queries.spectra, columns)
-    ratio = base != feature
+    ratio = feature in _RATIOS
     count = min((_FIRST_CANDIDATES if ratio else 0) + neighbours + _SPARE, len(references))
-    index = NearestNeighbors(algorithm="brute", metric=_METRICS[distance]).fit(references.numpy())
-    found = torch.from_numpy(index.kneighbors(wanted.numpy(), n_neighbors=count, return_distance=False))
+    found = _candidates(references, wanted, distance, count)
     # The library works with expanded squares; exact distances of its few candidates cost nothing.
     exact = separation(references[found], wanted[:, None], distance)
     if not ratio:
@@ -104,12 +127,49 @@ def nearest_references(
 def separation(
     first: Float[Tensor, "*#batch F"], second: Float[Tensor, "*#batch F"], distance: str
 ) -> Float[Tensor, "*batch"]:
-    """Distance of feature vectors; 1 for ``sorensen`` where both are all zero, because they have nothing in common."""
+    """Distance of feature vectors a and b, by the names of Cha (Int. J. Math. Models Methods Appl. Sci. 1 (2007) 300).
+
+    ``euclidean`` sqrt sum (a - b)^2, ``manhattan`` sum |a - b|; of numbers that are not negative ``cosine``
+    1 - a.b / (|a| |b|), ``sorensen`` sum |a - b| / sum (a + b), ``canberra`` sum |a - b| / (a + b), ``chi-squared``
+    sum (a - b)^2 / (a + b), ``squared-chord`` sum (sqrt a - sqrt b)^2; terms 0 / 0 count 0.
+
+    Args:
+        first, second: a and b.
+        distance: one of ``DISTANCES``.
+
+    Returns:
+        The distance; 1 for ``cosine`` and ``sorensen`` where a vector (both) is all zero: nothing is in common.
+    """
+    if distance == "cosine":
+        return 1.0 - torch.cosine_similarity(first, second, dim=-1, eps=torch.finfo(first.dtype).tiny)
     difference = first - second
     if distance == "euclidean":
         return torch.linalg.vector_norm(difference, dim=-1)
-    total = (first + second).sum(dim=-1)
-    return torch.where(total > 0, difference.abs().sum(dim=-1) / total, 1.0)
+    if distance == "manhattan":
+        return difference.abs().sum(dim=-1)
+    if distance == "squared-chord":
+        return (first.sqrt() - second.sqrt()).square().sum(dim=-1)
+    total = first + second
+    if distance == "sorensen":
+        common = total.sum(dim=-1)
+        return torch.where(common > 0, difference.abs().sum(dim=-1) / common, 1.0)
+    parts = difference.abs() if distance == "canberra" else difference.square()
+    return torch.where(total > 0, parts / total, 0.0).sum(dim=-1)
+
+
+def _candidates(references: Tensor, wanted: Tensor, distance: str, count: int) -> Tensor:
+    """Indices [Q, count] of the references that are nearest by the library's arithmetic, in any order."""
+    if distance == "chi-squared":
+        parts = [
+            np.argpartition(-additive_chi2_kernel(some.numpy(), references.numpy()), count - 1, axis=1)[:, :count]
+            for some in wanted.split(_QUERIES_AT_A_TIME)
+        ]
+        return torch.from_numpy(np.concatenate(parts))
+    metric = _METRICS.get(distance, "minkowski")
+    if distance == "squared-chord":
+        references, wanted = references.sqrt(), wanted.sqrt()
+    index = NearestNeighbors(algorithm="brute", metric=metric).fit(references.numpy())
+    return torch.from_numpy(index.kneighbors(wanted.numpy(), n_neighbors=count, return_distance=False))
 
 
 def weighted_position(

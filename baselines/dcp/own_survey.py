@@ -20,7 +20,8 @@ from .database import SurveyedDatabase
 from .fingerprint_options import FingerprintOptions
 from .floors import FingerprintEstimate, grouped
 from .matching import Labels, locate_by_matching
-from .nearest import Queries
+from .nearest import FROM_ZERO, Queries
+from .ranged import doubled, ranged, readings
 from .survey import Survey
 
 
@@ -32,21 +33,30 @@ class OwnSurvey:
         options: of the estimator.
 
     Raises:
-        ValueError: no spectra although the feature needs them, or fewer points than ``neighbours``.
+        ValueError: no spectra, ranges or powers although the feature needs them, or fewer points than ``neighbours``.
     """
 
     def __init__(self, survey: Survey, options: FingerprintOptions) -> None:
         self.options, self.ap_names = options, survey.ap_names
         if options.compares_spectra and survey.angular_power is None:
             raise ValueError(f"feature {options.feature!r} needs spectra but the survey has none; use feature='rss-db'")
-        self.limits_dbm = detection_limits_dbm(survey, options.detection_limit_dbm)
+        self.num_aps = survey.rss_dbm.shape[1]
+        if options.compares_ranges:
+            survey = ranged(survey, options)
+        elif not torch.isfinite(survey.rss_dbm).any():
+            raise ValueError(
+                f"feature {options.feature!r} compares powers but the survey has none; use feature='range'"
+            )
+        limit_dbm = None if options.compares_ranges else options.detection_limit_dbm
+        self.limits_dbm = detection_limits_dbm(survey, limit_dbm)
         heard = survey.rss_dbm[torch.isfinite(survey.rss_dbm)]
         zero_dbm = float(heard.min()) - 1.0
-        if options.feature == "powed":
+        if options.feature in FROM_ZERO:
             # Not heard is the zero of this scale.
             self.limits_dbm = torch.where(torch.isfinite(self.limits_dbm), zero_dbm, self.limits_dbm)
         self._known = torch.isfinite(survey.rss_dbm).any(dim=0)
-        points = averaged(survey, self.limits_dbm) if options.repeated == "average" else survey
+        silent = torch.full_like(self.limits_dbm, torch.nan) if options.compares_ranges else self.limits_dbm
+        points = averaged(survey, silent) if options.repeated == "average" else survey
         self.survey = points
         if options.matching == "wknn" and options.neighbours > len(points.positions_m):
             raise ValueError(
@@ -60,11 +70,6 @@ class OwnSurvey:
         self._labels = None if groups is None else Labels(groups[0], len(groups[1]))
         self._places = () if groups is None else groups[1]
 
-    @property
-    def num_aps(self) -> int:
-        """Number of surveyed APs."""
-        return self.database.rss_dbm.shape[1]
-
     def locate(
         self,
         rss_dbm: Float[Tensor, "Q M"],
@@ -73,6 +78,7 @@ class OwnSurvey:
         spectra: Float[Tensor, "Q M L"] | None = None,
         side_m: float = 1.0,
         wrap: bool = False,
+        range_m: Float[Tensor, "Q M"] | None = None,
     ) -> FingerprintEstimate:
         """Positions of Q users, in double precision; invalid where no surveyed AP was heard.
 
@@ -82,12 +88,23 @@ class OwnSurvey:
             looked_for: APs that the users could have heard; the others are not compared. None: all.
             spectra: for features that need them.
             side_m, wrap: the torus, if the positions lie on one.
+            range_m: measured distances, for features that need them.
+
+        Raises:
+            ValueError: a feature of ranges, but no ranges.
         """
+        if self.options.compares_ranges:
+            if range_m is None:
+                raise ValueError("this estimator compares ranges; give ranges, or make it with feature='rss-db'")
+            rss_dbm = readings(rss_dbm, range_m, self.options)
+            left_out = None if left_out is None else doubled(left_out, self.options)
+            looked_for = None if looked_for is None else doubled(looked_for, self.options)
         usable = self._known if looked_for is None else self._known & looked_for
         usable = usable.expand(rss_dbm.shape) if left_out is None else usable & ~left_out
         heard = torch.isfinite(rss_dbm) & usable
         compared = heard.clone()
-        if self.options.missing == "information" and not self.options.compares_spectra:
+        says_something = self.options.missing == "information" and not self.options.compares_ranges
+        if says_something and not self.options.compares_spectra:
             compared |= ~torch.isfinite(rss_dbm) & usable & torch.isfinite(self.limits_dbm)
         if spectra is not None:
             compared &= torch.isfinite(spectra).all(dim=-1) & (spectra.sum(dim=-1) > 0)
@@ -104,6 +121,15 @@ class OwnSurvey:
         return FingerprintEstimate(
             positions, None, valid, reason, place=None if self._labels is None else groups, places=self._places
         )
+
+
+def natural_feature(survey: Survey) -> str:
+    """The feature that compares all that a survey has: spectra and powers, powers and ranges, or what there is."""
+    if survey.angular_power is not None:
+        return "joint-db"
+    if survey.range_m is None:
+        return "rss-db"
+    return "rss-range" if bool(torch.isfinite(survey.rss_dbm).any()) else "range"
 
 
 def detection_limits_dbm(survey: Survey, limit_dbm: float | None = None) -> Float[Tensor, " M"]:

@@ -30,6 +30,9 @@ from .radio_map import RadioMap
 CEILING_DBM = 0.0
 """No receiver hears a milliwatt: readings from here on are marks or mistakes."""
 
+_FARTHEST_M = 1000.0
+"""Median of ranges from which on they are taken to be millimetres: FTM and UWB reach some hundred metres."""
+
 _POINTS_AT_A_TIME = 250
 
 
@@ -41,6 +44,7 @@ class Survey:
         positions_m: metres, double precision for people's own surveys.
         rss_dbm: dBm; NaN where an AP was not heard.
         angular_power: linear, any scale per AP; None where only RSS was surveyed.
+        range_m: measured distances, NaN where there is none; None where nothing was ranged.
         unknown: readings that were left out because they cannot be; None: there are none.
         ap_names: names of the APs, None where they are known by place only.
         floors, buildings: labels of the points, None where there are none.
@@ -55,12 +59,14 @@ class Survey:
     floors: tuple[str, ...] | None = None
     buildings: tuple[str, ...] | None = None
     geo_origin: GeoOrigin | None = None
+    range_m: Float[Tensor, "P M"] | None = None
 
 
 def survey_from_arrays(
     positions: ArrayLike | Tensor,
-    rss: ArrayLike | Tensor,
+    rss: ArrayLike | Tensor | None = None,
     aoa: ArrayLike | Tensor | None = None,
+    ranges: ArrayLike | Tensor | None = None,
     *,
     not_heard: Collection[float] = (),
     on_bad: str = "refuse",
@@ -73,8 +79,9 @@ def survey_from_arrays(
 
     Args:
         positions: [P, 2] metres, in any frame; several scans of one place are welcome.
-        rss: [P, M] dBm; NaN, -inf, masked entries and ``not_heard`` where an AP was not heard.
+        rss: [P, M] dBm; NaN, -inf, masked entries and ``not_heard`` where an AP was not heard; None: only ranges.
         aoa: [P, M, L] linear angular power >= 0, or None.
+        ranges: [P, M] measured distances, metres; NaN where there is none.
         not_heard: numbers that mean that an AP was not heard.
         on_bad: ``refuse``, or ``drop`` leaves readings that cannot be out and rows without position, with a warning.
         ap_names: M names.
@@ -82,13 +89,16 @@ def survey_from_arrays(
         where: what messages call the rows; their numbers from 0 if None.
 
     Raises:
-        ValueError: wrong shapes, no points, positions that are not finite, readings of 0 dBm and more, an AP-less
-            survey, negative or all-zero spectra.
+        ValueError: wrong shapes, no points, positions that are not finite, readings of 0 dBm and more, ranges that
+            cannot be metres, an AP-less survey, negative or all-zero spectra.
     """
     one_of("on_bad", on_bad, ("refuse", "drop"))
-    points, power = real_array(positions, "positions"), real_array(rss, "rss")
+    points = real_array(positions, "positions")
+    power, distance = powers_and_ranges(rss, ranges)
     spectra = None if aoa is None else real_array(aoa, "aoa")
     _check_shapes(points, power, spectra)
+    if distance is not None:
+        check_ranges(distance, power.shape)
     rows = [f"row {row}" for row in range(len(points))] if where is None else list(where)
     placed = np.isfinite(points).all(axis=-1)
     if not placed.all():
@@ -107,7 +117,7 @@ def survey_from_arrays(
                 f"rss has no reading in {rows[bad[0]]}, AP {bad[1]}; with spectra every AP must have been heard "
                 "everywhere: leave the spectra out, or that point"
             )
-    if not np.isfinite(power[placed]).any():
+    if not np.isfinite(power[placed]).any() and (distance is None or not np.isfinite(distance[placed]).any()):
         raise ValueError("no AP was heard anywhere in the survey; look at the marks for not heard")
     if ap_names is not None and (len(ap_names) != power.shape[1] or len(set(ap_names)) != len(ap_names)):
         raise ValueError(f"ap_names has {len(ap_names)} names; it must be {power.shape[1]} different ones, one per AP")
@@ -120,6 +130,7 @@ def survey_from_arrays(
         None if ap_names is None else tuple(str(name) for name in ap_names),
         _labels("floors", floors, placed),
         _labels("buildings", buildings, placed),
+        range_m=None if distance is None else torch.from_numpy(distance)[kept],
     )
 
 
@@ -136,6 +147,7 @@ def survey_from_table(table: SurveyTable, on_bad: str = "refuse") -> Survey:
             table.positions_m,
             table.rss_dbm,
             table.angular_power,
+            table.range_m,
             on_bad=on_bad,
             ap_names=table.ap_names,
             floors=table.floors,
@@ -154,6 +166,7 @@ def survey_from_csv(
     columns: Mapping[str, str | None] | None = None,
     not_heard: Collection[float] = (),
     on_bad: str | None = None,
+    range_unit: str = "m",
 ) -> Survey:
     """Read a survey from one file or several, see ``cfpos_envs.files.surveys.read_survey``.
 
@@ -161,7 +174,7 @@ def survey_from_csv(
         ValueError: what reading or ``survey_from_table`` refuses; names file and line.
         OSError: it cannot be read.
     """
-    table = read_survey(path, layout, columns, not_heard)
+    table = read_survey(path, layout, columns, not_heard, range_unit=range_unit)
     return survey_from_table(table, on_bad or LAYOUTS[layout].on_bad)
 
 
@@ -201,6 +214,40 @@ def checked_rss(
     warnings.warn(f"left out {summary}", stacklevel=2)
     power[bad] = math.nan
     return power, bad
+
+
+def powers_and_ranges(rss: Any, ranges: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both as arrays in double precision; powers that nobody measured are NaN.
+
+    Raises:
+        ValueError: neither is there, or they are no numbers.
+    """
+    if rss is None and ranges is None:
+        raise ValueError("neither rss nor ranges are given; fingerprints need at least one of them")
+    distance = None if ranges is None else real_array(ranges, "ranges")
+    if distance is not None:
+        distance[~np.isfinite(distance)] = math.nan
+    return np.full_like(distance, math.nan) if rss is None else real_array(rss, "rss"), distance
+
+
+def check_ranges(range_m: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse ranges that do not go with the powers, or that cannot be metres.
+
+    Args:
+        range_m: [P, M], NaN where there is none.
+        shape: of the powers.
+
+    Raises:
+        ValueError: another shape, or a median beyond any access point for users.
+    """
+    if range_m.shape != shape:
+        raise ValueError(f"ranges has shape {range_m.shape}; it must be {list(shape)}, one column per AP as rss")
+    measured = range_m[np.isfinite(range_m)]
+    if len(measured) and abs(float(np.median(measured))) > _FARTHEST_M:
+        raise ValueError(
+            f"ranges have a median of {np.median(measured):.4g} m; give metres, or say range_unit='mm' if that is what "
+            "the file has"
+        )
 
 
 def simulate_survey(site: RadioMap, points_m: Float[Tensor, "P 2"], seed: int) -> Survey:

@@ -37,7 +37,7 @@ class Reading:
         ap: name of the access point.
         rss_dbm: dBm.
         time_s: seconds, or None.
-        floor, building, id: labels, or None.
+        floor, building, id, device: labels, or None.
     """
 
     scan: tuple[str, ...]
@@ -48,6 +48,7 @@ class Reading:
     floor: str | None = None
     building: str | None = None
     id: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)

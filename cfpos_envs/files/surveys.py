@@ -1,7 +1,8 @@
 """Surveys and scans in text files: who heard which access point how strongly, and where.
 
-One row per scan and one column per access point (``rss_<ap>``), or one row per reading (``ap``, ``rss_dbm``). Access
-points are known by name; where the names are numbered, their order is that of the numbers, however the columns stand.
+One row per scan and one column per access point (``rss_<ap>``, and ``range_<ap>`` where distances were measured), or
+one row per reading (``ap``, ``rss_dbm``). Access points are known by name; where the names are numbered, their order is
+that of the numbers, however the columns stand.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from numpy.typing import NDArray
 
 from cfpos_envs.checks import nearest, one_of, unknown_name
 from cfpos_envs.files.coordinates import GeoOrigin
+from cfpos_envs.files.epochs import METRES
 from cfpos_envs.files.ipin_logs import Reading, read_log
 from cfpos_envs.files.tables import Table, read_table
 
 _POSITION = ("x_m", "y_m")
-_LABELS = ("floor", "building", "id")
+_LABELS = ("floor", "building", "id", "device")
+_PREFIXES = ("rss_", "range_", "aoa_")
 _AOA_COLUMN = re.compile(r"aoa_(?P<ap>.+)_(?P<beam>[^_]+)")
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)")
-_ALLOWED = "x_m, y_m, rss_<ap>, aoa_<ap>_<beam>, floor, building, time_s, id, or one reading a row with ap and rss_dbm"
+_ALLOWED = (
+    "x_m, y_m, rss_<ap>, range_<ap>, aoa_<ap>_<beam>, floor, building, time_s, id, device, or one reading a row with "
+    "ap and rss_dbm"
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,17 @@ class Layout:
         columns: name or pattern with one ``*`` -> our name, None for columns without use here; absent ones do no harm.
         not_heard: numbers that mean that an access point was not heard.
         on_bad: what happens to readings that cannot be, where files of this kind are known to have some.
+        position_unit_m: metres in a step of the file's coordinates.
+        range_unit: of the file's ranges, one of ``METRES``; None: metres, or what the reader is told.
+        not_ranged: numbers in that unit that mean that there is no range.
     """
 
     columns: Mapping[str, str | None] = field(default_factory=dict)
     not_heard: tuple[float, ...] = ()
     on_bad: str = "refuse"
+    position_unit_m: float = 1.0
+    range_unit: str | None = None
+    not_ranged: tuple[float, ...] = ()
 
 
 LAYOUTS = {
@@ -58,15 +70,29 @@ LAYOUTS = {
             "SPACEID": None,
             "RELATIVEPOSITION": None,
             "USERID": None,
-            "PHONEID": None,
+            "PHONEID": "device",
         },
         (100.0,),
         "drop",
     ),
     "ipin": Layout(),
+    # https://doi.org/10.5281/zenodo.11558792; coordinates are steps of a grid.
+    "ftm-feng": Layout(
+        {
+            "X": "x_m",
+            "Y": "y_m",
+            "AP* RTT(mm)": "range_AP*",
+            "AP* RSS(dBm)": "rss_AP*",
+            "LOS APs": None,
+        },
+        not_heard=(-200.0,),
+        position_unit_m=0.6,
+        range_unit="mm",
+        not_ranged=(100_000.0,),
+    ),
 }
 """Layouts by name: ``plain`` as in this module's first lines, ``uji`` of UJIIndoorLoc, ``ipin`` log files of the IPIN
-competition."""
+competition, ``ftm-feng`` of the Wi-Fi FTM rooms of Feng et al."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +106,8 @@ class SurveyTable:
         rss_dbm: [P, M] dBm, NaN where an access point was not heard.
         positions_m: [P, 2] metres, or None if the file does not say.
         angular_power: [P, M, L] linear, or None.
-        floors, buildings, ids: one label per scan, or None.
+        floors, buildings, ids, devices: one label per scan, or None.
+        range_m: [P, M] metres, NaN where there is none; None where nothing was ranged.
         time_s: [P] seconds, or None.
         lists_all: whether an access point without column is one that was not heard (scans list what they heard), not
             one that was not looked for.
@@ -96,6 +123,8 @@ class SurveyTable:
     floors: tuple[str, ...] | None = None
     buildings: tuple[str, ...] | None = None
     ids: tuple[str, ...] | None = None
+    devices: tuple[str, ...] | None = None
+    range_m: NDArray[np.float64] | None = None
     time_s: NDArray[np.float64] | None = None
     lists_all: bool = False
     geo_origin: GeoOrigin | None = None
@@ -106,13 +135,20 @@ class SurveyTable:
 
     def rows_with(self, wanted: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """RSS [P, len(wanted)] of access points by name, and [len(wanted)] whether they were looked for at all."""
+        looked_for = np.array([name in self.ap_names or self.lists_all for name in wanted], dtype=bool)
+        return self._columns(self.rss_dbm, wanted), looked_for
+
+    def ranges_with(self, wanted: Sequence[str]) -> NDArray[np.float64] | None:
+        """Ranges [P, len(wanted)] to access points by name; None where nothing was ranged."""
+        return None if self.range_m is None else self._columns(self.range_m, wanted)
+
+    def _columns(self, values: NDArray[np.float64], wanted: Sequence[str]) -> NDArray[np.float64]:
         at = {name: column for column, name in enumerate(self.ap_names)}
-        looked_for = np.array([name in at or self.lists_all for name in wanted], dtype=bool)
-        rss = np.full((len(self), len(wanted)), math.nan)
+        found = np.full((len(self), len(wanted)), math.nan)
         for column, name in enumerate(wanted):
             if name in at:
-                rss[:, column] = self.rss_dbm[:, at[name]]
-        return rss, looked_for
+                found[:, column] = values[:, at[name]]
+        return found
 
 
 def read_survey(
@@ -121,6 +157,7 @@ def read_survey(
     columns: Mapping[str, str | None] | None = None,
     not_heard: Collection[float] = (),
     geo_origin: GeoOrigin | None = None,
+    range_unit: str = "m",
 ) -> SurveyTable:
     """Read a survey (scans at known places) or a user's scans (places are optional).
 
@@ -132,18 +169,20 @@ def read_survey(
             for any text (``{"WAP*": "rss_*"}``).
         not_heard: numbers that mean that an access point was not heard, besides those of the layout.
         geo_origin: what becomes (0, 0) of an ``ipin`` file, e.g. the site's; None: its first mark.
+        range_unit: of the columns ``range_<ap>``, one of ``METRES``; a layout knows its own.
 
     Raises:
         ValueError: another layout, or a file that does not fit it; names file and line.
         OSError: it cannot be read.
     """
     one_of("layout", layout, LAYOUTS)
+    one_of("range_unit", range_unit, METRES)
     if isinstance(path, Sequence) and not isinstance(path, str):
         if not path:
             raise ValueError("no survey file given; give at least one")
         tables: list[SurveyTable] = []
         for each in path:
-            tables.append(read_survey(each, layout, columns, not_heard, geo_origin))
+            tables.append(read_survey(each, layout, columns, not_heard, geo_origin, range_unit))
             geo_origin = tables[0].geo_origin
         return joined(tables)
     if layout == "ipin":
@@ -154,8 +193,8 @@ def read_survey(
     kind = LAYOUTS[layout]
     table = read_table(path)
     table = _renamed(_renamed(table, kind.columns, optional=True), columns or {}, optional=False)
-    marks = (*kind.not_heard, *not_heard)
-    return _long(table, marks) if "ap" in table and "rss_dbm" in table else _wide(table, marks)
+    kind = dataclasses.replace(kind, not_heard=(*kind.not_heard, *not_heard), range_unit=kind.range_unit or range_unit)
+    return _long(table, kind.not_heard) if "ap" in table and "rss_dbm" in table else _wide(table, kind)
 
 
 def joined(tables: Sequence[SurveyTable]) -> SurveyTable:
@@ -167,6 +206,7 @@ def joined(tables: Sequence[SurveyTable]) -> SurveyTable:
     if len(tables) == 1:
         return tables[0]
     names = in_order(name for table in tables for name in table.ap_names)
+    ranges = [table.ranges_with(names) for table in tables]
     if any(table.angular_power is not None for table in tables):
         raise ValueError(f"{tables[0].file}: angular spectra of several files cannot be joined; put them into one file")
 
@@ -188,6 +228,8 @@ def joined(tables: Sequence[SurveyTable]) -> SurveyTable:
         labels("floors"),
         labels("buildings"),
         labels("ids"),
+        labels("devices"),
+        None if any(part is None for part in ranges) else np.concatenate([part for part in ranges if part is not None]),
         numbers("time_s"),
         all(table.lists_all for table in tables),
         tables[0].geo_origin,
@@ -234,17 +276,20 @@ def _renamed(table: Table, columns: Mapping[str, str | None], optional: bool) ->
     return dataclasses.replace(table, columns=header, rows=rows)
 
 
-def _wide(table: Table, marks: Collection[float]) -> SurveyTable:
-    listed = [name.removeprefix("rss_") for name in table.columns if name.startswith("rss_")]
+def _wide(table: Table, kind: Layout) -> SurveyTable:
+    """One scan per row; ``kind`` has all marks and the unit of the ranges."""
+    listed = [
+        name.removeprefix(prefix) for prefix in _PREFIXES[:2] for name in table.columns if name.startswith(prefix)
+    ]
     known = {*_POSITION, *_LABELS, "time_s"}
-    unknown = [name for name in table.columns if name not in known and not name.startswith(("rss_", "aoa_"))]
+    unknown = [name for name in table.columns if name not in known and not name.startswith(_PREFIXES)]
     if unknown:
         raise ValueError(
-            f"{table.file}: {unknown_name('column', unknown[0], known, 'Allowed')}, rss_<ap>, aoa_<ap>_<beam>; "
-            f"columns={{{unknown[0]!r}: None}} passes it over"
+            f"{table.file}: {unknown_name('column', unknown[0], known, 'Allowed')}, rss_<ap>, range_<ap>, "
+            f"aoa_<ap>_<beam>; columns={{{unknown[0]!r}: None}} passes it over"
         )
     if not listed:
-        raise ValueError(f"{table.file} has no column rss_<ap>. Allowed are {_ALLOWED}")
+        raise ValueError(f"{table.file} has no column rss_<ap> or range_<ap>. Allowed are {_ALLOWED}")
     aps = in_order(listed)
     beams = _beams(table, aps)
     spectra = None
@@ -252,18 +297,29 @@ def _wide(table: Table, marks: Collection[float]) -> SurveyTable:
         flat = table.numbers([f"aoa_{ap}_{beam}" for ap in aps for beam in beams])
         spectra = flat.reshape(len(table), len(aps), len(beams))
     labels = {name: table.texts(name) if name in table else None for name in _LABELS}
+    positions, ranges = _positions(table), _of_aps(table, "range_", aps, kind.not_ranged)
     return SurveyTable(
         table.file,
         tuple(table.where(row) for row in range(len(table))),
         aps,
-        table.numbers([f"rss_{ap}" for ap in aps], marks),
-        _positions(table),
+        _of_aps(table, "rss_", aps, kind.not_heard),
+        None if positions is None else positions * kind.position_unit_m,
         spectra,
         floors=labels["floor"],
         buildings=labels["building"],
         ids=labels["id"],
+        devices=labels["device"],
+        range_m=None if np.isnan(ranges).all() else ranges * METRES[kind.range_unit or "m"],
         time_s=table.numbers(["time_s"])[:, 0] if "time_s" in table else None,
     )
+
+
+def _of_aps(table: Table, prefix: str, aps: Sequence[str], marks: Collection[float]) -> NDArray[np.float64]:
+    """Readings [P, M]; NaN for access points that have no such column."""
+    there = [column for column, ap in enumerate(aps) if f"{prefix}{ap}" in table]
+    values = np.full((len(table), len(aps)), math.nan)
+    values[:, there] = table.numbers([f"{prefix}{aps[column]}" for column in there], marks)
+    return values
 
 
 def _long(table: Table, marks: Collection[float]) -> SurveyTable:
@@ -327,6 +383,7 @@ def _by_reading(
         floors=labels("floor"),
         buildings=labels("building"),
         ids=labels("id"),
+        devices=labels("device"),
         time_s=None if None in times else np.array(times, dtype=np.float64),
         lists_all=True,
         geo_origin=geo_origin,

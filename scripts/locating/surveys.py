@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cfpos.baselines import Fingerprint
+from cfpos.baselines.dcp.held_out import held_out
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.locating.common import Located, drawn_site, pairs
 from cfpos.scripts.locating.links import renamed
@@ -37,6 +38,8 @@ def located(arguments: argparse.Namespace) -> Located:
     options = pairs(arguments.option, "--option")
     layout = str(options.get("layout", "plain"))
     columns = renamed(arguments.columns)
+    if arguments.unit != "m":
+        options.setdefault("range_unit", arguments.unit)
     used = _columns_of(arguments.survey, columns, layout)
     # A layout has its own way with bad readings, unless the command says to drop them.
     bad = {"on_bad": "drop"} if arguments.on_bad == "drop" else {}
@@ -50,6 +53,7 @@ def located(arguments: argparse.Namespace) -> Located:
         layout,
         named or None,
         tuple(arguments.missing),
+        range_unit=arguments.unit,
     )
     estimate = estimator.locate(scans)
     floors = getattr(estimate, "floors", None)
@@ -68,6 +72,36 @@ def located(arguments: argparse.Namespace) -> Located:
     )
     notes = [] if floors is None or scans.floors is None else [_floor_rate(floors, scans.floors)]
     return Located(table, NAME, **drawn_site(site), notes=tuple(notes))
+
+
+def held_out_located(arguments: argparse.Namespace) -> Located:
+    """The scans of a survey, each located from other places and other devices.
+
+    Raises:
+        ValueError: whatever the files or the options have that cannot be.
+        OSError: a file cannot be read.
+    """
+    if arguments.survey is None or arguments.measurements is not None:
+        raise UsageError("--held-out locates the scans of --survey FILE; give that, and no --measurements")
+    options = pairs(arguments.option, "--option")
+    layout, columns = str(options.get("layout", "plain")), renamed(arguments.columns)
+    scans = read_survey(arguments.survey, layout, columns or None, tuple(arguments.missing), range_unit=arguments.unit)
+    if arguments.on_bad == "drop":
+        options = {"on_bad": "drop", **options}
+    estimate = held_out(scans, arguments.held_out, **options)
+    table = Positions.from_estimate(
+        estimate,
+        user=None if scans.ids is None else np.array(scans.ids),
+        time_s=scans.time_s,
+        floor=None if estimate.floors is None else ["" if label is None else label for label in estimate.floors],
+        policy=NAME,
+        truth_m=scans.positions_m,
+    )
+    apart = "places" if scans.devices is None else "places and devices"
+    notes = [f"every scan located from other {apart} ({arguments.held_out} parts)"]
+    if estimate.floors is not None and scans.floors is not None:
+        notes.append(_floor_rate(estimate.floors, scans.floors))
+    return Located(table, NAME, notes=tuple(notes))
 
 
 def _columns_of(files: Sequence[Path], columns: Mapping[str, str], layout: str) -> dict[str, str]:

@@ -280,7 +280,7 @@ def test_mistakes_name_the_file_and_the_line_an_editor_shows(tmp_path: Path, tex
 def test_no_file_and_other_layouts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no survey file given"):
         read_survey([])
-    with pytest.raises(ValueError, match="layout='uij' is not one of plain, uji, ipin; did you mean uji"):
+    with pytest.raises(ValueError, match="layout='uij' is not one of plain, uji, ipin, ftm-feng; did you mean uji"):
         read_survey(written(tmp_path, PLAIN), "uij")
     with pytest.raises(ValueError, match="ipin log files have none"):
         read_survey(written(tmp_path, LOG), "ipin", {"a": "x_m"})
