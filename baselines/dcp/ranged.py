@@ -1,8 +1,8 @@
 """Fingerprints of measured distances, alone or beside powers.
 
 A range is taken as a nearness, its negative: like a power it is larger close by, and the weakest reading of an access
-point is the farthest one. Powers go beside ranges in metres, divided by ``db_per_m``: at 10 m an indoor power changes by
-1 to 2 dB per metre, but multipath moves it by several dB from step to step; on held-out places of surveyed rooms a
+point is the farthest one. Powers go beside ranges in metres, divided by ``db_per_m``: at 10 m an indoor power changes
+by 1 to 2 dB per metre, but multipath moves it by several dB from step to step; on held-out places of surveyed rooms a
 metre of range says as much as 5 to 12 dB. An exchange that fails says nothing about the distance.
 """
 
