@@ -10,9 +10,11 @@ from .registry import list_policies, make_policy, register_policy
 if TYPE_CHECKING:
     from .dcp.fingerprint import Fingerprint
     from .direct import locate_csi, locate_ranges, locate_rss, locate_tdoa
+    from .toa.calibration.ranges import calibrate_ranges
 
 __all__ = [
     "Fingerprint",
+    "calibrate_ranges",
     "list_policies",
     "locate_csi",
     "locate_ranges",
@@ -24,6 +26,7 @@ __all__ = [
 
 _HOMES = {
     "Fingerprint": ".dcp.fingerprint",
+    "calibrate_ranges": ".toa.calibration.ranges",
     "locate_csi": ".direct",
     "locate_ranges": ".direct",
     "locate_rss": ".direct",

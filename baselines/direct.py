@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.calibration import RangeCalibration
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.measurements.toa import TimingMeasurements
@@ -28,7 +29,15 @@ class Locator(Protocol):
 
 
 def locate_ranges(
-    ap_positions_m: Any, range_m: Any, std_m: Any, *, policy: str | Locator = RANGES_POLICY, **known: Any
+    ap_positions_m: Any,
+    range_m: Any,
+    std_m: Any,
+    *,
+    policy: str | Locator = RANGES_POLICY,
+    calibrate: str | RangeCalibration = "none",
+    truth_m: Any = None,
+    devices: Sequence[Any] | None = None,
+    **known: Any,
 ) -> PositionEstimate:
     """Positions from measured distances (UWB two-way ranging, Wi-Fi FTM, arrival times with a common clock)::
 
@@ -40,6 +49,10 @@ def locate_ranges(
         range_m: [K, M] metres, one row per user or epoch; NaN, None or masked where there is none.
         std_m: standard deviation, a number, [M] or [K, M], metres.
         policy: a name of ``list_policies("toa")`` or ``("rtt")``, or an estimator made by ``make_policy``.
+        calibrate: "none"; "self" takes offsets of the APs from these ranges, if that pays, and their deviations;
+            "labelled" from ``truth_m``; or what ``calibrate_ranges`` has found.
+        truth_m: [K, 2] true positions, NaN where unknown, for "labelled".
+        devices: [K] names of the devices that measured, for their offsets.
         known: what else is known, see ``TimingMeasurements.from_arrays``: ``height_diff_m``, ``ap_height_m`` and
             ``user_height_m``, ``area_m``, ``nlos_mean_m``, ``on_bad``.
 
@@ -53,7 +66,12 @@ def locate_ranges(
     """
     chosen, accepted = _chosen(policy, ("toa", "rtt"), "ranges")
     measured = TimingMeasurements.from_arrays(ap_positions_m, range_m, std_m, family=accepted, **known)
-    return _one_episode(chosen, measured)
+    if isinstance(calibrate, str) and calibrate == "none":
+        return _one_episode(chosen, measured)
+    from .toa.calibration.ranges import calibration_of, located
+
+    found = calibration_of(measured, calibrate, truth_m, devices)
+    return _mapped(located(chosen, measured, found, devices), lambda value: value[0])
 
 
 def locate_tdoa(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cfpos.agents import list_agents, load_agent, make_agent, register_agent
     from cfpos.baselines import (
         Fingerprint,
+        calibrate_ranges,
         list_policies,
         locate_csi,
         locate_ranges,
@@ -30,6 +31,7 @@ __all__ = [
     "Fingerprint",
     "Positions",
     "__version__",
+    "calibrate_ranges",
     "evaluate",
     "list_agents",
     "list_envs",
@@ -52,6 +54,7 @@ _HOMES = {
     "cfpos.agents": ("list_agents", "load_agent", "make_agent", "register_agent"),
     "cfpos.baselines": (
         "Fingerprint",
+        "calibrate_ranges",
         "list_policies",
         "locate_csi",
         "locate_ranges",
