@@ -29,16 +29,22 @@ class Database(ABC):
         has_spectra: whether angular spectra are known too.
         zero_dbm: RSS that counts as nothing for maps from zero (``powed``, ...): 1 dB below the weakest, or what
             the maker says.
+        limits_dbm: [M] detection limits; ``zero_dbm`` where nothing else is known.
     """
 
     has_spectra: bool
 
     def __init__(
-        self, positions_m: Float[Tensor, "P 2"], rss_dbm: Float[Tensor, "P M"], zero_dbm: float | None = None
+        self,
+        positions_m: Float[Tensor, "P 2"],
+        rss_dbm: Float[Tensor, "P M"],
+        zero_dbm: float | None = None,
+        limits_dbm: Float[Tensor, " M"] | None = None,
     ) -> None:
         self.positions_m = positions_m
         self.rss_dbm = rss_dbm
         self.zero_dbm = float(rss_dbm.min()) - 1.0 if zero_dbm is None else zero_dbm
+        self.limits_dbm = rss_dbm.new_full((rss_dbm.shape[-1],), self.zero_dbm) if limits_dbm is None else limits_dbm
         self._reference_dbm = float(rss_dbm.max())
 
     def __len__(self) -> int:
@@ -57,6 +63,12 @@ class Database(ABC):
         references: Int[Tensor, " n"],
     ) -> Float[Tensor, " n"]:
         """Xi^a, eq. (8) with 1/M, of n pairs (query row, reference), over the APs in ``columns``."""
+
+    def above_limit_db(
+        self, rss_dbm: Float[Tensor, "*batch C"], columns: Int[Tensor, " C"]
+    ) -> Float[Tensor, "*batch C"]:
+        """How far above the detection limits of the APs in ``columns`` powers are; 0 for weaker ones."""
+        return (rss_dbm - self.limits_dbm[columns]).clamp(min=0.0)
 
     def features(self, kind: str, columns: Int[Tensor, " C"]) -> Float[Tensor, "P F"]:
         """Vectors of the references whose distance is the criterion.
@@ -137,7 +149,7 @@ class SurveyedDatabase(Database):
         positions_m: [P, 2] surveyed points, metres.
         rss_dbm: [P, M] measured RSS.
         spectra: [P, M, L] measured angular power, or None.
-        zero_dbm: see ``Database``.
+        zero_dbm, limits_dbm: see ``Database``.
     """
 
     def __init__(
@@ -146,8 +158,9 @@ class SurveyedDatabase(Database):
         rss_dbm: Float[Tensor, "P M"],
         spectra: Float[Tensor, "P M L"] | None,
         zero_dbm: float | None = None,
+        limits_dbm: Float[Tensor, " M"] | None = None,
     ) -> None:
-        super().__init__(positions_m, rss_dbm, zero_dbm)
+        super().__init__(positions_m, rss_dbm, zero_dbm, limits_dbm)
         self.has_spectra = spectra is not None
         self._unit = None if spectra is None else torch.nn.functional.normalize(spectra, dim=-1)
 

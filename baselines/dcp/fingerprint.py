@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,18 +14,22 @@ from torch import Tensor
 
 from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.surveys import SurveyTable, ap_number
-from cfpos_envs.measurements.base import Measurements, PositionEstimate
+from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
 
 from ..base import Estimator
+from ..neighbour_errors import ErrorModel
 from .database import Database, PredictedDatabase, SurveyedDatabase, reference_points
 from .fingerprint_options import FingerprintOptions
 from .floors import FingerprintEstimate, SurveyScore, score
-from .links import finished, require_arrays, usable_links
+from .gauss_newton import link_observations, unknown_shadowing_db
+from .judging import judged_by_powers
+from .links import cleaned, finished, require_arrays, usable_links
 from .matching import locate_by_matching
 from .nearest import Queries, needs_spectra
 from .own_survey import OwnSurvey, natural_feature
 from .radio_map import RadioMap, SiteCache, sites_with_rows
+from .simulated_errors import simulated_errors
 from .survey import (
     Survey,
     check_ranges,
@@ -67,6 +72,8 @@ class Fingerprint(Estimator[RadioMeasurements]):
     ) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[Database] = SiteCache()
+        # By the deviation of the shadowing that the databases do not know.
+        self._errors: defaultdict[float, SiteCache[ErrorModel]] = defaultdict(SiteCache)
         if survey is None and self.options.survey is not None:
             survey = _read(self.options.survey, self.options)
         self._own = None if survey is None else OwnSurvey(survey, self.options)
@@ -162,8 +169,9 @@ class Fingerprint(Estimator[RadioMeasurements]):
             ranges: [K, M] (or [M]) measured distances that go with a plain RSS array, metres.
 
         Returns:
-            Positions [B, K, 2], or [K, 2] (a ``FingerprintEstimate``, double precision) for own data; no covariance;
-            invalid where no AP heard the user.
+            Positions [B, K, 2], or [K, 2] (a ``FingerprintEstimate``, double precision) for own data, with covariances
+            that the survey's own places teach (None with fewer than nine); invalid where no AP heard the user, or
+            nothing in the survey is like the measurement.
 
         Raises:
             ValueError: own data without a survey, of a shape or of APs that do not fit it, or that cannot be.
@@ -221,9 +229,11 @@ class Fingerprint(Estimator[RadioMeasurements]):
         if self._own is not None:
             return self._locate_by_survey(self._own, measurements)
         usable = usable_links(measurements, aoa=with_spectra)
-        radio, spectra = measurements.radio, measurements.angular_power
+        clean = cleaned(measurements, usable)
+        radio, spectra, shadowing_db = measurements.radio, measurements.angular_power, unknown_shadowing_db(clean)
         episodes, _, num_ues = measurements.rss_dbm.shape
         positions = torch.full((episodes, num_ues, 2), radio.side_m / 2)
+        covariance = torch.zeros(episodes, num_ues, 2, 2)
         for site, rows in sites_with_rows(measurements):
             database = self._cache.get(site, self._database)
             queries = Queries(
@@ -231,9 +241,13 @@ class Fingerprint(Estimator[RadioMeasurements]):
                 None if spectra is None else spectra[rows].transpose(1, 2).flatten(0, 1).cpu(),
             )
             heard = usable[rows].transpose(1, 2).flatten(0, 1).cpu()
-            located, _ = locate_by_matching(database, queries, heard, self.options, radio.side_m, radio.wrap)
-            positions[rows.cpu()] = located.reshape(len(rows), num_ues, 2)
-        return finished(measurements, positions.to(measurements.rss_dbm.device), None, usable.any(dim=1))
+            found = locate_by_matching(database, queries, heard, self.options, radio.side_m, radio.wrap)
+            positions[rows.cpu()] = found.position_m.reshape(len(rows), num_ues, 2)
+            errors = self._errors[shadowing_db].get(site, lambda there: self._simulated(there, shadowing_db))
+            covariance[rows.cpu()] = errors.covariance_m2(found.made_of).float().reshape(len(rows), num_ues, 2, 2)
+        device = measurements.rss_dbm.device
+        powers = link_observations(clean, usable, shadowing_db, None)
+        return judged_by_powers(measurements, RadioMap.of(clean), powers, positions.to(device), covariance.to(device))
 
     def _locate_by_survey(self, own: OwnSurvey, measurements: RadioMeasurements) -> PositionEstimate:
         """Match with the survey, whose coordinates and APs are those of whoever made it."""
@@ -257,11 +271,18 @@ class Fingerprint(Estimator[RadioMeasurements]):
         away = measurements.origin_m[:2] if any(measurements.origin_m) or site is None else site.origin_m
         origin = torch.tensor(away, dtype=torch.float64)
         _check_places(own.database.positions_m - origin, radio.side_m)
+        assert estimate.reason is not None
         position = (estimate.position - origin).to(rss.dtype).reshape(episodes, num_ues, 2).to(rss.device)
-        inside = finished(measurements, position, None, estimate.valid.reshape(episodes, num_ues).to(rss.device))
+        reason = estimate.reason.reshape(episodes, num_ues).to(rss.device)
+        strange = reason == int(Reason.UNFAMILIAR)
+        covariance = estimate.covariance
+        if covariance is not None:
+            covariance = covariance.to(rss.dtype).reshape(episodes, num_ues, 2, 2).to(rss.device)
+        answered = (reason == int(Reason.VALID)) | strange
+        inside = finished(measurements, position, covariance, answered, (Reason.UNFAMILIAR, strange))
         place = None if estimate.place is None else estimate.place.reshape(episodes, num_ues)
         return FingerprintEstimate(
-            inside.position, None, inside.valid, inside.reason, place=place, places=estimate.places
+            inside.position, inside.covariance, inside.valid, inside.reason, place=place, places=estimate.places
         )
 
     def _locate_table(self, own: OwnSurvey, table: SurveyTable) -> FingerprintEstimate:
@@ -302,6 +323,11 @@ class Fingerprint(Estimator[RadioMeasurements]):
             return self._fitting(PredictedDatabase(site, points))
         survey = simulate_survey(site, points, self.options.survey_seed)
         return self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
+
+    def _simulated(self, site: RadioMap, shadowing_db: float) -> ErrorModel:
+        errors = simulated_errors(site, self._cache.get(site, self._database), self.options, shadowing_db)
+        assert errors is not None
+        return errors
 
     def _fitting(self, database: Database) -> Database:
         options = self.options

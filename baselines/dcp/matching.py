@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfpos_envs.physics.geometry import displacement, unit_vectors
+from cfpos_envs.physics.geometry import displacement, nearest_image, unit_vectors
 
+from ..neighbour_errors import SEEN, Neighbourhood, spread_m2
 from .database import Database
 from .fingerprint_options import FingerprintOptions
 from .links import by_heard_aps
-from .nearest import Queries, nearest_references, weighted_position
+from .nearest import Queries, nearest_references, weighted_position, weights_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,36 @@ class Labels:
     count: int
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """References that do not count for a query: those at its own place.
+
+    Attributes:
+        place: number of the place of every reference.
+        of_query: number of the place that does not count.
+        most: references at one place, at most.
+    """
+
+    place: Int[Tensor, " P"]
+    of_query: Int[Tensor, " Q"]
+    most: int
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Answers to Q queries, and what they were made of.
+
+    Attributes:
+        position_m: the answers.
+        group: index of each answer's group; -1 where there is none.
+        made_of: neighbours' spread and dissimilarity.
+    """
+
+    position_m: Float[Tensor, "Q 2"]
+    group: Int[Tensor, " Q"]
+    made_of: Neighbourhood
+
+
 def locate_by_matching(
     database: Database,
     queries: Queries,
@@ -37,7 +68,8 @@ def locate_by_matching(
     side_m: float,
     wrap: bool,
     labels: Labels | None = None,
-) -> tuple[Float[Tensor, "Q 2"], Int[Tensor, " Q"]]:
+    left_out: LeftOut | None = None,
+) -> Matched:
     """Positions and groups of Q users; users with the same set of APs to compare are matched together.
 
     Args:
@@ -48,22 +80,25 @@ def locate_by_matching(
         side_m, wrap: the area; ``side_m`` matters on the torus only.
         labels: groups of the references; the neighbours vote with their weights, and those of the group with most
             votes make the position. None: no groups, -1 for everybody.
+        left_out: references that do not count.
     """
     positions = database.positions_m.mean(dim=0).expand(len(heard), 2).clone()
     groups = torch.full((len(heard),), -1)
+    spread = positions.new_zeros(len(heard), 2, 2)
+    strangeness = positions.new_zeros(len(heard))
     for rows, columns in by_heard_aps(heard):
         chosen = queries.select(rows)
+        barred = None if left_out is None else LeftOut(left_out.place, left_out.of_query[rows], left_out.most)
+        matcher = _Matcher(database, chosen, options, side_m, wrap, labels, barred)
         if options.fusion == "central":
-            positions[rows], votes = _match(database, chosen, columns, options, side_m, wrap, labels)
+            answer = matcher.match(columns)
         else:
-            answers = [
-                _match(database, chosen, columns[i : i + 1], options, side_m, wrap, labels) for i in range(len(columns))
-            ]
-            positions[rows] = median_position(torch.stack([place for place, _ in answers]), side_m, wrap)
-            votes = torch.stack([vote for _, vote in answers]).sum(dim=0)
+            answer = matcher.median_of([matcher.match(columns[i : i + 1]) for i in range(len(columns))], columns)
+        positions[rows], spread[rows] = answer.position_m, answer.spread_m2.to(spread.dtype)
+        strangeness[rows] = answer.strangeness.to(strangeness.dtype)
         if labels is not None:
-            groups[rows] = votes.argmax(dim=-1)
-    return positions, groups
+            groups[rows] = answer.votes.argmax(dim=-1)
+    return Matched(positions, groups, Neighbourhood(spread, strangeness))
 
 
 def median_position(positions_m: Float[Tensor, "N Q 2"], side_m: float, wrap: bool) -> Float[Tensor, "Q 2"]:
@@ -79,30 +114,96 @@ def median_position(positions_m: Float[Tensor, "N Q 2"], side_m: float, wrap: bo
 
 def group_votes(distances: Float[Tensor, "Q k"], group: Int[Tensor, "Q k"], count: int) -> Float[Tensor, "Q count"]:
     """Share of the weights 1 / distance that every group has among a user's neighbours."""
-    weights = 1.0 / distances.double().clamp(min=1e-12)
-    weights = weights / weights.sum(dim=-1, keepdim=True)
+    weights = weights_of(distances)
     return weights.new_zeros(len(group), count).scatter_add_(1, group, weights)
 
 
-def _match(
-    database: Database,
-    queries: Queries,
-    columns: Tensor,
-    options: FingerprintOptions,
-    side_m: float,
-    wrap: bool,
-    labels: Labels | None,
-) -> tuple[Tensor, Tensor]:
-    neighbours = options.neighbours if options.matching == "wknn" else 1
-    distances, indices = nearest_references(
-        database, queries, columns, options.feature, neighbours, distance=options.metric
-    )
-    votes = distances.new_zeros(len(distances), 0)
-    if labels is not None:
-        group = labels.group[indices]
-        votes = group_votes(distances, group, labels.count)
-        elsewhere = group != votes.argmax(dim=-1, keepdim=True)
-        # A place between two buildings is in neither. The nearest of the chosen group comes first: it is the anchor.
-        distances, order = torch.where(elsewhere, torch.inf, distances).sort(dim=-1, stable=True)
-        indices = indices.gather(-1, order)
-    return weighted_position(database.positions_m[indices], distances, side_m, wrap), votes
+@dataclass(frozen=True)
+class _Answer:
+    """Of queries that compare the same APs."""
+
+    position_m: Float[Tensor, "q 2"]
+    votes: Float[Tensor, "q G"]
+    spread_m2: Float[Tensor, "q 2 2"]
+    strangeness: Float[Tensor, " q"]
+
+
+@dataclass(frozen=True)
+class _Matcher:
+    """Queries that compare the same APs; see ``locate_by_matching``."""
+
+    database: Database
+    queries: Queries
+    options: FingerprintOptions
+    side_m: float
+    wrap: bool
+    labels: Labels | None
+    left_out: LeftOut | None
+
+    def match(self, columns: Tensor) -> _Answer:
+        """By the references that are nearest over the APs in ``columns``."""
+        distances, indices = self._nearest(columns)
+        neighbours = self.options.neighbours if self.options.matching == "wknn" else 1
+        near = indices[:, :neighbours]
+        strangeness = self._strangeness(columns, distances, indices)
+        every = distances[:, :neighbours]
+        votes = every.new_zeros(len(every), 0)
+        if self.labels is not None:
+            group = self.labels.group[near]
+            votes = group_votes(every, group, self.labels.count)
+            elsewhere = group != votes.argmax(dim=-1, keepdim=True)
+            # A place between two buildings is in neither. The nearest of the chosen group comes first: the anchor.
+            every, order = torch.where(elsewhere, torch.inf, every).sort(dim=-1, stable=True)
+            near = near.gather(-1, order)
+            indices = torch.cat((near, indices[:, neighbours:]), dim=-1)
+        position = weighted_position(self.database.positions_m[near], every, self.side_m, self.wrap)
+        weights = torch.nn.functional.pad(weights_of(every), (0, indices.shape[1] - near.shape[1]))
+        return _Answer(position, votes, spread_m2(self._away(indices, position), weights), strangeness)
+
+    def median_of(self, answers: list[_Answer], columns: Tensor) -> _Answer:
+        """The median of what the APs in ``columns`` answered each by itself."""
+        places = torch.stack([answer.position_m for answer in answers])
+        position = median_position(places, self.side_m, self.wrap)
+        away = nearest_image(places - position, self.side_m, self.wrap)
+        nearest = displacement(self.database.positions_m, position, self.side_m, self.wrap).square().sum(dim=-1)
+        index = nearest.argmin(dim=0).unsqueeze(-1)
+        return _Answer(
+            position,
+            torch.stack([answer.votes for answer in answers]).sum(dim=0),
+            torch.einsum("nqi,nqj->qij", away, away) / len(answers),
+            self._strangeness(columns, torch.zeros_like(index), index),
+        )
+
+    def _nearest(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        options, barred = self.options, self.left_out
+        wanted = max(options.neighbours if options.matching == "wknn" else 1, SEEN)
+        more = 0 if barred is None else barred.most
+        distances, indices = nearest_references(
+            self.database,
+            self.queries,
+            columns,
+            options.feature,
+            min(wanted + more, len(self.database)),
+            distance=options.metric,
+        )
+        if barred is not None:
+            own = barred.place[indices] == barred.of_query.unsqueeze(-1)
+            distances, order = torch.where(own, torch.inf, distances).sort(dim=-1, stable=True)
+            indices = indices.gather(-1, order)
+        return distances[:, :wanted], indices[:, :wanted]
+
+    def _strangeness(self, columns: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
+        """Of the most similar of the neighbours: sum |a - b| / sum (a + b) of the powers above the detection limit in
+        dB, and where only angles are compared, the distance."""
+        if self.options.feature == "aoa":
+            return distances[:, 0]
+        measured = self.database.above_limit_db(self.queries.rss_dbm[:, columns], columns).unsqueeze(1)
+        known = self.database.above_limit_db(self.database.rss_dbm[indices][..., columns], columns)
+        # What is below the limit in both agrees.
+        total = (measured + known).sum(dim=-1).clamp(min=torch.finfo(known.dtype).tiny)
+        apart = (measured - known).abs().sum(dim=-1) / total
+        return torch.where(torch.isfinite(distances), apart, torch.inf).amin(dim=-1)
+
+    def _away(self, indices: Tensor, position_m: Tensor) -> Tensor:
+        away = self.database.positions_m[indices] - position_m.unsqueeze(1)
+        return nearest_image(away, self.side_m, self.wrap)

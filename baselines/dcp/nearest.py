@@ -177,11 +177,16 @@ def weighted_position(
 ) -> Float[Tensor, "Q 2"]:
     """WKNN: mean of the neighbours' positions with weights 1 / feature distance, unwrapped around the nearest one."""
     anchor = positions_m[:, :1]
-    # A perfect match must win outright, not divide by zero.
-    weights = 1.0 / distances.double().clamp(min=1e-12)
-    weights = (weights / weights.sum(dim=-1, keepdim=True)).to(positions_m.dtype)
+    weights = weights_of(distances).to(positions_m.dtype)
     offsets = nearest_image(positions_m - anchor, side_m, wrap)
     return anchor[:, 0] + (weights.unsqueeze(-1) * offsets).sum(dim=1)
+
+
+def weights_of(distances: Float[Tensor, "Q k"]) -> Float[Tensor, "Q k"]:
+    """Shares 1 / distance of a sum of 1, in double precision; infinitely far neighbours have none."""
+    # A perfect match must win outright, not divide by zero.
+    weights = 1.0 / distances.double().clamp(min=1e-12)
+    return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def _best(scores: Tensor, candidates: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:

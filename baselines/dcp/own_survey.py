@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.measurements.base import Reason, first_reason
+from cfpos_envs.physics.geometry import nearest_image
 
+from ..neighbour_errors import LEAST_PLACES, ErrorModel, nearest_spacing_m, probes
 from .database import SurveyedDatabase
 from .fingerprint_options import FingerprintOptions
 from .floors import FingerprintEstimate, grouped
-from .matching import Labels, locate_by_matching
+from .matching import Labels, LeftOut, Matched, locate_by_matching
 from .nearest import FROM_ZERO, Queries
 from .ranged import doubled, ranged, readings
 from .survey import Survey
@@ -65,10 +67,12 @@ class OwnSurvey:
         rss = torch.where(torch.isfinite(points.rss_dbm), points.rss_dbm, self.limits_dbm)
         # An AP nobody heard is never compared; any number will do.
         rss = torch.where(self._known, rss, zero_dbm)
-        self.database = SurveyedDatabase(points.positions_m, rss, points.angular_power, zero_dbm)
+        limits = torch.where(torch.isfinite(self.limits_dbm), self.limits_dbm, zero_dbm)
+        self.database = SurveyedDatabase(points.positions_m, rss, points.angular_power, zero_dbm, limits)
         groups = grouped(points.buildings, points.floors)
         self._labels = None if groups is None else Labels(groups[0], len(groups[1]))
         self._places = () if groups is None else groups[1]
+        self._errors: dict[tuple[float, bool], ErrorModel | None] = {}
 
     def locate(
         self,
@@ -80,7 +84,7 @@ class OwnSurvey:
         wrap: bool = False,
         range_m: Float[Tensor, "Q M"] | None = None,
     ) -> FingerprintEstimate:
-        """Positions of Q users, in double precision; invalid where no surveyed AP was heard.
+        """Positions of Q users, in double precision; invalid where no surveyed AP was heard, or nothing is alike.
 
         Args:
             rss_dbm: NaN where an AP was not heard.
@@ -101,6 +105,65 @@ class OwnSurvey:
             looked_for = None if looked_for is None else doubled(looked_for, self.options)
         usable = self._known if looked_for is None else self._known & looked_for
         usable = usable.expand(rss_dbm.shape) if left_out is None else usable & ~left_out
+        compared, valid = self._compared(rss_dbm, usable, spectra)
+        found = self._match(rss_dbm, compared, spectra, side_m, wrap)
+        errors = self.errors(side_m, wrap)
+        covariance, strange = None, torch.zeros_like(valid)
+        if errors is not None:
+            covariance = errors.covariance_m2(found.made_of)
+            # Nobody knows more about those whom no AP heard than where the survey is.
+            covariance[~valid] = torch.cov(self.database.positions_m.double().mT, correction=0)
+            strange = errors.strange(found.made_of) & valid
+        spoilt = torch.zeros_like(valid) if left_out is None else left_out.any(dim=-1)
+        reason = first_reason(
+            valid & ~strange,
+            (Reason.BAD_INPUT, spoilt),
+            (Reason.TOO_FEW_LINKS, ~valid),
+            (Reason.UNFAMILIAR, strange),
+        )
+        return FingerprintEstimate(
+            found.position_m,
+            covariance,
+            valid & ~strange,
+            reason,
+            place=None if self._labels is None else found.group,
+            places=self._places,
+        )
+
+    def errors(self, side_m: float = 1.0, wrap: bool = False) -> ErrorModel | None:
+        """What the survey's own places say about errors, each located without its entries; computed once.
+
+        None: too few places to say anything.
+
+        Args:
+            side_m, wrap: the torus, if the positions lie on one.
+        """
+        key = (side_m if wrap else 1.0, wrap)
+        if key not in self._errors:
+            self._errors[key] = self._learn_errors(side_m, wrap)
+        return self._errors[key]
+
+    def _learn_errors(self, side_m: float, wrap: bool) -> ErrorModel | None:
+        points, places = self.survey, self.database.positions_m
+        unique, place = places.unique(dim=0, return_inverse=True)
+        if len(unique) < LEAST_PLACES + 1:
+            return None
+        asked = probes(len(place))
+        usable = self._known.expand(points.rss_dbm.shape)
+        if points.unknown is not None:
+            usable = usable & ~points.unknown
+        rss, spectra = points.rss_dbm[asked], points.angular_power
+        chosen = None if spectra is None or not self.options.compares_spectra else spectra[asked]
+        compared, heard = self._compared(rss, usable[asked], chosen)
+        barred = LeftOut(place, place[asked], int(place.bincount().max()))
+        found = self._match(rss, compared, chosen, side_m, wrap, barred)
+        counts = heard & torch.isfinite(found.position_m).all(dim=-1) & torch.isfinite(found.made_of.strangeness)
+        error = nearest_image(found.position_m - places[asked], side_m, wrap)
+        spacing = nearest_spacing_m(unique, side_m, wrap)
+        return ErrorModel.of(found.made_of.select(counts.nonzero().squeeze(-1)), error[counts], spacing)
+
+    def _compared(self, rss_dbm: Tensor, usable: Tensor, spectra: Tensor | None) -> tuple[Tensor, Tensor]:
+        """APs to compare [Q, M], and users whom at least one heard."""
         heard = torch.isfinite(rss_dbm) & usable
         compared = heard.clone()
         says_something = self.options.missing == "information" and not self.options.compares_ranges
@@ -111,16 +174,20 @@ class OwnSurvey:
             heard &= compared
         valid = heard.any(dim=-1)
         # Silence of every AP is no fingerprint: it is everywhere outside, too.
-        compared &= valid[:, None]
+        return compared & valid[:, None], valid
+
+    def _match(
+        self,
+        rss_dbm: Tensor,
+        compared: Tensor,
+        spectra: Tensor | None,
+        side_m: float,
+        wrap: bool,
+        left_out: LeftOut | None = None,
+    ) -> Matched:
         filled = torch.where(torch.isfinite(rss_dbm), rss_dbm, self.limits_dbm).to(self.database.rss_dbm.dtype)
-        positions, groups = locate_by_matching(
-            self.database, Queries(filled, spectra), compared, self.options, side_m, wrap, self._labels
-        )
-        spoilt = torch.zeros_like(valid) if left_out is None else left_out.any(dim=-1)
-        reason = first_reason(valid, (Reason.BAD_INPUT, spoilt), (Reason.TOO_FEW_LINKS, ~valid))
-        return FingerprintEstimate(
-            positions, None, valid, reason, place=None if self._labels is None else groups, places=self._places
-        )
+        queries = Queries(filled, spectra)
+        return locate_by_matching(self.database, queries, compared, self.options, side_m, wrap, self._labels, left_out)
 
 
 def natural_feature(survey: Survey) -> str:

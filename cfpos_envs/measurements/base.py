@@ -107,6 +107,7 @@ class Reason(IntEnum):
     NOT_CONVERGED = 5
     LARGE_RESIDUALS = 6
     OUTSIDE = 7
+    UNFAMILIAR = 8
 
     @property
     def advice(self) -> str:
@@ -124,6 +125,8 @@ _ADVICE = {
     Reason.LARGE_RESIDUALS: "residuals far larger than the stated noise; look for links without line of sight "
     "(toa-em leaves them out), offsets, or a standard deviation that is too small",
     Reason.OUTSIDE: "the best answer lies outside the searched area; enlarge the area or look at the offsets",
+    Reason.UNFAMILIAR: "nothing in the survey or training is like these measurements: another place, device or unit, "
+    "or columns in another order",
 }
 
 

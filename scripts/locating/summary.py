@@ -16,6 +16,9 @@ from cfpos_envs.results import METRICS
 _TOO_SMALL, _TOO_LARGE = 1.5, 0.5
 """Residuals over their stated size from which on the summary says that the statement is off."""
 
+_ELLIPSES, _FAR = (0.5, 0.9), (3, 5)
+"""What the summary compares errors with, where the truth is known."""
+
 
 def summary(found: Located) -> list[str]:
     """The lines for people."""
@@ -26,6 +29,7 @@ def summary(found: Located) -> list[str]:
     lines += _spread(table)
     lines += _residuals(table)
     lines += _errors(table)
+    lines += _calibration(table)
     return [*lines, *(f"note: {note}" for note in found.notes)]
 
 
@@ -76,3 +80,22 @@ def _errors(table: Positions) -> list[str]:
                 f"error of the {int(rows.sum())} {what}: median {median:.3f} m, RMSE {rmse:.3f} m, p95 {p95:.3f} m"
             )
     return lines
+
+
+def _calibration(table: Positions) -> list[str]:
+    """Errors against the stated covariances: a Gaussian has half of them in the ellipse of 50 %, and so on."""
+    if table.covariance_m2 is None or table.truth_m is None:
+        return []
+    away = table.position_m - table.truth_m
+    rows = table.valid & np.isfinite(away).all(axis=1) & np.isfinite(table.covariance_m2).all(axis=(1, 2))
+    if not rows.any():
+        return []
+    axes, covariance = away.shape[1], table.covariance_m2[rows]
+    squared = (away[rows] * np.linalg.solve(covariance, away[rows, :, None])[..., 0]).sum(axis=1)
+    inside = [float((squared <= 2 * gammaincinv(axes / 2, share)).mean()) for share in _ELLIPSES]
+    deviations = np.linalg.norm(away[rows], axis=1) / np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+    told = " and ".join(
+        f"{100 * found:.0f} % in that of {100 * share:.0f} %" for share, found in zip(_ELLIPSES, inside)
+    )
+    beyond = " and ".join(f"{100 * float((deviations > far).mean()):.2g} % by more than {far}" for far in _FAR)
+    return [f"ellipses of valid positions: {told}; off {beyond} standard deviations"]

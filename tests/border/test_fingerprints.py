@@ -298,10 +298,10 @@ def test_options_check_themselves(options: dict[str, Any], message: str) -> None
 
 
 def test_own_scans_nobody_heard_are_invalid_with_the_reason() -> None:
-    estimator = Fingerprint.from_survey(GRID, drawn()[1])
-    estimate = estimator.locate([[math.nan] * 6, [-50] * 6])
-    assert estimate.valid.tolist() == [False, True]
-    assert estimate.reason.tolist() == [Reason.TOO_FEW_LINKS, Reason.VALID]
+    _, surveyed, measured = drawn()
+    estimate = Fingerprint.from_survey(GRID, surveyed).locate([[math.nan] * 6, [-50] * 6, measured[0]])
+    assert estimate.valid.tolist() == [False, False, True]
+    assert estimate.reason.tolist() == [Reason.TOO_FEW_LINKS, Reason.UNFAMILIAR, Reason.VALID]
     assert torch.isfinite(estimate.position).all()
 
 
