@@ -59,7 +59,8 @@ class OwnSurvey:
         self._known = torch.isfinite(survey.rss_dbm).any(dim=0)
         silent = torch.full_like(self.limits_dbm, torch.nan) if options.compares_ranges else self.limits_dbm
         points = averaged(survey, silent) if options.repeated == "average" else survey
-        self.survey = points
+        # Users send single scans: what these differ by tells errors, not what averages do.
+        self.survey, self._scans = points, survey
         if options.matching == "wknn" and options.neighbours > len(points.positions_m):
             raise ValueError(
                 f"{options.neighbours} neighbours from {len(points.positions_m)} points; lower neighbours or spacing"
@@ -131,7 +132,7 @@ class OwnSurvey:
         )
 
     def errors(self, side_m: float = 1.0, wrap: bool = False) -> ErrorModel | None:
-        """What the survey's own places say about errors, each located without its entries; computed once.
+        """What the survey's own scans say about errors, each located from other places; computed once.
 
         None: too few places to say anything.
 
@@ -144,22 +145,22 @@ class OwnSurvey:
         return self._errors[key]
 
     def _learn_errors(self, side_m: float, wrap: bool) -> ErrorModel | None:
-        points, places = self.survey, self.database.positions_m
-        unique, place = places.unique(dim=0, return_inverse=True)
-        if len(unique) < LEAST_PLACES + 1:
+        scans, references = self._scans, self.database.positions_m
+        places, member = torch.cat((references, scans.positions_m)).unique(dim=0, return_inverse=True)
+        if len(places) < LEAST_PLACES + 1:
             return None
-        asked = probes(len(place))
-        usable = self._known.expand(points.rss_dbm.shape)
-        if points.unknown is not None:
-            usable = usable & ~points.unknown
-        rss, spectra = points.rss_dbm[asked], points.angular_power
+        known, asked = member[: len(references)], probes(len(scans.positions_m))
+        usable = self._known.expand(scans.rss_dbm.shape)
+        if scans.unknown is not None:
+            usable = usable & ~scans.unknown
+        rss, spectra = scans.rss_dbm[asked], scans.angular_power
         chosen = None if spectra is None or not self.options.compares_spectra else spectra[asked]
         compared, heard = self._compared(rss, usable[asked], chosen)
-        barred = LeftOut(place, place[asked], int(place.bincount().max()))
+        barred = LeftOut(known, member[len(references) :][asked], int(known.bincount().max()))
         found = self._match(rss, compared, chosen, side_m, wrap, barred)
         counts = heard & torch.isfinite(found.position_m).all(dim=-1) & torch.isfinite(found.made_of.strangeness)
-        error = nearest_image(found.position_m - places[asked], side_m, wrap)
-        spacing = nearest_spacing_m(unique, side_m, wrap)
+        error = nearest_image(found.position_m - scans.positions_m[asked], side_m, wrap)
+        spacing = nearest_spacing_m(places, side_m, wrap)
         return ErrorModel.of(found.made_of.select(counts.nonzero().squeeze(-1)), error[counts], spacing)
 
     def _compared(self, rss_dbm: Tensor, usable: Tensor, spectra: Tensor | None) -> tuple[Tensor, Tensor]:
