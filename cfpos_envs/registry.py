@@ -299,6 +299,8 @@ register("ecc-urban-small-v0", _ECC, site="urban-small")
 register("ecc-raytraced-v0", _ECC, source="raytraced", num_paths=32)
 register("ecc-csi-v0", "cfpos_envs.scenarios.ecc.game:EccCsiScenario")
 
+register("measured-v0", "cfpos_envs.scenarios.measured.game:MeasuredScenario")
+
 # Small arrays, two UEs, clocks off by up to 12 m.
 register(
     "ris-v0",

@@ -23,6 +23,7 @@ from cfpos_envs import list_envs, make_scenario
 from cfpos_envs.importers.arrays import read_csi
 from cfpos_envs.importers.csi_check import find_conventions
 from cfpos_envs.scenarios.ecc.stored import sample_file
+from cfpos_envs.scenarios.measured.game import MeasuredScenario
 
 INDEX = ROOT / "docs" / "equations.yml"
 RESULTS = ROOT / "docs" / "results"
@@ -53,7 +54,12 @@ def environment(env_id: str) -> str:
 def environments(families: str) -> str:
     """The environments of some families (``dcp``, ``toa tdoa rtt``) with the settings in which they differ."""
     made = {env_id: make_scenario(env_id) for env_id in list_envs()}
-    wanted = {env_id: scenario for env_id, scenario in made.items() if scenario.family in families.split()}
+    # Measured epochs are played by the rules of others, with options of their own.
+    wanted = {
+        env_id: scenario
+        for env_id, scenario in made.items()
+        if scenario.family in families.split() and not isinstance(scenario, MeasuredScenario)
+    }
     configs = {env_id: dataclasses.asdict(scenario.config) for env_id, scenario in wanted.items()}
     names = [name for name in next(iter(configs.values())) if len({str(c.get(name)) for c in configs.values()}) > 1]
     rows = [{"id": f"`{env_id}`", **{name: config.get(name) for name in names}} for env_id, config in configs.items()]

@@ -77,6 +77,15 @@ class Recording:
         kept: dict[str, Any] = {name: None if value is None else value[rows] for name, value in vars(self).items()}
         return Recording(**kept)
 
+    def joined(self, other: Recording) -> Recording:
+        """Both, one after the other; what one of them lacks is left out."""
+        pairs = {name: (value, getattr(other, name)) for name, value in vars(self).items()}
+        both: dict[str, Any] = {
+            name: None if one is None or two is None else np.concatenate((one, two))
+            for name, (one, two) in pairs.items()
+        }
+        return Recording(**both)
+
     def places(self) -> tuple[Recording, Shaped[np.ndarray, " n"]]:
         """One epoch per true place (and floor), each number the mean over those measured there, and [n] which place.
 

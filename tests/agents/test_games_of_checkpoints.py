@@ -33,7 +33,12 @@ def games() -> dict[str, VectorEnv]:
 
 
 def test_no_game_takes_the_policies_of_another(games: dict[str, VectorEnv]) -> None:
+    # Measured ranges are played by the rules of rtt-v0, so that what was trained there acts on them.
+    alike = {"rtt-v0", "measured-v0"}
     for trained, played in itertools.permutations(games, 2):
+        if {trained, played} == alike:
+            check_game(game_of(games[trained]), games[played])
+            continue
         with pytest.raises(ValueError, match="another environment") as caught:
             check_game(game_of(games[trained]), games[played])
         assert {trained, played} <= set(str(caught.value).replace(";", "").split())

@@ -210,7 +210,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
 
     # Reading a state -----------------------------------------------------------------------------------------------
 
-    def bound_m(self, state: DcpState) -> Tensor:
+    def bound_m(self, state: DcpState) -> Tensor | None:
         """[B, K] position error bound of what the stage uses; for users that stand still computed once."""
 
         def compute() -> Tensor:

@@ -150,7 +150,7 @@ class ToaScenario(ApScenario[ToaState, ToaSite]):
         valid = fusion.determined(state.ap_positions_m, unit, state.valid, self.common_clock)
         return {**super().truth(state), "valid": valid}
 
-    def bound_m(self, state: ToaState) -> Tensor:
+    def bound_m(self, state: ToaState) -> Tensor | None:
         """[B, K] bound of an oracle that knows which links have a line of sight, by the given variances.
 
         At most side / sqrt(6), the standard deviation of a user of whom nothing is known: also where the oracle's links

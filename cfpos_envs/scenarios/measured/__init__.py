@@ -1,0 +1,1 @@
+"""Measured epochs as a game: the rules of the time-based and power games on what somebody has measured."""
