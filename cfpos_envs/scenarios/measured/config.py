@@ -44,13 +44,13 @@ class MeasuredConfig:
     data: str | None = None
     set: str = SAMPLE
     site: str | None = None
-    table: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    table: Mapping[str, Any] | None = field(default=None, hash=False)
     family: str = "rtt"
     num_ues: int | None = None
     rounds: int = 5
     std_m: float | str | None = None
     nlos_mean_m: float = NLOS_MEAN_M
-    game: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    game: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         one_of("split", self.split, self.splits)
@@ -64,8 +64,8 @@ class MeasuredConfig:
             number("std_m", self.std_m, 0.0, above=True)
         number("nlos_mean_m", self.nlos_mean_m, 0.0)
         self._check_data()
-        _known("table", self.table, EpochOptions, ())
-        _known("game", self.game, DcpConfig if self.family == "dcp" else ToaConfig, _OWN)
+        _known("table", self.table or {}, EpochOptions, ())
+        _known("game", self.game or {}, DcpConfig if self.family == "dcp" else ToaConfig, _OWN)
 
     def _check_data(self) -> None:
         if (self.data is None) != (self.set == SAMPLE):

@@ -77,7 +77,7 @@ class PowersGame(DcpScenario):
         num_ues = users_of(config, measured)
         received = 10.0 * math.log10(_ANTENNAS * num_ues)
         rules = DcpConfig(
-            **{**_RULES, **_LAW, **config.game},
+            **{**_RULES, **_LAW, **(config.game or {})},
             split=config.split,
             site={
                 "preset": "clean",

@@ -49,7 +49,7 @@ class RangesGame(ToaScenario):
             site={"preset": "clear", "num_aps": count, "side_m": whole.model.side_m, "num_sites": 1},
             num_ues=users_of(config, measured),
             rounds=config.rounds,
-            **config.game,
+            **(config.game or {}),
         )
         super().__init__(rules, device)
         # The told law of the radio is nominal, as for all ranges that somebody measured.

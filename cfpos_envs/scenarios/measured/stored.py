@@ -37,7 +37,9 @@ def stored_set(config: MeasuredConfig) -> MeasuredSet:
     if config.site is not None:
         files.append(Path(config.site))
     stamps = tuple((entry.stat().st_mtime_ns, entry.stat().st_size) for entry in files if entry.is_file())
-    return _stored(str(path.resolve()), config.set, config.site, json.dumps(dict(config.table), default=list), stamps)
+    return _stored(
+        str(path.resolve()), config.set, config.site, json.dumps(dict(config.table or {}), default=list), stamps
+    )
 
 
 @lru_cache(maxsize=4)
