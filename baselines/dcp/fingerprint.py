@@ -333,6 +333,8 @@ class Fingerprint(Estimator[RadioMeasurements]):
         options = self.options
         if needs_spectra(options.feature) and not database.has_spectra:
             raise ValueError(f"feature {options.feature!r} needs spectra but the survey has none; use feature='rss-db'")
+        if options.matching == "gpr":
+            raise ValueError("matching='gpr' is for an own survey; in a game use the policy gpr")
         if options.matching == "wknn" and options.neighbours > len(database):
             raise ValueError(
                 f"{options.neighbours} neighbours from {len(database)} points; lower neighbours or spacing"

@@ -14,7 +14,7 @@ from cfpos_envs.files.surveys import LAYOUTS
 from .database import GRIDS
 from .nearest import DISTANCES, FEATURES, FROM_ZERO, OF_NOT_NEGATIVE, needs_spectra
 
-_MATCHING = ("nn", "wknn")
+_MATCHING = ("nn", "wknn", "gpr")
 _DATABASES = ("model", "surveyed")
 _FUSIONS = ("central", "median")
 _MISSING = ("information", "ignored")
@@ -40,7 +40,8 @@ class FingerprintOptions:
             ``powed``, ``exponential``) also ``cosine``, ``sorensen``, ``canberra``, ``chi-squared`` or
             ``squared-chord``. None: ``manhattan`` for features with ranges, in which a late first path must not decide
             alone, else ``euclidean``.
-        matching: ``nn`` nearest reference, ``wknn`` mean of the ``neighbours`` nearest with weights 1 / distance.
+        matching: ``nn`` nearest reference, ``wknn`` mean of the ``neighbours`` nearest with weights 1 / distance; over
+            an own survey also ``gpr``, Gaussian-process regression of the features, with a covariance.
         neighbours: k of ``wknn``, >= 1.
         spacing: distance eta of neighbouring reference points, metres.
         grid: ``cells`` puts them at cell centres, ``border`` lets the outermost ones lie on the border.
@@ -114,6 +115,11 @@ class FingerprintOptions:
             )
         if self.distance == "manhattan" and self.compares_spectra:
             raise ValueError(f"feature={self.feature!r} has its own criterion, see there; leave distance out")
+        if self.matching == "gpr" and (self.compares_spectra or self.fusion == "median"):
+            raise ValueError(
+                f"matching='gpr' regresses powers and ranges of all APs at once, not feature={self.feature!r} with "
+                f"fusion={self.fusion!r}; use feature='rss-db' and fusion='central'"
+            )
         if self.compares_ranges and self.fusion == "median":
             raise ValueError(
                 f"fusion='median' takes one reading per AP; feature={self.feature!r} needs fusion='central'"

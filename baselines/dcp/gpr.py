@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.linalg import cho_solve
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ..base import Env
 
 _FEATURES = ("rss-db", "aoa", "joint")
-_MAX_REFERENCES = 4000
+MAX_REFERENCES = 4000
 """The fit needs the cube of this many operations and its square in memory (128 MB)."""
 
 _FEW_APS = 0.75
@@ -55,6 +56,7 @@ class GprOptions:
         grid: ``cells`` or ``border``, see ``fingerprint``.
         survey_seed: seed of the simulated survey.
         tuning_points: reference points (evenly picked) on which the kernel is tuned before the fit on all of them.
+        restarts: further starts of the search for the kernel, drawn at random; the most likely end is taken.
     """
 
     feature: str = "joint"
@@ -62,12 +64,14 @@ class GprOptions:
     grid: str = "cells"
     survey_seed: int = 0
     tuning_points: int = 225
+    restarts: int = 0
 
     def __post_init__(self) -> None:
         one_of("feature", self.feature, _FEATURES)
         one_of("grid", self.grid, GRIDS)
         number_fields(self, 0.0, math.inf, "spacing", above=True)
         whole_fields(self, 1, "tuning_points")
+        whole_fields(self, 0, "restarts")
 
 
 class GaussianProcess(Estimator[RadioMeasurements]):
@@ -121,8 +125,8 @@ class GaussianProcess(Estimator[RadioMeasurements]):
     def _fit(self, site: RadioMap) -> FittedProcess:
         radio, options = site.radio, self.options
         points = reference_points(radio.side_m, options.spacing, options.grid)
-        if len(points) > _MAX_REFERENCES:
-            raise ValueError(f"spacing {options.spacing} m makes {len(points)} references; gpr takes {_MAX_REFERENCES}")
+        if len(points) > MAX_REFERENCES:
+            raise ValueError(f"spacing {options.spacing} m makes {len(points)} references; gpr takes {MAX_REFERENCES}")
         survey = simulate_survey(site, points, options.survey_seed)
         assert survey.angular_power is not None
         if float(site.rss_dbm(points).std(dim=-1).max()) < _LEAST_CHANGE_DB:
@@ -130,7 +134,7 @@ class GaussianProcess(Estimator[RadioMeasurements]):
                 "the received powers are the same everywhere, from which gpr can learn no position; "
                 f"path_loss_slope_db={radio.path_loss_slope_db:g} must be above 0"
             )
-        process = FittedProcess(options.feature, radio.side_m, radio.wrap, options.tuning_points)
+        process = FittedProcess(options.feature, radio.side_m, radio.wrap, options.tuning_points, options.restarts)
         process.fit(survey.positions_m, survey.rss_dbm, survey.angular_power)
         return process
 
@@ -150,7 +154,10 @@ def _block_scales(blocks: list[np.ndarray], weight: float) -> list[tuple[np.ndar
 def _refuse_useless(blocks: list[np.ndarray]) -> None:
     for block in blocks:
         if not np.isfinite(block).all():
-            raise ValueError("gpr cannot leave links out of a survey; fill them in, or use fingerprint")
+            raise ValueError(
+                "gpr cannot leave links out of a survey; Fingerprint.from_survey(..., matching='gpr') counts an AP "
+                "that was not heard as one at its detection limit, and matching='wknn' needs no regression"
+            )
         if not (np.ptp(block, axis=0) > 0).any():
             raise ValueError(
                 f"all {len(block)} surveyed fingerprints are the same; gpr needs readings that differ between places"
@@ -161,12 +168,13 @@ def _standardised(blocks: list[np.ndarray], scales: list[tuple[np.ndarray, float
     return np.hstack([(block - mean) / scale for block, (mean, scale) in zip(blocks, scales)])
 
 
-def _tuned_process(inputs: np.ndarray, targets: np.ndarray) -> GaussianProcessRegressor:
+def _tuned_process(inputs: np.ndarray, targets: np.ndarray, restarts: int) -> GaussianProcessRegressor:
     kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(1.0, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-6, 1e0))
     with warnings.catch_warnings():
         # A hyper-parameter at its bound is a fine fit here; the warning would help no one.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianProcessRegressor(kernel, normalize_y=True).fit(inputs, targets)
+        process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=restarts, random_state=0)
+        return process.fit(inputs, targets)
 
 
 class FittedProcess:
@@ -177,16 +185,17 @@ class FittedProcess:
     Args:
         feature: see ``GprOptions``.
         side_m, wrap: the area.
-        tuning_points: see ``GprOptions``.
+        tuning_points, restarts: see ``GprOptions``.
     """
 
-    def __init__(self, feature: str, side_m: float, wrap: bool, tuning_points: int) -> None:
+    def __init__(self, feature: str, side_m: float, wrap: bool, tuning_points: int, restarts: int = 0) -> None:
         self._feature, self._side_m, self._wrap, self._tuning_points = feature, side_m, wrap, tuning_points
+        self._restarts = restarts
         self._by_aps: dict[tuple[int, ...], _Regression] = {}
 
     def fit(
         self,
-        positions_m: Float[Tensor, "P 2"],
+        positions_m: Float[Tensor, "P D"],
         rss_dbm: Float[Tensor, "P M"],
         spectra: Float[Tensor, "P M L"],
     ) -> None:
@@ -203,7 +212,7 @@ class FittedProcess:
         tuned: list[tuple[float, float, Kernel]] = []
         for weight in _BLOCK_WEIGHTS if len(blocks) > 1 else (1.0,):
             inputs = _standardised(blocks, _block_scales(blocks, weight))
-            process = _tuned_process(inputs[picked], self._targets[picked])
+            process = _tuned_process(inputs[picked], self._targets[picked], self._restarts)
             tuned.append((process.log_marginal_likelihood_value_, weight, process.kernel_))
         _, self._weight, self._kernel = max(tuned, key=lambda entry: entry[0])
         self._picked, self._all = picked, tuple(range(rss_dbm.shape[1]))
@@ -215,7 +224,7 @@ class FittedProcess:
         spectra: Float[Tensor, "Q M L"] | None,
         heard: Bool[Tensor, "Q M"] | None = None,
         shadowing_db: float = 0.0,
-    ) -> tuple[Float[Tensor, "Q 2"], Float[Tensor, " Q"]]:
+    ) -> tuple[Float[Tensor, "Q D"], Float[Tensor, " Q"]]:
         """Positions in metres and the variance of either coordinate, m^2.
 
         Args:
@@ -240,6 +249,11 @@ class FittedProcess:
         angles = torch.stack([torch.atan2(targets[:, 1], targets[:, 0]), torch.atan2(targets[:, 3], targets[:, 2])], -1)
         return torch.remainder(angles * turn, self._side_m), spread * turn**2
 
+    def left_out_error_m(self) -> float:
+        """RMSE with which every reference is missed by the regression from the others; not on a torus."""
+        residuals = self._by_aps[self._all].left_out_residuals(self._targets)
+        return float(np.sqrt(np.square(residuals).sum(axis=1).mean()))
+
     def _regression(self, columns: tuple[int, ...]) -> _Regression:
         if columns not in self._by_aps:
             rss_dbm, spectra = self._references
@@ -247,7 +261,8 @@ class FittedProcess:
             if len(columns) < _FEW_APS * len(self._all):
                 # What so few fingerprints leave open is more than the kernel of all of them knows.
                 inputs = _standardised(blocks, _block_scales(blocks, self._weight))
-                kernel = _tuned_process(inputs[self._picked], self._targets[self._picked]).kernel_
+                process = _tuned_process(inputs[self._picked], self._targets[self._picked], self._restarts)
+                kernel = process.kernel_
             if len(self._by_aps) >= _MOST_REGRESSIONS:
                 self._by_aps = {self._all: self._by_aps[self._all]}
             self._by_aps[columns] = _Regression.of(blocks, self._weight, kernel, self._targets)
@@ -281,15 +296,27 @@ class _Regression:
         process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
         return cls(scales, process.fit(_standardised(blocks, scales), targets))
 
+    def left_out_residuals(self, targets: np.ndarray) -> np.ndarray:
+        """[P, T] target minus prediction of each reference from all others, without a further fit.
+
+        (K^-1 y)_i / (K^-1)_ii, Rasmussen and Williams (5.12), with the mean of the targets taken from all.
+        """
+        factor = self.process.L_
+        inverse = cho_solve((factor, True), np.eye(len(factor)))
+        weights = inverse @ (targets - targets.mean(axis=0))
+        return weights / np.diag(inverse)[:, None]
+
     def predict(self, blocks: list[np.ndarray], noise_db: float) -> tuple[np.ndarray, np.ndarray]:
         """Mean [Q, T] and variance [Q] of the targets; the first block, RSS, has ``noise_db`` that no reference has."""
         inputs = _standardised(blocks, self.scales)
         mean, deviation = self.process.predict(inputs, return_std=True)
+        # One target comes back without its axis.
+        mean, deviation = (values.reshape(len(inputs), -1) for values in (mean, deviation))
         variance = np.square(deviation).mean(axis=-1)
         if noise_db > 0:
             draws, size = np.random.default_rng(0), blocks[0].shape[1]
             moved = np.tile(inputs, (_NOISE_DRAWS, 1, 1))
             moved[..., :size] += draws.normal(0.0, noise_db / self.scales[0][1], (_NOISE_DRAWS, *blocks[0].shape))
-            answers = np.stack([self.process.predict(some) for some in moved])
+            answers = np.stack([self.process.predict(some).reshape(mean.shape) for some in moved])
             variance = variance + np.square(answers - mean).mean(axis=(0, -1))
         return mean, variance

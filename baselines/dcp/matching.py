@@ -143,7 +143,7 @@ class _Matcher:
     def match(self, columns: Tensor) -> _Answer:
         """By the references that are nearest over the APs in ``columns``."""
         distances, indices = self._nearest(columns)
-        neighbours = self.options.neighbours if self.options.matching == "wknn" else 1
+        neighbours = 1 if self.options.matching == "nn" else self.options.neighbours
         near = indices[:, :neighbours]
         strangeness = self._strangeness(columns, distances, indices)
         every = distances[:, :neighbours]
@@ -176,7 +176,7 @@ class _Matcher:
 
     def _nearest(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         options, barred = self.options, self.left_out
-        wanted = max(options.neighbours if options.matching == "wknn" else 1, SEEN)
+        wanted = max(1 if options.matching == "nn" else options.neighbours, SEEN)
         more = 0 if barred is None else barred.most
         distances, indices = nearest_references(
             self.database,

@@ -69,6 +69,11 @@ class Queries(Rows):
     spectra: Float[Tensor, "Q M L"] | None
 
 
+def base_feature(feature: str) -> str:
+    """The kind of ``Database.features`` that a feature compares, alone or times something else."""
+    return _BASE[feature]
+
+
 def needs_spectra(feature: str) -> bool:
     """Whether a feature uses the angular power."""
     return feature in ("aoa", "eq7", "joint-db")

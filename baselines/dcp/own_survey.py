@@ -25,6 +25,7 @@ from .matching import Labels, LeftOut, Matched, locate_by_matching
 from .nearest import FROM_ZERO, Queries
 from .ranged import doubled, ranged, readings
 from .survey import Survey
+from .survey_regression import SurveyRegression
 
 
 class OwnSurvey:
@@ -70,6 +71,9 @@ class OwnSurvey:
         rss = torch.where(self._known, rss, zero_dbm)
         limits = torch.where(torch.isfinite(self.limits_dbm), self.limits_dbm, zero_dbm)
         self.database = SurveyedDatabase(points.positions_m, rss, points.angular_power, zero_dbm, limits)
+        self._regression = None
+        if options.matching == "gpr":
+            self._regression = SurveyRegression(self.database, self._known, options)
         groups = grouped(points.buildings, points.floors)
         self._labels = None if groups is None else Labels(groups[0], len(groups[1]))
         self._places = () if groups is None else groups[1]
@@ -109,12 +113,16 @@ class OwnSurvey:
         compared, valid = self._compared(rss_dbm, usable, spectra)
         found = self._match(rss_dbm, compared, spectra, side_m, wrap)
         errors = self.errors(side_m, wrap)
-        covariance, strange = None, torch.zeros_like(valid)
+        position, covariance, strange = found.position_m, None, torch.zeros_like(valid)
         if errors is not None:
             covariance = errors.covariance_m2(found.made_of)
+            strange = errors.strange(found.made_of) & valid
+        if self._regression is not None:
+            # Floors are voted on by the nearest places as ever.
+            position, covariance = self._regression.predict(self._filled(rss_dbm), compared)
+        if covariance is not None:
             # Nobody knows more about those whom no AP heard than where the survey is.
             covariance[~valid] = torch.cov(self.database.positions_m.double().mT, correction=0)
-            strange = errors.strange(found.made_of) & valid
         spoilt = torch.zeros_like(valid) if left_out is None else left_out.any(dim=-1)
         reason = first_reason(
             valid & ~strange,
@@ -123,7 +131,7 @@ class OwnSurvey:
             (Reason.UNFAMILIAR, strange),
         )
         return FingerprintEstimate(
-            found.position_m,
+            position,
             covariance,
             valid & ~strange,
             reason,
@@ -177,6 +185,10 @@ class OwnSurvey:
         # Silence of every AP is no fingerprint: it is everywhere outside, too.
         return compared & valid[:, None], valid
 
+    def _filled(self, rss_dbm: Tensor) -> Tensor:
+        """With detection limits where nothing was heard."""
+        return torch.where(torch.isfinite(rss_dbm), rss_dbm, self.limits_dbm).to(self.database.rss_dbm.dtype)
+
     def _match(
         self,
         rss_dbm: Tensor,
@@ -186,8 +198,7 @@ class OwnSurvey:
         wrap: bool,
         left_out: LeftOut | None = None,
     ) -> Matched:
-        filled = torch.where(torch.isfinite(rss_dbm), rss_dbm, self.limits_dbm).to(self.database.rss_dbm.dtype)
-        queries = Queries(filled, spectra)
+        queries = Queries(self._filled(rss_dbm), spectra)
         return locate_by_matching(self.database, queries, compared, self.options, side_m, wrap, self._labels, left_out)
 
 

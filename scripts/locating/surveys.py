@@ -20,7 +20,7 @@ from cfpos_envs.files.sites import load_site
 from cfpos_envs.files.surveys import read_survey
 from cfpos_envs.files.tables import read_table
 
-NAME = "fingerprint"
+NAME, REGRESSION = "fingerprint", "gpr"
 _OF_FILES = ("layout", "columns", "not_heard")
 
 
@@ -33,9 +33,13 @@ def located(arguments: argparse.Namespace) -> Located:
     """
     if arguments.survey is None:
         raise UsageError("fingerprint compares with powers at known places: --survey FILE (columns x_m, y_m, rss_AP)")
-    if arguments.policy not in (None, NAME):
-        raise UsageError(f"--policy {arguments.policy} reads no survey; leave --survey out, or use {NAME}")
+    if arguments.policy not in (None, NAME, REGRESSION):
+        raise UsageError(
+            f"--policy {arguments.policy} reads no survey; leave --survey out, or use {NAME} or {REGRESSION}"
+        )
     options = pairs(arguments.option, "--option")
+    if arguments.policy == REGRESSION:
+        options.setdefault("matching", REGRESSION)
     layout = str(options.get("layout", "plain"))
     columns = renamed(arguments.columns)
     if arguments.unit != "m":
