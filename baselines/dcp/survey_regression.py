@@ -61,8 +61,8 @@ class SurveyRegression:
             )
         elif missed > _NOT_BETTER * spread:
             warnings.warn(
-                f"gpr does not fit this survey: it misses places that are left out by {missed:.2f} m (RMSE), the middle "
-                f"of all places by {spread:.2f} m; look at the readings and their places",
+                f"gpr does not fit this survey: it misses places that are left out by {missed:.2f} m (RMSE), the "
+                f"middle of all places by {spread:.2f} m; look at the readings and their places",
                 stacklevel=2,
             )
 
