@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from cfpos_envs.checks import one_of
+
 _FORMAT = "cfpos-evaluation-2"
 _OLD_FORMATS = ("cfpos-evaluation-1",)
 """Those without positions."""
@@ -33,6 +35,56 @@ METRICS: dict[str, Callable[[np.ndarray], float]] = {
     "p99": lambda errors: float(np.percentile(errors, 99)),
 }
 """Name -> statistic over all users of all episodes, metres."""
+
+
+ANSWERS = ("valid", "all")
+"""Which answers make the figures: those that the method stands by, or every position that it gave."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Errors where the truth is known, and which of these answers the method stands by.
+
+    A position that is not valid is a number without meaning. Figures of a person's measurements are therefore those of
+    the valid ones, with their share beside it; figures that compare methods on the same users are those of all.
+
+    Attributes:
+        errors: [n] distance between estimate and truth, metres.
+        valid: [n].
+    """
+
+    errors: np.ndarray
+    valid: np.ndarray
+
+    def counted(self, answers: str) -> np.ndarray:
+        """The errors that count, metres.
+
+        Args:
+            answers: one of ``ANSWERS``.
+
+        Raises:
+            ValueError: another word.
+        """
+        one_of("answers", answers, ANSWERS)
+        return self.errors[self.valid] if answers == "valid" else self.errors
+
+    @property
+    def share(self) -> str:
+        """``answered 17 of 20``."""
+        return f"answered {int(self.valid.sum())} of {len(self.valid)}"
+
+    def line(self, answers: str) -> str:
+        """Figures in words, with the share of valid answers.
+
+        Args:
+            answers: one of ``ANSWERS``.
+        """
+        errors = self.counted(answers)
+        whose = {"valid": "valid answers", "all": "answers, valid or not"}[answers]
+        if not errors.size:
+            return f"no {whose}, {self.share}"
+        rmse, median, p95 = (METRICS[name](errors) for name in ("rmse", "median", "p95"))
+        return f"RMSE {rmse:.3f} m, median {median:.3f} m, p95 {p95:.3f} m of {errors.size} {whose}, {self.share}"
 
 
 _ARRAYS: dict[str, type] = {
@@ -93,6 +145,18 @@ class EvaluationResult:
     def rmse(self) -> float:
         """Root mean squared error over all users of all episodes, metres."""
         return METRICS["rmse"](self.errors)
+
+    @property
+    def answers(self) -> Answers:
+        """All errors, and which answers are valid; all of them where the file of an older version does not say."""
+        valid = np.ones(self.errors.shape, dtype=bool) if self.valid is None else self.valid
+        return Answers(self.errors.ravel(), valid.ravel())
+
+    @property
+    def valid_rmse(self) -> float | None:
+        """Root mean squared error of the valid answers, metres: of other users for every policy. None without any."""
+        errors = self.answers.counted("valid")
+        return METRICS["rmse"](errors) if errors.size else None
 
     @property
     def mean(self) -> float:
@@ -181,7 +245,7 @@ class EvaluationResult:
         bound = "" if self.efficiency is None else f", {self.efficiency:.2f} x bound {self.bound_rmse:.3f} m"
         return (
             f"{self.policy} on {self.env_id}: RMSE {self.rmse:.3f} m [{low:.3f}, {high:.3f}]{bound}, "
-            f"median {self.median:.3f} m, p95 {self.p95:.3f} m, {self.errors.shape[0]} episodes"
+            f"median {self.median:.3f} m, p95 {self.p95:.3f} m, {self.errors.shape[0]} episodes, {self.answers.share}"
         )
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
@@ -253,15 +317,19 @@ class EvaluationResult:
 
 
 def format_table(results: Sequence[EvaluationResult]) -> str:
-    """Plain-text table, one row per result, best RMSE first; lengths in metres."""
-    head = ("policy", "RMSE", "95 % interval", "median", "p90", "p99", "x bound", "valid", "ms/user")
+    """Plain-text table, one row per result, best RMSE first; lengths in metres.
+
+    All columns but the two about valid answers are of all users, so that methods are compared on the same ones.
+    """
+    head = ("policy", "RMSE", "95 % interval", "median", "p90", "p99", "x bound", "valid", "valid RMSE", "ms/user")
     rows: list[tuple[str, ...]] = [head]
     for result in sorted(results, key=lambda r: r.rmse):
         low, high = result.ci("rmse")
         ratio = "-" if result.efficiency is None else f"{result.efficiency:.2f}"
         numbers = [f"{value:.3f}" for value in (result.median, result.p90, result.p99)]
         share = f"{100 * result.valid_share:.1f}%"
-        rows.append((result.policy, f"{result.rmse:.3f}", f"{low:.3f}..{high:.3f}", *numbers, ratio, share,
+        valid = "-" if result.valid_rmse is None else f"{result.valid_rmse:.3f}"
+        rows.append((result.policy, f"{result.rmse:.3f}", f"{low:.3f}..{high:.3f}", *numbers, ratio, share, valid,
                      f"{result.latency_ms:.3f}"))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]

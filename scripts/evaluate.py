@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ from cfpos_envs.checks import one_of
 from cfpos_envs.drawing.figures import cdf_figure, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
 from cfpos_envs.files.positions import Positions
+from cfpos_envs.results import ANSWERS
 
 TABLES = ("csv", "geojson", "npz", "parquet", "none")
 """Formats of the table of positions."""
@@ -31,6 +33,7 @@ def main(config: DictConfig) -> None:
     """Evaluate every policy named in ``config.policy`` and write the report into the run's folder."""
     check_counts(config, "episodes", "threads")
     one_of("positions", config.positions, TABLES)
+    one_of("answers", config.answers, ANSWERS)
     torch.set_num_threads(config.threads)
     config.env = followed(config, overrides_typed())
     overrides = {**plain(config.env, "id"), "split": "test"}
@@ -49,7 +52,7 @@ def main(config: DictConfig) -> None:
         results.append(dataclasses.replace(measured, policy=label))
 
     table = None if config.positions == "none" else f"positions.{config.positions}"
-    content = {"env": config.env.id, "seed": config.seed, "positions": table}
+    content = {"env": config.env.id, "seed": config.seed, "positions": table, "answers": config.answers}
     rows = [reports.result_row(result.policy, result) for result in results]
     picture_env = make_env(config.env.id, render_mode="rgb_array", seed=config.seed, **overrides)
     *_, pictured = entries.values()
@@ -62,13 +65,21 @@ def main(config: DictConfig) -> None:
             if table is None
             else [Positions.joined([*map(Positions.from_evaluation, results)]).write(folder / table)]
         ),
-        save_figure(cdf_figure(results, f"{config.env.id}, {config.episodes} unseen episodes"), folder / "cdf.png"),
+        *_pictures(results, f"{config.env.id}, {config.episodes} unseen episodes", config.answers, folder / "cdf.png"),
         reports.save_image(folder / "episode.png", frame),
     ]
     if config.settings_of is not None:
         print(f"{config.env.id} with the settings of {config.settings_of}")
     print(format_table(results))
     print("\n".join(f"wrote {path}" for path in written))
+
+
+def _pictures(results: list[EvaluationResult], title: str, answers: str, path: Path) -> list[Path]:
+    """Error distributions; none where no policy has a valid answer and only those are asked for."""
+    if not any(result.answers.counted(answers).size for result in results):
+        warn("no answer is valid: no picture of their errors; answers=all draws those of all")
+        return []
+    return [save_figure(cdf_figure(results, title, answers), path)]
 
 
 if __name__ == "__main__":

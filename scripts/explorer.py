@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 
 from cfpos.scripts.cli import UsageError, user_errors
 from cfpos.scripts.plots.sites import (
+    AP_ABOVE_USER_M,
     CARRIER_HZ,
     LOS_SCENARIO,
     REFERENCE_DISTANCE_M,
@@ -61,7 +62,7 @@ def settings() -> dict[str, Any]:
             "family": site.family,
             "layout": site.layout,
             "aps": site.aps,
-            "height": site.ap_height_m,
+            "height": AP_ABOVE_USER_M,
             "bandwidthMhz": site.bandwidth_mhz,
             "snrDb": site.snr_db,
             "pathloss": not site.equal_snr,

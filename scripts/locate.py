@@ -15,15 +15,19 @@ import torch
 
 from cfpos.scripts.cli import UsageError, user_errors
 from cfpos.scripts.locating import csi, links, surveys
-from cfpos.scripts.locating.common import Located
-from cfpos.scripts.locating.summary import summary
+from cfpos.scripts.locating.common import Located, in_our_words, spoken
+from cfpos.scripts.locating.summary import failure, summary
 from cfpos.scripts.plot import Parser
 from cfpos.scripts.plots.positions import positions_figure
 from cfpos.scripts.plots.style import check_target, save
+from cfpos.scripts.runs import warn
 from cfpos_envs.checks import ON_BAD
 from cfpos_envs.files.epochs import METRES
 from cfpos_envs.files.position_formats import check_format
+from cfpos_envs.results import ANSWERS
 
+NO_ANSWER = 1
+"""Exit code if no position is valid, or the measurements say that the files cannot be right."""
 CSI_SUFFIXES = (".npz", ".h5", ".hdf5", ".mat")
 
 
@@ -38,7 +42,13 @@ def parser() -> Parser:
     add("--policy", metavar="NAME", help="what locates (by what the file holds); for CSI the folder of a training run")
     add("--out", type=Path, default=Path("positions.csv"), metavar="FILE", help=".csv, .geojson, .npz or .parquet")
     add("--picture", type=Path, metavar="FILE", help="a map: .png, .svg or .pdf")
-    add("--columns", nargs="+", default=[], metavar="THEIRS=OURS", help="names of columns in the file -> our names")
+    add(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="names in the files -> ours; THEIRS= passes over",
+    )
     add("--unit", default="m", help=f"of ranges in columns without one: {', '.join(METRES)} (m)")
     add("--missing", type=float, nargs="+", default=[], metavar="NUMBER", help="numbers that mean: not measured")
     add("--sigma", type=float, metavar="M", help="standard deviation of a link in line of sight, metres")
@@ -48,6 +58,7 @@ def parser() -> Parser:
     add("--on-bad", default="refuse", choices=ON_BAD, help="ranges that cannot be right: refuse (default) or drop")
     add("--option", nargs="+", default=[], metavar="KEY=VALUE", help="options of the policy")
     add("--known", nargs="+", default=[], metavar="KEY=VALUE", help="what else is known, e.g. nlos_mean_m=2")
+    add("--answers", choices=ANSWERS, default="valid", help="whose errors the summary has: valid (default) or all")
     add("--debug", action="store_true", help="show tracebacks")
     return top
 
@@ -77,16 +88,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_format(arguments.out)
         if arguments.picture is not None:
             check_target(arguments.picture)
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as heard, in_our_words():
             warnings.simplefilter("always", UserWarning)
             found = located(arguments)
-        lines = [*summary(found), *dict.fromkeys(f"note: {warning.message}" for warning in heard)]
+        notes = dict.fromkeys(f"note: {spoken(str(warning.message))}" for warning in heard)
+        lines = [*summary(found, arguments.answers), *notes]
         written = [found.table.write(arguments.out)]
         if arguments.picture is not None:
             title = f"{(arguments.measurements or arguments.survey[0]).name}, {found.method}"
             figure = positions_figure(found.table, found.aps_m, found.ap_names, found.outline_m, title)
             written.append(save(figure, arguments.picture))
-        print("\n".join([*lines, *(f"wrote {path}" for path in written)]))
+        print("\n".join([*lines, *(f"wrote {path}" for path in written)]), flush=True)
+        if found.seen is not None and found.seen.any():
+            warn(
+                f"{found.method} was trained on {int(found.seen.sum())} of the {len(found.seen)} snapshots of "
+                f"{arguments.measurements.name}: their errors say nothing of other places; score it by cfpos evaluate"
+            )
+        if failed := failure(found):
+            # The table is there all the same: it says of every row why, and nobody takes an older one for its answer.
+            print(f"error: {failed}", file=sys.stderr)
+            raise SystemExit(NO_ANSWER)
 
 
 if __name__ == "__main__":

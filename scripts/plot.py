@@ -24,6 +24,7 @@ from cfpos.scripts.plots.style import check_target, coordinate, metres, save
 from cfpos_envs.files.site_formats import SITE_SUFFIXES
 from cfpos_envs.files.sites import load_site
 from cfpos_envs.physics.toa.ranging import FAMILIES, SYNC_PRESETS
+from cfpos_envs.results import ANSWERS
 
 PRESETS: dict[str, DrawnSiteConfig] = {"site": DrawnSiteConfig(), "ring": maps.RING}
 _LOCI = DrawnSiteConfig(family="tdoa", layout="circle", aps=3)
@@ -95,6 +96,9 @@ def parser() -> Parser:
     _site_options(shapes, without=("family",))
     cdf = kind("cdf", "error distributions of evaluations")
     cdf.add_argument("files", type=Path, nargs="+", metavar="FILE", help="positions.csv and the like, or results.json")
+    cdf.add_argument(
+        "--answers", type=one_of(ANSWERS), help="valid or all: which to draw (valid of tables, all of evaluations)"
+    )
     episode = kind("episode", "one episode of an environment, as it draws itself")
     episode.add_argument("--env", required=True, metavar="ID", help="a registered environment, e.g. dcp-jar-v0")
     episode.add_argument("--policy", required=True, help="a registered policy, a run's folder or a checkpoint")
@@ -112,7 +116,7 @@ def _site_options(to: Parser, without: Sequence[str] = (), defaults: DrawnSiteCo
         "aps": ("--aps", int, "number of APs"),
         "side_m": ("--side", float, "side of the area, metres"),
         "radius_m": ("--radius", float, "of the circle, metres (two fifths of the side)"),
-        "ap_height_m": ("--ap-height", float, "APs over the user, metres"),
+        "ap_height_m": ("--ap-height", float, "APs over the user, metres (10; 0 for a --site without heights)"),
         "bandwidth_mhz": ("--bandwidth", float, "MHz"),
         "snr_db": ("--snr", float, "SNR of the whole pilot on a link of 100 m, dB"),
         "tx_power_dbm": ("--tx-power", float, "instead of --snr: transmit power at 3.5 GHz, dBm"),
@@ -121,7 +125,11 @@ def _site_options(to: Parser, without: Sequence[str] = (), defaults: DrawnSiteCo
         "processing_error_ns": ("--processing-error", float, "RTT: error of the reported processing time, ns"),
         "seed": ("--seed", int, "of the uniform layout"),
         "site": ("--site", str, f"your own site, FILE{', '.join(SITE_SUFFIXES)}: places, names, heights and area"),
-        "ue_height_m": ("--ue-height", float, "of the user, with AP heights of --site, metres"),
+        "ue_height_m": (
+            "--ue-height",
+            float,
+            "of the user, with AP heights of --site, metres (what the site says, else 1.5)",
+        ),
     }
     for field in dataclasses.fields(DrawnSiteConfig):
         if field.name in without:
@@ -232,7 +240,7 @@ def draw_ellipses(arguments: argparse.Namespace, out: Path) -> list[str]:
 
 def draw_cdf(arguments: argparse.Namespace, out: Path) -> list[str]:
     """Draw error distributions from files."""
-    figure, found = results.cdf_figure(arguments.files)
+    figure, found = results.cdf_figure(arguments.files, arguments.answers)
     save(figure, out)
     return [result.summary() for result in found]
 

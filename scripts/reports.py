@@ -64,6 +64,7 @@ def result_row(label: str, result: EvaluationResult) -> dict[str, Any]:
         "bound_m": result.bound_rmse,
         "rmse_over_bound": result.efficiency,
         "valid_share": result.valid_share,
+        "valid_rmse_m": result.valid_rmse,
         "ms_per_user": result.latency_ms,
         "fronthaul_bits_per_ap": result.fronthaul_bits,
         "rmse_by_round_m": result.rmse_by_round,

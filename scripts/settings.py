@@ -76,6 +76,7 @@ class EvaluateSettings:
         episodes: evaluation episodes, the same for every policy.
         seed: of layouts, drops, channels and noise.
         positions: format of the table of all positions: csv, geojson, npz, parquet, or none for no table.
+        answers: whose errors ``cdf.png`` shows: ``all`` (the same users for every policy), or the ``valid`` ones.
         device, threads, debug: as in training.
     """
 
@@ -85,6 +86,7 @@ class EvaluateSettings:
     episodes: int = 200
     seed: int = 7
     positions: str = "csv"
+    answers: str = "all"
     device: str = "cpu"
     threads: int = 1
     debug: bool = False

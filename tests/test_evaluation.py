@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,18 @@ def test_table_and_summary_show_the_best_first() -> None:
     assert [line.split()[0] for line in table[2:4]] == ["one-shot", "greedy"]
     assert "position error bound" in table[-1]
     assert "RMSE 1.000 m" in result_of([[1.0], [1.0]]).summary()
+
+
+def test_a_table_shows_the_error_of_all_and_of_those_that_a_policy_stands_by() -> None:
+    half = dataclasses.replace(result_of([[1.0], [7.0]]), valid=np.array([[True], [False]]), valid_share=0.5)
+    none = dataclasses.replace(half, valid=np.zeros((2, 1), dtype=bool), valid_share=0.0)
+    assert half.valid_rmse == 1.0
+    assert none.valid_rmse is None
+    for result, shown in ((half, ["50.0%", "1.000"]), (none, ["0.0%", "-"])):
+        row = format_table([result]).splitlines()[2].split()
+        assert row[1] == "5.000"  # sqrt((1 + 49) / 2)
+        assert row[-3:-1] == shown
+    assert half.summary().endswith("answered 1 of 2")
 
 
 def test_bad_requests_are_refused() -> None:

@@ -384,7 +384,8 @@ def _matched(own: OwnSurvey, table: SurveyTable) -> tuple[np.ndarray, np.ndarray
         raise ValueError(f"{table.file} names its APs, the survey does not; give the survey ap_names, or arrays only")
     if not set(own.ap_names) & set(table.ap_names):
         raise ValueError(
-            f"{table.file} has no AP of the survey: it has {table.ap_names[0]}, ..., the survey {own.ap_names[0]}, ..."
+            f"{table.file} has no AP of the survey: it has {table.ap_names[0]}, ..., the survey {own.ap_names[0]}, "
+            f"...; columns={{'rss_{table.ap_names[0]}': ...}} gives it another name"
         )
     return *table.rows_with(own.ap_names), table.ranges_with(own.ap_names)
 

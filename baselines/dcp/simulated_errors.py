@@ -39,4 +39,4 @@ def simulated_errors(
     heard = torch.ones(rss.shape, dtype=torch.bool)
     found = locate_by_matching(database, queries, heard, options, side_m, wrap)
     error = nearest_image(found.position_m - points, side_m, wrap)
-    return ErrorModel.of(found.made_of, error, torch.tensor([options.spacing]))
+    return ErrorModel.of(found.made_of, error, torch.tensor([float(options.spacing)]))

@@ -185,18 +185,25 @@ def draw_episode(
     axes.legend(handles=_episode_legend(covariance is not None), loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=4)
 
 
-def cdf_figure(results: Sequence[EvaluationResult], title: str = "") -> Figure:
+def cdf_figure(results: Sequence[EvaluationResult], title: str = "", answers: str = "all") -> Figure:
     """Empirical distribution of the position error of several results, the bound as a vertical line.
 
     Args:
         results: evaluations over the same drops.
         title: text above.
+        answers: ``all``: the same users for every result; or the ``valid`` ones of each.
 
     Raises:
-        ValueError: no result given.
+        ValueError: no result given, or another word.
     """
+    errors = {
+        result.policy if result.answers.valid.all() else f"{result.policy} ({result.answers.share})": (
+            result.answers.counted(answers)
+        )
+        for result in results
+    }
     with new_figure() as (figure, axes):
-        draw_cdf(axes, {result.policy: result.errors for result in results}, _shared_bound(results))
+        draw_cdf(axes, errors, _shared_bound(results) if answers == "all" else None)
         axes.set_title(title)
     return figure
 
@@ -212,7 +219,7 @@ def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bound_rmse: float | N
     Raises:
         ValueError: nothing to draw.
     """
-    if not errors:
+    if not any(np.size(values) for values in errors.values()):
         raise ValueError("no errors to draw; give at least one labelled array in metres")
     for index, (label, values) in enumerate(errors.items()):
         ordered = np.sort(np.asarray(values, dtype=float), axis=None)

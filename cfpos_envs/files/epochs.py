@@ -31,23 +31,25 @@ class EpochOptions:
     """How a file is to be read.
 
     Attributes:
-        renamed: column in the file -> name that it shall have.
+        renamed: column in the file -> name that it shall have; None passes it over.
         unit: of ranges, differences and their standard deviations where the column's name has none.
         missing: numbers that mean "not measured", as they stand in the file.
         without: APs that are left out, of the site or not.
         window_s: long files: links of one user within this time belong together; None: those of equal epoch and time.
-        on_bad: "refuse" ranges that cannot be right, or "drop" and count them.
+        on_bad: "refuse" ranges and powers that cannot be right, or "drop" and count them.
+        ceiling_dbm: no received power is as high as this.
 
     Raises:
         ValueError: an unknown unit or word, a window that is not positive.
     """
 
-    renamed: Mapping[str, str] | None = None
+    renamed: Mapping[str, str | None] | None = None
     unit: str = "m"
     missing: tuple[float, ...] = ()
     without: tuple[str, ...] = ()
     window_s: float | None = None
     on_bad: str = "refuse"
+    ceiling_dbm: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("unit", self.unit, [*METRES])
@@ -256,11 +258,13 @@ class _Reader:
         return times
 
     def _checked(self, quantity: str, column: str, factor: float) -> np.ndarray:
-        """A column in our unit; ranges that cannot be right are refused or left out."""
+        """A column in our unit; ranges and powers that cannot be right are refused or left out."""
         values = self.table.numbers([column], self.options.missing)[:, 0]
         wrong = np.isinf(values)
         if quantity == "range":
             wrong |= values <= 0
+        elif quantity == "rss":
+            wrong |= values >= self.options.ceiling_dbm
         if wrong.any():
             row = int(wrong.argmax())
             if self.options.on_bad == "refuse":
@@ -277,6 +281,21 @@ class _Reader:
         if unused:
             self.notes.append(f"columns passed over: {', '.join(unused)}")
 
+    def _refuse_silence(self, links: Mapping[str, np.ndarray]) -> None:
+        """Without a single measurement there is nothing to locate."""
+        measured = {quantity: values for quantity, values in links.items() if quantity != "std"}
+        if not any(np.isfinite(values).any() for values in measured.values()):
+            why = [f"equal to --missing {' '.join(f'{mark:g}' for mark in self.options.missing)}"]
+            causes = [
+                "empty or NaN",
+                *why * bool(self.options.missing),
+                *["left out"] * (self.options.on_bad == "drop"),
+            ]
+            raise ValueError(
+                f"{self.table.file} has no measurement in {len(self.table)} lines: every {' and '.join(measured)} is "
+                f"{' or '.join(causes)}; look at the columns (--columns) and at what stands for missing (--missing)"
+            )
+
     def _epochs(self, first: _Rows, links: dict[str, np.ndarray], group: _Rows | None = None) -> Epochs:
         def mean(column: np.ndarray) -> np.ndarray:
             if group is None:
@@ -284,6 +303,7 @@ class _Reader:
             return np.bincount(group, weights=column, minlength=len(first)) / np.bincount(group, minlength=len(first))
 
         table = self.table
+        self._refuse_silence(links)
         truth = None
         if self._truth:
             columns = table.numbers(self._truth)

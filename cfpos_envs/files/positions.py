@@ -18,7 +18,7 @@ from cfpos_envs.checks import nearest
 from cfpos_envs.files import position_formats
 from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.measurements.base import PositionEstimate, Reason
-from cfpos_envs.results import EvaluationResult
+from cfpos_envs.results import Answers, EvaluationResult
 
 REASONS = tuple(reason.name.lower() for reason in Reason)
 """How a file says why an answer is not valid, or ``valid``; empty where the method does not say."""
@@ -86,6 +86,13 @@ class Positions:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.position_m)
+
+    @property
+    def answers(self) -> Answers:
+        """Errors and validity of the rows whose truth is known."""
+        errors = np.full(len(self), np.nan) if self.error_m is None else self.error_m
+        known = np.isfinite(errors)
+        return Answers(errors[known], self.valid[known])
 
     @classmethod
     def from_estimate(

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cfpos_envs.checks import nearest
-from cfpos_envs.files.tables import Table, read_table
+from cfpos_envs.files.tables import Table, column_names, read_table
 
 SITE_SUFFIXES = (".yaml", ".yml", ".csv", ".geojson")
 PLACE_KEYS = ("x_m", "y_m", "x", "y", "latitude", "longitude")
@@ -20,6 +20,8 @@ AP_KEYS = ("name", *PLACE_KEYS, "height_m", "height", "orientation_deg")
 SITE_KEYS = ("name", "preset", "aps", "area", "origin", "units", "side_m", "wrap")
 SHARED_COLUMNS = ("num_antennas", "carrier_hz", "side_m", "wrap", "units")
 """Columns of a CSV file that belong to the site: all APs have the same, or the first alone says it."""
+_PASS_OVER = "columns={{{}: None}} passes one over"
+_REMEDY = "; rename it in the file, or read it with columns={{{0}: ...}} (columns={{{0}: None}} passes it over)"
 _NEAR = 0.75
 _WGS84 = ("CRS84", "4326")
 
@@ -47,8 +49,13 @@ class Description:
     general: dict[str, Any]
 
 
-def read_description(path: str | Path) -> Description:
+def read_description(path: str | Path, columns: Mapping[str, str | None] | None = None) -> Description:
     """Read a file by its ending.
+
+    Args:
+        path: the file.
+        columns: name that a value of an AP has in the file (column, key or property) -> ours; None passes it over.
+            Names that the file does not have do no harm.
 
     Raises:
         ValueError: another ending, no such file, no APs, not valid, an unknown key; names file and line or AP.
@@ -61,22 +68,43 @@ def read_description(path: str | Path) -> Description:
         raise ValueError(f"site file {file} does not exist; give the path of a YAML, CSV or GeoJSON file")
     where = f"site file {file}"
     if suffix == ".csv":
-        rows, general = _from_csv(file, where)
+        rows, general = _from_csv(file, where, columns or {})
     elif suffix == ".geojson":
-        rows, general = _from_geojson(_text(file, where), where)
+        rows, general = _from_geojson(_text(file, where), where, columns or {})
     else:
-        rows, general = _from_yaml(_text(file, where), where)
+        rows, general = _from_yaml(_text(file, where), where, columns or {})
     if not rows:
         raise ValueError(f"{where} has no APs; list at least one")
     return Description(where, tuple(rows), {"name": file.stem, **general})
 
 
-def refuse_unknown(keys: Iterable[Any], allowed: Sequence[str], where: str) -> None:
-    """ValueError for the first key that is not allowed, with the nearest."""
+def value_names(path: str | Path) -> tuple[str, ...]:
+    """The names of values that a site file has of its APs: columns, keys or properties; empty if it cannot be read."""
+    file = Path(path)
+    try:
+        if file.suffix.lower() == ".csv":
+            return column_names(file)
+        content = yaml.safe_load(_text(file, ""))  # JSON is YAML
+        listed = content.get("aps") or [feature["properties"] for feature in content["features"]]
+        return tuple(dict.fromkeys(str(name) for values in listed for name in values or ()))
+    except (ValueError, OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return ()
+
+
+def refuse_unknown(keys: Iterable[Any], allowed: Sequence[str], where: str, remedy: str = "") -> None:
+    """ValueError for the first key that is not allowed, with the nearest.
+
+    Args:
+        keys: what the file has.
+        allowed: what it may have.
+        where: what the message begins with.
+        remedy: what it ends with; ``{}`` is the key.
+    """
     for key in keys:
         if key not in allowed:
             raise ValueError(
                 f"{where}: unknown key {key!r}{nearest(key, allowed, ' ({})')}; allowed: {', '.join(allowed)}"
+                f"{remedy.format(repr(key))}"
             )
 
 
@@ -95,7 +123,18 @@ def _text(file: Path, where: str) -> str:
         raise ValueError(f"{where} cannot be read as UTF-8 text: {error}") from error
 
 
-def _from_yaml(text: str, where: str) -> tuple[list[Row], dict[str, Any]]:
+def _renamed(values: Mapping[str, Any], columns: Mapping[str, str | None], label: str) -> dict[str, Any]:
+    """The values of an AP under their new names."""
+    given = [(columns.get(key, key), value) for key, value in values.items()]
+    kept = {key: value for key, value in given if key is not None}
+    if len(kept) < sum(key is not None for key, _ in given):
+        names = [key for key, _ in given]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"{label}: has two values for {twice!r} after renaming; {_PASS_OVER.format('NAME')}")
+    return kept
+
+
+def _from_yaml(text: str, where: str, columns: Mapping[str, str | None]) -> tuple[list[Row], dict[str, Any]]:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -110,14 +149,16 @@ def _from_yaml(text: str, where: str) -> tuple[list[Row], dict[str, Any]]:
         label = f"{where}, {_ap(number, values)}"
         if not isinstance(values, dict):
             raise ValueError(f"{label}: must be a mapping with {', '.join(AP_KEYS)}, got {values!r}")
-        refuse_unknown(values, AP_KEYS, label)
+        values = _renamed(values, columns, label)
+        refuse_unknown(values, AP_KEYS, label, _REMEDY)
         rows.append(Row(label, values))
     return rows, content
 
 
-def _from_csv(file: Path, where: str) -> tuple[list[Row], dict[str, Any]]:
-    table = read_table(file)
-    refuse_unknown(table.columns, (*AP_KEYS, *SHARED_COLUMNS), where)
+def _from_csv(file: Path, where: str, columns: Mapping[str, str | None]) -> tuple[list[Row], dict[str, Any]]:
+    there = column_names(file)
+    table = read_table(file, {old: new for old, new in columns.items() if old in there})
+    refuse_unknown(table.columns, (*AP_KEYS, *SHARED_COLUMNS), where, _REMEDY)
     _refuse_placeless(table.columns, where)
     _refuse_other_units(table, where)
     given = [_cells(table, index) for index in range(len(table))]
@@ -177,7 +218,7 @@ def _plain(value: str) -> float | str:
         return value.lower()
 
 
-def _from_geojson(text: str, where: str) -> tuple[list[Row], dict[str, Any]]:
+def _from_geojson(text: str, where: str, columns: Mapping[str, str | None]) -> tuple[list[Row], dict[str, Any]]:
     """Points are APs with their properties, one polygon is the area, further members are keys of the site."""
     try:
         content = json.loads(text)
@@ -193,7 +234,7 @@ def _from_geojson(text: str, where: str) -> tuple[list[Row], dict[str, Any]]:
         label = f"{where}, feature {number}"
         kind, coordinates = _geometry(feature, label)
         if kind == "Point":
-            rows.append(_point(feature, coordinates, where, len(rows) + 1, label))
+            rows.append(_point(feature, coordinates, where, len(rows) + 1, label, columns))
         elif "area" in general:
             raise ValueError(f"{label}: a second polygon; a site has one area, leave the others out")
         else:
@@ -217,8 +258,16 @@ def _geometry(feature: Any, label: str) -> tuple[str, Any]:
     return kind, coordinates
 
 
-def _point(feature: Mapping[str, Any], coordinates: Sequence[Any], where: str, number: int, feature_label: str) -> Row:
-    properties = {key: value for key, value in (feature.get("properties") or {}).items() if value is not None}
+def _point(
+    feature: Mapping[str, Any],
+    coordinates: Sequence[Any],
+    where: str,
+    number: int,
+    feature_label: str,
+    columns: Mapping[str, str | None],
+) -> Row:
+    given = {key: value for key, value in (feature.get("properties") or {}).items() if value is not None}
+    properties = _renamed(given, columns, feature_label)
     if "name" not in properties and "id" in feature:
         properties["name"] = feature["id"]
     label = f"{feature_label}, {_ap(number, properties)}"

@@ -29,6 +29,8 @@ from cfpos_envs.files.site_formats import (
 UNITS_M = {"m": 1.0, "ft": 0.3048}
 ORIGIN_KEYS = ("latitude", "longitude", "height_m", "north")
 _PLACES = (("x_m", "y_m"), ("x", "y"), ("latitude", "longitude"))
+USER_HEIGHT_M = 1.5
+"""Of people who hold a phone or wear a tag; used where a site has heights and nobody says otherwise."""
 FAR_M = 1e4
 """Coordinates beyond this are a map's (UTM, web mercator) and are moved near zero."""
 _FARTHEST_M = 1e5
@@ -55,6 +57,7 @@ class SiteFile:
         path: of the file.
         preset: the named site that a game starts from.
         fields: further keys of the file, for the config of a game.
+        in_degrees: whether the file gives the APs' places in latitude and longitude.
     """
 
     ap_positions_m: Float[Tensor, "M 2"]
@@ -68,6 +71,16 @@ class SiteFile:
     path: str
     preset: str | None
     fields: dict[str, Any]
+    in_degrees: bool = False
+
+    @property
+    def user_height_m(self) -> float:
+        """Height of the users: ``ue_height_m`` of the file, else that of somebody who holds a phone.
+
+        Raises:
+            ValueError: the file's is no number.
+        """
+        return typed_number(self.fields.get("ue_height_m", USER_HEIGHT_M), f"site file {self.path}: ue_height_m")
 
     @property
     def bounds_m(self) -> tuple[Float[Tensor, " 2"], Float[Tensor, " 2"]]:
@@ -110,6 +123,23 @@ class SiteFile:
         along = ((points_m - point) @ direction).unsqueeze(-1) * direction
         return 2 * (point + along) - points_m
 
+    def with_degrees_exchanged(self) -> SiteFile | None:
+        """The APs where they are if the file has latitudes as longitudes and the reverse; None where it cannot have.
+
+        East-west distances grow with the cosine of the latitude, so measured ranges fit one of the two alone. The area
+        is not kept.
+        """
+        origin = self.geo_origin
+        if not self.in_degrees or origin is None:
+            return None
+        latitude, longitude, _ = origin.to_geodetic(self.ap_positions_m)
+        try:
+            turned = GeoOrigin(origin.longitude_deg, origin.latitude_deg, origin.height_m)
+            places = turned.to_local(longitude, latitude)[:, :2]
+        except ValueError:
+            return None
+        return dataclasses.replace(self, ap_positions_m=places, area=None, geo_origin=turned, origin_m=(0.0, 0.0))
+
     def moved(self, corner_m: Sequence[float]) -> SiteFile:
         """The same in coordinates whose origin lies at ``corner_m``."""
         x, y = float(corner_m[0]), float(corner_m[1])
@@ -124,7 +154,7 @@ class SiteFile:
         )
 
 
-def load_site(path: str | Path) -> SiteFile:
+def load_site(path: str | Path, columns: Mapping[str, str | None] | None = None) -> SiteFile:
     """Read a site from ``*.yaml``/``*.yml``, ``*.csv`` or ``*.geojson``; docs/data/sites.md describes the three.
 
     Every AP has a place, ``x_m, y_m`` or ``latitude, longitude``, and may have ``name``, ``height_m`` and
@@ -132,12 +162,17 @@ def load_site(path: str | Path) -> SiteFile:
     lies on earth; without one, places in degrees are relative to the south-west corner of all places. Plain ``x``,
     ``y``, ``height`` are in the ``units`` (``m`` or ``ft``) that the file must then declare.
 
+    Args:
+        path: the file.
+        columns: how it calls the values of an AP -> how we do, e.g. ``{"sensor": "name", "z_m": "height_m"}``; None
+            passes one over. Names that it does not have do no harm.
+
     Raises:
         ValueError: anything missing, misspelt, not finite or contradictory; two APs with one name or on one point; an
             AP outside the area; names file and line or AP.
         ModuleNotFoundError: latitude and longitude without pyproj.
     """
-    said = read_description(path)
+    said = read_description(path, columns)
     general = dict(said.general)
     refuse_misspelt(general, SITE_KEYS, said.where)
     unit = _unit(general.pop("units", None), said.where)
@@ -159,6 +194,7 @@ def load_site(path: str | Path) -> SiteFile:
         path=str(path),
         preset=general.pop("preset", None),
         fields=general,
+        in_degrees=all(_place_keys(row)[0] == "latitude" for row in said.rows),
     )
     _refuse_shared_points(site, said)
     return _with_square(_near_zero(site, said.where), said)

@@ -116,7 +116,7 @@ class Table:
         return value
 
 
-def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = None) -> Table:
+def read_table(path: str | PathLike[str], renamed: Mapping[str, str | None] | None = None) -> Table:
     """Read a text file with a header line.
 
     UTF-8 and UTF-16 (with its mark); columns separated by comma, semicolon or tab, decimal commas with the last two;
@@ -124,7 +124,7 @@ def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = No
 
     Args:
         path: the file.
-        renamed: column in the file -> name that it shall have.
+        renamed: column in the file -> name that it shall have; None passes it over.
 
     Raises:
         ValueError: another encoding, no data, a column named twice, a line of another length, a column to rename that
@@ -135,14 +135,14 @@ def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = No
     numbered = file_lines(file)
     if not numbered:
         raise ValueError(f"{file.name} is empty; its first line must name the columns")
-    separator = max(_SEPARATORS, key=numbered[0][1].count)
+    separator = _separator(numbered[0][1])
     shared: dict[str, str] = {}
     cells = []
     for number, line in numbered:
-        read = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        read = _cells(line, separator)
         # Equal cells are kept once: a survey with hundreds of columns would take gigabytes otherwise.
         cells.append((number, tuple(shared.setdefault(cell, cell) for cell in map(str.strip, read))))
-    header = _header(file.name, cells[0][1], renamed or {})
+    header, kept = _header(file.name, cells[0][1], renamed or {})
     comma = separator != "," and any("," in cell for _, row in cells[1:] for cell in row)
     has_units = len(cells) > 1 and _is_units(cells[1][1])
     body = cells[2:] if has_units else cells[1:]
@@ -150,9 +150,21 @@ def read_table(path: str | PathLike[str], renamed: Mapping[str, str] | None = No
     if not body:
         raise ValueError(f"{file.name} has a header but no data; give at least one line below it")
     for number, row in body:
-        if len(row) != len(header):
-            raise ValueError(f"{file.name}, line {number}: {len(row)} columns, the header has {len(header)}")
-    return Table(file.name, header, tuple(row for _, row in body), tuple(number for number, _ in body), comma, units)
+        if len(row) != len(cells[0][1]):
+            raise ValueError(f"{file.name}, line {number}: {len(row)} columns, the header has {len(cells[0][1])}")
+    rows = tuple(_at(row, kept) for _, row in body)
+    return Table(file.name, header, rows, tuple(number for number, _ in body), comma, _at(units, kept))
+
+
+def column_names(path: str | PathLike[str]) -> tuple[str, ...]:
+    """The names in the header line of a text file as ``read_table`` takes it; empty for an empty file.
+
+    Raises:
+        ValueError: another encoding.
+        OSError: it cannot be read.
+    """
+    lines = file_lines(path)
+    return tuple(cell.strip() for cell in _cells(lines[0][1], _separator(lines[0][1]))) if lines else ()
 
 
 def file_lines(path: str | PathLike[str], comment: str = "#") -> list[tuple[int, str]]:
@@ -187,17 +199,33 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file.name} is neither UTF-8 nor UTF-16 text; save it as CSV in UTF-8") from None
 
 
-def _header(file: str, names: tuple[str, ...], renamed: Mapping[str, str]) -> tuple[str, ...]:
+def _separator(header: str) -> str:
+    return max(_SEPARATORS, key=header.count)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+
+
+def _at(row: tuple[str, ...], kept: Sequence[int]) -> tuple[str, ...]:
+    """Some cells of a row; an empty one (no line of units) stays so."""
+    return row if len(row) in (0, len(kept)) else tuple(row[at] for at in kept)
+
+
+def _header(file: str, names: tuple[str, ...], renamed: Mapping[str, str | None]) -> tuple[tuple[str, ...], list[int]]:
+    """The new names, and which columns they are."""
     absent = [name for name in renamed if name not in names]
     if absent:
         raise ValueError(
             f"{file} has no column {absent[0]!r} to rename{nearest(absent[0], names) or '.'} It has: {', '.join(names)}"
         )
-    header = tuple(renamed.get(name, name) for name in names)
+    given = [renamed.get(name, name) for name in names]
+    kept = [at for at, name in enumerate(given) if name is not None]
+    header = tuple(name for name in given if name is not None)
     twice = next((name for at, name in enumerate(header) if name in header[:at]), None)
     if twice is not None:
         raise ValueError(f"{file} names the column {twice!r} twice; rename one of them")
-    return header
+    return header, kept
 
 
 def _unit(cell: str) -> str:

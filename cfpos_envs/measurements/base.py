@@ -122,8 +122,8 @@ _ADVICE = {
     Reason.POOR_GEOMETRY: "the access points in use do not determine a position (one line or one place); add one aside",
     Reason.AMBIGUOUS: "two places explain the measurements nearly as well; add a link or restrict the area",
     Reason.NOT_CONVERGED: "the descent did not settle; the measurements may contradict each other",
-    Reason.LARGE_RESIDUALS: "residuals far larger than the stated noise; look for links without line of sight "
-    "(toa-em leaves them out), offsets, or a standard deviation that is too small",
+    Reason.LARGE_RESIDUALS: "residuals far larger than the stated noise; look for links without line of sight, "
+    "offsets, places and names of access points, or a standard deviation that is too small",
     Reason.OUTSIDE: "the best answer lies outside the searched area; enlarge the area or look at the offsets",
     Reason.UNFAMILIAR: "nothing in the survey or training is like these measurements: another place, device or unit, "
     "or columns in another order",

@@ -14,10 +14,11 @@ import torch
 from cfpos_envs.checks import unknown_name
 from cfpos_envs.files.areas import Area
 from cfpos_envs.files.site_formats import SITE_KEYS, SITE_SUFFIXES
-from cfpos_envs.files.sites import SiteFile, load_site, typed_number
+from cfpos_envs.files.sites import USER_HEIGHT_M, SiteFile, load_site, typed_number
 
 __all__ = [
     "SiteFile",
+    "USER_HEIGHT_M",
     "checked_fields",
     "known_square_m",
     "load_site",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from cfpos.agents import load_agent
 from cfpos.baselines.direct import Locator, snapshots_located
@@ -17,10 +19,14 @@ from cfpos.scripts.runs import CONFIG_FILE, saved_config
 from cfpos.scripts.settings import plain
 from cfpos_envs import make_env
 from cfpos_envs.files.positions import Positions
-from cfpos_envs.importers.arrays import read_csi
+from cfpos_envs.importers.arrays import CsiFile, read_csi
+from cfpos_envs.scenarios.ecc.csi_config import EccCsiConfig
 from cfpos_envs.scenarios.ecc.game import EccScenario
+from cfpos_envs.scenarios.ecc.stored import sample_file, split_rows
 
 MUSIC = "music"
+_SAME_PLACE_M = 1e-3
+_PART = 1 << 20
 _CONVENTIONS = ("antenna_order", "phase", "subcarrier_order")
 
 
@@ -35,8 +41,9 @@ def located(arguments: argparse.Namespace) -> Located:
     unknown = [name for name in said if name not in _CONVENTIONS]
     if unknown:
         raise UsageError(f"--known {unknown[0]} is unknown for CSI; allowed: {', '.join(_CONVENTIONS)}")
-    policy, system, name = _policy(arguments.policy, pairs(arguments.option, "--option"))
+    policy, system, name, trained = _policy(arguments.policy, pairs(arguments.option, "--option"))
     file = read_csi(arguments.measurements, **said)
+    seen = None if trained is None else trained_on(file, trained)
     estimate = snapshots_located(policy, file.measurements(system))
     rows = np.arange(len(file))
     table = Positions.from_estimate(
@@ -47,13 +54,46 @@ def located(arguments: argparse.Namespace) -> Located:
         policy=name,
         truth_m=file.positions_m,
     )
-    return Located(table, name, ap_names=file.names, aps_m=file.bs_positions_m[:, :2])
+    return Located(table, name, ap_names=file.names, aps_m=file.bs_positions_m[:, :2], seen=seen)
 
 
-def _policy(entry: str | None, options: dict[str, Any]) -> tuple[Locator, Any, str]:
-    """What locates, the network it was trained in (None: any), and its name."""
+def trained_on(file: CsiFile, config: EccCsiConfig) -> np.ndarray | None:
+    """Which snapshots of a file a network was trained or chosen on.
+
+    A file with the bytes of the training data has its blocks or groups; in any other, snapshots at the very places of
+    training count as trained on.
+
+    Args:
+        file: what is located.
+        config: of the game that the network was trained in.
+
+    Returns:
+        [n] for training and validation; None: the file does not say where its snapshots were taken.
+    """
+    data = sample_file() if config.data is None else Path(config.data)
+    conventions = {name: getattr(config, name) for name in _CONVENTIONS}
+    training = read_csi(data, **conventions, labelled=True)
+    rows = np.setdiff1d(np.arange(len(training)), split_rows(training, config)["test"])
+    if _digest(data) == _digest(Path(file.path)):
+        return np.isin(np.arange(len(file)), rows)
+    if file.positions_m is None or training.positions_m is None:
+        return None
+    distance_m, _ = KDTree(training.positions_m[rows]).query(file.positions_m)
+    return np.asarray(distance_m) < _SAME_PLACE_M
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        found = hashlib.sha256()
+        while part := stream.read(_PART):
+            found.update(part)
+    return found.hexdigest()
+
+
+def _policy(entry: str | None, options: dict[str, Any]) -> tuple[Locator, Any, str, EccCsiConfig | None]:
+    """What locates, the network it was trained in (None: any), its name, and the game of its training data."""
     if entry in (None, MUSIC):
-        return Music3d(None, Music3d.options_class(**options)), None, MUSIC
+        return Music3d(None, Music3d.options_class(**options)), None, MUSIC, None
     run = Path(str(entry))
     folder = run if run.is_dir() else run.parent
     if not run.exists() or not (folder / CONFIG_FILE).is_file():
@@ -66,4 +106,6 @@ def _policy(entry: str | None, options: dict[str, Any]) -> tuple[Locator, Any, s
     agent = load_agent(run, env)
     if not (isinstance(agent, Locator) and isinstance(env.scenario, EccScenario)):
         raise UsageError(f"--policy {entry} is a run of {agent.name}, which plays games; train agent=ecc-fast")
-    return agent, env.scenario.system, f"{agent.name} ({run.name})"
+    game = env.scenario.config
+    name = f"{agent.name} ({run.name})"
+    return agent, env.scenario.system, name, game if isinstance(game, EccCsiConfig) else None

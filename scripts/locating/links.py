@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Callable
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +24,30 @@ from cfpos.baselines.direct import (
 )
 from cfpos.baselines.registry import policy_families
 from cfpos.scripts.cli import UsageError
-from cfpos.scripts.locating.common import USER_HEIGHT_M, Located, checked_names, drawn_site, pairs
+from cfpos.scripts.locating.common import (
+    Located,
+    checked_names,
+    drawn_site,
+    of_file,
+    pairs,
+    refuse_unused,
+    renamed,
+)
 from cfpos_envs.checks import number
 from cfpos_envs.files.epochs import EpochOptions, Epochs, read_epochs
 from cfpos_envs.files.positions import Positions
+from cfpos_envs.files.site_formats import value_names
 from cfpos_envs.files.sites import SiteFile, load_site
+from cfpos_envs.files.tables import column_names
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.toa import TimingMeasurements
 
 _READ_BY = {"range": ("toa", "rtt"), "tdoa": ("tdoa",), "rss": ("dcp",)}
 _DEFAULTS = {"range": RANGES_POLICY, "tdoa": TDOA_POLICY, "rss": RSS_POLICY}
+_FEW_VALID, _CLEARLY_MORE = 0.5, 0.2
+"""Shares of valid answers: below the first the places of the APs are doubted; other places must have twice as many and
+the second more."""
 _LAW = ("rss_at_1m_dbm", "path_loss_slope_db", "shadowing_std_db")
 _SAID_OTHERWISE = (
     "family",
@@ -54,21 +70,30 @@ def located(arguments: argparse.Namespace) -> Located:
     """
     if arguments.site is None:
         raise UsageError("ranges need the places of the access points: --site FILE.yaml, .csv or .geojson")
-    site = load_site(arguments.site)
+    columns = renamed(arguments.columns)
+    refuse_unused(
+        columns,
+        {
+            arguments.measurements.name: column_names(arguments.measurements),
+            arguments.site.name: value_names(arguments.site),
+        },
+    )
+    site = load_site(arguments.site, columns)
+    known = pairs(arguments.known, "--known")
     options = EpochOptions(
-        renamed=renamed(arguments.columns),
+        renamed=of_file(columns, column_names(arguments.measurements)),
         unit=arguments.unit,
         missing=tuple(arguments.missing),
         without=tuple(arguments.without),
         window_s=arguments.window,
         on_bad=arguments.on_bad,
+        **({"ceiling_dbm": known["ceiling_dbm"]} if "ceiling_dbm" in known else {}),
     )
     epochs = read_epochs(arguments.measurements, site.ap_names, options)
     quantity = _quantity(epochs, arguments.policy)
     name = arguments.policy or _DEFAULTS[quantity]
     policy = make_policy(name, **pairs(arguments.option, "--option"))
     assert isinstance(policy, Locator)
-    known = pairs(arguments.known, "--known")
     kind = RadioMeasurements if quantity == "rss" else TimingMeasurements
     checked_names(known, kind.from_arrays, _SAID_OTHERWISE, "--known")
     heights, notes = _heights(site, arguments.user_height)
@@ -76,8 +101,66 @@ def located(arguments: argparse.Namespace) -> Located:
     if site.area is not None:
         known["area_m"] = site.area.corners
     estimate, told = _estimate(epochs, quantity, policy, site, known, arguments)
-    table = as_table(estimate, epochs, site, name)
-    return Located(table, name, **drawn_site(site), notes=(*epochs.notes, *told, *notes))
+
+    def located_at(other: SiteFile) -> PositionEstimate:
+        elsewhere = {name: value for name, value in known.items() if name != "area_m"}
+        return _estimate(epochs, quantity, policy, other, elsewhere, arguments)[0]
+
+    return Located(
+        as_table(estimate, epochs, site, name),
+        name,
+        **drawn_site(site),
+        notes=(*epochs.notes, *told, *notes),
+        advice=_advice(quantity, name, epochs),
+        suspicion=exchanged(site, estimate, located_at),
+    )
+
+
+def exchanged(site: SiteFile, estimate: PositionEstimate, located_at: Callable[[SiteFile], PositionEstimate]) -> str:
+    """Whether the measurements fit a site whose latitudes and longitudes are exchanged; a sentence, or nothing.
+
+    Args:
+        site: as the file has it.
+        estimate: at that site.
+        located_at: the same with the APs elsewhere.
+    """
+    before, count = int(estimate.valid.sum()), estimate.valid.numel()
+    other = site.with_degrees_exchanged() if before < _FEW_VALID * count else None
+    if other is None:
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        after = int(located_at(other).valid.sum())
+    if after < 2 * before + max(1.0, _CLEARLY_MORE * count):
+        return ""
+    file = Path(site.path)
+    remedy = {
+        ".csv": "exchange them (--columns latitude=longitude longitude=latitude)",
+        ".geojson": "a position is [longitude, latitude]",
+    }.get(file.suffix.lower(), "exchange them in the file")
+    return (
+        f"latitudes and longitudes look exchanged in {file.name}: the other way round {after} of {count} answers are "
+        f"valid instead of {before}; {remedy}"
+    )
+
+
+def _advice(quantity: str, policy: str, epochs: Epochs) -> dict[str, str]:
+    """What to do about answers that are not valid, with this command."""
+    links = np.isfinite(epochs.links[quantity])
+    residuals = {
+        "range": "--unit, --sigma, --user-height",
+        "tdoa": "--unit, --sigma, the sign of differences",
+        "rss": "--known rss_at_1m_dbm, path_loss_slope_db and shadowing_std_db of your site, or a --survey",
+    }[quantity]
+    if quantity == "range" and policy != RANGES_POLICY:
+        residuals = f"--policy {RANGES_POLICY} leaves out links without line of sight; {residuals}"
+    at_once, heard = int(links.sum(axis=1).max()), int(links.any(axis=0).sum())
+    few = f"at most {at_once} of {links.shape[1]} access points are measured at once, {heard} at all"
+    return {
+        "large_residuals": residuals,
+        "too_few_links": f"{few}; see --columns, --without, --missing",
+        "ambiguous": "area: in the site file",
+    }
 
 
 def _estimate(
@@ -98,21 +181,6 @@ def _estimate(
     std, notes = _std(epochs, quantity, arguments)
     find = locate_ranges if quantity == "range" else locate_tdoa
     return find(site.ap_positions_m, epochs.links[quantity], std, policy=policy, **known), notes
-
-
-def renamed(words: list[str]) -> dict[str, str]:
-    """FILE_NAME=our_name words; a name in the file may hold ``=``.
-
-    Raises:
-        UsageError: a word without ``=``.
-    """
-    found = {}
-    for word in words:
-        theirs, equals, ours = word.rpartition("=")
-        if not equals or not theirs or not ours:
-            raise UsageError(f"--columns {word} must look like --columns FILE_NAME=our_name")
-        found[theirs] = ours
-    return found
 
 
 def as_table(estimate: PositionEstimate, epochs: Epochs, site: SiteFile, policy: str) -> Positions:
@@ -158,7 +226,7 @@ def _heights(site: SiteFile, user_height_m: float | None) -> tuple[dict[str, Any
         return {}, [f"{site.name} has no heights: ranges are taken as distances in the plane"]
     notes = []
     if user_height_m is None:
-        user_height_m = float(site.fields.get("ue_height_m", USER_HEIGHT_M))
+        user_height_m = site.user_height_m
         notes.append(f"users are taken to be {user_height_m:g} m high (--user-height)")
     return {"ap_height_m": site.ap_height_m, "user_height_m": user_height_m}, notes
 

@@ -11,7 +11,6 @@ from cfpos.scripts.locating.common import Located
 from cfpos.scripts.plots.style import metres
 from cfpos_envs.files.positions import REASONS, Positions
 from cfpos_envs.measurements.base import Reason
-from cfpos_envs.results import METRICS
 
 _TOO_SMALL, _TOO_LARGE = 1.5, 0.5
 """Residuals over their stated size from which on the summary says that the statement is off."""
@@ -20,26 +19,40 @@ _ELLIPSES, _FAR = (0.5, 0.9), (3, 5)
 """What the summary compares errors with, where the truth is known."""
 
 
-def summary(found: Located) -> list[str]:
-    """The lines for people."""
+def summary(found: Located, answers: str = "valid") -> list[str]:
+    """The lines for people.
+
+    Args:
+        found: what was located.
+        answers: one of ``ANSWERS``: whose errors.
+    """
     table = found.table
     count, good = len(table), int(table.valid.sum())
     lines = [f"{good} of {count} positions valid ({100 * good / count:.1f} %) by {found.method}"]
-    lines += _reasons(table)
+    lines += [f"  {reason}" for reason in _reasons(found)]
     lines += _spread(table)
     lines += _residuals(table)
-    lines += _errors(table)
+    lines += _errors(found, answers)
     lines += _calibration(table)
     return [*lines, *(f"note: {note}" for note in found.notes)]
 
 
-def _reasons(table: Positions) -> list[str]:
-    counted = Counter(table.reason[~table.valid].tolist())
-    advice = {name: Reason(number).advice for number, name in enumerate(REASONS)}
-    return [
-        f"  {number} {name or 'without a reason'}{': ' * bool(name)}{advice.get(name, '')}"
-        for name, number in counted.most_common()
-    ]
+def failure(found: Located) -> str:
+    """Why there is no position to rely on, and what to do, in one line; empty if there is one."""
+    if found.suspicion or found.table.valid.any():
+        return found.suspicion
+    return f"none of {len(found.table)} positions is valid: {'; '.join(_reasons(found))}"
+
+
+def _reasons(found: Located) -> list[str]:
+    """Why answers are not valid: how many, what to do; the most frequent first."""
+    counted = Counter(found.table.reason[~found.table.valid].tolist())
+    general = {name: Reason(number).advice for number, name in enumerate(REASONS)}
+    lines = []
+    for name, number in counted.most_common():
+        here = f" ({found.advice[name]})" if name in found.advice else ""
+        lines.append(f"{number} {name}: {general[name]}{here}" if name else f"{number} without a reason")
+    return lines
 
 
 def _spread(table: Positions) -> list[str]:
@@ -68,18 +81,19 @@ def _residuals(table: Positions) -> list[str]:
     return [line]
 
 
-def _errors(table: Positions) -> list[str]:
-    if table.error_m is None:
+def _errors(found: Located, answers: str) -> list[str]:
+    """Errors; those at places that a network was trained on apart from the others."""
+    table = found.table
+    if not table.answers.errors.size:
         return []
-    known = np.isfinite(table.error_m)
-    lines = []
-    for what, rows in (("valid positions", known & table.valid), ("all positions", known)):
-        if rows.any() and (what == "all positions") <= bool((known & ~table.valid).any()):
-            median, rmse, p95 = (METRICS[name](table.error_m[rows]) for name in ("median", "rmse", "p95"))
-            lines.append(
-                f"error of the {int(rows.sum())} {what}: median {median:.3f} m, RMSE {rmse:.3f} m, p95 {p95:.3f} m"
-            )
-    return lines
+    if found.seen is None or not found.seen.any():
+        return [f"position error: {table.answers.line(answers)}"]
+    parts = (("trained on", found.seen), ("set aside", ~found.seen))
+    return [
+        f"position error at places {what}: {table.select(rows).answers.line(answers)}"
+        for what, rows in parts
+        if rows.any()
+    ]
 
 
 def _calibration(table: Positions) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,12 @@ import torch
 from cfpos.baselines import Fingerprint
 from cfpos.baselines.dcp.held_out import held_out
 from cfpos.scripts.cli import UsageError
-from cfpos.scripts.locating.common import Located, drawn_site, pairs
-from cfpos.scripts.locating.links import renamed
+from cfpos.scripts.locating.common import Located, drawn_site, of_file, pairs, refuse_unused, renamed
 from cfpos_envs.files.positions import Positions
+from cfpos_envs.files.site_formats import value_names
 from cfpos_envs.files.sites import load_site
 from cfpos_envs.files.surveys import read_survey
-from cfpos_envs.files.tables import read_table
+from cfpos_envs.files.tables import column_names
 
 NAME, REGRESSION = "fingerprint", "gpr"
 _OF_FILES = ("layout", "columns", "not_heard")
@@ -44,12 +43,17 @@ def located(arguments: argparse.Namespace) -> Located:
     columns = renamed(arguments.columns)
     if arguments.unit != "m":
         options.setdefault("range_unit", arguments.unit)
-    used = _columns_of(arguments.survey, columns, layout)
+    site = None if arguments.site is None else load_site(arguments.site, columns)
+    used = _columns_of(arguments.survey[0], columns, layout)
+    named = _columns_of(arguments.measurements, columns, layout)
+    if layout != "ipin":
+        files = (*arguments.survey[:1], arguments.measurements)
+        own = {} if site is None else {arguments.site.name: value_names(arguments.site)}
+        refuse_unused(columns, {**{path.name: column_names(path) for path in files}, **own})
     # A layout has its own way with bad readings, unless the command says to drop them.
     bad = {"on_bad": "drop"} if arguments.on_bad == "drop" else {}
     told = {**bad, "not_heard": tuple(arguments.missing), **options}
     estimator = Fingerprint.from_csv(arguments.survey, **{**told, **({"columns": used} if used else {})})
-    named = _columns_of([arguments.measurements], columns, layout)
     if layout == "plain":
         named = _with_truth(arguments.measurements, named)
     scans = read_survey(
@@ -59,9 +63,13 @@ def located(arguments: argparse.Namespace) -> Located:
         tuple(arguments.missing),
         range_unit=arguments.unit,
     )
+    if not np.isfinite(scans.rss_dbm).any() and scans.range_m is None:
+        raise UsageError(
+            f"{scans.file} has no reading in {len(scans)} scans: all are empty or mean that nothing was heard; look at "
+            "the columns (--columns) and at what stands for missing (--missing)"
+        )
     estimate = estimator.locate(scans)
     floors = getattr(estimate, "floors", None)
-    site = None if arguments.site is None else load_site(arguments.site)
     origin = None
     if site is not None and site.geo_origin is not None:
         origin = site.geo_origin.moved((-torch.tensor(site.origin_m)).tolist())
@@ -75,7 +83,8 @@ def located(arguments: argparse.Namespace) -> Located:
         geo_origin=origin,
     )
     notes = [] if floors is None or scans.floors is None else [_floor_rate(floors, scans.floors)]
-    return Located(table, NAME, **drawn_site(site), notes=tuple(notes))
+    few = "the scan hears no access point of the survey by its name; see --columns and --missing"
+    return Located(table, NAME, **drawn_site(site), notes=tuple(notes), advice={"too_few_links": few})
 
 
 def held_out_located(arguments: argparse.Namespace) -> Located:
@@ -108,17 +117,14 @@ def held_out_located(arguments: argparse.Namespace) -> Located:
     return Located(table, NAME, notes=tuple(notes))
 
 
-def _columns_of(files: Sequence[Path], columns: Mapping[str, str], layout: str) -> dict[str, str]:
+def _columns_of(file: Path, columns: Mapping[str, str | None], layout: str) -> dict[str, str | None]:
     """The new names of columns that a file has: survey and scans need not have the same."""
-    if not columns or layout == "ipin":
-        return dict(columns)
-    header = read_table(files[0]).columns
-    return {old: new for old, new in columns.items() if any(fnmatchcase(name, old) for name in header)}
+    return dict(columns) if layout == "ipin" else of_file(columns, column_names(file))
 
 
-def _with_truth(path: Path, columns: dict[str, str]) -> dict[str, str]:
+def _with_truth(path: Path, columns: dict[str, str | None]) -> dict[str, str | None]:
     """Scans say where they were taken as other measurements do."""
-    header = read_table(path).columns
+    header = column_names(path)
     truth = {f"truth_{axis}_m": f"{axis}_m" for axis in "xy"}
     given = {old: new for old, new in truth.items() if old in header and new not in (*header, *columns.values())}
     return {**given, **columns}

@@ -17,7 +17,7 @@ from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import draw_cdf, episode_figure
 from cfpos_envs.files.position_formats import ENDINGS
 from cfpos_envs.files.positions import Positions
-from cfpos_envs.results import METRICS, EvaluationResult
+from cfpos_envs.results import METRICS, Answers, EvaluationResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,42 +27,57 @@ class Errors:
     Attributes:
         policy: what made the estimates; the file's stem where nobody says.
         game: id of the environment; empty for measurements.
-        errors: [positions] metres, valid or not.
+        answers: of all users, and which of them are valid.
+        which: of ``ANSWERS``, what is drawn: of an evaluation all, as it compares methods on the same users, of a table
+            of positions the valid ones.
         drops: what is equal if two were measured on the same users: true positions, or config and seed.
         bounds: [positions] metres, or None.
-        line: the figures in words.
         count: how many of what, for the title.
+        interval: what is known about the RMSE besides, in words.
     """
 
     policy: str
     game: str
-    errors: np.ndarray
+    answers: Answers
+    which: str
     drops: Any
     bounds: np.ndarray | None
-    line: str
     count: str
+    interval: str = ""
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Those that are drawn, metres."""
+        return self.answers.counted(self.which)
 
     def summary(self) -> str:
         """One line for people."""
-        return self.line
+        return f"{self.policy}: {self.answers.line(self.which)}{self.interval}"
 
 
-def cdf_figure(files: Sequence[Path]) -> tuple[Figure, list[Errors]]:
+def cdf_figure(files: Sequence[Path], answers: str | None = None) -> tuple[Figure, list[Errors]]:
     """Error distributions on one axis; the bound too, where all were measured on the same users.
 
     Args:
         files: tables of positions that ``evaluate`` or ``locate`` wrote, results.json or the folder of ``evaluate``, or
             what ``EvaluationResult.to_json`` wrote.
+        answers: ``valid`` or ``all``; None: of tables the valid ones, of evaluations what they say, else all.
 
     Raises:
-        ValueError: a file is none of these, or holds no errors because the truth is not known.
+        ValueError: a file is none of these, or holds no errors because the truth is not known, or no valid answer.
         OSError: it cannot be read.
     """
-    found = [(file, entry) for file in files for entry in read_errors(file)]
+    found = [(file, entry) for file in files for entry in read_errors(file, answers)]
+    if not any(entry.errors.size for _, entry in found):
+        raise ValueError(
+            f"{', '.join(str(file) for file in files)}: no answer is valid ({found[0][1].answers.share}), so there is "
+            "nothing to draw; --answers all draws the others, which the method does not stand by"
+        )
     games = {entry.game for _, entry in found}
     errors: dict[str, np.ndarray] = {}
     for file, entry in found:
         label = entry.policy if len(games) == 1 else f"{entry.policy}, {entry.game or file.stem}"
+        label = label if entry.answers.valid.all() else f"{label} ({entry.answers.share})"
         errors[label if label not in errors else f"{label} ({file.stem})"] = entry.errors
     first = found[0][1]
     shared = len(games) == 1 and all(_same_drops(entry, first) for _, entry in found)
@@ -74,8 +89,12 @@ def cdf_figure(files: Sequence[Path]) -> tuple[Figure, list[Errors]]:
     return figure, [entry for _, entry in found]
 
 
-def read_errors(path: Path) -> list[Errors]:
+def read_errors(path: Path, answers: str | None = None) -> list[Errors]:
     """The errors in a file, one entry per policy.
+
+    Args:
+        path: a file or folder as ``cdf_figure`` takes it.
+        answers: as there.
 
     Raises:
         ValueError: see ``cdf_figure``.
@@ -83,15 +102,17 @@ def read_errors(path: Path) -> list[Errors]:
     """
     file = path / "results.json" if path.is_dir() else path
     if file.suffix.lower() in ENDINGS:
-        return _of_table(file, "")
+        return _of_table(file, "", answers or "valid")
     report = _report(file)
     if report is not None:
-        return _of_table(file.with_name(report["positions"]), str(report.get("env", "")))
+        table, game = file.with_name(report["positions"]), str(report.get("env", ""))
+        return _of_table(table, game, answers or str(report.get("answers", "all")))
     result = EvaluationResult.from_json(file)
     drops = (result.config, result.seed) if result.truth_m is None else result.truth_m.reshape(-1)
     bounds = None if result.bounds is None else result.bounds.ravel()
-    episodes = f"{len(result.errors)} episodes"
-    return [Errors(result.policy, result.env_id, result.errors.ravel(), drops, bounds, result.summary(), episodes)]
+    which, episodes = answers or "all", f"{len(result.errors)} episodes"
+    interval = ", RMSE of all in [{:.3f}, {:.3f}] m with 95 %".format(*result.ci("rmse"))
+    return [Errors(result.policy, result.env_id, result.answers, which, drops, bounds, episodes, interval)]
 
 
 def _report(file: Path) -> dict[str, Any] | None:
@@ -103,7 +124,7 @@ def _report(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and content.get("positions") and "policies" in content else None
 
 
-def _of_table(file: Path, game: str) -> list[Errors]:
+def _of_table(file: Path, game: str, which: str) -> list[Errors]:
     table = Positions.read(file)
     known = np.zeros(0, dtype=bool) if table.error_m is None else np.isfinite(table.error_m)
     if not known.any():
@@ -112,21 +133,21 @@ def _of_table(file: Path, game: str) -> list[Errors]:
         )
     table = table.select(known)
     policies = np.full(len(table), file.stem) if table.policy is None else table.policy
-    return [_of_rows(str(name), game, table.select(policies == name)) for name in dict.fromkeys(policies.tolist())]
+    return [
+        _of_rows(str(name), game, table.select(policies == name), which) for name in dict.fromkeys(policies.tolist())
+    ]
 
 
-def _of_rows(policy: str, game: str, rows: Positions) -> Errors:
-    assert rows.error_m is not None
-    rmse, median, p95 = (METRICS[name](rows.error_m) for name in ("rmse", "median", "p95"))
-    line = (
-        f"{policy}: RMSE {rmse:.3f} m, median {median:.3f} m, p95 {p95:.3f} m, {len(rows)} positions, "
-        f"{100 * rows.valid.mean():.1f} % valid"
-    )
+def _of_rows(policy: str, game: str, rows: Positions, which: str) -> Errors:
     truth = None if rows.truth_m is None else rows.truth_m.reshape(-1)
-    return Errors(policy, game, rows.error_m, truth, rows.bound_m, line, f"{len(rows)} positions")
+    return Errors(policy, game, rows.answers, which, truth, rows.bound_m, f"{len(rows)} positions")
 
 
 def _same_drops(one: Errors, other: Errors) -> bool:
+    """Whether two are drawn for the same users."""
+    for entry in (one, other):
+        if entry.which == "valid" and not entry.answers.valid.all():
+            return False
     if isinstance(one.drops, np.ndarray) and isinstance(other.drops, np.ndarray):
         return np.array_equal(one.drops, other.drops)
     return type(one.drops) is type(other.drops) and one.drops == other.drops

@@ -25,6 +25,8 @@ SUBCARRIER_SPACING_HZ = 30e3
 REFERENCE_DISTANCE_M = 100.0
 """``snr_db`` is the SNR of a link of this length; twice it is 6.3 dB less by the street canyon's law."""
 CARRIER_HZ = 3.5e9
+AP_ABOVE_USER_M = 10.0
+"""Of drawn sites."""
 LOS_SCENARIO = "umi_street_canyon"
 NOISE_FIGURE_DB = 7.0
 
@@ -39,7 +41,7 @@ class DrawnSiteConfig:
         aps: number of APs, 1 to 1000.
         side_m: side of the square area, metres.
         radius_m: of the circle; None: two fifths of the side.
-        ap_height_m: AP minus user height, metres.
+        ap_height_m: AP minus user height, metres; None: 10, or what ``site`` says, and 0 if that has no heights.
         bandwidth_mhz: occupied bandwidth, MHz, at least two subcarriers of 30 kHz.
         snr_db: SNR of the whole pilot on a link of 100 m; with ``equal_snr`` on every link.
         tx_power_dbm: given, it replaces ``snr_db``: one OFDM symbol at 3.5 GHz, one antenna, noise figure 7 dB.
@@ -48,7 +50,7 @@ class DrawnSiteConfig:
         processing_error_ns: RTT: standard deviation of the error of the reported processing time, ns.
         seed: of the uniform layout.
         site: path of a person's own site, which then says where the APs stand, how high, and what the area is.
-        ue_height_m: of the user, with the AP heights of ``site``.
+        ue_height_m: of the user, with the AP heights of ``site``; None: what the file says, else 1.5.
 
     Raises:
         ValueError: for a value outside its range.
@@ -59,7 +61,7 @@ class DrawnSiteConfig:
     aps: int = 16
     side_m: float = 500.0
     radius_m: float | None = None
-    ap_height_m: float = 10.0
+    ap_height_m: float | None = None
     bandwidth_mhz: float = 100.0
     snr_db: float = 20.0
     tx_power_dbm: float | None = None
@@ -68,7 +70,7 @@ class DrawnSiteConfig:
     processing_error_ns: float = 1.0
     seed: int = 0
     site: str | None = None
-    ue_height_m: float = 1.5
+    ue_height_m: float | None = None
 
     def __post_init__(self) -> None:
         check_family(self.family)
@@ -81,7 +83,7 @@ class DrawnSiteConfig:
             raise ValueError(f"side must lie in [1, 100000] m, got {self.side_m}")
         if self.radius_m is not None and not 0.0 < self.radius_m <= self.side_m:
             raise ValueError(f"radius must lie in (0, {self.side_m}] m, got {self.radius_m}")
-        if not -1000.0 <= self.ap_height_m <= 1000.0:
+        if self.ap_height_m is not None and not -1000.0 <= self.ap_height_m <= 1000.0:
             raise ValueError(f"ap-height must lie in [-1000, 1000] m, got {self.ap_height_m}")
         least = 2 * SUBCARRIER_SPACING_HZ / 1e6
         if not least <= self.bandwidth_mhz <= 1e4:
@@ -94,7 +96,7 @@ class DrawnSiteConfig:
             raise ValueError("tx-power and equal-snr exclude each other: give snr with equal-snr")
         if not 0.0 <= self.processing_error_ns <= 1e6:
             raise ValueError(f"processing-error must lie in [0, 1e6] ns, got {self.processing_error_ns}")
-        if not -1000.0 <= self.ue_height_m <= 1000.0:
+        if self.ue_height_m is not None and not -1000.0 <= self.ue_height_m <= 1000.0:
             raise ValueError(f"ue-height must lie in [-1000, 1000] m, got {self.ue_height_m}")
 
     @property
@@ -201,9 +203,7 @@ def make_site(settings: DrawnSiteConfig) -> Site:
             own.ap_names,
             f"{own.name}, {counted(len(own.ap_names))}",
         )
-    height = torch.full((len(aps),), settings.ap_height_m, dtype=torch.float64)
-    if own is not None and own.ap_height_m is not None:
-        height = own.ap_height_m - settings.ue_height_m
+    height = _height_diff(settings, own, len(aps))
     low, high = area.bounds_m
     slope_db = 0.0 if settings.equal_snr else path_loss_constants(LOS_SCENARIO, CARRIER_HZ)[1]
     tones = max(2, round(settings.bandwidth_mhz * 1e6 / SUBCARRIER_SPACING_HZ))
@@ -228,6 +228,14 @@ def make_site(settings: DrawnSiteConfig) -> Site:
         burst_m = torch.hypot(torch.linalg.vector_norm(aps - (low + high) / 2, dim=-1), height)
         sync = calibration_std_s(model.snr_linear(burst_m), model.rms_bandwidth_hz)
     return Site(model, aps, height, sync, area, names, title, own)
+
+
+def _height_diff(settings: DrawnSiteConfig, own: SiteFile | None, aps: int) -> Tensor:
+    """AP minus user height [M], metres; of a site without heights 0, as ``cfpos locate`` takes it."""
+    if own is not None and own.ap_height_m is not None:
+        return own.ap_height_m - (own.user_height_m if settings.ue_height_m is None else settings.ue_height_m)
+    usual = AP_ABOVE_USER_M if own is None else 0.0
+    return torch.full((aps,), usual if settings.ap_height_m is None else settings.ap_height_m, dtype=torch.float64)
 
 
 def counted(aps: int) -> str:

@@ -138,28 +138,15 @@ def test_the_command_writes_positions_and_a_map_and_says_how_good_they_are(
     assert table.valid.sum() >= 15
     assert np.median(table.error_m[table.valid]) < 0.3
     assert f"{table.valid.sum()} of 20 positions valid" in said
-    assert (
-        f"error of the {table.valid.sum()} valid positions: median {np.median(table.error_m[table.valid]):.3f} m"
-        in said
-    )
-    assert "error of the 20 all positions" in said
+    rmse, median = np.sqrt(np.mean(table.error_m[table.valid] ** 2)), np.median(table.error_m[table.valid])
+    answered = f"of {table.valid.sum()} valid answers, answered {table.valid.sum()} of 20"
+    assert f"position error: RMSE {rmse:.3f} m, median {median:.3f} m, p95 " in said
+    assert answered in said
     assert "note: users are taken to be 1.5 m high (--user-height)" in said
     assert (hall / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
     # The policy that ranges have by default is this one; the CSV site says the same as the YAML one but for the area.
     locate.main([*words[:6], "--out", "b.csv"])
     assert Positions.read("b.csv").position_m.tolist() == table.position_m.tolist()
-
-
-def test_all_answers_may_be_invalid_and_the_command_still_ends_well(
-    hall: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = "epoch,range_gate_m,range_dock_m\n1,20,25\n2,21,24\n"
-    written(hall, text, "two.csv")
-    locate.main(["--site", "hall.yaml", "--measurements", "two.csv", "--sigma", "1", "--picture", "two.svg"])
-    said = capsys.readouterr().out
-    assert "0 of 2 positions valid (0.0 %)" in said
-    assert "not valid (2)" in (hall / "two.svg").read_text()
-    assert not Positions.read("positions.csv").valid.any()
 
 
 def test_stds_come_from_the_file_and_sigma_fills_in(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:

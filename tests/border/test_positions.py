@@ -19,7 +19,7 @@ from cfpos_envs.extras import install_command
 from cfpos_envs.files.positions import Positions
 from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.measurements.base import PositionEstimate, Reason
-from cfpos_envs.results import EvaluationResult
+from cfpos_envs.results import Answers, EvaluationResult
 from scripts import evaluate as evaluate_command
 from scripts import plot
 from scripts.plots.results import cdf_figure
@@ -232,8 +232,8 @@ def test_errors_around_the_edges_are_kept_as_they_are() -> None:
     assert np.linalg.norm(table.truth_m, axis=1).max() > 10
 
 
-def labels(*files: Path) -> list[str]:
-    return [text.get_text() for text in cdf_figure(files)[0].axes[0].get_legend().get_texts()]
+def labels(*files: Path, answers: str | None = None) -> list[str]:
+    return [text.get_text() for text in cdf_figure(files, answers)[0].axes[0].get_legend().get_texts()]
 
 
 def test_distributions_are_drawn_from_tables_as_from_json(tmp_path: Path) -> None:
@@ -243,14 +243,14 @@ def test_distributions_are_drawn_from_tables_as_from_json(tmp_path: Path) -> Non
     for entry, result in zip(cdf_figure([table])[1], both):
         np.testing.assert_array_equal(entry.errors, result.errors.ravel())
         assert f"RMSE {result.rmse:.3f} m, median {result.median:.3f} m" in entry.summary()
-        assert "10 positions, 100.0 % valid" in entry.summary()
+        assert "of 10 valid answers, answered 10 of 10" in entry.summary()
     other = Positions.from_evaluation(evaluate(TOY, OneShot(), episodes=5, seed=9)).write(tmp_path / "other.npz")
     assert labels(table, other) == ["one-shot", "greedy", "one-shot (other)"]
     bare = Positions.from_estimate(estimate()).write(tmp_path / "bare.csv")
     with pytest.raises(ValueError, match="no truth"):
         cdf_figure([bare])
     known = Positions.from_estimate(estimate(), truth_m=estimate().position + 1.0).write(tmp_path / "walk.csv")
-    assert labels(known) == ["walk"]
+    assert labels(known) == ["walk (answered 3 of 4)"]
 
 
 def test_evaluate_writes_a_table_that_plot_reads(
@@ -272,7 +272,49 @@ def test_evaluate_writes_a_table_that_plot_reads(
     for row in report["policies"]:
         errors = table.error_m[table.policy == row["policy"]]
         assert np.sqrt(np.mean(errors**2)) == pytest.approx(row["rmse_m"])
-    for source in (tmp_path, tmp_path / "results.json", tmp_path / "positions.npz"):
+    # An evaluation compares policies on the same users; a table counts what the method stands by.
+    huber = report["policies"][1]
+    assert 0 < huber["valid_share"] < 1
+    everybody = f"toa-huber: RMSE {huber['rmse_m']:.3f} m"
+    stood_by = f"toa-huber: RMSE {huber['valid_rmse_m']:.3f} m"
+    for source, words, said in (
+        (tmp_path, [], everybody),
+        (tmp_path / "results.json", [], everybody),
+        (tmp_path / "positions.npz", [], stood_by),
+        (tmp_path, ["--answers", "valid"], stood_by),
+        (tmp_path / "positions.npz", ["--answers", "all"], everybody),
+    ):
         capsys.readouterr()
-        plot.main(["cdf", str(source), "--out", str(tmp_path / "curves.png")])
-        assert f"toa-huber: RMSE {report['policies'][1]['rmse_m']:.3f} m" in capsys.readouterr().out
+        plot.main(["cdf", str(source), *words, "--out", str(tmp_path / "curves.png")])
+        assert said in capsys.readouterr().out
+
+
+def test_answers_that_are_not_valid_have_no_part_in_the_figures_unless_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors, valid = np.array([3.0, 4.0, 100.0]), np.array([True, True, False])
+    answers = Answers(errors, valid)
+    # sqrt((9 + 16) / 2) = 3.536; sqrt((25 + 1e4) / 3) = 57.807
+    stood_by = "RMSE 3.536 m, median 3.500 m, p95 3.950 m of 2 valid answers, answered 2 of 3"
+    assert answers.line("valid") == stood_by
+    assert answers.line("all").startswith("RMSE 57.807 m, median 4.000 m")
+    assert Answers(errors, ~np.ones(3, dtype=bool)).line("valid") == "no valid answers, answered 0 of 3"
+    with pytest.raises(ValueError, match="answers='best' is not one of valid, all"):
+        answers.counted("best")
+    place = torch.tensor([[3.0, 0.0], [0.0, 4.0], [100.0, 0.0], [1.0, 1.0]])
+    truth = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [np.nan, np.nan]])
+    found = PositionEstimate(place, None, torch.tensor([True, True, False, True]))
+    table = Positions.from_estimate(found, truth_m=truth)
+    assert table.answers.share == "answered 2 of 3"
+    one = table.write(tmp_path / "walk.csv")
+    assert labels(one) == ["walk (answered 2 of 3)"]
+    assert labels(one, answers="all") == ["walk (answered 2 of 3)"]
+    (drawn,) = cdf_figure([one])[0].axes[0].get_lines()
+    np.testing.assert_allclose(drawn.get_xdata(), [3.0, 4.0])
+    (drawn,) = cdf_figure([one], "all")[0].axes[0].get_lines()
+    np.testing.assert_allclose(drawn.get_xdata(), [3.0, 4.0, 100.0])
+    lost = table.select(~table.valid).write(tmp_path / "lost.csv")
+    with pytest.raises(SystemExit):
+        plot.main(["cdf", str(lost), "--out", str(tmp_path / "none.png")])
+    assert "no answer is valid (answered 0 of 1)" in (said := capsys.readouterr().err)
+    assert "--answers all" in said

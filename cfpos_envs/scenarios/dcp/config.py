@@ -12,7 +12,7 @@ from cfpos_envs.checks import number_fields, one_of, switch, whole, whole_fields
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import thermal_noise_w
 from cfpos_envs.scenarios.site_config import SiteOptions
-from cfpos_envs.scenarios.site_files import refuse_outside
+from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     biased_share: float | None = None
     array_offset_deg: float | None = None
     num_sites: int | None = None
-    ue_height_m: float = 1.5
+    ue_height_m: float = USER_HEIGHT_M
     kernel: str = "auto"
 
     def __post_init__(self) -> None:

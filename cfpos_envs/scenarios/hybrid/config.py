@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from cfpos_envs.checks import number_fields, one_of, whole_fields
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.scenarios.site_config import SiteOptions
+from cfpos_envs.scenarios.site_files import USER_HEIGHT_M
 from cfpos_envs.scenarios.toa.config import SITE_PRESETS, ToaConfig, ToaSiteConfig
 
 REWARDS = ("similarity", "held-out")
@@ -56,7 +57,7 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
     max_step_m: float = 20.0
     speed_m_s: float = 0.0
     round_s: float = 0.1
-    ue_height_m: float = 1.5
+    ue_height_m: float = USER_HEIGHT_M
     num_aps: int | None = None
     num_antennas: int | None = None
     side_m: float | None = None

@@ -16,7 +16,7 @@ from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import SYNC_PRESETS, SyncPreset, check_family, rms_bandwidth_hz, sync_preset
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
 from cfpos_envs.scenarios.site_config import SiteOptions
-from cfpos_envs.scenarios.site_files import SiteFile, refuse_outside
+from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, SiteFile, refuse_outside
 
 SNR_REFERENCE_M = 50.0
 MEASUREMENTS = ("statistical", "waveform")
@@ -182,7 +182,7 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
     max_step_m: float = 20.0
     speed_m_s: float = 0.0
     round_s: float = 0.1
-    ue_height_m: float = 1.5
+    ue_height_m: float = USER_HEIGHT_M
     num_aps: int | None = None
     num_antennas: int | None = None
     side_m: float | None = None
