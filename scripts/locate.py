@@ -56,6 +56,11 @@ def parser() -> Parser:
     add("--without", nargs="+", default=[], metavar="AP", help="access points to leave out")
     add("--window", type=float, metavar="S", help="one line per link: lines within so many seconds are one epoch")
     add("--on-bad", default="refuse", choices=ON_BAD, help="ranges that cannot be right: refuse (default) or drop")
+    add(
+        "--calibrate", metavar="HOW", help="offsets of APs: none, self, labelled, or a calibrated site (the site's own)"
+    )
+    add("--per-device", action="store_true", help="--calibrate: every user's device has an offset of its own")
+    add("--store-site", type=Path, metavar="FILE", help="--calibrate: write the site with what was found, .yaml")
     add("--option", nargs="+", default=[], metavar="KEY=VALUE", help="options of the policy")
     add("--known", nargs="+", default=[], metavar="KEY=VALUE", help="what else is known, e.g. nlos_mean_m=2")
     add("--answers", choices=ANSWERS, default="valid", help="whose errors the summary has: valid (default) or all")

@@ -16,8 +16,10 @@ from cfpos_envs.files.tables import Table, column_names, read_table
 
 SITE_SUFFIXES = (".yaml", ".yml", ".csv", ".geojson")
 PLACE_KEYS = ("x_m", "y_m", "x", "y", "latitude", "longitude")
-AP_KEYS = ("name", *PLACE_KEYS, "height_m", "height", "orientation_deg")
-SITE_KEYS = ("name", "preset", "aps", "area", "origin", "units", "side_m", "wrap")
+RANGE_KEYS = ("range_offset_m", "range_offset_std_m", "range_scale", "range_std_m", "range_epochs")
+"""What a calibration of ranges says of an AP."""
+AP_KEYS = ("name", *PLACE_KEYS, "height_m", "height", "orientation_deg", *RANGE_KEYS)
+SITE_KEYS = ("name", "preset", "aps", "area", "origin", "units", "side_m", "wrap", "range_device_offsets_m")
 SHARED_COLUMNS = ("num_antennas", "carrier_hz", "side_m", "wrap", "units")
 """Columns of a CSV file that belong to the site: all APs have the same, or the first alone says it."""
 _PASS_OVER = "columns={{{}: None}} passes one over"
@@ -271,7 +273,7 @@ def _point(
     if "name" not in properties and "id" in feature:
         properties["name"] = feature["id"]
     label = f"{feature_label}, {_ap(number, properties)}"
-    own = ("name", "height_m", "height", "orientation_deg")
+    own = ("name", "height_m", "height", "orientation_deg", *RANGE_KEYS)
     refuse_misspelt(properties, own, label)
     values = {key: value for key, value in properties.items() if key in own}
     values.update(_longitude_latitude(coordinates, label))

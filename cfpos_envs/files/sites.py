@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cfpos_envs.checks import one_of
 from cfpos_envs.files.areas import Area
+from cfpos_envs.files.calibrations import DEVICES_KEY, stored_calibration
 from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.site_formats import (
     PLACE_KEYS,
@@ -25,6 +26,7 @@ from cfpos_envs.files.site_formats import (
     refuse_misspelt,
     refuse_unknown,
 )
+from cfpos_envs.measurements.calibration import RangeCalibration
 
 UNITS_M = {"m": 1.0, "ft": 0.3048}
 ORIGIN_KEYS = ("latitude", "longitude", "height_m", "north")
@@ -58,6 +60,7 @@ class SiteFile:
         preset: the named site that a game starts from.
         fields: further keys of the file, for the config of a game.
         in_degrees: whether the file gives the APs' places in latitude and longitude.
+        calibration: of the ranges to its APs.
     """
 
     ap_positions_m: Float[Tensor, "M 2"]
@@ -81,6 +84,8 @@ class SiteFile:
             ValueError: the file's is no number.
         """
         return typed_number(self.fields.get("ue_height_m", USER_HEIGHT_M), f"site file {self.path}: ue_height_m")
+
+    calibration: RangeCalibration | None = None
 
     @property
     def bounds_m(self) -> tuple[Float[Tensor, " 2"], Float[Tensor, " 2"]]:
@@ -182,11 +187,13 @@ def load_site(path: str | Path, columns: Mapping[str, str | None] | None = None)
     outline = [tuple(_place(row, origin, unit).tolist()) for row in corners]
     height = _heights(said.rows, unit, origin if ground_known else None)
     orientation = _column(said.rows, "orientation_deg")
+    names = _names(said.rows)
+    calibration = stored_calibration(said.rows, names, general.pop(DEVICES_KEY, None), said.where)
     site = SiteFile(
         ap_positions_m=positions,
         ap_height_m=height,
         orientation_rad=None if orientation is None else torch.deg2rad(orientation),
-        ap_names=_names(said.rows),
+        ap_names=names,
         area=_area(outline, said.where),
         geo_origin=origin,
         origin_m=(0.0, 0.0),
@@ -195,6 +202,7 @@ def load_site(path: str | Path, columns: Mapping[str, str | None] | None = None)
         preset=general.pop("preset", None),
         fields=general,
         in_degrees=all(_place_keys(row)[0] == "latitude" for row in said.rows),
+        calibration=calibration,
     )
     _refuse_shared_points(site, said)
     return _with_square(_near_zero(site, said.where), said)

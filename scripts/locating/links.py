@@ -24,6 +24,7 @@ from cfpos.baselines.direct import (
 )
 from cfpos.baselines.registry import policy_families
 from cfpos.scripts.cli import UsageError
+from cfpos.scripts.locating.calibrating import asked_for, calibration
 from cfpos.scripts.locating.common import (
     Located,
     checked_names,
@@ -104,7 +105,8 @@ def located(arguments: argparse.Namespace) -> Located:
 
     def located_at(other: SiteFile) -> PositionEstimate:
         elsewhere = {name: value for name, value in known.items() if name != "area_m"}
-        return _estimate(epochs, quantity, policy, other, elsewhere, arguments)[0]
+        looking = argparse.Namespace(**{**vars(arguments), "store_site": None})
+        return _estimate(epochs, quantity, policy, other, elsewhere, looking)[0]
 
     return Located(
         as_table(estimate, epochs, site, name),
@@ -178,9 +180,18 @@ def _estimate(
         said = ", ".join(f"{name}={defaults[name].default:g}" for name in assumed)
         notes = [f"assumed: {said}; fit them to your site (--known), or bring a survey (--survey)"] if assumed else []
         return locate_rss(site.ap_positions_m, epochs.links["rss"], policy=policy, **known), notes
-    std, notes = _std(epochs, quantity, arguments)
-    find = locate_ranges if quantity == "range" else locate_tdoa
-    return find(site.ap_positions_m, epochs.links[quantity], std, policy=policy, **known), notes
+    calibrated = quantity == "range" and asked_for(arguments, site)
+    std, notes = _std(epochs, quantity, arguments, needed=not calibrated)
+    if quantity == "range":
+        found, told = calibration(arguments, site, epochs, std, known)
+        devices = epochs.user.tolist() if found is not None and found.device_offset_m else None
+        how: Any = "none" if found is None else found
+        ranges = epochs.links["range"]
+        estimate = locate_ranges(
+            site.ap_positions_m, ranges, std, policy=policy, calibrate=how, devices=devices, **known
+        )
+        return estimate, [*told, *notes]
+    return locate_tdoa(site.ap_positions_m, epochs.links[quantity], std, policy=policy, **known), notes
 
 
 def as_table(estimate: PositionEstimate, epochs: Epochs, site: SiteFile, policy: str) -> Positions:
@@ -231,13 +242,20 @@ def _heights(site: SiteFile, user_height_m: float | None) -> tuple[dict[str, Any
     return {"ap_height_m": site.ap_height_m, "user_height_m": user_height_m}, notes
 
 
-def _std(epochs: Epochs, quantity: str, arguments: argparse.Namespace) -> tuple[np.ndarray, list[str]]:
-    """Standard deviations [n, M]: those of the file, where it has none or none that can be right --sigma."""
+def _std(
+    epochs: Epochs, quantity: str, arguments: argparse.Namespace, needed: bool = True
+) -> tuple[np.ndarray, list[str]]:
+    """Standard deviations [n, M]: those of the file, where it has none or none that can be right --sigma.
+
+    Not ``needed``: a calibration finds them; a metre is a start.
+    """
     if arguments.sigma is not None:
         number("sigma", arguments.sigma, 0.0, above=True)
     values = epochs.links[quantity]
     given = epochs.links.get("std", np.full_like(values, np.nan))
     lacking = np.isfinite(values) & ~(given > 0)
+    if not needed:
+        return np.where(given > 0, given, 1.0 if arguments.sigma is None else arguments.sigma), []
     if arguments.sigma is None and lacking.any():
         if "std" not in epochs.links:
             raise UsageError(
