@@ -140,6 +140,19 @@ class Agent(ABC):
         self.load_networks(state)
         self.steps_trained = int(state["steps"])
 
+    def begin_with(self, path: str | Path) -> None:
+        """Take over the policy of a file or of a run's folder (its best) as a start; no step of it counts.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: damaged file, or the policies of another agent, of another game or of other sizes.
+        """
+        state: State = read_checkpoint(path)["agent"]
+        if state["name"] != self.name:
+            raise ValueError(f"start_from={path} is of the agent {state['name']}, not {self.name}; train that one")
+        self.load_policy(state)
+        self.steps_trained = 0
+
     def check_game(self, state: State) -> None:
         """ValueError if ``state`` (of ``policy_state``) belongs to another game."""
         check_game(state, self.env, self.signature_parts)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from cfpos.baselines.toa.spatial import SIDES
 from cfpos.scripts.cli import UsageError, user_errors
-from cfpos.scripts.locating import csi, links, surveys
+from cfpos.scripts.locating import csi, following, links, spatial, surveys
 from cfpos.scripts.locating.common import Located, in_our_words, spoken
 from cfpos.scripts.locating.summary import failure, summary
 from cfpos.scripts.plot import Parser
@@ -55,6 +56,8 @@ def parser() -> Parser:
     add("--user-height", type=float, metavar="M", help="of all users, where the site has heights (1.5)")
     add("--without", nargs="+", default=[], metavar="AP", help="access points to leave out")
     add("--window", type=float, metavar="S", help="one line per link: lines within so many seconds are one epoch")
+    add("--filter", type=float, metavar="A", help="one line per link: a filter takes each; typical acceleration, m/s^2")
+    add("--height", choices=SIDES, help="of users unknown: a fix in space; below or above the APs, if that is known")
     add("--on-bad", default="refuse", choices=ON_BAD, help="ranges that cannot be right: refuse (default) or drop")
     add(
         "--calibrate", metavar="HOW", help="offsets of APs: none, self, labelled, or a calibrated site (the site's own)"
@@ -82,6 +85,10 @@ def located(arguments: argparse.Namespace) -> Located:
         return csi.located(arguments)
     if arguments.survey is not None or arguments.policy == "fingerprint":
         return surveys.located(arguments)
+    if arguments.filter is not None:
+        return following.located(arguments)
+    if arguments.height is not None:
+        return spatial.located(arguments)
     return links.located(arguments)
 
 

@@ -50,6 +50,8 @@ class TrainSettings:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: torch threads; small networks run fastest on one.
         resume: folder of an earlier run that goes on exactly where it stopped.
+        start_from: folder or checkpoint of another run of the same agent, in this game or in one with the same rules
+            (``measured`` after ``rtt``): training begins with its policy.
         debug: show tracebacks.
     """
 
@@ -60,6 +62,7 @@ class TrainSettings:
     device: str = "cpu"
     threads: int = 1
     resume: str | None = None
+    start_from: str | None = None
     debug: bool = False
 
 

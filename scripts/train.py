@@ -3,6 +3,7 @@
 ``python scripts/train.py env=dcp-rss agent=maddpg agent.lr_actor=3e-4 seed=3``
 ``python scripts/train.py --multirun seed=0,1,2 agent=maddpg,maddpg-model``
 ``python scripts/train.py resume=RUN_DIR`` goes on with an interrupted run (bit for bit, where its agent can).
+``python scripts/train.py env=measured env.data=FOLDER env.set=feng/office start_from=RUN_DIR`` goes on from a policy.
 ``torchrun --nproc-per-node 2 scripts/train.py env=ecc-urban agent=ecc`` shares every batch among two processes.
 """
 
@@ -43,6 +44,8 @@ def main(config: DictConfig) -> None:
     overrides = plain(config.env, "id")
     env = make_env(config.env.id, num_envs=config.agent.num_envs, seed=config.seed, device=config.device, **overrides)
     agent = make_agent(config.agent.name, env, **plain(config.agent, "name"))
+    if config.start_from is not None and config.resume is None:
+        agent.begin_with(config.start_from)
     rank, processes = launched()
     if processes > 1:
         _check_processes(config, agent, processes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -83,6 +85,12 @@ class Epochs:
         """Number of epochs."""
         return len(self.user)
 
+    def select(self, rows: Shaped[np.ndarray, " k"]) -> Epochs:
+        """Some epochs only."""
+        kept = {name: value[rows] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        changes: dict[str, Any] = {**kept, "links": {name: value[rows] for name, value in self.links.items()}}
+        return dataclasses.replace(self, **changes)
+
 
 def read_epochs(path: str | PathLike[str], ap_names: Sequence[str], options: EpochOptions | None = None) -> Epochs:
     """Read a table of measurements.
@@ -106,6 +114,22 @@ def read_epochs(path: str | PathLike[str], ap_names: Sequence[str], options: Epo
     table = read_table(path, chosen.renamed)
     reader = _Reader(table, tuple(ap_names), chosen)
     return reader.long() if "ap" in table else reader.wide()
+
+
+def read_links(path: str | PathLike[str], ap_names: Sequence[str], options: EpochOptions | None = None) -> Epochs:
+    """Read a table with one line per link, each an epoch of its own, for filters that take one link at a time.
+
+    Args:
+        path: with a column ``ap`` and ``time_s`` (or _ms, _us, _ns), else as for ``read_epochs``.
+        ap_names, options: as there; ``window_s`` is of no use.
+
+    Raises:
+        ValueError: as there; a file with one line per epoch, or without times.
+        OSError: it cannot be read.
+    """
+    chosen = options or EpochOptions()
+    reader = _Reader(read_table(path, chosen.renamed), tuple(ap_names), chosen)
+    return reader.long(single=True)
 
 
 class _Reader:
@@ -148,7 +172,12 @@ class _Reader:
                 self.notes.append(f"no measurement of AP {name}")
         return self._epochs(rows, links)
 
-    def long(self) -> Epochs:
+    def long(self, single: bool = False) -> Epochs:
+        if single and ("ap" not in self.table or self._time is None):
+            raise ValueError(
+                f"{self.table.file} needs one line per link with the columns ap and time_s for a filter that takes one "
+                "link at a time; name them by --columns"
+            )
         columns = {q: self._long_column(q) for q in QUANTITIES}
         present = {q: found for q, found in columns.items() if found is not None}
         if not present.keys() - {"std"}:
@@ -159,7 +188,7 @@ class _Reader:
         self._note_unused({"ap", *self._keys, *self._truth, self._time, *(found[0] for found in present.values())})
         aps = self._aps_of_rows()
         kept = np.flatnonzero(aps >= 0)
-        first, group = self._groups()
+        first, group = (np.arange(len(self.table)),) * 2 if single else self._groups()
         values = {q: self._checked(q, *found) for q, found in present.items()}
         links, repeated = {}, 0
         for quantity, column in values.items():

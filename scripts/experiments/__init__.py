@@ -46,6 +46,7 @@ EXPERIMENTS = {
     "ris-phase": "ris.phase",
     "ris-learning": "ris.learning",
     "ris-cooperation": "ris.cooperation",
+    "measured": "measured.sets",
 }
 """Name on the command line -> module in this folder, one folder per family."""
 

@@ -69,6 +69,43 @@ def located(arguments: argparse.Namespace) -> Located:
         ValueError: whatever the site, the measurements or the options have that cannot be.
         OSError: a file cannot be read.
     """
+    site, epochs, known = read(arguments)
+    quantity = _quantity(epochs, arguments.policy)
+    name = arguments.policy or _DEFAULTS[quantity]
+    policy = make_policy(name, **pairs(arguments.option, "--option"))
+    assert isinstance(policy, Locator)
+    kind = RadioMeasurements if quantity == "rss" else TimingMeasurements
+    checked_names(known, kind.from_arrays, _SAID_OTHERWISE, "--known")
+    heights, notes = heights_of(site, arguments.user_height)
+    known.update(heights)
+    if site.area is not None:
+        known["area_m"] = site.area.corners
+    estimate, told = _estimate(epochs, quantity, policy, site, known, arguments)
+
+    def located_at(other: SiteFile) -> PositionEstimate:
+        elsewhere = {name: value for name, value in known.items() if name != "area_m"}
+        looking = argparse.Namespace(**{**vars(arguments), "store_site": None})
+        return _estimate(epochs, quantity, policy, other, elsewhere, looking)[0]
+
+    return Located(
+        as_table(estimate, epochs, site, name),
+        name,
+        **drawn_site(site),
+        notes=(*epochs.notes, *told, *notes),
+        advice=_advice(quantity, name, epochs),
+        suspicion=exchanged(site, estimate, located_at),
+    )
+
+
+def read(
+    arguments: argparse.Namespace, reader: Callable[..., Epochs] = read_epochs
+) -> tuple[SiteFile, Epochs, dict[str, Any]]:
+    """Site, measurements, and what --known says.
+
+    Args:
+        arguments: of the command.
+        reader: ``read_epochs``, or ``read_links`` for one link at a time.
+    """
     if arguments.site is None:
         raise UsageError("ranges need the places of the access points: --site FILE.yaml, .csv or .geojson")
     columns = renamed(arguments.columns)
@@ -90,32 +127,7 @@ def located(arguments: argparse.Namespace) -> Located:
         on_bad=arguments.on_bad,
         **({"ceiling_dbm": known["ceiling_dbm"]} if "ceiling_dbm" in known else {}),
     )
-    epochs = read_epochs(arguments.measurements, site.ap_names, options)
-    quantity = _quantity(epochs, arguments.policy)
-    name = arguments.policy or _DEFAULTS[quantity]
-    policy = make_policy(name, **pairs(arguments.option, "--option"))
-    assert isinstance(policy, Locator)
-    kind = RadioMeasurements if quantity == "rss" else TimingMeasurements
-    checked_names(known, kind.from_arrays, _SAID_OTHERWISE, "--known")
-    heights, notes = _heights(site, arguments.user_height)
-    known.update(heights)
-    if site.area is not None:
-        known["area_m"] = site.area.corners
-    estimate, told = _estimate(epochs, quantity, policy, site, known, arguments)
-
-    def located_at(other: SiteFile) -> PositionEstimate:
-        elsewhere = {name: value for name, value in known.items() if name != "area_m"}
-        looking = argparse.Namespace(**{**vars(arguments), "store_site": None})
-        return _estimate(epochs, quantity, policy, other, elsewhere, looking)[0]
-
-    return Located(
-        as_table(estimate, epochs, site, name),
-        name,
-        **drawn_site(site),
-        notes=(*epochs.notes, *told, *notes),
-        advice=_advice(quantity, name, epochs),
-        suspicion=exchanged(site, estimate, located_at),
-    )
+    return site, reader(arguments.measurements, site.ap_names, options), known
 
 
 def exchanged(site: SiteFile, estimate: PositionEstimate, located_at: Callable[[SiteFile], PositionEstimate]) -> str:
@@ -181,7 +193,7 @@ def _estimate(
         notes = [f"assumed: {said}; fit them to your site (--known), or bring a survey (--survey)"] if assumed else []
         return locate_rss(site.ap_positions_m, epochs.links["rss"], policy=policy, **known), notes
     calibrated = quantity == "range" and asked_for(arguments, site)
-    std, notes = _std(epochs, quantity, arguments, needed=not calibrated)
+    std, notes = std_of(epochs, quantity, arguments, needed=not calibrated)
     if quantity == "range":
         found, told = calibration(arguments, site, epochs, std, known)
         devices = epochs.user.tolist() if found is not None and found.device_offset_m else None
@@ -230,7 +242,8 @@ def _quantity(epochs: Epochs, policy: str | None) -> str:
     return usable[0]
 
 
-def _heights(site: SiteFile, user_height_m: float | None) -> tuple[dict[str, Any], list[str]]:
+def heights_of(site: SiteFile, user_height_m: float | None) -> tuple[dict[str, Any], list[str]]:
+    """Heights of APs and users as ``from_arrays`` takes them, none where the site has none, and what was assumed."""
     if site.ap_height_m is None:
         if user_height_m is not None:
             raise UsageError(f"--user-height needs heights of the APs; {site.path} has none (height_m)")
@@ -242,7 +255,7 @@ def _heights(site: SiteFile, user_height_m: float | None) -> tuple[dict[str, Any
     return {"ap_height_m": site.ap_height_m, "user_height_m": user_height_m}, notes
 
 
-def _std(
+def std_of(
     epochs: Epochs, quantity: str, arguments: argparse.Namespace, needed: bool = True
 ) -> tuple[np.ndarray, list[str]]:
     """Standard deviations [n, M]: those of the file, where it has none or none that can be right --sigma.

@@ -127,3 +127,23 @@ def test_files_carry_the_version_and_later_ones_are_refused(tmp_path: Path) -> N
     write_checkpoint(path, {"agent": {}, "format_version": FORMAT_VERSION + 1})
     with pytest.raises(ValueError, match=r"has format version 2, this build reads up to 1; update cfpos"):
         read_checkpoint(path)
+
+
+def test_training_begins_with_the_policy_of_another_run(games: dict[str, VectorEnv], tmp_path: Path) -> None:
+    trained = make_agent("maddpg", games["rtt-v0"], share="entity", seed=1)
+    trained.steps_trained = 500
+    trained.save(tmp_path / "policy.pt")
+    measured = games["measured-v0"]
+    begun = make_agent("maddpg", measured, share="entity", seed=2)
+    seen = measured.reset(seed=0)
+    before = begun.act_batch(seen)
+    begun.begin_with(tmp_path / "policy.pt")
+    assert not torch.equal(begun.act_batch(seen), before)
+    assert torch.equal(begun.act_batch(seen), load_agent(tmp_path / "policy.pt", measured).act_batch(seen))
+    assert begun.steps_trained == 0
+    state = read_checkpoint(tmp_path / "policy.pt")
+    write_checkpoint(tmp_path / "other.pt", {"agent": {**state["agent"], "name": "sb3-ppo"}})
+    with pytest.raises(ValueError, match=r"other\.pt is of the agent sb3-ppo, not maddpg"):
+        begun.begin_with(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="another environment"):
+        make_agent("maddpg", games["toa-v0"], share="entity").begin_with(tmp_path / "policy.pt")

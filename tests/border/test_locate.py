@@ -332,3 +332,57 @@ def test_csi_gives_positions_by_music_and_by_a_run(hall: Path, capsys: pytest.Ca
         with pytest.raises(SystemExit):
             locate.main(["--measurements", *words])
         assert said in capsys.readouterr().err
+
+
+def test_links_one_by_one_and_heights_that_nobody_knows(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = "abcde"
+    anchors = np.column_stack((APS, np.full(len(APS), 6.0)))
+    site = ["name,x_m,y_m,height_m", *(f"{name},{x},{y},{z}" for name, (x, y, z) in zip(names, anchors))]
+    (hall / "tall.csv").write_text("\n".join(site), encoding="utf-8")
+    lines = ["time_s,user,ap,range_m,truth_x_m,truth_y_m"]
+    for turn in range(20):
+        for number, anchor in enumerate(anchors):
+            time = turn * 0.1 + number * 0.01
+            place = np.array([10 + time, 9.0, 1.5])
+            distance = np.linalg.norm(place - anchor)
+            lines.append(f"{time},tag,{names[number]},{distance},{place[0]},{place[1]}")
+    (hall / "links.csv").write_text("\n".join(lines), encoding="utf-8")
+    command = ["--site", "tall.csv", "--sigma", "0.1", "--out", "found.csv", "--measurements"]
+    locate.main([*command, "links.csv", "--filter", "1"])
+    found = Positions.read("found.csv")
+    # A position per link; the first fix is made of the first turn.
+    assert len(found) == 100
+    assert found.valid[5:].all()
+    assert found.error_m is not None
+    assert found.error_m[30:].max() < 0.05
+    wide_lines = ["range_a,range_b,range_c,range_d,range_e,truth_x_m,truth_y_m,truth_z_m"]
+    for place in ([12.0, 9.0, 1.0], [20.0, 15.0, 2.0]):
+        wide_lines.append(",".join(f"{d:.5f}" for d in (*np.linalg.norm(anchors - place, axis=1), *place)))
+    (hall / "wide.csv").write_text("\n".join(wide_lines), encoding="utf-8")
+    locate.main([*command, "wide.csv", "--height", "below"])
+    assert "explains the ranges best at a height of 10.50 m" in capsys.readouterr().out
+    found = Positions.read("found.csv")
+    np.testing.assert_allclose(found.position_m, [[12.0, 9.0, 1.0], [20.0, 15.0, 2.0]], atol=1e-3)
+    assert found.valid.all()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--filter", "1", "--window", "1"], "leave --window out"),
+        (["--filter", "1"], "needs one line per link with the columns ap and time_s"),
+        (["--height", "below"], "needs heights of the APs"),
+        (["--height", "below", "--user-height", "1"], "is known; leave --height below out"),
+        (["--height", "below", "--policy", "toa-em"], "answers in the plane"),
+    ],
+)
+def test_filters_and_heights_refuse_in_one_line(
+    words: list[str], told: str, hall: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hall / "flat.csv").write_text("name,x_m,y_m\na,0,0\nb,9,0\nc,0,9\n", encoding="utf-8")
+    (hall / "own.csv").write_text("range_a,range_b,range_c\n5,6,7\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        locate.main(["--site", "flat.csv", "--measurements", "own.csv", "--sigma", "0.1", *words])
+    message = capsys.readouterr().err
+    assert told in message
+    assert message.count("\n") == 1

@@ -1,0 +1,1 @@
+"""Experiments on public measured sets."""
