@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason, first_reason
+from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason, Rows, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 
 from ..base import Estimator
@@ -18,6 +19,23 @@ FLAG_BITS = 1
 """Every message says whether the link has a path."""
 FLOAT_BITS = 32
 _CHUNK_SNAPSHOTS = 256
+
+
+@dataclass(frozen=True)
+class CsiAnswers(Rows):
+    """Answers to S snapshots.
+
+    Attributes:
+        position_m: the answers.
+        covariance_m2, chi_squared, degrees_of_freedom: see ``PositionEstimate``; None where the method has none.
+        reason: why an answer is not to be believed, 0 where it is; None: the method does not say.
+    """
+
+    position_m: Float[Tensor, "S 3"]
+    covariance_m2: Float[Tensor, "S 3 3"] | None = None
+    reason: Int[Tensor, " S"] | None = None
+    chi_squared: Float[Tensor, " S"] | None = None
+    degrees_of_freedom: Int[Tensor, " S"] | None = None
 
 
 class CsiEstimator(Estimator[CsiMeasurements]):
@@ -45,19 +63,42 @@ class CsiEstimator(Estimator[CsiMeasurements]):
         parts = []
         for rows in torch.arange(len(csi), device=csi.device).split(_CHUNK_SNAPSHOTS):
             episodes = rows // users
-            parts.append(self._positions(csi[rows], valid[rows], received.select(episodes)))
+            parts.append(self._answers(csi[rows], valid[rows], received.select(episodes)))
+        found = parts[0].joined(parts)
         heard = valid.any(dim=-1)
         centre = csi.real.new_tensor(received.system.centre_m)
-        position = torch.cat(parts)
-        known = heard & torch.isfinite(position).all(dim=-1)
-        position = into_box(torch.where(known[:, None], position, centre), received.system)
+        known = heard & torch.isfinite(found.position_m).all(dim=-1)
+        position = into_box(torch.where(known[:, None], found.position_m, centre), received.system)
         few = valid.sum(dim=-1) < self.least_links
         blind = torch.full_like(few, self.needs_planes and in_one_row(received.system))
-        known = known & ~few & ~blind
-        reason = first_reason(known, (Reason.TOO_FEW_LINKS, few), (Reason.POOR_GEOMETRY, blind))
+        answered = known & ~few & ~blind
+        doubt = torch.zeros_like(few, dtype=torch.int8) if found.reason is None else found.reason.to(torch.int8)
+        reason = first_reason(answered, (Reason.TOO_FEW_LINKS, few), (Reason.POOR_GEOMETRY, blind))
+        reason = torch.where(answered, doubt, reason)
+        covariance, chi_squared, freedom = found.covariance_m2, found.chi_squared, found.degrees_of_freedom
+        if covariance is not None:
+            covariance = torch.where(
+                answered[:, None, None], covariance.to(position.dtype), anywhere(received.system).to(position)
+            )
         shape = received.csi.shape[:2]
-        placed, answered, why = (values.unflatten(0, shape) for values in (position, known, reason))
-        return PositionEstimate(placed, None, answered, why)
+
+        def by_user(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.unflatten(0, shape)
+
+        return PositionEstimate(
+            position.unflatten(0, shape),
+            by_user(covariance),
+            (reason == int(Reason.VALID)).unflatten(0, shape),
+            reason.unflatten(0, shape),
+            None if chi_squared is None else by_user(torch.where(answered, chi_squared, 0.0)),
+            None if freedom is None else by_user(torch.where(answered, freedom, 0)),
+        )
+
+    def _answers(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> CsiAnswers:
+        """Answers to S snapshots, with what the method knows of their errors; see ``_positions``."""
+        return CsiAnswers(self._positions(csi, valid, of))
 
     @abstractmethod
     def _positions(
@@ -70,6 +111,12 @@ class CsiEstimator(Estimator[CsiMeasurements]):
             valid: links that hold something.
             of: one episode per snapshot, for the base stations' places; its users are not to be looked at.
         """
+
+
+def anywhere(system: CsiSystem) -> Float[Tensor, "3 3"]:
+    """Covariance of a user anywhere in the area."""
+    low, high = (torch.tensor(corner) for corner in (system.area_min_m, system.area_max_m))
+    return torch.diag((high - low).square() / 12)
 
 
 def usable(

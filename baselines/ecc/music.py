@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,15 +13,23 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, switch, whole_fields
+from cfpos_envs.measurements.base import Reason, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import element_response, rotation_matrix, upa_response
 
-from .common import FLAG_BITS, FLOAT_BITS, CsiEstimator
+from .agreement import Agreement, Rays, agreement, direction_information
+from .common import FLAG_BITS, FLOAT_BITS, CsiAnswers, CsiEstimator
 
 _REFINEMENTS = 3
 _DIRECTION_NUMBERS = 3
 _LEAST_RANGE_M = 1.0
 _PULL, _TINY = 1e-6, 1e-12
+_HARDLY_KNOWN, _LEAST_SHARE = 0.5, 0.4
+"""Share of the deviation of anywhere in the area, and probability of other places, from which on an answer is none."""
+
+_LEAST_EVIDENCE = -math.log(20.0)
+"""Log odds that the lines mean one place, below which they do not."""
+
 _FLAT = 1e-3
 """Antennas this many wavelengths from a common plane are in it."""
 
@@ -68,16 +76,35 @@ class Music3d(CsiEstimator):
     def _positions(
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
     ) -> Float[Tensor, "S 3"]:
+        return self._answers(csi, valid, of).position_m
+
+    def _answers(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> CsiAnswers:
+        """Where the lines meet, and how well they agree on it, see ``agreement``."""
         system, options = of.system, self.options
         if options.num_sources >= system.num_antennas:
             raise ValueError(
                 f"num_sources is {options.num_sources}; with {system.num_antennas} antennas it must be at most "
                 f"{system.num_antennas - 1}"
             )
-        rotation = rotation_matrix(of.bs_orientation_rad)
-        sides = [(rotation @ local.unsqueeze(-1)).squeeze(-1) for local in self._local(spatial_covariance(csi), system)]
+        rotation, covariance = rotation_matrix(of.bs_orientation_rad), spatial_covariance(csi)
+        sides = [(rotation @ local.unsqueeze(-1)).squeeze(-1) for local in self._local(covariance, system)]
         low, high = (csi.real.new_tensor(corner) for corner in (system.area_min_m, system.area_max_m))
-        return intersect(of.bs_positions_m, sides, valid, low, high, options.steps, options.scale_deg)
+        position = intersect(of.bs_positions_m, sides, valid, low, high, options.steps, options.scale_deg)
+        values = torch.linalg.eigvalsh(_normal(covariance))
+        elements = system.elements_wavelengths.to(values)
+        information = direction_information(values, elements, rotation, valid)
+        rays = Rays(of.bs_positions_m, torch.stack(sides, dim=-2), information)
+        starts = torch.stack([start for _, _, start in crossings(of.bs_positions_m, sides, low, high)], dim=1)
+        found = agreement(rays, position, starts, low, high, math.radians(options.scale_deg))
+        return CsiAnswers(
+            position,
+            found.covariance_m2.to(position.dtype),
+            _doubts(found, high - low),
+            found.chi_squared.to(position.dtype),
+            (2 * found.agreeing - 3).clamp(min=0),
+        )
 
     def _local(self, covariance: Complex[Tensor, "S L A A"], system: CsiSystem) -> list[Float[Tensor, "S L 3"]]:
         """Directions in the array's frame; of antennas in a plane also their mirror images, for it cannot tell."""
@@ -157,10 +184,7 @@ def strongest_directions(
         num_sources: dimension of the signal subspace, below A.
         grid: points along an axis.
     """
-    # Subnormal numbers keep the eigensolver from converging.
-    parts = torch.view_as_real(covariance)
-    normal = torch.where(parts.abs() < torch.finfo(parts.dtype).tiny, 0.0, parts)
-    signal = torch.linalg.eigh(torch.view_as_complex(normal)).eigenvectors[..., -num_sources:]
+    signal = torch.linalg.eigh(_normal(covariance)).eigenvectors[..., -num_sources:]
     # ||E_n^H a||^2 = A - ||E_s^H a||^2: the least projection on the noise is the largest on the signal.
     centre = covariance.real.new_zeros((*covariance.shape[:-2], 2))
     half = 1.0
@@ -205,15 +229,10 @@ def intersect(
     directions = torch.stack(sides, dim=-2)  # [S, L, D, 3]
     best = ((low_m + high_m) / 2).expand(len(places_m), 3)
     least = torch.full((len(places_m),), torch.inf, device=places_m.device)
-    for first, second in itertools.combinations(range(places_m.shape[1]), 2):
-        for one, other in itertools.product(range(len(sides)), repeat=2):
-            start = _nearest_to_two(
-                places_m[:, [first, second]], directions[:, first, one], directions[:, second, other]
-            )
-            point = torch.minimum(torch.maximum(start, low_m), high_m)
-            loss = _angles(places_m, directions, point)[0].div(scale).square().log1p().mul(valid).sum(dim=1)
-            better = (loss < least) & valid[:, first] & valid[:, second]
-            best, least = torch.where(better[:, None], point, best), torch.where(better, loss, least)
+    for first, second, point in crossings(places_m, sides, low_m, high_m):
+        loss = _angles(places_m, directions, point)[0].div(scale).square().log1p().mul(valid).sum(dim=1)
+        better = (loss < least) & valid[:, first] & valid[:, second]
+        best, least = torch.where(better[:, None], point, best), torch.where(better, loss, least)
     centre = (low_m + high_m) / 2
     for _ in range(steps):
         angle, chosen = _angles(places_m, directions, best)
@@ -223,6 +242,23 @@ def intersect(
         best = _closest(places_m, chosen, weight, centre)
         best = torch.minimum(torch.maximum(best, low_m), high_m)
     return best
+
+
+def crossings(
+    places_m: Float[Tensor, "S L 3"],
+    sides: list[Float[Tensor, "S L 3"]],
+    low_m: Float[Tensor, "3"],
+    high_m: Float[Tensor, "3"],
+) -> Iterator[tuple[int, int, Float[Tensor, "S 3"]]]:
+    """Every two arrays, and where their lines pass each other most closely, on every side; inside the area.
+
+    Args:
+        places_m, sides, low_m, high_m: see ``intersect``.
+    """
+    for first, second in itertools.combinations(range(places_m.shape[1]), 2):
+        for one, other in itertools.product(range(len(sides)), repeat=2):
+            point = _nearest_to_two(places_m[:, [first, second]], sides[one][:, first], sides[other][:, second])
+            yield first, second, torch.minimum(torch.maximum(point, low_m), high_m)
 
 
 def _angles(places_m: Tensor, directions: Tensor, point_m: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,6 +290,26 @@ def _nearest_to_two(places_m: Tensor, first: Tensor, second: Tensor) -> Tensor:
     range_second = ((along_second - overlap * along_first) / slack).clamp(min=0)
     ends = places_m[:, 0] + range_first[:, None] * first, places_m[:, 1] + range_second[:, None] * second
     return (ends[0] + ends[1]) / 2
+
+
+def _normal(covariance: Tensor) -> Tensor:
+    """Zero in place of subnormal numbers, which keep the eigensolver from converging."""
+    parts = torch.view_as_real(covariance)
+    return torch.view_as_complex(torch.where(parts.abs() < torch.finfo(parts.dtype).tiny, 0.0, parts))
+
+
+def _doubts(found: Agreement, size_m: Tensor) -> Tensor:
+    """Why an answer is not to be believed, 0 where it is."""
+    largest = torch.linalg.eigvalsh(found.covariance_m2)[..., -1].clamp(min=0.0).sqrt()
+    believed = torch.zeros_like(largest, dtype=torch.bool)
+    failures = (
+        (Reason.POOR_GEOMETRY, largest > _HARDLY_KNOWN * float(size_m.max()) / math.sqrt(12)),
+        (Reason.AMBIGUOUS, found.elsewhere > _LEAST_SHARE),
+        (Reason.LARGE_RESIDUALS, found.evidence < _LEAST_EVIDENCE),
+    )
+    for _, failed in failures:
+        believed = believed | failed
+    return first_reason(~believed, *failures)
 
 
 def _unit(cosines: Tensor) -> Tensor:

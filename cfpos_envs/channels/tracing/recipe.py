@@ -7,7 +7,10 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from cfpos_envs.files.city_maps import is_map, map_digest, read_map
 
 FORMAT_VERSION = 1
 """Of the shards; a change of their arrays raises it, and with it every hash."""
@@ -37,18 +40,24 @@ PLACES = {
 """The scenes that come with the ray tracer, and the part of each that is used by default."""
 
 
+_ADDED: dict[str, Any] = {"roof_m": 5.0, "map_digest": ""}
+"""Settings that recipes of older data sets do not name, with the values that they had."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a data set. How many users it has is not one of them: shards are independent, so a set can grow.
 
     Attributes:
-        scene: one of ``PLACES``.
-        centre_m, size_m: middle (x, y) and size (x, y) of the area, metres; None: those of ``PLACES``.
+        scene: one of ``PLACES``, or a map of buildings (CityJSON ``.json`` or ``.geojson``, see ``files.city_maps``).
+        centre_m, size_m: middle (x, y) and size (x, y) of the area, metres; None: those of ``PLACES``, or all buildings
+            of a map.
         height_m: lowest and highest user above the ground below it, metres.
         indoor: whether users may be below a roof. Without walls that let waves through (``refraction``) few of them
             have any path.
         clearance_m: users keep this distance to the surface below them, metres.
         num_bss: base stations, one per cell of a grid over the area, each on the highest roof of its cell.
+        roof_m: least height above the ground from which on a roof carries a base station.
         mast_m: height of the antenna above its roof, metres.
         carrier_hz: carrier frequency, at which materials are evaluated.
         max_depth: greatest number of interactions of a path, 0 (line of sight only) to 10.
@@ -62,9 +71,10 @@ class Recipe:
             Memory grows with batch * rays * max_depth.
         shard_users: users per file.
         seed: of the users' positions and the tracer's rays.
+        map_digest: of a map's file; found by itself. A map with another content is another recipe.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value out of range, or a map that cannot be read.
     """
 
     scene: str = "munich"
@@ -74,6 +84,7 @@ class Recipe:
     indoor: bool = False
     clearance_m: float = 0.5
     num_bss: int = 6
+    roof_m: float = 5.0
     mast_m: float = 3.0
     carrier_hz: float = 3.5e9
     max_depth: int = 5
@@ -85,13 +96,26 @@ class Recipe:
     batch: int = 25
     shard_users: int = 500
     seed: int = 0
+    map_digest: str = ""
 
     def __post_init__(self) -> None:
-        if self.scene not in PLACES:
-            raise ValueError(f"scene is {self.scene!r}; choose one of {', '.join(PLACES)}")
-        for name, default in (("centre_m", PLACES[self.scene].centre_m), ("size_m", PLACES[self.scene].size_m)):
+        object.__setattr__(self, "scene", str(self.scene))
+        if self.scene not in PLACES and not is_map(self.scene):
+            raise ValueError(
+                f"scene is {self.scene!r}; choose one of {', '.join(PLACES)}, or a map: a CityJSON (.json) or "
+                ".geojson file"
+            )
+        if self.scene in PLACES and self.map_digest:
+            raise ValueError(f"map_digest is {self.map_digest!r}, but scene {self.scene!r} is no map; leave it out")
+        if is_map(self.scene) and not self.map_digest:
+            object.__setattr__(self, "map_digest", map_digest(self.scene))
+        place = PLACES.get(self.scene)
+        if place is None and (self.centre_m is None or self.size_m is None):
+            city = read_map(self.scene)
+            place = Place(city.centre_m, city.size_m)
+        for name in ("centre_m", "size_m"):
             value = getattr(self, name)
-            object.__setattr__(self, name, _pair(name, default if value is None else value))
+            object.__setattr__(self, name, _pair(name, getattr(place, name) if value is None else value))
         object.__setattr__(self, "height_m", _pair("height_m", self.height_m))
         low, high = self.height_m
         if not 0 <= low < high:
@@ -102,7 +126,7 @@ class Recipe:
         for name in ("num_bss", "rays", "max_paths", "batch", "shard_users"):
             _check_range(self, name, 1, 10**9, int)
         _check_range(self, "seed", 0, 2**31, int)
-        for name in ("clearance_m", "mast_m"):
+        for name in ("clearance_m", "mast_m", "roof_m"):
             _check_range(self, name, 0.0, 1e3, float)
         for name in ("carrier_hz", "dynamic_range_db"):
             _check_range(self, name, 1.0, 1e12, float)
@@ -145,7 +169,15 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that name the recipe."""
-        text = json.dumps({"format": FORMAT_VERSION, **self.as_dict()}, sort_keys=True)
+        settings = self.as_dict()
+        if self.map_digest:
+            # Wherever the map lies.
+            settings["scene"] = Path(self.scene).name
+        # Settings that came later are no part of older recipes.
+        for name, default in _ADDED.items():
+            if settings[name] == default:
+                del settings[name]
+        text = json.dumps({"format": FORMAT_VERSION, **settings}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: Recipe) -> str:

@@ -6,17 +6,20 @@ The only module that imports the extra ``[raytracing]``, and only when a ``Trace
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cfpos_envs.channels.tracing.map_scene import write_scene
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.channels.tracing.requirements import require_ray_tracing
 from cfpos_envs.channels.tracing.storage import Paths
+from cfpos_envs.files.city_maps import is_map, map_digest, read_map
 from cfpos_envs.importers.path_checks import DIFFRACTED, REFLECTED, REFRACTED
 
 _ROOF_STEP_M = 2.0
-_MIN_ROOF_M = 5.0
 _ROOF_TIE_M = 0.5
 _CELL_MARGIN = 0.25
 _FAR_M = 50.0
@@ -103,7 +106,16 @@ class Tracer:
         return Paths.from_padded(fields, valid, recipe.max_paths, recipe.dynamic_range_db)
 
     def _loaded_scene(self) -> Any:
-        scene = self._rt.load_scene(getattr(self._rt.scene, self.recipe.scene), merge_shapes=True)
+        if is_map(self.recipe.scene):
+            if map_digest(self.recipe.scene) != self.recipe.map_digest:
+                raise ValueError(
+                    f"{self.recipe.scene} has changed since the recipe was made; make a new data set of it"
+                )
+            with tempfile.TemporaryDirectory() as folder:
+                path = write_scene(read_map(self.recipe.scene), Path(folder))
+                scene = self._rt.load_scene(str(path), merge_shapes=True)
+        else:
+            scene = self._rt.load_scene(getattr(self._rt.scene, self.recipe.scene), merge_shapes=True)
         scene.frequency = self.recipe.carrier_hz
         # One isotropic vertical element: the array response is applied to the paths when CSI is made of them.
         element = self._rt.PlanarArray(
@@ -141,12 +153,13 @@ class Tracer:
         for corner in np.ndindex(*counts):
             points = centre - size / 2 + np.array(corner) * cell + offsets
             roof, ground = self.surface_m(points), self.ground_m(points)
-            if not np.nanmax(roof - ground) >= _MIN_ROOF_M:
+            if not np.nanmax(roof - ground) >= recipe.roof_m:
                 raise ValueError(
-                    f"scene {recipe.scene!r} has no roof above {_MIN_ROOF_M:g} m in one of the {recipe.num_bss} cells "
-                    f"of its area; move it (centre_m), enlarge it (size_m) or take fewer base stations (num_bss)"
+                    f"scene {recipe.scene!r} has no roof above {recipe.roof_m:g} m in one of {recipe.num_bss} cells "
+                    "of its area; move it (centre_m), change its size (size_m), take fewer base stations (num_bss) or "
+                    "lower roofs (roof_m)"
                 )
-            roof = np.where(roof - ground >= _MIN_ROOF_M, roof, -np.inf)
+            roof = np.where(roof - ground >= recipe.roof_m, roof, -np.inf)
             # Of equally high points the one nearest the middle of the cell, so that rounding decides nothing.
             far = np.linalg.norm(offsets - cell / 2, axis=1)
             best = np.argmin(np.where(roof >= np.nanmax(roof) - _ROOF_TIE_M, far, np.inf))
