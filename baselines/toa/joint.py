@@ -21,9 +21,9 @@ from ..least_squares import Fit, Loss, inverse_2x2, levenberg_marquardt
 from .channel_prior import LinkPrior, flat_channel, mmse_channel
 from .common import TimingEstimator
 from .judge import estimate, judge
-from .links import RangeLinks, range_links
+from .links import RangeLinks, near_links, range_links
 from .path_fit import PathEstimate, beam_cosine, path_gain, refined_path, scattered_delay_std_s
-from .robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share, near_links
+from .robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share
 
 _SMALLEST_GROUND_M = 1e-3
 # A first peak with scattered paths merged into it is that much worse than an estimate that knows of them.

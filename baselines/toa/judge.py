@@ -87,6 +87,7 @@ def judge(
     covariance_m2: Float[Tensor, "B K 2 2"] | None = None,
     alone: bool = True,
     probes: tuple[float, ...] = PROBES,
+    mixed: bool = False,
 ) -> Verdict:
     """The verdict on a fit.
 
@@ -101,6 +102,7 @@ def judge(
             covariance says.
         probes: standard deviations at which that is looked at; ``FAR_PROBES`` for closed forms, which end near the
             minimum of chi squared, not on it.
+        mixed: other places that the links which are not believed allow have been weighed already.
     """
     kept = links if believed is None else links.only(believed)
     point = fit.position_m
@@ -116,7 +118,8 @@ def judge(
     far = far | (beyond_walls_m(links, point) > OUTSIDE_STD * spread + _tolerance_m(links))
     doubted = (links.usable & ~kept.usable).any(dim=1)
     if alone:
-        spoilt = doubted & (by_chance(links, kept, freedom) > FALSE_ALARM) | ~residuals_fit(chi_squared, freedom)
+        chance = doubted & (by_chance(links, kept, freedom) > FALSE_ALARM) & (not mixed)
+        spoilt = chance | ~residuals_fit(chi_squared, freedom)
         valley = ~rises(kept, point, covariance, chi_squared, probes, believed is not None)
     else:
         spoilt, valley = doubted & (freedom < 1), torch.zeros_like(regular)

@@ -13,8 +13,12 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.geometry import metres_outside
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 
+from ..least_squares import Fit
+
 # Two unknowns and a clock, or two unknowns and the choice between two intersections of two circles.
 FEWEST_LINKS = 3
+# Residuals of that many standard deviations, beyond which one of 370 good links lies, still count as noise.
+_BELIEVED = 3.0
 # APs that leave a line by less than this share of their extent (1 mm in 100 m) count as standing in it.
 _COLLINEAR = 1e-5
 # APs whose extent is below this share of the area's side stand in one place.
@@ -126,6 +130,11 @@ def as_independent_differences(links: RangeLinks) -> RangeLinks:
     return dataclasses.replace(
         links, std_m=std, usable=links.usable & others, unknown_offset=False, reference=reference
     )
+
+
+def near_links(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B M K"]:
+    """Links whose residual is what their noise makes: those that a robust answer is judged by."""
+    return links.usable & (fit.residual_m.abs() <= _BELIEVED * links.std_m)
 
 
 def determined(links: RangeLinks) -> Bool[Tensor, "B K"]:

@@ -19,9 +19,9 @@ from cfpos_envs.physics.toa.link_features import los_log_odds
 from ..least_squares import Fit, inverse_2x2
 from .common import TimingEstimator
 from .judge import estimate, judge, well_posed
-from .links import FEWEST_LINKS, RangeLinks, range_links
+from .links import FEWEST_LINKS, RangeLinks, near_links, range_links
 from .multilateration import solve_ranges
-from .robust import huber_fit, near_links
+from .robust import huber_fit
 
 
 @dataclass(frozen=True)

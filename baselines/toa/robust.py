@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
-from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, weighted_gram
-from .common import TimingEstimator, answer
-from .links import RangeLinks, mirrored, range_links
+from ..least_squares import Fit, levenberg_marquardt, weighted_gram
+from .common import TimingEstimator, answer, robust_answer
+from .links import RangeLinks, mirrored, near_links, range_links
 from .multilateration import best_fit, solve_ranges
+from .rivals import rivals
 
 _INNER_STEPS = 2
 _SETTLED_M = 1e-5
 _WIDENED = (10.0, 3.0, 1.0)
 _WIDE_ROUNDS = 4
-# Residuals of that many standard deviations, beyond which one of 370 good links lies, still count as noise.
-_BELIEVED = 3.0
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -53,11 +52,9 @@ class ToaHuber(TimingEstimator):
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
-        fit = huber_fit(links, self.options.threshold)
-        near, loss = near_links(links, fit), HuberLoss(self.options.threshold)
-        curvature = loss.curvature(links, fit)
-        pull = pull_m(links.only(~near), fit, loss, curvature)
-        return answer(links, fit, near, curvature * loss.information_per_curvature, pull)
+        fit, loss = huber_fit(links, self.options.threshold), HuberLoss(self.options.threshold)
+        information = loss.curvature(links, fit) * loss.information_per_curvature
+        return _answer(links, fit, information, measurements.model.nlos_mean_m)
 
 
 @dataclass(frozen=True)
@@ -89,31 +86,6 @@ class HuberLoss:
         """Second derivative of the loss, 1/m^2: links beyond the threshold pull, but say nothing of where."""
         curved = links.only(fit.residual_m.abs() <= self.threshold * links.std_m)
         return levenberg_marquardt(curved, fit.position_m, steps=0, offset_m=fit.offset_m).information
-
-
-def near_links(links: RangeLinks, fit: Fit) -> Bool[Tensor, "B M K"]:
-    """Links whose residual is what their noise makes: those that a robust answer is judged by."""
-    return links.usable & (fit.residual_m.abs() <= _BELIEVED * links.std_m)
-
-
-def pull_m(
-    spoilt: RangeLinks, fit: Fit, loss: HuberLoss, curvature: Float[Tensor, "B K 2 2"]
-) -> Float[Tensor, "B K 2"]:
-    """How far links that are too long have moved a Huber fix: J^-1 sum u psi(e), to first order.
-
-    Their force is bounded but does not vanish, and all of them push the same way: the covariance of the noise knows
-    nothing of it.
-
-    Args:
-        spoilt: links whose residual is no noise; the others do not count.
-        fit: the fix.
-        loss: that it minimises.
-        curvature: J, its second derivative.
-    """
-    unit, _ = spoilt.at(fit.position_m)
-    _, slope, _ = loss(fit.residual_m, spoilt.std_m)
-    force = ((slope * spoilt.usable).unsqueeze(-1) * unit).sum(dim=1)
-    return (inverse_2x2(curvature) @ force.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
 
 
 def huber_fit(links: RangeLinks, threshold: float = HuberOptions.threshold) -> Fit:
@@ -159,7 +131,17 @@ class ToaEm(TimingEstimator):
         fit = huber_fit(links, self.options.start_threshold)
         if mean_m > 0:
             fit = em_fit(links, fit, mean_m, self.options.rounds)
-        return answer(links, fit, near_links(links, fit))
+        return _answer(links, fit, fit.information, mean_m)
+
+
+def _answer(links: RangeLinks, fit: Fit, information: Float[Tensor, "B K 2 2"], mean_m: float) -> PositionEstimate:
+    """The estimate of a robust fix that knows what else the mixture of both kinds of links allows."""
+    if mean_m == 0:
+        return answer(links, fit, near_links(links, fit), information)
+    even = MixtureLoss(torch.full_like(fit.cost, 0.5).unsqueeze(1), mean_m)
+    share = los_share(links, even.posterior(fit.residual_m, links.std_m))
+    # One share for all users of an episode, whose copies are as many as there are places.
+    return robust_answer(links, fit, information, rivals(links, fit, MixtureLoss(share[..., :1], mean_m)))
 
 
 @dataclass(frozen=True)
@@ -173,7 +155,7 @@ class MixtureLoss:
         mean_m: lambda > 0, metres.
     """
 
-    los_share: Float[Tensor, "B 1 K"]
+    los_share: Float[Tensor, "B 1 #K"]
     mean_m: float
 
     def __call__(self, residual_m: Tensor, std_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Time differences with the wrong sign: what no single user with few links shows, a group of users does."""
+"""What no single user with few links shows, a group of users does: the wrong sign, a deviation that is too small."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ def check_signs(links: RangeLinks, verdict: Verdict) -> Verdict:
     freedom = links.usable.sum(dim=1) - 3
     wrong = failing & (_share(residuals_fit(found, freedom), tested) > _FITTING)
     return verdict.where(~wrong.unsqueeze(1).expand_as(tested), verdict.all_of(Reason.BAD_INPUT))
+
+
+def check_group(links: RangeLinks, verdict: Verdict) -> Verdict:
+    """The verdict with ``LARGE_RESIDUALS`` for all users of the episodes in which most contradict their noise.
+
+    Access points that are not where they are said to be, or a deviation that is too small, spoil everybody; a few fit
+    by chance.
+
+    Args:
+        links: all of them.
+        verdict: of a method that allows for links without line of sight.
+    """
+    users = verdict.reason.shape[1]
+    if users < _FEWEST_USERS:
+        return verdict
+    tested = links.usable.sum(dim=1) > 3
+    failing = _share(verdict.reason == int(Reason.LARGE_RESIDUALS), tested) > _FAILING
+    return verdict.also(Reason.LARGE_RESIDUALS, failing.unsqueeze(1).expand_as(tested))
 
 
 def _share(of: Bool[Tensor, "B K"], among: Bool[Tensor, "B K"]) -> Tensor:

@@ -20,19 +20,24 @@ SQUARE = np.array([[0, 0], [40, 0], [0, 40], [40, 40.0]])
 FIVE = np.vstack((SQUARE, [[20, 2]]))
 EIGHT = np.vstack((FIVE, [[2, 20], [38, 22], [21, 37]]))
 NEAR_LINE = np.array([[2, 20.01], [10, 19.99], [21, 20.015], [30, 19.985], [38, 20.0]])
+TWELVE = np.vstack((EIGHT, [[12, 13], [28, 12], [13, 29], [27, 28]]))
 LINE = NEAR_LINE * [1.0, 0.0]
 HALL = [[0, 0], [40, 40]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Where access points and users are, and what is done to the ranges."""
+    """Where access points and users are, what is done to the ranges, and what is told of them."""
 
     aps: np.ndarray
     low: tuple[float, float] = (0.0, 0.0)
     high: tuple[float, float] = (40.0, 40.0)
     height_m: float = 0.0
     spoilt: float = 1.0
+    blocked: float = 0.0
+    excess_m: float = 5.0
+    told_std_m: float = STD_M
+    told_aps: np.ndarray | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def located(self, name: str, family: str, seed: int = 5) -> tuple[PositionEstimate, torch.Tensor, torch.Tensor]:
@@ -41,10 +46,15 @@ class Case:
         users = rng.uniform(self.low, self.high, (USERS, 2))
         ranges = np.sqrt(((users[:, None] - self.aps) ** 2).sum(-1) + self.height_m**2)
         ranges += STD_M * rng.standard_normal(ranges.shape)
+        if self.blocked:
+            ranges += (rng.random(ranges.shape) < self.blocked) * rng.exponential(self.excess_m, ranges.shape)
         if family == "tdoa":
             ranges += rng.uniform(-20, 20, (USERS, 1))
         options = {"height_diff_m": self.height_m, "on_bad": "drop", **self.options}
-        measured = TimingMeasurements.from_arrays(self.aps, self.spoilt * ranges, STD_M, family=family, **options)
+        aps = self.aps if self.told_aps is None else self.told_aps
+        measured = TimingMeasurements.from_arrays(
+            aps, self.spoilt * ranges, self.told_std_m, family=family, nlos_mean_m=self.excess_m, **options
+        )
         found = make_policy(name).locate(measured)
         error = torch.linalg.vector_norm(found.position[0] - torch.tensor(users), dim=-1)
         assert found.covariance is not None
@@ -162,6 +172,76 @@ def test_links_without_line_of_sight_are_noticed_by_least_squares_and_left_out_b
     # Its chi squared is over the links that it believes: two fewer.
     assert robust.degrees_of_freedom is not None
     assert float((robust.degrees_of_freedom[0] <= 4).double().mean()) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("case", "family", "name"),
+    [
+        (Case(EIGHT, blocked=0.3), "toa", "toa-huber"),
+        (Case(EIGHT, blocked=0.3), "toa", "toa-em"),
+        (Case(TWELVE, blocked=0.3, excess_m=1.0), "toa", "toa-huber"),
+        (Case(TWELVE, blocked=0.5), "toa", "toa-em"),
+        (Case(TWELVE, blocked=0.3), "tdoa", "toa-huber"),
+    ],
+    ids=["huber", "em", "short excess", "half", "tdoa"],
+)
+def test_blocked_links_widen_a_robust_answer_as_far_as_they_may_have_moved_it(
+    case: Case, family: str, name: str
+) -> None:
+    found, error, std = case.located(name, family)
+    # The mixture itself has longer tails than a Gaussian: one in a thousand, where 13 to 90 were.
+    assert int((found.valid[0] & (error > 5 * std)).sum()) <= 2
+    assert float(found.valid[0][error < 5 * std].double().mean()) >= 0.99
+
+
+@pytest.mark.parametrize("name", ["toa-huber", "toa-em"])
+@pytest.mark.parametrize(
+    "case",
+    [Case(aps, told_aps=aps[[1, 0, *range(2, len(aps))]]) for aps in (SQUARE, EIGHT)]
+    + [Case(aps, told_std_m=STD_M / 10) for aps in (SQUARE, EIGHT)],
+    ids=["swapped, four", "swapped, eight", "deviation, four", "deviation, eight"],
+)
+def test_robust_answers_notice_what_blocked_links_do_not_explain(case: Case, name: str) -> None:
+    found, _, _ = case.located(name, "toa")
+    assert found.reason is not None
+    assert not found.valid.any()
+    assert float((found.reason == int(Reason.LARGE_RESIDUALS)).double().mean()) > 0.99
+
+
+def test_two_places_that_are_as_likely_are_both_in_the_covariance() -> None:
+    """Four ranges meet in one place, four in another, each longer than the other place explains."""
+    aps = np.array([[40, 10], [42, 20], [40, 30], [36, 2], [0, 12], [-2, 20], [1, 31], [4, 38.0]])
+    places = np.array([[18, 20], [22, 20.0]])
+    ranges = np.linalg.norm(aps - np.where(np.arange(8)[:, None] < 4, *places[:, None]), axis=1)
+    for name in ("toa-em", "toa-huber"):
+        found = make_policy(name).locate(TimingMeasurements.from_arrays(aps, ranges[None], STD_M))
+        covariance = found.covariance
+        assert covariance is not None
+        off = torch.tensor(places) - found.position[0, 0]
+        # Second moment of two places of probability one half around wherever the answer is.
+        moment = (off.unsqueeze(-1) * off.unsqueeze(-2)).mean(dim=0)
+        torch.testing.assert_close(covariance[0, 0], moment, rtol=0.1, atol=0.1)
+        assert found.valid.all()
+
+
+def test_a_range_shorter_than_the_geometry_is_no_blocked_link() -> None:
+    users = np.array([[12, 27], [30, 9.0]])
+    ranges = np.linalg.norm(users[:, None] - EIGHT, axis=-1)
+    ranges[0, 3] -= 0.55
+    for name in ("toa-em", "toa-huber"):
+        found = make_policy(name).locate(TimingMeasurements.from_arrays(EIGHT, ranges, STD_M))
+        assert found.reason is not None
+        assert found.reason[0].tolist() == [int(Reason.LARGE_RESIDUALS), 0]
+
+
+def test_a_few_users_are_judged_each_for_itself() -> None:
+    # Two access points are swapped; three users happen to be as far from both.
+    told = EIGHT[[1, 0, *range(2, 8)]]
+    users = np.array([[20, 10], [20, 25], [20, 35], [5, 5], [35, 30], [3, 38], [31, 4], [8, 20.0]])
+    ranges = np.linalg.norm(users[:, None] - EIGHT, axis=-1)
+    for count, valid in ((7, [True] * 3 + [False] * 4), (8, [False] * 8)):
+        found = make_policy("toa-em").locate(TimingMeasurements.from_arrays(told, ranges[:count], STD_M))
+        assert found.valid[0].tolist() == valid
 
 
 def test_distance_to_a_polygon_by_hand() -> None:
