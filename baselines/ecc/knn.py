@@ -21,7 +21,11 @@ from .surveys import system_of, training_snapshots
 if TYPE_CHECKING:
     from ..base import Env
 
+GAIN_WEIGHTS = (0.01, 0.05, 0.2, 1.0, 5.0)
+"""Tried where nobody says which."""
+
 _TINY = 1e-9
+_MOST_PROBES = 2048
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,13 @@ class KnnOptions:
         references: labelled snapshots of the training split.
         neighbours: k, nearest references that are averaged, with weights 1 / distance.
         gain_weight: of a squared standard deviation of log gain beside the squared distance of two amplitude vectors
-            of unit length.
+            of unit length. None: the one of ``GAIN_WEIGHTS`` that locates the references best from other places.
         seed: of the references.
     """
 
     references: int = 8192
     neighbours: int = 4
-    gain_weight: float = 0.05
+    gain_weight: float | None = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +64,7 @@ class CsiKnn(CsiEstimator):
         self.system: CsiSystem | None = system_of(env)
         self._prints: Tensor | None = None
         self._places_m: Tensor | None = None
+        self.gain_weight = self.options.gain_weight
 
     @property
     def fronthaul_bits(self) -> float:
@@ -77,8 +82,7 @@ class CsiKnn(CsiEstimator):
             system: the network that measured them.
         """
         self.system = system
-        self._prints = fingerprints(csi, valid, system, self.options.gain_weight)
-        self._places_m = position_m
+        self._remember(csi, valid, position_m)
 
     def _positions(
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
@@ -91,17 +95,23 @@ class CsiKnn(CsiEstimator):
         differs = same_network(self.system, of.system)
         if differs:
             raise ValueError(f"{self.name} has references with {differs}; survey this network")
-        asked = fingerprints(csi, valid, self.system, self.options.gain_weight)
+        assert self.gain_weight is not None
+        asked = fingerprints(csi, valid, self.system, self.gain_weight)
         return nearest_mean(asked, self._prints, self._places_m, min(self.options.neighbours, len(self._prints)))
 
     def _learn(self) -> None:
         snapshots = training_snapshots(self.env, self.name, self.options.references, self.options.seed)
-        prints, places = [], []
-        for part in snapshots:
-            assert self.system is not None
-            prints.append(fingerprints(part.csi, part.valid, self.system, self.options.gain_weight))
-            places.append(part.position_m)
-        self._prints, self._places_m = torch.cat(prints), torch.cat(places)
+        parts = [(part.csi, part.valid, part.position_m) for part in snapshots]
+        csi, valid, places = (torch.cat(column) for column in zip(*parts))
+        self._remember(csi, valid, places)
+
+    def _remember(self, csi: Tensor, valid: Tensor, position_m: Tensor) -> None:
+        assert self.system is not None
+        weight = self.options.gain_weight
+        if weight is None:
+            weight = best_gain_weight(csi, valid, position_m, self.system, self.options.neighbours)
+        self.gain_weight = weight
+        self._prints, self._places_m = fingerprints(csi, valid, self.system, weight), position_m
 
 
 def fingerprints(
@@ -120,6 +130,36 @@ def fingerprints(
     return torch.cat((amplitude.flatten(1), math.sqrt(gain_weight) * log_gain), dim=1)
 
 
+def best_gain_weight(
+    csi: Complex[Tensor, "S L T A N"],
+    valid: Bool[Tensor, "S L"],
+    position_m: Float[Tensor, "S 3"],
+    system: CsiSystem,
+    neighbours: int,
+) -> float:
+    """Of ``GAIN_WEIGHTS`` the one with the least mean error of references located from other places.
+
+    Snapshots of one place are left out together: they would find each other whatever the weight.
+
+    Args:
+        csi, valid, position_m, system: references, see ``CsiKnn.survey``.
+        neighbours: k.
+    """
+    place = position_m.unique(dim=0, return_inverse=True)[1]
+    if int(place.max()) < 1:
+        return KnnOptions.gain_weight or GAIN_WEIGHTS[0]
+    probes = torch.arange(0, len(csi), max(1, -(-len(csi) // _MOST_PROBES)))
+    same = place[probes, None] == place[None]
+    count = min(neighbours, int((~same).sum(dim=1).min()))
+    errors = {}
+    for weight in GAIN_WEIGHTS:
+        prints = fingerprints(csi, valid, system, weight)
+        distance, index = torch.cdist(prints[probes], prints).masked_fill(same, torch.inf).topk(count, largest=False)
+        located = _mean_of(distance, position_m[index])
+        errors[weight] = float((located - position_m[probes]).norm(dim=1).mean())
+    return min(errors, key=lambda weight: errors[weight])
+
+
 def nearest_mean(
     asked: Float[Tensor, "S F"], known: Float[Tensor, "R F"], places_m: Float[Tensor, "R 3"], neighbours: int
 ) -> Float[Tensor, "S 3"]:
@@ -132,6 +172,10 @@ def nearest_mean(
         neighbours: k.
     """
     distance, index = torch.cdist(asked, known).topk(neighbours, dim=1, largest=False)
+    return _mean_of(distance, places_m[index])
+
+
+def _mean_of(distance: Float[Tensor, "S k"], places_m: Float[Tensor, "S k 3"]) -> Float[Tensor, "S 3"]:
     weight = 1 / (distance + _TINY)
     share = weight / weight.sum(dim=1, keepdim=True)
-    return (share.unsqueeze(-1) * places_m[index]).sum(dim=1)
+    return (share.unsqueeze(-1) * places_m).sum(dim=1)

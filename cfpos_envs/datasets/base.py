@@ -13,6 +13,7 @@ from jaxtyping import Complex, Float, Shaped
 
 from cfpos_envs.files.epochs import Epochs
 from cfpos_envs.files.surveys import SurveyTable
+from cfpos_envs.importers.arrays import scaled_to_rssi
 from cfpos_envs.measurements.arrays import std_table
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.ecc import CsiMeasurements
@@ -216,7 +217,7 @@ class MeasuredSet:
         )
 
     def snapshots(self, part: Recording, **known: Any) -> CsiMeasurements:
-        """CSI of a part; access points whose places the set does not tell stand at zero.
+        """CSI of a part, scaled to the received powers; access points whose places the set does not tell are at zero.
 
         Raises:
             ValueError: the set has no CSI.
@@ -228,7 +229,11 @@ class MeasuredSet:
         corners = np.concatenate((self.train.truth_m, self.test.truth_m))
         area = [(*(corners.min(axis=0) - 1.0), 0.0), (*(corners.max(axis=0) + 1.0), 2.0)]
         known = {"carrier_hz": self.csi_hz[0], "subcarrier_spacing_hz": self.csi_hz[1], "area_m": area, **known}
-        return CsiMeasurements.from_arrays(part.csi[:, :, None, :], places, [_BROADSIDE] * count, **known)
+        csi = part.csi[:, :, None, :]
+        if part.rss_dbm is not None:
+            heard = np.isfinite(csi).all(axis=(-2, -1)) & np.isfinite(part.rss_dbm)
+            csi = scaled_to_rssi(csi[:, :, None], heard, part.rss_dbm)[:, :, 0]
+        return CsiMeasurements.from_arrays(csi, places, [_BROADSIDE] * count, **known)
 
     def _ranges(self, part: Recording) -> np.ndarray:
         if part.range_m is None or self.ap_positions_m is None or self.range_std_m is None:

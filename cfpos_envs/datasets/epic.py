@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cfpos_envs.datasets.base import MeasuredSet, Recording, Source
+from cfpos_envs.importers.arrays import CsiFile, scaled_to_rssi
 
 SOURCE = Source(
     "CSI and RSSI for indoor navigation (EPIC, Colorado State University)",
@@ -51,6 +52,54 @@ def load(folder: Path, scene: str) -> MeasuredSet:
         test=parts[1],
         csi_hz=(CARRIER_HZ, SPACING_HZ),
     )
+
+
+def holds_captures(path: Path) -> bool:
+    """Whether a file has the arrays of this layout."""
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    with np.load(path, allow_pickle=False) as file:
+        return set(_ARRAYS) <= set(file.files)
+
+
+def csi_files(*paths: Path) -> tuple[CsiFile, ...]:
+    """Files of captures with the access points of all of them, scaled to their RSSI.
+
+    Raises:
+        ValueError: as ``load``.
+        OSError: a file cannot be read.
+    """
+    files = [_arrays(path) for path in paths]
+    names = tuple(sorted({str(ap) for arrays in files for ap in arrays["ap"]}))
+    parts = [_recording(arrays, names) for arrays in files]
+    places = np.concatenate([part.truth_m for part in parts])
+    area = np.array([[*places.min(axis=0) - 1.0, -1.0], [*places.max(axis=0) + 1.0, 1.0]])
+    found = []
+    for path, part in zip(paths, parts):
+        assert part.csi is not None
+        assert part.rss_dbm is not None
+        csi, valid = part.csi[:, :, None, None], np.isfinite(part.rss_dbm)
+        scaled = np.where(valid[..., None, None, None], scaled_to_rssi(csi, valid, part.rss_dbm), 0.0)
+        nowhere = np.zeros((len(names), 3))
+        found.append(
+            CsiFile(
+                path=str(path),
+                csi=scaled.astype(np.complex64),
+                valid=valid,
+                bs_positions_m=nowhere,
+                bs_orientation_rad=nowhere,
+                positions_m=np.concatenate((part.truth_m, np.zeros((len(part), 1))), axis=1),
+                carrier_hz=CARRIER_HZ,
+                subcarrier_spacing_hz=SPACING_HZ,
+                array_shape=(1, 1),
+                spacing_wavelengths=0.5,
+                element_positions_m=None,
+                names=names,
+                group=part.group,
+                area_m=area,
+            )
+        )
+    return tuple(found)
 
 
 def channel_bins() -> np.ndarray:

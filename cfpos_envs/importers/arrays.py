@@ -31,6 +31,7 @@ OPTIONAL = (
     "time_s",
     "group",
     "area_m",
+    "rssi_dbm",
     "antenna_order",
     "phase",
     "subcarrier_order",
@@ -153,6 +154,28 @@ def read_csi(
         return _checked(str(path), arrays, orders)
 
 
+def scaled_to_rssi(csi: np.ndarray, valid: np.ndarray, rssi_dbm: np.ndarray) -> np.ndarray:
+    """CSI whose mean power over antennas and subcarriers is the received power, mW.
+
+    Receivers with automatic gain control (Wi-Fi) report CSI of one size whatever arrives, and the power beside it.
+
+    Args:
+        csi: [P, L, T, A, N].
+        valid: [P, L].
+        rssi_dbm: [P, L], read on valid links only.
+
+    Raises:
+        ValueError: a valid link has no power.
+    """
+    lacking = valid & ~np.isfinite(rssi_dbm)
+    if lacking.any():
+        row, station = np.argwhere(lacking)[0]
+        raise ValueError(f"rssi_dbm [{row}, {station}] is missing on a link with csi; leave the link or all powers out")
+    mean = (np.abs(csi) ** 2).mean(axis=(-3, -2, -1))
+    power = np.where(valid, 10.0 ** (np.where(valid, rssi_dbm, 0.0) / 10.0), 0.0)
+    return csi * np.sqrt(power / np.where(mean > 0, mean, 1.0))[..., None, None, None]
+
+
 @contextmanager
 def _of(path: str | Path) -> Iterator[None]:
     """Messages begin with the file."""
@@ -195,6 +218,8 @@ def _checked(path: str, arrays: Mapping[str, np.ndarray], orders: dict[str, Any]
     named = (shape, orders["antenna_order"], orders["phase"], orders["subcarrier_order"])
     csi, missing = ecc_arrays.in_our_order(csi, *named), ecc_arrays.in_our_order(missing, *named)
     csi, valid = ecc_arrays.usable_links(csi, missing, arrays.get("valid"), "refuse")
+    if "rssi_dbm" in arrays:
+        csi = scaled_to_rssi(csi, valid, _powers(arrays["rssi_dbm"], valid.shape))
     if not valid.any():
         raise ValueError("csi holds nothing but zeros and NaN on every link")
     carrier, spacing = ecc_arrays.comb(
@@ -223,6 +248,14 @@ def _checked(path: str, arrays: Mapping[str, np.ndarray], orders: dict[str, Any]
         group=_group(arrays, len(csi)),
         area_m=None if area is None else ecc_arrays.real_array("area_m", area, (2, 3), "two corners of the area"),
     )
+
+
+def _powers(given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """[P, L] dBm, NaN where nothing was received."""
+    rssi_dbm = np.ma.filled(np.ma.asarray(given, dtype=np.float64), np.nan)
+    if rssi_dbm.shape != shape:
+        raise ValueError(f"rssi_dbm has shape {rssi_dbm.shape}; it must be {list(shape)}, one power per link")
+    return rssi_dbm
 
 
 def _rows(arrays: Mapping[str, np.ndarray], name: str, count: int | None, meaning: str) -> Any:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial import KDTree
 
 from cfpos.agents import load_agent
 from cfpos.baselines.direct import Locator, snapshots_located
+from cfpos.baselines.ecc.knn import CsiKnn, KnnOptions
 from cfpos.baselines.ecc.music import Music3d
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.locating.common import Located, pairs
 from cfpos.scripts.runs import CONFIG_FILE, saved_config
 from cfpos.scripts.settings import plain
 from cfpos_envs import make_env
+from cfpos_envs.datasets.epic import csi_files, holds_captures
 from cfpos_envs.files.positions import Positions
 from cfpos_envs.importers.arrays import CsiFile, read_csi
 from cfpos_envs.scenarios.ecc.csi_config import EccCsiConfig
@@ -41,6 +44,8 @@ def located(arguments: argparse.Namespace) -> Located:
     unknown = [name for name in said if name not in _CONVENTIONS]
     if unknown:
         raise UsageError(f"--known {unknown[0]} is unknown for CSI; allowed: {', '.join(_CONVENTIONS)}")
+    if arguments.survey is not None:
+        return located_by_survey(arguments, said)
     policy, system, name, trained = _policy(arguments.policy, pairs(arguments.option, "--option"))
     file = read_csi(arguments.measurements, **said)
     seen = None if trained is None else trained_on(file, trained)
@@ -55,6 +60,47 @@ def located(arguments: argparse.Namespace) -> Located:
         truth_m=file.positions_m,
     )
     return Located(table, name, ap_names=file.names, aps_m=file.bs_positions_m[:, :2], seen=seen)
+
+
+def located_by_survey(arguments: argparse.Namespace, said: dict[str, Any]) -> Located:
+    """Nearest fingerprints among the labelled snapshots of another file.
+
+    Args:
+        arguments: of the command.
+        said: conventions of both files.
+
+    Raises:
+        ValueError: whatever the files or the options have that cannot be.
+        OSError: a file cannot be read.
+    """
+    if arguments.policy not in (None, CsiKnn.name) or len(arguments.survey) != 1:
+        raise UsageError(f"--survey of CSI is one file with positions_m, for --policy {CsiKnn.name}")
+    paths = (arguments.survey[0], arguments.measurements)
+    if all(holds_captures(path) for path in paths):
+        known, file = csi_files(*paths)
+    else:
+        known, file = read_csi(paths[0], **said, labelled=True), read_csi(paths[1], **said)
+    options = {"gain_weight": None, **pairs(arguments.option, "--option")}
+    policy = CsiKnn(None, KnnOptions(**options))
+    surveyed = known.measurements()
+    origin = np.array(surveyed.origin_m or (0.0, 0.0, 0.0))
+    assert known.positions_m is not None
+    places = torch.from_numpy(known.positions_m - origin).float()
+    policy.survey(surveyed.csi[:, 0], surveyed.valid[:, 0], places, surveyed.system)
+    estimate = snapshots_located(policy, file.measurements(surveyed.system))
+    rows = np.arange(len(file))
+    table = Positions.from_estimate(
+        estimate,
+        user=np.full(len(rows), "0"),
+        epoch=rows,
+        time_s=file.time_s,
+        policy=CsiKnn.name,
+        truth_m=file.positions_m,
+    )
+    note = f"gain_weight {policy.gain_weight:g}" + (
+        ", chosen on references left out by place" if options["gain_weight"] is None else ""
+    )
+    return Located(table, CsiKnn.name, notes=(note,))
 
 
 def trained_on(file: CsiFile, config: EccCsiConfig) -> np.ndarray | None:

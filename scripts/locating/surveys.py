@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from cfpos.baselines import Fingerprint
+from cfpos.baselines.dcp.floors import score
 from cfpos.baselines.dcp.held_out import held_out
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.locating.common import Located, drawn_site, of_file, pairs, refuse_unused, renamed
 from cfpos_envs.files.positions import Positions
 from cfpos_envs.files.site_formats import value_names
 from cfpos_envs.files.sites import load_site
-from cfpos_envs.files.surveys import read_survey
+from cfpos_envs.files.surveys import SurveyTable, read_survey
 from cfpos_envs.files.tables import column_names
+from cfpos_envs.measurements.base import PositionEstimate
 
 NAME, REGRESSION = "fingerprint", "gpr"
 _OF_FILES = ("layout", "columns", "not_heard")
@@ -41,6 +43,7 @@ def located(arguments: argparse.Namespace) -> Located:
         options.setdefault("matching", REGRESSION)
     layout = str(options.get("layout", "plain"))
     columns = renamed(arguments.columns)
+    name = REGRESSION if options.get("matching") == REGRESSION else NAME
     if arguments.unit != "m":
         options.setdefault("range_unit", arguments.unit)
     site = None if arguments.site is None else load_site(arguments.site, columns)
@@ -78,13 +81,13 @@ def located(arguments: argparse.Namespace) -> Located:
         user=None if scans.ids is None else np.array(scans.ids),
         time_s=scans.time_s,
         floor=None if floors is None else ["" if label is None else label for label in floors],
-        policy=NAME,
+        policy=name,
         truth_m=scans.positions_m,
         geo_origin=origin,
     )
-    notes = [] if floors is None or scans.floors is None else [_floor_rate(floors, scans.floors)]
+    notes = _scored(estimate, scans)
     few = "the scan hears no access point of the survey by its name; see --columns and --missing"
-    return Located(table, NAME, **drawn_site(site), notes=tuple(notes), advice={"too_few_links": few})
+    return Located(table, name, **drawn_site(site), notes=tuple(notes), advice={"too_few_links": few})
 
 
 def held_out_located(arguments: argparse.Namespace) -> Located:
@@ -111,10 +114,8 @@ def held_out_located(arguments: argparse.Namespace) -> Located:
         truth_m=scans.positions_m,
     )
     apart = "places" if scans.devices is None else "places and devices"
-    notes = [f"every scan located from other {apart} ({arguments.held_out} parts)"]
-    if estimate.floors is not None and scans.floors is not None:
-        notes.append(_floor_rate(estimate.floors, scans.floors))
-    return Located(table, NAME, notes=tuple(notes))
+    notes = (f"every scan located from other {apart} ({arguments.held_out} parts)", *_scored(estimate, scans))
+    return Located(table, NAME, notes=notes)
 
 
 def _columns_of(file: Path, columns: Mapping[str, str | None], layout: str) -> dict[str, str | None]:
@@ -130,6 +131,8 @@ def _with_truth(path: Path, columns: dict[str, str | None]) -> dict[str, str | N
     return {**given, **columns}
 
 
-def _floor_rate(found: Sequence[str | None], true: Sequence[str]) -> str:
-    hits = sum(one == other for one, other in zip(found, true))
-    return f"floor right for {hits} of {len(true)} ({100 * hits / len(true):.1f} %)"
+def _scored(estimate: PositionEstimate, scans: SurveyTable) -> list[str]:
+    """Mean error, which floors are compared by in the field, and how often floor and building are right."""
+    if scans.positions_m is None or scans.floors is None:
+        return []
+    return [str(score(estimate, scans.positions_m, scans.floors, scans.buildings))]
