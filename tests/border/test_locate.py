@@ -268,7 +268,7 @@ def test_a_survey_and_scans_give_places_and_floors(hall: Path, capsys: pytest.Ca
     assert table.user.tolist() == ["ann", "bob"]
     np.testing.assert_allclose(table.error_m, [np.sqrt(2), np.sqrt(2)])
     assert "2 of 2 positions valid (100.0 %) by fingerprint" in said
-    assert "floor right for 2 of 2" in said
+    assert "floor 100.0%" in said
     # Columns of the scans may have other names than those of the survey.
     written(hall, SCANS.replace("rss_a", "AA").replace("rss_b", "BB"), "scans.csv")
     locate.main([*words, "--columns", "AA=rss_a", "BB=rss_b"])
