@@ -10,10 +10,12 @@ from .registry import list_policies, make_policy, register_policy
 if TYPE_CHECKING:
     from .dcp.fingerprint import Fingerprint
     from .direct import locate_csi, locate_ranges, locate_rss, locate_tdoa
+    from .toa.calibration.anchors import calibrate_anchors
     from .toa.calibration.ranges import calibrate_ranges
 
 __all__ = [
     "Fingerprint",
+    "calibrate_anchors",
     "calibrate_ranges",
     "list_policies",
     "locate_csi",
@@ -26,6 +28,7 @@ __all__ = [
 
 _HOMES = {
     "Fingerprint": ".dcp.fingerprint",
+    "calibrate_anchors": ".toa.calibration.anchors",
     "calibrate_ranges": ".toa.calibration.ranges",
     "locate_csi": ".direct",
     "locate_ranges": ".direct",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cfpos.agents import list_agents, load_agent, make_agent, register_agent
     from cfpos.baselines import (
         Fingerprint,
+        calibrate_anchors,
         calibrate_ranges,
         list_policies,
         locate_csi,
@@ -31,6 +32,7 @@ __all__ = [
     "Fingerprint",
     "Positions",
     "__version__",
+    "calibrate_anchors",
     "calibrate_ranges",
     "evaluate",
     "list_agents",
@@ -54,6 +56,7 @@ _HOMES = {
     "cfpos.agents": ("list_agents", "load_agent", "make_agent", "register_agent"),
     "cfpos.baselines": (
         "Fingerprint",
+        "calibrate_anchors",
         "calibrate_ranges",
         "list_policies",
         "locate_csi",

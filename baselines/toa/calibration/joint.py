@@ -106,6 +106,7 @@ class JointFit:
         shared: what all share.
         std_m: [M] spread of the residuals of every AP.
         covariance: [P, P] posterior of ``shared.flat()``, if errors are independent from epoch to epoch.
+        curvature_inverse: [P, P] of the loss by the same, the epochs' own unknowns eliminated.
         score: [K, P] derivative of each epoch's loss by what is shared.
         residual_m: [M, K].
         cost: sum of the losses.
@@ -115,6 +116,7 @@ class JointFit:
     shared: Shared
     std_m: Float[Tensor, " M"]
     covariance: Float[Tensor, "P P"]
+    curvature_inverse: Float[Tensor, "P P"]
     score: Float[Tensor, "K P"]
     residual_m: Float[Tensor, "M K"]
     cost: float
@@ -135,7 +137,7 @@ class JointFit:
         count = min(blocks, len(self.score))
         number = torch.arange(len(self.score)) * count // len(self.score)
         sums = self.score.new_zeros(count, self.score.shape[1]).index_add(0, number, self.score)
-        return count / max(count - 1, 1) * self.covariance @ (sums.mT @ sums) @ self.covariance
+        return count / max(count - 1, 1) * self.curvature_inverse @ (sums.mT @ sums) @ self.curvature_inverse
 
 
 def fit(
@@ -242,25 +244,32 @@ class _State:
     def result(self) -> JointFit:
         problem = self.problem
         unit, residual, columns = _rows(problem, self.theta, self.own)
-        value, slope, weight = self._loss(residual)
+        value, slope, _ = self._loss(residual)
         # The loss is curved only below its threshold.
         k = self.loss.threshold
-        curvature = (residual.abs() <= k * self.std) * self.usable / self.std.square()
+        near = (residual.abs() <= k * self.std) & self.usable
+        # Expected, not that of the links of an epoch that happen to lie below: an epoch has few.
+        share = near.sum(dim=1) / self.usable.sum(dim=1).clamp(min=1)
+        curvature = share[:, None] * self.usable / self.std.square()
         free = columns[..., self.free]
-        own, _, cross = _own_terms(unit, slope, curvature + 1e-3 * weight, free)
+        own, _, cross = _own_terms(unit, slope, curvature, free)
         inverse = torch.linalg.inv(own + 1e-9 * torch.eye(problem.own, dtype=own.dtype))
-        information = self._information(inverse, cross, curvature + 1e-3 * weight, free)
-        count = len(self.theta)
-        covariance = torch.zeros(count, count, dtype=own.dtype)
-        place = self.free.nonzero().squeeze(1)
-        covariance[place[:, None], place] = torch.linalg.pinv(information, hermitian=True)
+        prior = self._prior_information()
+        data = self._information(inverse, cross, curvature, free) - prior
+        count, place = len(self.theta), self.free.nonzero().squeeze(1)
+        inverses = []
+        for per_curvature in (self.loss.information_per_curvature, 1.0):
+            full = torch.zeros(count, count, dtype=own.dtype)
+            full[place[:, None], place] = torch.linalg.pinv(per_curvature * data + prior, hermitian=True)
+            inverses.append(full)
         score = torch.zeros(len(self.own), count, dtype=own.dtype)
         score[:, place] = torch.einsum("mk,mkp->kp", slope, free)
         return JointFit(
             self.own,
             problem.start.like(self.theta),
             self.std.mean(dim=1),
-            covariance,
+            inverses[0],
+            inverses[1],
             score,
             residual,
             float(value.sum() + self._prior(self.theta)),
@@ -282,7 +291,11 @@ class _State:
     def _information(self, inverse: Tensor, cross: Tensor, curvature: Tensor, free: Tensor) -> Tensor:
         own = torch.einsum("mk,mkp,mkq->pq", curvature, free, free)
         eliminated = torch.einsum("kip,kij,kjq->pq", cross, inverse, cross)
-        return own - eliminated + torch.diag(self.weight) + self._pair_information()
+        return own - eliminated + self._prior_information()
+
+    def _prior_information(self) -> Tensor:
+        """What priors and distances between APs say of what is shared."""
+        return torch.diag(self.weight) + self._pair_information()
 
     def _loss(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         value, slope, weight = (part * self.usable for part in self.loss(residual, self.std))
