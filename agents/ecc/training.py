@@ -99,6 +99,7 @@ class Training(TrainingRun):
             began = time.process_time()
             self.pool, self.validation = training_and_validation(self.agent, self.plan.progress)
             pool_seconds = time.process_time() - began
+            self.agent.network.check_covers(self.pool.position_m)
             self.agent.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
             seconds = 0.0
             if self.stage == "local":

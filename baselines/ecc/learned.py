@@ -15,12 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
-from cfpos_envs.checks import whole_fields
+from cfpos_envs.checks import one_of, whole, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool, joined
 from cfpos_envs.supervised.fit_config import FitConfig
 from cfpos_envs.supervised.fitting import fit
+from cfpos_envs.supervised.heads import HEADS
 
 from .common import CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
@@ -50,6 +52,7 @@ class LearnedOptions:
         train_steps: steps of gradient descent.
         batch_size: snapshots per step.
         lr: highest learning rate.
+        head, bins: what the network states, see ``EccAgentConfig``.
         seed: of weights, snapshots and their order.
     """
 
@@ -58,9 +61,13 @@ class LearnedOptions:
     train_steps: int = 400
     batch_size: int = 256
     lr: float = FitConfig.lr
+    head: str = EccAgentConfig.head
+    bins: int = EccAgentConfig.bins
     seed: int = 0
 
     def __post_init__(self) -> None:
+        one_of("head", self.head, HEADS)
+        whole("bins", self.bins, 2)
         whole_fields(self, 1, "train_samples", "train_steps", "batch_size")
         if self.train_samples < self.batch_size:
             raise ValueError(f"train_samples is {self.train_samples}; it must be at least batch_size={self.batch_size}")
@@ -133,6 +140,7 @@ class LearnedCsi(CsiEstimator):
         """
         generator = torch.Generator().manual_seed(derive_seed(self.options.seed, self.name))
         network = self.make_network(self._known_system(), generator)
+        network.check_covers(pool.position_m)
         if isinstance(network, CalibratesInputs):
             network.calibrate_inputs(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
         result = fit(network, pool, self.options.fit_config(), progress=progress)
@@ -171,7 +179,7 @@ class LearnedCsi(CsiEstimator):
         # Files of the builds before name no game, their base stations say enough.
         if "signature" in stored and isinstance(self.env, NamedGame):
             check_game(stored, self.env, parts=("family",))
-        self.options = dataclasses.replace(self.options, **stored["options"])
+        self.options = dataclasses.replace(self.options, **{"head": "regression", **stored["options"]})
         network = self.make_network(there, torch.Generator().manual_seed(0))
         network.load_state_dict(stored["network"])
         # Gains are standardised with the averages that the network was trained with.

@@ -20,9 +20,10 @@ from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Layout, pack_messages, unpack_messages
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, Received
+from cfpos_envs.supervised.heads import Area, Head, make_head
 from cfpos_envs.supervised.inputs import batch_of, feature_images, network_shape
 from cfpos_envs.supervised.layers import initialised, mlp
-from cfpos_envs.supervised.network import EccNetwork, weighted_loss
+from cfpos_envs.supervised.network import EccNetwork
 from cfpos_envs.supervised.quantiser import (
     check_bits,
     gain_codes,
@@ -75,6 +76,8 @@ class TransformerOptions(LearnedOptions):
             fusion_hidden=self.hidden,
             heads=self.heads,
             mask=False,
+            head=self.head,
+            bins=self.bins,
         )
 
 
@@ -145,6 +148,8 @@ class AdcpmOptions(LearnedOptions):
             gain_bits=_MOST_GAIN_BITS,
             fusion="mlp",
             fusion_hidden=self.hidden,
+            head=self.head,
+            bins=self.bins,
         )
 
 
@@ -201,7 +206,9 @@ class MfcNet(LearnedCsi):
 
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
         """A ``FrequencyConvolutions``."""
-        return FrequencyConvolutions(system, self.options.channels, self.options.depth, generator)
+        options = self.options
+        head = make_head(options.head, Area(system.area_min_m, system.area_max_m), options.bins, distance=True)
+        return FrequencyConvolutions(system, options.channels, options.depth, head, generator)
 
     def inputs(self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], system: CsiSystem) -> Batch:
         """Stabilised CSI averaged over the slots."""
@@ -220,14 +227,16 @@ class FrequencyConvolutions(nn.Module):
         system: sizes and area.
         channels: width, a multiple of 3.
         depth: blocks.
+        head: what it states.
         generator: initial weights.
     """
 
     centre_m: Tensor
 
-    def __init__(self, system: CsiSystem, channels: int, depth: int, generator: torch.Generator) -> None:
+    def __init__(self, system: CsiSystem, channels: int, depth: int, head: Head, generator: torch.Generator) -> None:
         super().__init__()
-        self.scale_m = system.scale_m
+        self.head = head
+        # Files hold it.
         self.register_buffer("centre_m", torch.tensor(system.centre_m))
         self.enter = _across(system.num_bs * 2 * system.num_antennas, channels, 1)
         self.blocks = nn.ModuleList(
@@ -235,11 +244,11 @@ class FrequencyConvolutions(nn.Module):
         )
         self.join = nn.ModuleList(_across(channels, channels, 1) for _ in range(depth))
         # Convolutions do not know where they are; the order of the subcarriers does not matter to a mean.
-        self.regress = mlp((2 * channels + SIDE_FEATURES * system.num_bs, 2 * channels, channels, 3), generator)
+        self.regress = mlp((2 * channels + SIDE_FEATURES * system.num_bs, 2 * channels, channels, head.size), generator)
         initialised(self, generator)
 
-    def forward(self, batch: Batch) -> Float[Tensor, "B 3"]:
-        """Normalised positions."""
+    def forward(self, batch: Batch) -> Float[Tensor, "B size"]:
+        """What the head reads."""
         heard = batch.valid[:, :, None, None, None]
         images = (batch.features * heard).flatten(1, 3)  # [B, L 2 A, N]
         hidden = self.enter(images[:, :, None])
@@ -249,17 +258,20 @@ class FrequencyConvolutions(nn.Module):
             hidden = hidden + join(nn.functional.silu(torch.cat([layer(rows) for layer in widths], dim=1)))
         pooled = torch.cat((hidden.mean(dim=(2, 3)), hidden.amax(dim=(2, 3))), dim=1)
         side = Received(batch.log_gain.T[..., None, None], batch.log_gain, batch.valid).side().flatten(1)
-        positions: Tensor = self.regress(torch.cat((pooled, side), dim=1))
-        return positions
+        outputs: Tensor = self.regress(torch.cat((pooled, side), dim=1))
+        return outputs
+
+    def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
+        """ValueError if the head cannot say places to learn from."""
+        self.head.check_covers(position_m)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean distance in normalised coordinates."""
-        target = (batch.position_m - self.centre_m) / self.scale_m
-        return weighted_loss(self.forward(batch)[:, None].float(), target, True, self.scale_m)
+        """The head's loss, see ``heads``."""
+        return self.head.loss(self.forward(batch)[:, None], batch.position_m)
 
     def predict(self, batch: Batch) -> Float[Tensor, "B 3"]:
         """Positions in metres."""
-        return self.forward(batch).float() * self.scale_m + self.centre_m
+        return self.head.position_m(self.forward(batch))
 
 
 @dataclass(frozen=True)
@@ -288,7 +300,13 @@ class ScalarOptions(LearnedOptions):
     def config(self) -> EccFastAgentConfig:
         """The network of the CU as ECC's settings; everything is at the CU, so nothing in it is quantised."""
         return EccFastAgentConfig(
-            features=self.features, stabilise="per-slot", bits=0, gain_bits=_MOST_GAIN_BITS, fusion_hidden=self.hidden
+            features=self.features,
+            stabilise="per-slot",
+            bits=0,
+            gain_bits=_MOST_GAIN_BITS,
+            fusion_hidden=self.hidden,
+            head=self.head,
+            bins=self.bins,
         )
 
 

@@ -12,6 +12,7 @@ from cfpos_envs.physics.ecc.csi import STABILISE
 from cfpos_envs.physics.ecc.features import FEATURES
 from cfpos_envs.settings import Presets, Range, Settings
 from cfpos_envs.supervised.fit_config import PRECISIONS, FitConfig
+from cfpos_envs.supervised.heads import HEADS
 from cfpos_envs.supervised.quantiser import LEAST_BITS, MOST_BITS, MOST_GAIN_BITS, check_bits
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -20,6 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "encoder": ("segnet", "mlp"),
     "fusion": ("cma", "mlp"),
     "tokens": ("per-subcarrier", "flat"),
+    "head": HEADS,
     "loss": ("wmse", "distance"),
     "strategy": ("scratch", "local-split", "local-joint", "raw", "scalar"),
     "precision": PRECISIONS,
@@ -68,7 +70,10 @@ class EccAgentConfig(Settings):
         beta: temperature of the mask over standardised log gains.
         literal: equation (27) and nothing else: one head, no normalisation, residual or feed-forward network.
         tokens: of the attention: ``per-subcarrier`` or ``flat`` (one of width N_sc d per BS, (24) as printed).
-        loss: ``wmse`` (34) or ``distance``: the same weights over the distances instead of their squares.
+        head: what the CU states: ``regression``, three numbers, or ``bins``, probabilities over bins along every axis.
+        bins: of ``bins``, along the longest edge of the area; vertical ones are half as high.
+        loss: of ``regression``: ``wmse`` (34) or ``distance``: the same weights over the distances instead of their
+            squares.
         strategy: ``scratch``; ``local-joint``: Stage I, then everything; ``local-split``: Stage I, then the CU alone;
             ``raw``: lossless CSI at the CU, no encoder; ``scalar``: no encoder, the CSI quantised number by number.
         local_samples: snapshots that Stage I sees.
@@ -111,6 +116,7 @@ class EccAgentConfig(Settings):
         "fusion_depth": (0, math.inf),
         "heads": (1, math.inf),
         "beta": (1e-6, math.inf),
+        "bins": (2, 10_000),
         "local_samples": (1, math.inf),
         "pool": (2, math.inf),
         "validation": (1, math.inf),
@@ -135,6 +141,8 @@ class EccAgentConfig(Settings):
     beta: float = 1.0
     literal: bool = False
     tokens: str = "per-subcarrier"
+    head: str = "regression"
+    bins: int = 150
     loss: str = "wmse"
     strategy: str = "local-joint"
     local_samples: int = 20_000

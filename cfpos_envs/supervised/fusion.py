@@ -116,6 +116,7 @@ class CmaLstm(nn.Module):
         hidden: state of the LSTM.
         heads, beta, literal: see ``ChannelMaskedAttention``.
         flat: tokens of all subcarriers of a BS as one (N_sc d_z wide) instead of one per subcarrier.
+        outputs: numbers that the head reads.
         generator: initial weights.
     """
 
@@ -130,6 +131,7 @@ class CmaLstm(nn.Module):
         beta: float | None,
         literal: bool,
         flat: bool,
+        outputs: int,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -143,10 +145,10 @@ class CmaLstm(nn.Module):
         # Made without memory first: its own initialisation would draw from the global generator.
         self.lstm = nn.LSTM(size, hidden, batch_first=True, device="meta").to_empty(device="cpu")
         initialised(self.lstm, generator)
-        self.head = mlp((hidden, hidden, 3), generator)
+        self.head = mlp((hidden, hidden, outputs), generator)
 
-    def forward(self, received: Received) -> Float[Tensor, "B N 3"]:
-        """Normalised position after every subcarrier; the last one is the estimate."""
+    def forward(self, received: Received) -> Float[Tensor, "B N outputs"]:
+        """What the head reads after every subcarrier; the last row is the estimate."""
         latents = received.latents.flatten(2)[:, :, None] if self.flat else received.latents
         links, batch, positions, width = latents.shape
         # The bias of the private projection is the embedding of the BS.
@@ -166,17 +168,20 @@ class MlpFusion(nn.Module):
         num_latents: numbers per BS.
         hidden: width.
         depth: residual layers after the first.
+        outputs: numbers that the head reads.
         generator: initial weights.
     """
 
-    def __init__(self, num_bs: int, num_latents: int, hidden: int, depth: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, num_bs: int, num_latents: int, hidden: int, depth: int, outputs: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.first = linear(num_bs * (num_latents + SIDE_FEATURES), hidden, generator)
         self.layers = nn.ModuleList(linear(hidden, hidden, generator) for _ in range(depth))
-        self.last = linear(hidden, 3, generator)
+        self.last = linear(hidden, outputs, generator)
 
-    def forward(self, received: Received) -> Float[Tensor, "B 1 3"]:
-        """One normalised position per snapshot."""
+    def forward(self, received: Received) -> Float[Tensor, "B 1 outputs"]:
+        """One row for the head per snapshot."""
         valid = received.valid.T[:, :, None].to(received.latents.dtype)
         rows = torch.cat((received.latents.flatten(2) * valid, received.side().transpose(0, 1)), dim=-1)
         hidden = nn.functional.silu(self.first(rows.transpose(0, 1).flatten(1)))

@@ -14,6 +14,7 @@ from cfpos_envs.physics.ecc.features import csi_features, feature_size, frequenc
 from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool
 from cfpos_envs.supervised.encoders import InputShape
+from cfpos_envs.supervised.heads import Area
 from cfpos_envs.supervised.network import NetworkShape
 
 
@@ -43,7 +44,7 @@ def network_shape(config: EccAgentConfig, system: CsiSystem) -> NetworkShape:
     inputs = input_shape(config, system)
     images = config.encoder == "segnet" or not config.encodes
     tokens = inputs.columns if images else system.num_subcarriers
-    return NetworkShape(system.num_bs, inputs, tokens, system.centre_m, system.scale_m)
+    return NetworkShape(system.num_bs, inputs, tokens, Area(system.area_min_m, system.area_max_m))
 
 
 def feature_images(

@@ -13,9 +13,8 @@ from cfpos_envs.supervised.bitstream import Layout, Messages, pack_messages, unp
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, RawTokens, SegNetEncoders
 from cfpos_envs.supervised.fusion import CmaLstm, MlpFusion, Received
+from cfpos_envs.supervised.heads import Area, make_head
 from cfpos_envs.supervised.quantiser import LatentQuantiser, gain_codes, gain_levels
-
-_EPSILON_M2 = 1e-6
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,13 @@ class NetworkShape:
         num_bs: L.
         inputs: features of one BS.
         num_tokens: rows of Z: N_sc, or the columns of the features where these are not subcarriers.
-        centre_m: middle of the area.
-        scale_m: half of its longest edge: one scale for all axes keeps distances in proportion.
+        area: where users may be.
     """
 
     num_bs: int
     inputs: InputShape
     num_tokens: int
-    centre_m: tuple[float, float, float]
-    scale_m: float
+    area: Area
 
 
 class EccNetwork(nn.Module):
@@ -55,15 +52,20 @@ class EccNetwork(nn.Module):
     def __init__(self, config: EccAgentConfig, shape: NetworkShape, generator: torch.Generator) -> None:
         super().__init__()
         self.config, self.shape = config, shape
-        self.register_buffer("centre_m", torch.tensor(shape.centre_m))
+        self.register_buffer("centre_m", torch.tensor(shape.area.centre_m))
         self.register_buffer("feature_scale", torch.ones(shape.num_bs))
         self.encoder = _encoder(config, shape, generator)
         width = config.latent_width if config.encodes else shape.inputs.channels * shape.inputs.rows
         self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits)
         self.quantiser = LatentQuantiser(shape.num_bs, config.quantiser_bits)
-        self.fusion = _fusion(config, shape, width, generator)
+        self.head = make_head(config.head, shape.area, config.bins, config.loss == "distance")
+        self.fusion = _fusion(config, shape, width, self.head.size, generator)
         if config.strategy == "local-split":
             self.encoder.requires_grad_(False)
+
+    def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
+        """ValueError if the head cannot say places to learn from."""
+        self.head.check_covers(position_m)
 
     def calibrate_inputs(self, batch: Batch) -> None:
         """Take the scale of every BS's features, their RMS over valid links, from training data."""
@@ -77,22 +79,21 @@ class EccNetwork(nn.Module):
         latents = self._encode(batch.features)
         self.quantiser.mean_square.copy_(latents.float().square().mean(dim=(1, 2)))
 
-    def forward(self, batch: Batch) -> Float[Tensor, "B N 3"]:
-        """Normalised positions, the last one being the estimate; differentiable through the quantiser."""
+    def forward(self, batch: Batch) -> Float[Tensor, "B N size"]:
+        """What the head reads, the last row being the estimate; differentiable through the quantiser."""
         latents = self.quantiser(self._encode(batch.features))
         gains = gain_levels(gain_codes(batch.log_gain, self.config.gain_bits), self.config.gain_bits)
         return self.fusion(self._received(latents, gains, batch.valid))
 
     def loss(self, batch: Batch) -> Tensor:
-        """``weighted_loss`` in normalised coordinates."""
-        target = (batch.position_m - self.centre_m) / self.shape.scale_m
-        return weighted_loss(self.forward(batch).float(), target, self.config.loss == "distance", self.shape.scale_m)
+        """The head's loss, see ``heads``."""
+        return self.head.loss(self.forward(batch), batch.position_m)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "B 3"]:
         """Positions in metres decoded from the real bitstream (where there is a quantiser)."""
         if self.layout.bits == 0:
-            return self.positions_m(self.forward(batch)[:, -1])
+            return self.head.position_m(self.forward(batch)[:, -1])
         return self.decode(self.encode(batch))
 
     @torch.no_grad()
@@ -118,11 +119,7 @@ class EccNetwork(nn.Module):
         latents = self.quantiser.levels(codes).transpose(0, 1)
         valid = has_path & messages.received
         received = self._received(latents, gain_levels(gains, self.config.gain_bits), valid)
-        return self.positions_m(self.fusion(received)[:, -1])
-
-    def positions_m(self, normalised: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """Normalised to metres."""
-        return normalised.float() * self.shape.scale_m + self.centre_m
+        return self.head.position_m(self.fusion(received)[:, -1])
 
     def images(self, features: Float[Tensor, "B L C H W"]) -> Float[Tensor, "L B C H W"]:
         """Scaled features, BS first, as the encoders take them."""
@@ -150,25 +147,6 @@ class EccNetwork(nn.Module):
         return Received(latents.unflatten(-1, (self.shape.num_tokens, -1)), log_gain, valid)
 
 
-def weighted_loss(
-    positions: Float[Tensor, "B N 3"], target: Float[Tensor, "B 3"], distance: bool, scale_m: float
-) -> Float[Tensor, ""]:
-    """WMSE of equation (34), w_i = 2 i / (N (N + 1)), or the same weights over distances; mean over the batch.
-
-    Args:
-        positions: normalised estimates after each subcarrier.
-        target: normalised truth.
-        distance: distances instead of their squares: the mean error itself.
-        scale_m: metres per unit, for the small number that keeps the gradient of the distance finite.
-    """
-    count = positions.shape[1]
-    weights = torch.arange(1, count + 1, device=positions.device) * (2.0 / (count * (count + 1)))
-    squared = (positions - target[:, None]).square().sum(dim=-1)
-    if distance:
-        squared = (squared + _EPSILON_M2 / scale_m**2).sqrt()
-    return (squared * weights).sum(dim=1).mean()
-
-
 def _encoder(config: EccAgentConfig, shape: NetworkShape, generator: torch.Generator) -> nn.Module:
     if not config.encodes:
         return RawTokens()
@@ -183,10 +161,12 @@ def _encoder(config: EccAgentConfig, shape: NetworkShape, generator: torch.Gener
     )
 
 
-def _fusion(config: EccAgentConfig, shape: NetworkShape, width: int, generator: torch.Generator) -> nn.Module:
+def _fusion(
+    config: EccAgentConfig, shape: NetworkShape, width: int, outputs: int, generator: torch.Generator
+) -> nn.Module:
     if config.fusion == "mlp":
         numbers = shape.num_tokens * width
-        return MlpFusion(shape.num_bs, numbers, config.fusion_hidden, config.fusion_depth, generator)
+        return MlpFusion(shape.num_bs, numbers, config.fusion_hidden, config.fusion_depth, outputs, generator)
     return CmaLstm(
         shape.num_bs,
         shape.num_tokens,
@@ -197,5 +177,6 @@ def _fusion(config: EccAgentConfig, shape: NetworkShape, width: int, generator: 
         config.beta if config.mask else None,
         config.literal,
         config.tokens == "flat",
+        outputs,
         generator,
     )

@@ -15,8 +15,9 @@ from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfi
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, SegNetEncoders
 from cfpos_envs.supervised.fusion import ChannelMaskedAttention, Received, gain_mask
+from cfpos_envs.supervised.heads import weighted_loss
 from cfpos_envs.supervised.inputs import as_images, batch_of, feature_images, input_shape, network_shape
-from cfpos_envs.supervised.network import EccNetwork, weighted_loss
+from cfpos_envs.supervised.network import EccNetwork
 from tests.physics.ecc.reference import encoder_input
 
 SYSTEM = CsiSystem(
@@ -56,6 +57,8 @@ def network(config: EccAgentConfig) -> EccNetwork:
 VARIANTS: dict[str, EccAgentConfig] = {
     "fast": EccFastAgentConfig(**SMALL),
     "fast cov": EccFastAgentConfig(features="cov", **SMALL),
+    "fast bins": EccFastAgentConfig(head="bins", bins=12, **SMALL),
+    "bins": EccAgentConfig(head="bins", bins=12, **SMALL),
     "full": EccAgentConfig(**SMALL),
     "all slots": EccAgentConfig(slots=0, **SMALL),
     "two slots": EccAgentConfig(slots=2, **SMALL),
@@ -85,7 +88,7 @@ def test_every_variant_learns_through_its_quantiser_and_answers_from_its_bits(na
     assert [key for key in silent if key != "fusion.attention.key.bias"] == []
     made.eval()
     located = made.predict(some)
-    torch.testing.assert_close(located, made.positions_m(made(some)[:, -1]))
+    torch.testing.assert_close(located, made.head.position_m(made(some)[:, -1]))
     assert located.shape == (5, 3)
 
 

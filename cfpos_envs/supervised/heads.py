@@ -1,0 +1,200 @@
+"""How a network states a position: three numbers, or probabilities over bins along every axis.
+
+Bins say what three numbers cannot: two places that explain the messages equally well stay two places. The same network
+learns them many times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+HEADS = ("regression", "bins")
+MARGIN_BINS = 4
+"""Bins beyond the area on each side."""
+_MODE_BINS = 4
+"""A position is the mean of the probabilities this near to the largest one."""
+_EPSILON_M2 = 1e-6
+
+
+@dataclass(frozen=True)
+class Area:
+    """Where users may be: opposite corners (x, y, z) of a box, metres."""
+
+    low_m: tuple[float, float, float]
+    high_m: tuple[float, float, float]
+
+    @property
+    def centre_m(self) -> tuple[float, float, float]:
+        """Middle of the box."""
+        x, y, z = (0.5 * (low + high) for low, high in zip(self.low_m, self.high_m, strict=True))
+        return x, y, z
+
+    @property
+    def scale_m(self) -> float:
+        """Half of its longest edge: one scale for all axes keeps distances in proportion."""
+        return 0.5 * max(high - low for low, high in zip(self.low_m, self.high_m, strict=True))
+
+
+class Head(nn.Module):
+    """What turns a network's last numbers into a position and into a loss.
+
+    Attributes:
+        size: numbers that the network has to give.
+        area: where users may be.
+    """
+
+    size: int
+
+    def __init__(self, area: Area) -> None:
+        super().__init__()
+        self.area = area
+
+    def loss(self, outputs: Float[Tensor, "B N size"], position_m: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
+        """Mean over the batch of the loss of N successive outputs, the later ones weighing more (34)."""
+        raise NotImplementedError(f"{type(self).__name__} has to define loss")
+
+    def position_m(self, outputs: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch 3"]:
+        """The positions that outputs stand for, metres."""
+        raise NotImplementedError(f"{type(self).__name__} has to define position_m")
+
+    def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
+        """ValueError if places to learn from cannot be said."""
+
+
+class RegressionHead(Head):
+    """Three numbers: the position in units of the area.
+
+    Args:
+        area: where users may be.
+        distance: descend distances instead of their squares: the mean error itself.
+    """
+
+    size = 3
+    centre_m: Tensor
+
+    def __init__(self, area: Area, distance: bool) -> None:
+        super().__init__(area)
+        self.distance = distance
+        self.register_buffer("centre_m", torch.tensor(area.centre_m), persistent=False)
+
+    def loss(self, outputs: Float[Tensor, "B N 3"], position_m: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
+        """WMSE (34), or the same weights over the distances, in units of the area."""
+        target = (position_m - self.centre_m) / self.area.scale_m
+        return weighted_loss(outputs.float(), target, self.distance, self.area.scale_m)
+
+    def position_m(self, outputs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Units of the area to metres."""
+        return outputs.float() * self.area.scale_m + self.centre_m
+
+
+class BinHead(Head):
+    """Logits over bins along x, y and z, learned from soft labels by cross-entropy.
+
+    The label of bin i with centre c_i and width w is softmax_i(-((c_i - p) / w)^2 / 2) for the true coordinate p. Its
+    mean is p to 1e-3 of a width, so that bins do not limit the resolution. A position is the mean of the probabilities
+    around the largest one, so that two far places are not averaged into one between them.
+
+    Args:
+        area: where users may be; ``MARGIN_BINS`` bins lie beyond it on each side.
+        bins: along the longest edge; vertical ones are half as high.
+    """
+
+    centres_m: Tensor
+
+    def __init__(self, area: Area, bins: int) -> None:
+        super().__init__(area)
+        side_m = 2 * area.scale_m / bins
+        self.widths_m = (side_m, side_m, side_m / 2)
+        edges = zip(area.low_m, area.high_m, self.widths_m, strict=True)
+        axes = [_centres(low_m, high_m, width_m) for low_m, high_m, width_m in edges]
+        self.counts = [len(axis) for axis in axes]
+        self.size = sum(self.counts)
+        self.register_buffer("centres_m", torch.cat(axes), persistent=False)
+
+    def loss(self, outputs: Float[Tensor, "B N size"], position_m: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
+        """Sum over the axes of the cross-entropy between soft labels and probabilities, weighted as (34)."""
+        weights, total = late_weights(outputs), outputs.new_zeros((), dtype=torch.float32)
+        for logits, labels in zip(self._axes(outputs), self.labels(position_m), strict=True):
+            entropy = -(labels[:, None] * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
+            total = total + (entropy * weights).sum(dim=1).mean()
+        return total
+
+    def labels(self, position_m: Float[Tensor, "B 3"]) -> list[Float[Tensor, "B _"]]:
+        """Soft labels of every axis."""
+        centres = self.centres_m.split(self.counts)
+        return [
+            torch.softmax(-0.5 * ((axis - position_m[:, i : i + 1]) / width).square(), dim=-1)
+            for i, (axis, width) in enumerate(zip(centres, self.widths_m, strict=True))
+        ]
+
+    def position_m(self, outputs: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch 3"]:
+        """Mean of the probabilities around the mode of every axis."""
+        pieces = zip(self._axes(outputs), self.centres_m.split(self.counts), strict=True)
+        return torch.stack([_mean_at_mode(torch.softmax(logits, dim=-1), axis) for logits, axis in pieces], dim=-1)
+
+    def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
+        """ValueError if places to learn from lie beyond the outermost bins."""
+        for i, (name, axis) in enumerate(zip("xyz", self.centres_m.cpu().split(self.counts), strict=True)):
+            low, high = float(position_m[:, i].min()), float(position_m[:, i].max())
+            if low < float(axis[0]) or high > float(axis[-1]):
+                raise ValueError(
+                    f"positions to learn from reach from {name}={low:.6g} to {high:.6g} m, the bins from "
+                    f"{float(axis[0]):.6g} to {float(axis[-1]):.6g}; state the area that holds all users, or use "
+                    f"head=regression."
+                )
+
+    def _axes(self, outputs: Float[Tensor, "*batch size"]) -> Sequence[Float[Tensor, "*batch _"]]:
+        return outputs.float().split(self.counts, dim=-1)
+
+
+def make_head(kind: str, area: Area, bins: int, distance: bool) -> Head:
+    """A head by name.
+
+    Args:
+        kind: one of ``HEADS``.
+        area: where users may be.
+        bins: of ``bins``: along the longest edge of the area.
+        distance: of ``regression``: see there.
+    """
+    return BinHead(area, bins) if kind == "bins" else RegressionHead(area, distance)
+
+
+def weighted_loss(
+    positions: Float[Tensor, "B N 3"], target: Float[Tensor, "B 3"], distance: bool, scale_m: float
+) -> Float[Tensor, ""]:
+    """WMSE of equation (34), or the same weights over distances; mean over the batch.
+
+    Args:
+        positions: normalised estimates after each subcarrier.
+        target: normalised truth.
+        distance: distances instead of their squares: the mean error itself.
+        scale_m: metres per unit, for the small number that keeps the gradient of the distance finite.
+    """
+    squared = (positions - target[:, None]).square().sum(dim=-1)
+    if distance:
+        squared = (squared + _EPSILON_M2 / scale_m**2).sqrt()
+    return (squared * late_weights(positions)).sum(dim=1).mean()
+
+
+def late_weights(outputs: Float[Tensor, "B N size"]) -> Float[Tensor, " N"]:
+    """w_i = 2 i / (N (N + 1)) of equation (34)."""
+    count = outputs.shape[1]
+    return torch.arange(1, count + 1, device=outputs.device) * (2.0 / (count * (count + 1)))
+
+
+def _centres(low_m: float, high_m: float, width_m: float) -> Float[Tensor, " K"]:
+    count = max(1, round((high_m - low_m) / width_m)) + 2 * MARGIN_BINS
+    middle = 0.5 * (low_m + high_m)
+    return (middle + (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * width_m).float()
+
+
+def _mean_at_mode(probability: Float[Tensor, "*batch K"], centres_m: Float[Tensor, " K"]) -> Float[Tensor, "*batch"]:
+    mode = probability.argmax(dim=-1, keepdim=True)
+    near = (torch.arange(probability.shape[-1], device=mode.device) - mode).abs() <= _MODE_BINS
+    share = probability * near
+    return (share * centres_m).sum(dim=-1) / share.sum(dim=-1)
