@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
@@ -11,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import environment, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,8 +35,17 @@ COMMANDS = re.findall(r"^<!-- tested with: (.*?) -->\n```bash\n(.*?)^```", TEXT,
 
 
 def run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(arguments, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+    assert run_script("import torch; assert torch.ones(1) > 0", tmp_path) == (0, "")
+    code, errors = run_script("raise ValueError('no')", tmp_path)
+    assert code == 1
+    assert "ValueError: no" in errors
+    assert run_script("raise SystemExit(3)", tmp_path)[0] == 3
+    code, errors = run_script("import cfpos_envs.measurements\nprint(cfpos_envs.importers)", tmp_path)
+    assert code == 1, "something of the project was there before it was imported"
 
 
 def test_the_readme_has_the_blocks_that_are_tested() -> None:
@@ -46,8 +56,8 @@ def test_the_readme_has_the_blocks_that_are_tested() -> None:
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=[f"block-{index}" for index in range(len(PYTHON_BLOCKS))])
 def test_python_block_runs(block: str, tmp_path: Path) -> None:
-    done = run([sys.executable, "-c", block], tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, errors = run_script(block, tmp_path)
+    assert code == 0, errors
 
 
 @pytest.mark.parametrize("block", DOCS_BLOCKS.values(), ids=list(DOCS_BLOCKS))
@@ -55,10 +65,8 @@ def test_python_block_of_the_documentation_runs(block: str, tmp_path: Path) -> N
     package, remedy = NEEDED.get(block, ("torch", ""))
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"the optional package {package} is not installed: {remedy}")
-    # A file, because workers in processes of their own import it.
-    (tmp_path / "example.py").write_text(block)
-    done = run([sys.executable, "example.py"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, errors = run_script(block, tmp_path)
+    assert code == 0, errors
 
 
 def test_trainers_are_shown_in_few_lines_each() -> None:

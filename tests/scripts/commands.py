@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from scripts.cli import run_hydra
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE = ["env.num_aps=9", "env.num_ues=2", "env.num_antennas=4", "env.num_sites=2"]
@@ -31,6 +38,16 @@ def run(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProce
     return subprocess.run(
         command(script, *arguments), cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def run_here(script: str, *arguments: str, folder: Path) -> str:
+    """The same without the seconds that a new process costs; what it printed. Errors of the user end the process."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        run_hydra(importlib.import_module(f"scripts.{script}").main, script)
+    return said.getvalue()
 
 
 def error_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from scripts.cli import run_hydra
-from tests.scripts.commands import SCENE, TRAINER, run
+from tests.scripts.commands import SCENE, TRAINER, run_here
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run on dcp-jar-v0."""
     folder = tmp_path_factory.mktemp("finished")
-    done = run("train", "hydra.run.dir=run", *SCENE, *TRAINER, "total_steps=96", "seed=3", folder=folder)
-    assert done.returncode == 0, done.stderr
+    run_here("train", "hydra.run.dir=run", *SCENE, *TRAINER, "total_steps=96", "seed=3", folder=folder)
     return folder / "run"
 
 

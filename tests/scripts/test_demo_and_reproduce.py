@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts import reproduce, update_results
+from scripts import demo, reproduce, update_results
 from scripts.experiments import EXPERIMENTS
 from scripts.experiments.dcp.convergence import steps_to_converge
-from tests.scripts.commands import error_line, files_below, run
+from tests.scripts.commands import files_below, run
 
 
-def test_demo_trains_compares_and_leaves_everything(tmp_path: Path) -> None:
-    done = run("demo", "--quick", "--out", "here", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_demo_trains_compares_and_leaves_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    demo.main(["--quick", "--threads", "1", "--out", "here"])
+    said = capsys.readouterr().out
     names = files_below(tmp_path / "here")
     assert {"results.json", "cdf.png", "episode.png", "clean/best.pt", "hard/best.pt"} < names
     assert any(name.startswith("clean/events.out.tfevents") for name in names)
@@ -24,7 +27,7 @@ def test_demo_trains_compares_and_leaves_everything(tmp_path: Path) -> None:
     for rows in sites.values():
         assert {"joint-gn", "untrained", "centroid", "DCP-MADDPG"} <= {row["policy"] for row in rows}
         assert all(np.isfinite(row["rmse_m"]) for row in rows)
-    assert "here/results.json" in done.stdout
+    assert "here/results.json" in said
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- results -->\nold\n<!-- end of results -->\nafter\n")
     update_results.main([str(tmp_path / "here" / "results.json"), "--page", str(page)])
@@ -32,7 +35,7 @@ def test_demo_trains_compares_and_leaves_everything(tmp_path: Path) -> None:
     assert "old" not in text
     assert text.endswith("<!-- end of results -->\nafter\n")
     assert all(f"| {row['policy']} | {row['rmse_m']:.3f} |" in text for rows in sites.values() for row in rows)
-    assert "position error bound" in done.stdout
+    assert "position error bound" in said
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -51,11 +54,23 @@ def test_an_experiment_runs_from_outside(tmp_path: Path) -> None:
     assert "x/bounds.json" in done.stdout
 
 
-def test_wrong_efforts_and_folders_are_refused(tmp_path: Path) -> None:
-    assert "--seeds=0 must be at least 1" in error_line(run("reproduce", "bounds", "--seeds", "0", folder=tmp_path))
-    assert "--steps=0" in error_line(run("demo", "--quick", "--steps", "0", folder=tmp_path))
+def test_wrong_efforts_and_folders_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    assert "cannot write" in error_line(run("demo", "--quick", "--out", "file/x", folder=tmp_path))
+    for command, words, said in (
+        (reproduce, ["bounds", "--seeds", "0"], "--seeds=0 must be at least 1"),
+        (demo, ["--quick", "--steps", "0"], "--steps=0"),
+        (demo, ["--quick", "--out", "file/x"], "cannot write"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command.main(words)
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert ended.value.code == 2
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("error: ")
+        assert said in lines[0]
     assert files_below(tmp_path) == {"file"}
 
 

@@ -28,14 +28,15 @@ MODELS: dict[str, EccAgentConfig] = {
     "ecc small": EccAgentConfig.preset("small"),
     "ecc paper": EccAgentConfig.preset("paper"),
 }
-BATCH = 64
+BATCH, _QUICK_BATCH = 64, 8
 _SECONDS = 0.5
 
 
 def run(effort: Effort) -> Outcome:
     """Time untrained networks of every preset: what they cost does not depend on their weights."""
     known = ecc.system()
-    part = next(draw_snapshots(make_scenario(ecc.ENV_ID).config, BATCH, seed=0, chunk=BATCH))
+    users = _QUICK_BATCH if effort.is_quick else BATCH
+    part = next(draw_snapshots(make_scenario(ecc.ENV_ID).config, users, seed=0, chunk=users))
     rows: list[dict[str, Any]] = []
     for label, config in progress(MODELS.items(), "timing", len(MODELS)):
         network = EccNetwork(config, network_shape(config, known), torch.Generator().manual_seed(0)).eval()
@@ -56,19 +57,19 @@ def run(effort: Effort) -> Outcome:
         def alone(network: EccNetwork = network, one: Any = one) -> Any:
             return network.decode(one)
 
-        stations = BATCH * known.num_bs
+        stations = users * known.num_bs
         rows.append(
             {
                 "model": label,
                 "bs_features_ms": 1e3 * cpu_seconds(features, seconds) / stations,
                 "bs_encoder_ms": 1e3 * cpu_seconds(at_bs, seconds) / stations,
-                "cu_ms": 1e3 * cpu_seconds(at_cu, seconds) / BATCH,
+                "cu_ms": 1e3 * cpu_seconds(at_cu, seconds) / users,
                 "cu_one_user_ms": 1e3 * cpu_seconds(alone, seconds),
                 "bs_multiply_adds": network.encoder_multiply_adds(),
                 "bs_parameters": network.encoder_parameters(),
                 "cu_parameters": network.fusion_parameters(),
                 "message_bits": network.layout.message_bits,
-                "trained_per_s": training_rate(network, batch, BATCH // 8 if label == "ecc paper" else BATCH, effort),
+                "trained_per_s": training_rate(network, batch, users // 8 if label == "ecc paper" else users, effort),
             }
         )
     figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -81,7 +82,7 @@ def run(effort: Effort) -> Outcome:
     axes.invert_yaxis()
     axes.legend()
     remark = (
-        f"process time of one core in float32, {BATCH} users at once (cu_one_user_ms: one); bs columns are for one "
+        f"process time of one core in float32, {users} users at once (cu_one_user_ms: one); bs columns are for one "
         "base station; features include normalisation and phase stabilisation or autocorrelation; trained_per_s: "
         "snapshots per processor second of Stage II, batches of 64 (paper: 8), mixed precision where there is hardware."
     )
