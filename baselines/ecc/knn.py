@@ -11,12 +11,14 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.measurements.base import Reason, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.physics.ecc.features import angle_delay_amplitude
 
-from .common import FLAG_BITS, FLOAT_BITS, CsiEstimator, same_network
-from .surveys import system_of, training_snapshots
+from ..neighbour_errors import LEAST_PLACES, SEEN, ErrorModel, Neighbourhood, nearest_spacing_m, probes, spread_m2
+from .common import FLAG_BITS, FLOAT_BITS, CsiAnswers, CsiEstimator, same_network
+from .surveys import held_apart_m, system_of, training_snapshots
 
 if TYPE_CHECKING:
     from ..base import Env
@@ -65,6 +67,7 @@ class CsiKnn(CsiEstimator):
         self._prints: Tensor | None = None
         self._places_m: Tensor | None = None
         self.gain_weight = self.options.gain_weight
+        self._errors: ErrorModel | None = None
 
     @property
     def fronthaul_bits(self) -> float:
@@ -72,7 +75,7 @@ class CsiKnn(CsiEstimator):
         entries = 8 * 24 if self.system is None else self.system.num_antennas * self.system.num_subcarriers
         return float(FLOAT_BITS * (entries + 1) + FLAG_BITS)
 
-    def survey(self, csi: Tensor, valid: Tensor, position_m: Tensor, system: CsiSystem) -> None:
+    def survey(self, csi: Tensor, valid: Tensor, position_m: Tensor, system: CsiSystem, apart_m: float = 0.0) -> None:
         """Take labelled snapshots as references, instead of those of an environment.
 
         Args:
@@ -80,13 +83,20 @@ class CsiKnn(CsiEstimator):
             valid: [S, L].
             position_m: [S, 3].
             system: the network that measured them.
+            apart_m: how far from all of them users are; 0: anywhere between them. Errors are learned from references
+                that are located without those so near.
         """
         self.system = system
-        self._remember(csi, valid, position_m)
+        self._remember(csi, valid, position_m, apart_m)
 
     def _positions(
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
     ) -> Float[Tensor, "S 3"]:
+        return self._answers(csi, valid, of).position_m
+
+    def _answers(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> CsiAnswers:
         if self._prints is None or self._places_m is None:
             self._learn()
         assert self.system is not None
@@ -97,21 +107,43 @@ class CsiKnn(CsiEstimator):
             raise ValueError(f"{self.name} has references with {differs}; survey this network")
         assert self.gain_weight is not None
         asked = fingerprints(csi, valid, self.system, self.gain_weight)
-        return nearest_mean(asked, self._prints, self._places_m, min(self.options.neighbours, len(self._prints)))
+        position, made_of = neighbours_of(asked, self._prints, self._places_m, self.options.neighbours)
+        if self._errors is None:
+            return CsiAnswers(position)
+        strange = self._errors.strange(made_of)
+        reason = first_reason(~strange, (Reason.UNFAMILIAR, strange))
+        return CsiAnswers(position, self._errors.covariance_m2(made_of).to(position.dtype), reason)
+
+    def _own_errors(self, apart_m: float) -> ErrorModel | None:
+        """What the references say about errors, each located without those within ``apart_m``."""
+        prints, places = self._prints, self._places_m
+        assert prints is not None
+        assert places is not None
+        asked = probes(len(prints)).to(places.device)
+        position, made_of = neighbours_of(
+            prints[asked], prints, places, self.options.neighbours, (places[asked], apart_m)
+        )
+        counts = torch.isfinite(made_of.strangeness)
+        different = places.unique(dim=0)
+        if len(different) < LEAST_PLACES + 1:
+            return None
+        error = position[counts] - places[asked][counts]
+        return ErrorModel.of(made_of.select(counts.nonzero().squeeze(-1)), error, nearest_spacing_m(different))
 
     def _learn(self) -> None:
         snapshots = training_snapshots(self.env, self.name, self.options.references, self.options.seed)
         parts = [(part.csi, part.valid, part.position_m) for part in snapshots]
         csi, valid, places = (torch.cat(column) for column in zip(*parts))
-        self._remember(csi, valid, places)
+        self._remember(csi, valid, places, held_apart_m(self.env))
 
-    def _remember(self, csi: Tensor, valid: Tensor, position_m: Tensor) -> None:
+    def _remember(self, csi: Tensor, valid: Tensor, position_m: Tensor, apart_m: float) -> None:
         assert self.system is not None
         weight = self.options.gain_weight
         if weight is None:
             weight = best_gain_weight(csi, valid, position_m, self.system, self.options.neighbours)
         self.gain_weight = weight
         self._prints, self._places_m = fingerprints(csi, valid, self.system, weight), position_m
+        self._errors = self._own_errors(apart_m)
 
 
 def fingerprints(
@@ -171,11 +203,38 @@ def nearest_mean(
         places_m: where the references are.
         neighbours: k.
     """
-    distance, index = torch.cdist(asked, known).topk(neighbours, dim=1, largest=False)
-    return _mean_of(distance, places_m[index])
+    return neighbours_of(asked, known, places_m, neighbours)[0]
+
+
+def neighbours_of(
+    asked: Float[Tensor, "S F"],
+    known: Float[Tensor, "R F"],
+    places_m: Float[Tensor, "R 3"],
+    neighbours: int,
+    without: tuple[Float[Tensor, "S 3"], float] | None = None,
+) -> tuple[Float[Tensor, "S 3"], Neighbourhood]:
+    """``nearest_mean``, and what it was made of.
+
+    Args:
+        asked, known, places_m, neighbours: see there; fewer references are fewer neighbours.
+        without: places, and how far around them references do not count; None: all count.
+    """
+    distance = torch.cdist(asked, known)
+    if without is not None:
+        near_by = torch.cdist(without[0], places_m, compute_mode="donot_use_mm_for_euclid_dist") <= without[1]
+        distance = torch.where(near_by, torch.inf, distance)
+    distance, index = distance.topk(min(max(neighbours, SEEN), len(known)), dim=1, largest=False)
+    near, share = places_m[index], _shares(distance[:, :neighbours])
+    position = (share.unsqueeze(-1) * near[:, :neighbours]).sum(dim=1)
+    shares = torch.nn.functional.pad(share, (0, near.shape[1] - share.shape[1]))
+    return position, Neighbourhood(spread_m2(near - position.unsqueeze(1), shares), distance[:, 0])
 
 
 def _mean_of(distance: Float[Tensor, "S k"], places_m: Float[Tensor, "S k 3"]) -> Float[Tensor, "S 3"]:
+    return (_shares(distance).unsqueeze(-1) * places_m).sum(dim=1)
+
+
+def _shares(distance: Float[Tensor, "S k"]) -> Float[Tensor, "S k"]:
+    """1 / distance, of a sum of 1."""
     weight = 1 / (distance + _TINY)
-    share = weight / weight.sum(dim=1, keepdim=True)
-    return (share.unsqueeze(-1) * places_m).sum(dim=1)
+    return weight / weight.sum(dim=1, keepdim=True)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.config import EccConfig
+from cfpos_envs.scenarios.ecc.csi_config import EccCsiConfig
 from cfpos_envs.scenarios.ecc.options import EccOptions
 from cfpos_envs.scenarios.ecc.pool import LabelledCsi, draw_snapshots
+from cfpos_envs.scenarios.ecc.stored import BLOCKS
 from cfpos_envs.scenarios.ecc.worlds import stored_count
 from cfpos_envs.streams import derive_seed
 
@@ -56,6 +58,20 @@ def training_snapshots(env: Env | None, policy: str, count: int, seed: int, leas
     for part in draw_snapshots(plain, count, derive_seed(seed, "survey"), min(_CHUNK, count)):
         yield LabelledCsi(part.position_m[:left], part.csi[:left], part.valid[:left])
         left -= len(part.position_m)
+
+
+def held_apart_m(env: Env | None) -> float:
+    """How far users of the other splits are from the training's places: a block where a file is split by place, else 0.
+
+    Args:
+        env: environment that measures CSI.
+    """
+    config = None if env is None else env.scenario.config
+    system = system_of(env)
+    if not isinstance(config, EccCsiConfig) or system is None or config.split_by != "place":
+        return 0.0
+    sides = [high - low for low, high in zip(system.area_min_m[:2], system.area_max_m[:2])]
+    return config.split_block_m or max(sides) / BLOCKS
 
 
 def system_of(env: Env | None) -> CsiSystem | None:

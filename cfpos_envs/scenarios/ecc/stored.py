@@ -24,7 +24,8 @@ from cfpos_envs.streams import Streams, derive_seed
 
 MARGIN_M = 1.0
 """The area reaches this far beyond the surveyed places."""
-_BLOCKS = 12
+BLOCKS = 12
+"""Along the longest side of the area, where nobody says how long a block is."""
 
 
 def sample_file() -> Path:
@@ -161,7 +162,7 @@ def _labels(file: CsiFile, config: EccCsiConfig) -> tuple[np.ndarray, str]:
             raise ValueError(f"{file.path}: split_by=group, but there is no array 'group'; use split_by=place")
         return file.group, "groups"
     ground = file.positions_m[:, :2] - file.positions_m[:, :2].min(axis=0)
-    block_m = config.split_block_m or max(float(ground.max()) / _BLOCKS, 1e-3)
+    block_m = config.split_block_m or max(float(ground.max()) / BLOCKS, 1e-3)
     # A place on the far edge belongs to the last block.
     return np.floor(ground / block_m).astype(int), f"blocks of {block_m:.3g} m"
 

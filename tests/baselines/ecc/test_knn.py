@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from baselines import make_policy
 from baselines.ecc.knn import CsiKnn, KnnOptions, fingerprints, nearest_mean
+from baselines.ecc.surveys import held_apart_m
+from cfpos_envs.measurements.base import Reason
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.physics.ecc.features import angle_delay_amplitude
 from tests.baselines.ecc.synthetic import SYSTEM, draw_places, measure
@@ -75,3 +79,43 @@ def test_nothing_to_learn_from_is_said() -> None:
 def test_options_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         KnnOptions(**options)
+
+
+def test_covariances_are_those_of_the_references_own_errors() -> None:
+    places = draw_places(1200, seed=4)
+    policy, users = surveyed(places), draw_places(400, seed=6)
+    received = measure(users, seed=8)
+    found = policy.locate(received)
+    assert found.covariance is not None
+    away = found.position[:, 0].double() - users
+    covariance = found.covariance[:, 0].double()
+    squared = (away * torch.linalg.solve(covariance, away.unsqueeze(-1)).squeeze(-1)).sum(dim=-1)
+    # Half and nine tenths of three Gaussian coordinates.
+    assert float((squared < 2.366).double().mean()) == pytest.approx(0.5, abs=0.12)
+    assert float((squared < 6.251).double().mean()) == pytest.approx(0.9, abs=0.08)
+    assert float(found.valid.double().mean()) >= 0.99
+    conjugated = dataclasses.replace(received, csi=received.csi.conj())
+    spoilt = policy.locate(conjugated)
+    assert float(spoilt.valid.double().mean()) < 0.5
+    assert spoilt.reason is not None
+    assert set(spoilt.reason.unique().tolist()) <= {Reason.VALID, Reason.UNFAMILIAR}
+
+
+def test_references_that_are_near_do_not_vouch_for_each_other() -> None:
+    # Two snapshots of every place, 1 cm apart.
+    places = draw_places(300, seed=4).repeat(2, 1) + torch.tensor([0.0, 0.0, 0.01]) * torch.arange(600)[:, None].ge(300)
+    policy, received = surveyed(places), measure(places, seed=5)
+    near = policy._errors
+    policy.survey(received.csi[:, 0], received.valid[:, 0], places, SYSTEM, apart_m=0.1)
+    apart = policy._errors
+    assert near is not None
+    assert apart is not None
+    # A twin is hardly strange at all.
+    assert apart.usual > 3 * near.usual
+
+
+def test_users_of_a_file_are_a_block_away_from_its_references() -> None:
+    policy = make_policy("csi-knn", "ecc-csi-v0")
+    # The sample reaches over 61.5 m; a twelfth of it.
+    assert held_apart_m(policy.env) == pytest.approx(61.831 / 12, abs=0.05)
+    assert held_apart_m(None) == 0.0
