@@ -16,7 +16,7 @@ from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.vector import VectorEnv
-from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason
+from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.features import feature_size
 from cfpos_envs.scenarios.ecc.game import EccScenario
@@ -25,6 +25,7 @@ from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Messages
 from cfpos_envs.supervised.data import Batch
+from cfpos_envs.supervised.doubts import learned_doubts
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
 from cfpos_envs.supervised.network import EccNetwork
 
@@ -98,7 +99,10 @@ class Ecc(EccLearner):
         return Training(self, plan).run()
 
     def locate(self, measurements: object) -> PositionEstimate:
-        """Positions [B, J, 3] of all users from the transmitted bits; invalid where no BS hears the user.
+        """Positions [B, J, 3] of all users from the transmitted bits, without covariance.
+
+        Invalid where no BS hears the user, gains are none of the training's, or the answer lies outside of its area:
+        a valid answer is one to something like the training, not a good one.
 
         Args:
             measurements: ``CsiMeasurements``.
@@ -111,13 +115,11 @@ class Ecc(EccLearner):
                 f"{self.name} needs CsiMeasurements, got {type(measurements).__name__}; use it with an ecc environment."
             )
         batch = snapshots(measurements, self.config, self.system).to(self.config.device)
-        shape = measurements.csi.shape[:2]
-        valid = batch.valid.any(dim=-1).unflatten(0, shape)
-        position = self._positions(batch).unflatten(0, shape)
-        valid = valid.to(measurements.csi.device)
-        reason = first_reason(valid, (Reason.TOO_FEW_LINKS, ~valid))
-        found = PositionEstimate(position.to(measurements.csi.device), None, valid, reason)
-        return found.moved(measurements.origin_m)
+        position = self._positions(batch)
+        reason = learned_doubts(self.system, batch, position)
+        shape, device = measurements.csi.shape[:2], measurements.csi.device
+        placed, why = (values.unflatten(0, shape).to(device) for values in (position, reason))
+        return PositionEstimate(placed, None, why == int(Reason.VALID), why).moved(measurements.origin_m)
 
     def encode(self, measurements: CsiMeasurements) -> Messages:
         """What the base stations send for all users of all episodes, one after another."""

@@ -20,11 +20,12 @@ from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool, joined
+from cfpos_envs.supervised.doubts import learned_doubts
 from cfpos_envs.supervised.fit_config import FitConfig
 from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.heads import HEADS
 
-from .common import CsiEstimator, same_network
+from .common import CsiAnswers, CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
 
 if TYPE_CHECKING:
@@ -185,10 +186,16 @@ class LearnedCsi(CsiEstimator):
         # Gains are standardised with the averages that the network was trained with.
         self.system, self._network = there, network.eval()
 
-    @torch.no_grad()
     def _positions(
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
     ) -> Float[Tensor, "S 3"]:
+        return self._answers(csi, valid, of).position_m
+
+    @torch.no_grad()
+    def _answers(
+        self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
+    ) -> CsiAnswers:
+        """Answers without covariance: ``valid`` says that there is one, for gains and a place like the training's."""
         if self._network is None:
             with torch.enable_grad():
                 self.train()
@@ -196,7 +203,9 @@ class LearnedCsi(CsiEstimator):
         differs = same_network(system, of.system)
         if differs:
             raise ValueError(f"{self.name} was trained with {differs}; train it on this network")
-        return self.predict(self.inputs(csi, valid, system))
+        batch = self.inputs(csi, valid, system)
+        position = self.predict(batch)
+        return CsiAnswers(position, reason=learned_doubts(system, batch, position))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "S 3"]:
