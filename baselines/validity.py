@@ -9,6 +9,11 @@ from torch import Tensor
 FALSE_ALARM = 1e-3
 """Share of right answers whose residuals may be called too large."""
 
+FEWEST_USERS = 8
+"""Smaller groups are judged user by user."""
+
+_FAILING = 0.5
+
 
 def tail_probability(
     chi_squared: Float[Tensor, "*batch"], degrees_of_freedom: Int[Tensor, "*batch"]
@@ -32,3 +37,12 @@ def residuals_fit(
 ) -> Bool[Tensor, "*batch"]:
     """Whether the residuals are no larger than their stated noise makes them with probability 1 - ``false_alarm``."""
     return tail_probability(chi_squared, degrees_of_freedom) >= false_alarm
+
+
+def mostly(failing: Bool[Tensor, "B K"], tested: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1"]:
+    """Episodes of eight users or more of whom more than half fail, of those that are tested.
+
+    What is wrong with a site or its stated noise spoils everybody; a few fit by chance.
+    """
+    share = (failing & tested).sum(dim=1, keepdim=True) / tested.sum(dim=1, keepdim=True).clamp(min=1)
+    return (share > _FAILING) & (failing.shape[1] >= FEWEST_USERS)

@@ -18,7 +18,7 @@ from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import into_area, metres_outside, nearest_image
 from cfpos_envs.physics.normal_equations import NormalEquations, line_terms
 
-from ..validity import residuals_fit
+from ..validity import mostly, residuals_fit
 from .descent import Descent, LinkObservations, misfit, robust_gauss_newton, rss_gradient
 from .links import finished
 from .radio_map import RadioMap
@@ -124,11 +124,12 @@ def judged(
     other = rivals(measurements, site, evidence or observations, fit, coarse)
     covariance = fit.covariance_m2 + other.spread_m2
     unknown_m = _UNKNOWN_SHARE * radio.side_m
+    misfits = ~residuals_fit(here.chi_squared, freedom)
     failures = (
         (Reason.POOR_GEOMETRY, largest_std_m(fit.covariance_m2) > unknown_m),
         (Reason.AMBIGUOUS, (other.share > _LEAST_SHARE) | (largest_std_m(covariance) > unknown_m)),
         (Reason.OUTSIDE, _outside(measurements, fit)),
-        (Reason.LARGE_RESIDUALS, ~residuals_fit(here.chi_squared, freedom)),
+        (Reason.LARGE_RESIDUALS, misfits | mostly(misfits, freedom > 0)),
         (Reason.NOT_CONVERGED, _unsettled(measurements, fit)),
     )
     estimate = finished(measurements, points, covariance, answered, *failures)

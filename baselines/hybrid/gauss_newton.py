@@ -19,10 +19,11 @@ from cfpos_envs.physics.hybrid import predict
 from cfpos_envs.physics.toa.model import TimingModel
 
 from ..base import Estimator
-from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, of_copies, spread_m, squared
+from ..least_squares import Fit, Loss, inverse_2x2, levenberg_marquardt, of_copies, spread_m, squared
 from ..toa.judge import FAR_PROBES, OUTSIDE_STD, Verdict, beyond_walls_m, chi_squared_at, rises
 from ..toa.multilateration import AMBIGUOUS, APART_STD
 from ..toa.robust import HuberLoss
+from ..toa.signs import check_group
 from ..validity import residuals_fit
 
 # An information whose smaller eigenvalue is below this share of the larger one determines no position.
@@ -128,7 +129,7 @@ class HybridGn(Estimator[HybridMeasurements]):
         starts = lattice_starts_m(rows, self.options.points, self.options.starts)
         reached = levenberg_marquardt(rows.repeated(self.options.starts), starts, loss)
         best = reached.cost.unflatten(1, (self.options.starts, -1)).argmin(dim=1)
-        return _answer(rows, reached, best, robust=not math.isinf(threshold))
+        return _answer(rows, reached, best, loss, robust=not math.isinf(threshold))
 
 
 def rows_of(measurements: HybridMeasurements) -> HybridRows:
@@ -170,14 +171,18 @@ def lattice_starts_m(rows: HybridRows, points_per_side: int, count: int) -> Floa
     return lattice[best].movedim(0, 1).flatten(1, 2)
 
 
-def judge(rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], robust: bool) -> Verdict:
+def judge(
+    rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], covariance_m2: Float[Tensor, "B K 2 2"], robust: bool
+) -> Verdict:
     """The verdict on the best of several ends: geometry, rivals, walls, residuals, valleys; see ``toa.judge``.
 
     Args:
         rows: all that count.
         reached: where the descents of ``rows.repeated`` ended.
         best: which copy is the answer.
-        robust: residuals beyond three standard deviations are not believed.
+        covariance_m2: of the answer.
+        robust: residuals beyond three standard deviations are not believed; an answer is not, if more than half of the
+            rows to spare are so, or if it is one of a group most of whom are.
     """
     position, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
     kept = rows
@@ -185,29 +190,45 @@ def judge(rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], robust: bool
         near = rows.at(position)[1].abs() <= _BELIEVED
         kept = dataclasses.replace(rows, usable=rows.usable & near)
     covariance = inverse_2x2(information)
-    spread, chi_squared = spread_m(covariance), chi_squared_at(kept, position)
-    freedom = kept.usable.sum(dim=1) - 2
+    spread, chi_squared = spread_m(covariance_m2), chi_squared_at(kept, position)
+    freedom, spare = kept.usable.sum(dim=1) - 2, rows.usable.sum(dim=1) - 2
     failures = (
         (Reason.TOO_FEW_LINKS, rows.usable.sum(dim=1) < 2),
         (Reason.POOR_GEOMETRY, ~_determined(information, position)),
-        (Reason.LARGE_RESIDUALS, (kept.usable != rows.usable).any(dim=1) & (freedom < 1)),
+        (Reason.LARGE_RESIDUALS, (freedom < spare) & ((freedom < 1) | (2 * freedom < spare))),
         (Reason.OUTSIDE, beyond_walls_m(rows, position) > OUTSIDE_STD * spread + 1e-6 * rows.model.side_m),
         (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, freedom)),
         (Reason.AMBIGUOUS, _rivalled(reached, best, position, information)),
         (Reason.AMBIGUOUS, ~rises(kept, position, covariance, chi_squared, FAR_PROBES, robust, _RISE)),
     )
     valid = ~torch.stack([failed for _, failed in failures]).any(dim=0)
-    return Verdict(first_reason(valid, *failures), chi_squared, freedom)
+    verdict = Verdict(first_reason(valid, *failures), chi_squared, freedom)
+    return check_group(verdict, spare > 0) if robust else verdict
 
 
-def _answer(rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], robust: bool) -> PositionEstimate:
+def pull_m(rows: HybridRows, position_m: Float[Tensor, "B K 2"], covariance_m2: Tensor, loss: Loss) -> Tensor:
+    """How far rows that are not believed have moved an answer, J^-1 sum u psi(e) to first order, [B, K, 2] metres.
+
+    Their force is bounded but does not vanish, and ranges that are too long all push the same way.
+    """
+    unit, residual = rows.at(position_m)
+    spoilt = rows.usable & (residual.abs() > _BELIEVED)
+    _, slope, _ = loss(residual, rows.std_m)
+    force = ((slope * spoilt).unsqueeze(-1) * unit).sum(dim=1)
+    return (covariance_m2 @ force.unsqueeze(-1)).squeeze(-1).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _answer(rows: HybridRows, reached: Fit, best: Int[Tensor, "B K"], loss: Loss, robust: bool) -> PositionEstimate:
     side_m = rows.model.side_m
     position_m, information = of_copies(reached.position_m, best), of_copies(reached.information, best)
-    verdict = judge(rows, reached, best, robust)
+    own = inverse_2x2(information)
+    pull = pull_m(rows, position_m, own, loss) if robust else torch.zeros_like(position_m)
+    own = own + pull.unsqueeze(-1) * pull.unsqueeze(-2)
+    verdict = judge(rows, reached, best, own, robust)
     known = _determined(information, position_m)
     position = torch.where(known.unsqueeze(-1), position_m, side_m / 2)
     nothing = torch.eye(2, dtype=position.dtype, device=position.device) * (side_m**2 / 12)
-    covariance = torch.where(known[..., None, None], inverse_2x2(information), nothing)
+    covariance = torch.where(known[..., None, None], own, nothing)
     return PositionEstimate(
         position, covariance, verdict.valid, verdict.reason, verdict.chi_squared, verdict.degrees_of_freedom
     )

@@ -15,14 +15,15 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from ..least_squares import Fit, inverse_2x2, levenberg_marquardt, spread_m, weighted_gram
 from .common import TimingEstimator
 from .judge import FAR_PROBES, estimate, judge, unsettled
-from .links import RangeLinks, at_reference, mirrored, outside_area_m, range_links, spread_of_aps
-from .multilateration import AMBIGUOUS, APART_STD, best_fit, linear_starts
+from .links import RangeLinks, at_reference, in_a_line, mirrored, outside_area_m, range_links, spread_of_aps
+from .multilateration import AMBIGUOUS, APART_STD, beside_the_line, best_fit, linear_starts
 from .signs import check_signs
 
 FEWEST_FOR_CHAN = 4
 """Three unknowns of the first step: x, y and the distance to the reference."""
 _REWEIGHTINGS = 2
 _LINEARISATIONS = 2
+_LINEARISATIONS_ON_A_LINE = 8
 _RIDGE = 1e-13
 _NEAR_LINE = 0.2
 
@@ -70,12 +71,15 @@ def chan_fit(links: RangeLinks) -> Fit:
         vectors = first[..., :2].unsqueeze(1) - aps
         distance = (vectors.square().sum(dim=-1) + height2).sqrt().clamp(min=1e-3 * links.side_m)
     guesses = torch.cat(((origin + first[..., :2]).unsqueeze(1), linear_starts(links)), dim=1)
-    relative = guesses - origin.unsqueeze(1)
-    for _ in range(_LINEARISATIONS):
-        relative = _second_step(relative, first.unsqueeze(1), information.unsqueeze(1), own_height2)
+    found = [_second_steps(guesses - origin.unsqueeze(1), first, information, own_height2, _LINEARISATIONS)]
+    if bool(in_a_line(links).any()):
+        # The first step knows nothing across the line, and a linearisation on it never leaves it.
+        start = beside_the_line(links, guesses[:, :1]) - origin.unsqueeze(1)
+        found.append(_second_steps(start, first, information, own_height2, _LINEARISATIONS_ON_A_LINE))
+    relative = torch.cat(found, dim=1)
     candidates = links.inside((origin.unsqueeze(1) + relative).flatten(1, 2), margin=1.0)
-    reached = levenberg_marquardt(links.repeated(guesses.shape[1]), candidates, steps=0)
-    fit = best_fit(links, reached, *guesses.shape[1:3])
+    reached = levenberg_marquardt(links.repeated(relative.shape[1]), candidates, steps=0)
+    fit = best_fit(links, reached, *relative.shape[1:3])
     return dataclasses.replace(fit, unique=fit.unique & ~_has_image(links, fit))
 
 
@@ -114,6 +118,12 @@ def _first_step(
     scale = torch.diagonal(information, dim1=-2, dim2=-1).sum(dim=-1).clamp(min=torch.finfo(weight.dtype).tiny)
     information = information + _RIDGE * torch.diag_embed(scale.unsqueeze(-1).expand(*scale.shape, 3))
     return torch.linalg.solve(information, right.unsqueeze(-1)).squeeze(-1), information
+
+
+def _second_steps(points: Tensor, first: Tensor, information: Tensor, height2: Tensor, count: int) -> Tensor:
+    for _ in range(count):
+        points = _second_step(points, first.unsqueeze(1), information.unsqueeze(1), height2)
+    return points
 
 
 def _second_step(point: Tensor, first: Tensor, information: Tensor, height2: Tensor) -> Tensor:

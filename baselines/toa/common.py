@@ -14,7 +14,7 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from ..base import Estimator
 from ..least_squares import Fit, inverse_2x2
 from .judge import estimate, judge
-from .links import RangeLinks, near_links
+from .links import FEWEST_LINKS, RangeLinks, near_links
 from .rivals import Rivals
 from .signs import check_group, check_signs
 
@@ -76,4 +76,5 @@ def robust_answer(
     own, there = inverse_2x2(information), inverse_2x2(others.best.information)
     covariance = torch.where(torch.isfinite(own), own, there) + others.spread_m2
     verdict = judge(links, others.best, near, mixed=True).also(Reason.LARGE_RESIDUALS, short)
-    return estimate(links, fit.position_m, covariance, check_group(links, check_signs(links, verdict)))
+    verdict = check_group(check_signs(links, verdict), links.usable.sum(dim=1) > FEWEST_LINKS)
+    return estimate(links, fit.position_m, covariance, verdict)

@@ -53,11 +53,15 @@ def start_points(links: RangeLinks) -> Float[Tensor, "B S K 2"]:
     linear = linear_starts(links)
     starts = [linear, mirrored(links, linear), middle_of_aps(links).unsqueeze(1)]
     if bool(in_a_line(links).any()):
-        # On the line itself nothing says which way to leave it.
-        (_, extent), axis = spread_of_aps(links.ap_positions_m, links.usable)
-        aside = extent.unsqueeze(-1) * torch.stack((-axis[..., 1], axis[..., 0]), dim=-1)
-        starts += [linear + side * aside.unsqueeze(1) for side in (0.5, -0.5)]
+        starts.append(beside_the_line(links, linear))
     return torch.cat(starts, dim=1)
+
+
+def beside_the_line(links: RangeLinks, points_m: Float[Tensor, "B S K 2"]) -> Float[Tensor, "B S2 K 2"]:
+    """The points moved to either side of the usable APs' principal axis: on it nothing says which way to leave it."""
+    (_, extent), axis = spread_of_aps(links.ap_positions_m, links.usable)
+    aside = extent.unsqueeze(-1) * torch.stack((-axis[..., 1], axis[..., 0]), dim=-1)
+    return torch.cat([points_m + side * aside.unsqueeze(1) for side in (0.5, -0.5)], dim=1)
 
 
 def linear_starts(links: RangeLinks) -> Float[Tensor, "B S K 2"]:

@@ -112,3 +112,36 @@ def test_a_thousand_users_are_valid_and_spoilt_ranges_are_noticed() -> None:
     _, few = located({"range_m": np.where(np.arange(4) < 1, tables["range_m"], np.nan)[:5]}, "r")
     assert few.reason is not None
     assert (few.reason == int(Reason.TOO_FEW_LINKS)).all()
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_robust_fit_notices_that_a_group_contradicts_its_noise(swapped: bool) -> None:
+    rng = np.random.default_rng(2)
+    aps = np.vstack((APS - APS[0], [[20, 2], [2, 20], [38, 22], [21, 37]])) + 1.0
+    users = rng.uniform(0, 40, (1000, 2))
+    ranges = np.linalg.norm(users[:, None] - aps, axis=-1) + 0.1 * rng.standard_normal((1000, 8))
+    if swapped:  # with four access points; of eight the two are left out
+        aps, ranges = aps[[1, 0, 2, 3]], ranges[:, :4]
+    told = HybridMeasurements.from_arrays(
+        aps, range_m=ranges, range_std_m=0.1 if swapped else 0.01, area_m=[[0, 0], [40, 40]], on_bad="drop"
+    )
+    found = make_policy("hybrid-gn", threshold=1.345).locate(told)
+    assert found.reason is not None
+    assert not found.valid.any()
+    assert float((found.reason == int(Reason.LARGE_RESIDUALS)).double().mean()) > 0.9
+
+
+def test_a_robust_fit_knows_how_far_long_ranges_pull_it() -> None:
+    rng = np.random.default_rng(2)
+    aps = np.vstack((APS - APS[0], [[20, 2], [2, 20], [38, 22], [21, 37]])) + 1.0
+    users = rng.uniform(0, 40, (1000, 2))
+    ranges = np.linalg.norm(users[:, None] - aps, axis=-1) + 0.1 * rng.standard_normal((1000, 8))
+    ranges += (rng.random(ranges.shape) < 0.3) * rng.exponential(5.0, ranges.shape)
+    told = HybridMeasurements.from_arrays(aps, range_m=ranges, range_std_m=0.1, on_bad="drop")
+    found = make_policy("hybrid-gn", threshold=1.345).locate(told)
+    error = (found.position[0] - torch.tensor(users)).norm(dim=-1)
+    assert found.covariance is not None
+    std = found.covariance[0].diagonal(dim1=-2, dim2=-1).sum(dim=-1).sqrt()
+    # A twentieth of the valid answers without the pull.
+    assert int((found.valid[0] & (error > 5 * std)).sum()) <= 2
+    assert float(found.valid.double().mean()) > 0.7
