@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,17 +16,23 @@ from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
-from cfpos_envs.physics.geometry import into_area, lattice, unit_vectors
+from cfpos_envs.physics.dcp.model import RadioModel
+from cfpos_envs.physics.geometry import into_area, lattice, nearest_image, unit_vectors
 from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import Estimator
+from ..neighbour_errors import ErrorModel, Neighbourhood, nearest_spacing_m
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import LEAST_LINKS, contradict, has_mirror_image
 from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, usable_links
-from .radio_map import RadioMap, measured_profiles
+from .radio_map import RadioMap, SiteCache, measured_profiles, sites_with_rows
+
+if TYPE_CHECKING:
+    from ..base import Env
 
 _COARSE_BLOCK = 50
 _DIRECTIONS = 8
+_SIMULATED = 512
 
 
 @dataclass(frozen=True)
@@ -97,16 +104,28 @@ class Centroid(Estimator[RadioMeasurements]):
     name: ClassVar[str] = "centroid"
     measurement_type: ClassVar[type[Measurements]] = RadioMeasurements
 
+    def __init__(self, env: Env | None = None, options: object = None) -> None:
+        super().__init__(env, options)
+        # By the deviation of the shadowing that nobody knows.
+        self._errors: defaultdict[float, SiteCache[ErrorModel]] = defaultdict(SiteCache)
+
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions without covariance; valid with one usable AP or more."""
+        """Positions with the covariance that simulated users teach; valid with one usable AP or more."""
         usable = usable_links(measurements, aoa=False)
         radio = measurements.radio
         heard = usable.any(dim=1)
         # A user without any link gets them all, so that the centroid is finite; it is marked invalid below.
         mask = usable | ~heard.unsqueeze(1)
-        rss = cleaned(measurements, usable).rss_dbm
-        positions = rss_weighted_centroid(measurements.ap_positions_m, rss, radio.side_m, radio.wrap, mask)
-        return finished(measurements, positions, None, heard)
+        clean = cleaned(measurements, usable)
+        aps, rss = measurements.ap_positions_m, clean.rss_dbm
+        positions = rss_weighted_centroid(aps, rss, radio.side_m, radio.wrap, mask)
+        spread = _ap_spread_m2(aps, rss, positions, mask, radio)
+        shadowing_db, covariance = unknown_shadowing_db(clean), spread.clone()
+        for site, rows in sites_with_rows(clean):
+            errors = self._errors[shadowing_db].get(site, lambda there: _centroid_errors(there, shadowing_db))
+            known = Neighbourhood(spread[rows].flatten(0, 1), torch.zeros_like(spread[rows, :, 0, 0]).flatten())
+            covariance[rows] = errors.covariance_m2(known).to(spread).unflatten(0, (len(rows), -1))
+        return finished(measurements, positions, covariance, heard)
 
 
 def log_similarity(
@@ -138,6 +157,33 @@ def log_similarity(
     cosine = torch.gather(profiles, -1, index)
     mask = usable.permute(0, 2, 1).unsqueeze(2)
     return rss_log_similarity(residual.permute(0, 2, 3, 1), mask) + aoa_log_similarity(cosine.permute(0, 2, 3, 1), mask)
+
+
+def _ap_spread_m2(
+    aps_m: Tensor, rss_dbm: Tensor, centre_m: Tensor, mask: Tensor, radio: RadioModel
+) -> Float[Tensor, "B K 2 2"]:
+    """Second moment of the APs around the centroid, by the weights that make it."""
+    power = torch.pow(10.0, (rss_dbm - rss_dbm.amax(dim=1, keepdim=True)) / 10.0) * mask
+    weight = power / power.sum(dim=1, keepdim=True).clamp(min=torch.finfo(power.dtype).tiny)
+    away = nearest_image(aps_m.unsqueeze(2) - centre_m.unsqueeze(1), radio.side_m, radio.wrap)
+    return torch.einsum("bmk,bmki,bmkj->bkij", weight, away, away)
+
+
+def _centroid_errors(site: RadioMap, shadowing_db: float) -> ErrorModel:
+    """Errors of the centroids of users anywhere on a site whose powers follow its law."""
+    radio, draw = site.radio, torch.Generator().manual_seed(0)
+    points = torch.rand(_SIMULATED, 2, generator=draw) * radio.side_m
+    powers = site.rss_dbm(points)
+    powers = (powers + shadowing_db * torch.randn(powers.shape, generator=draw)).unsqueeze(0)
+    aps, mask = site.ap_positions_m.unsqueeze(0), torch.ones(powers.shape, dtype=torch.bool)
+    centres = rss_weighted_centroid(aps, powers, radio.side_m, radio.wrap, mask)
+    known = Neighbourhood(_ap_spread_m2(aps, powers, centres, mask, radio)[0], torch.zeros(_SIMULATED))
+    error = nearest_image(centres[0] - points, radio.side_m, radio.wrap)
+    alone = torch.full((1,), radio.side_m)
+    spacing = nearest_spacing_m(site.ap_positions_m, radio.side_m, radio.wrap) if aps.shape[1] > 1 else alone
+    model = ErrorModel.of(known, error, spacing)
+    assert model is not None
+    return model
 
 
 def _ring(radius_m: Float[Tensor, "B K"]) -> Float[Tensor, "B K 8 2"]:

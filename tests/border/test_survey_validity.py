@@ -163,3 +163,19 @@ def test_games_know_their_errors_by_simulated_users(options: dict[str, Any]) -> 
     squared = squared_by_covariance(estimate, truth)
     assert float((squared < 1.386).double().mean()) == pytest.approx(0.5, abs=0.15)
     assert float((squared < 4.605).double().mean()) == pytest.approx(0.9, abs=0.08)
+
+
+def test_the_centroid_knows_how_coarse_it_is() -> None:
+    env = make_env("dcp-v0", num_envs=10, num_ues=60, seed=1, kernel="torch")
+    env.reset(seed=1)
+    estimate = make_policy("centroid", env).locate(env.measurements)
+    side = env.measurements.radio.side_m
+    away = estimate.position - env.truth()["true_position"]
+    truth = (estimate.position - (away - side * torch.round(away / side))).numpy()
+    assert not bool(wrong(estimate, truth).any())
+    squared = squared_by_covariance(estimate, truth)
+    assert float((squared < 1.386).double().mean()) == pytest.approx(0.5, abs=0.12)
+    assert float((squared < 4.605).double().mean()) == pytest.approx(0.9, abs=0.08)
+    # Three metres from an AP or thirty: the errors differ, and so do the ellipses.
+    deviation = estimate.covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1).sqrt()
+    assert float(deviation.max()) > 2 * float(deviation.min())
