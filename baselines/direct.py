@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from torch import Tensor
 
@@ -79,7 +79,7 @@ def locate_tdoa(
     tdoa_m: Any,
     std_m: Any,
     *,
-    reference: int | None = None,
+    reference: SupportsIndex | None = None,
     policy: str | Locator = TDOA_POLICY,
     **known: Any,
 ) -> PositionEstimate:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.physics.geometry import metres_outside
+from cfpos_envs.physics.outlines import refuse_crossings
 
 _FLAT = 1e-9
 """Of the squared extent: corners that enclose less lie on one line."""
@@ -43,7 +44,7 @@ class Area:
                 raise ValueError(f"corner {number} of the area must be two finite numbers, got {corner!r}")
             if corner == corners[number % len(corners)]:
                 raise ValueError(f"corners {number} and {number % len(corners) + 1} of the area are one point")
-        self._refuse_crossings()
+        refuse_crossings("the area", corners)
         low, high = self.bounds_m
         if self.size_m2 <= _FLAT * float((high - low).square().sum()):
             raise ValueError("the corners of the area lie on one line; give corners that enclose something")
@@ -120,45 +121,9 @@ class Area:
         """The area moved by (x, y) metres."""
         return Area(tuple((x + shift_m[0], y + shift_m[1]) for x, y in self.corners_m))
 
-    def _refuse_crossings(self) -> None:
-        count = len(self.corners_m)
-        for first in range(count):
-            for second in range(first + 1, count):
-                neighbours = second - first == 1 or second - first == count - 1
-                if not neighbours and _meet(self._edge(first), self._edge(second)):
-                    raise ValueError(
-                        f"the area crosses itself: the edge from corner {first + 1} meets that from corner "
-                        f"{second + 1}; list the corners in turn along the border"
-                    )
-
-    def _edge(self, index: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        return self.corners_m[index], self.corners_m[(index + 1) % len(self.corners_m)]
-
 
 def _one_sided(points: Tensor, origin: Tensor, direction: Tensor, margin_m: float) -> bool:
     away = points.double() - origin.double()
     unit = direction.double() / torch.linalg.vector_norm(direction.double())
     side = away[..., 1] * unit[0] - away[..., 0] * unit[1]
     return bool((side >= -margin_m).all() or (side <= margin_m).all())
-
-
-def _meet(
-    one: tuple[tuple[float, float], tuple[float, float]], other: tuple[tuple[float, float], tuple[float, float]]
-) -> bool:
-    """Whether two edges share a point."""
-    (a, b), (c, d) = one, other
-    turns = _turn(a, b, c), _turn(a, b, d), _turn(c, d, a), _turn(c, d, b)
-    if turns[0] * turns[1] < 0 and turns[2] * turns[3] < 0:
-        return True
-    ends = ((a, b, c), (a, b, d), (c, d, a), (c, d, b))
-    return any(turn == 0 and _between(*end) for turn, end in zip(turns, ends))
-
-
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    """Above 0 if a, b, c turn left, below 0 if right, 0 on a line."""
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
-def _between(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Whether c, on the line through a and b, lies between them."""
-    return all(min(a[i], b[i]) <= c[i] <= max(a[i], b[i]) for i in (0, 1))

@@ -3,6 +3,7 @@
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.measurements.hybrid import HybridMeasurements
 from cfpos_envs.measurements.ris import RisMeasurements, RisSystem
 from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.dcp.model import RadioModel
@@ -11,6 +12,7 @@ from cfpos_envs.physics.toa.model import TimingModel
 __all__ = [
     "CsiMeasurements",
     "CsiSystem",
+    "HybridMeasurements",
     "Measurements",
     "PositionEstimate",
     "RadioMeasurements",

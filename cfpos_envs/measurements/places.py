@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cfpos_envs.measurements.arrays import local_origin, real_tensor, with_axes
+from cfpos_envs.physics.outlines import refuse_crossings
 
 _SMALLEST_SIDE_M = 1.0
 # Coordinates may be rounded by their type by no more than this.
@@ -147,6 +148,7 @@ def _corners(area_m: Any) -> Tensor:
     size_m2 = float((before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]).sum().abs()) / 2
     if not size_m2 > 0:
         raise ValueError("area_m has no extent; its corners must enclose an area")
+    refuse_crossings("area_m", corners.tolist())
     return corners
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Complex, Float, Int
@@ -80,7 +81,7 @@ class TimingMeasurements(Measurements):
         std_m: Any,
         *,
         family: str = "toa",
-        reference: int | None = None,
+        reference: SupportsIndex | None = None,
         height_diff_m: Any = None,
         ap_height_m: Any = None,
         user_height_m: float | None = None,
@@ -127,9 +128,8 @@ class TimingMeasurements(Measurements):
         )
         std = std_table("std_m", std_m, ranges)
         if reference is not None:
-            _check_reference(reference, family, count)
             ranges = ranges.clone()
-            ranges[:, reference] = 0.0
+            ranges[:, _row_of(reference, family, count)] = 0.0
         missing = torch.isnan(ranges)
         faults = {
             "infinite": torch.isinf(ranges),
@@ -205,8 +205,11 @@ def _refuse_another_unit(range_m: Tensor, aps_m: Tensor) -> None:
         )
 
 
-def _check_reference(reference: int, family: str, count: int) -> None:
+def _row_of(reference: SupportsIndex, family: str, count: int) -> int:
+    """The row of the AP that differences refer to, of any integer type."""
     if family != "tdoa":
         raise ValueError(f"reference={reference!r} is for differences; with family={family!r} drop it or set tdoa")
-    if isinstance(reference, bool) or not isinstance(reference, int) or not 0 <= reference < count:
+    row = -1 if isinstance(reference, bool) or not hasattr(reference, "__index__") else operator.index(reference)
+    if not 0 <= row < count:
         raise ValueError(f"reference={reference!r} must be the row of one of the {count} APs, counted from 0")
+    return row

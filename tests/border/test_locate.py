@@ -96,6 +96,32 @@ def test_a_user_with_two_links_takes_no_other_with_it(policy: str) -> None:
     np.testing.assert_allclose(np.asarray(estimate.position)[[0, 2]], USERS[:2], atol=0.1)
 
 
+def test_nobody_is_located_where_nobody_was_measured() -> None:
+    nobody = np.zeros((0, len(APS)))
+    for estimate in (locate_rss(APS, nobody), locate_ranges(APS, nobody, 0.3), locate_tdoa(APS, nobody, 0.3)):
+        assert estimate.position.shape == (0, 2)
+        assert estimate.valid.shape == (0,)
+
+
+def test_a_reference_may_be_of_any_integer_type() -> None:
+    differences = RANGES - RANGES[:, 2:3]
+    for reference in (2, np.int64(2), torch.tensor(2)):
+        estimate = locate_tdoa(APS, differences, 0.3, reference=reference)
+        np.testing.assert_allclose(np.asarray(estimate.position), USERS, atol=1e-3)
+    for wrong in (True, 5, -1, np.int64(7)):
+        with pytest.raises(ValueError, match="must be the row of one of the 5 APs"):
+            locate_tdoa(APS, differences, 0.3, reference=wrong)
+
+
+def test_an_area_that_crosses_itself_is_refused_whoever_says_it() -> None:
+    bow_tie = [[0, 0], [40, 0], [0, 30], [30, 20]]
+    for find, values in ((locate_ranges, RANGES), (locate_tdoa, RANGES)):
+        with pytest.raises(ValueError, match="area_m crosses itself: the edge from corner 2 meets that from corner 4"):
+            find(APS, values, 0.3, area_m=bow_tie)
+    with pytest.raises(ValueError, match="area_m crosses itself"):
+        locate_rss(APS, -40 - RANGES, area_m=bow_tie)
+
+
 # The command ----------------------------------------------------------------------------------------------------------
 
 

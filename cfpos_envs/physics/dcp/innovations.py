@@ -213,4 +213,6 @@ def coarse_joint_scores(
             columns.append(score.sum(dim=-2))
         else:
             columns.append((mask[..., k].to(score.dtype).unsqueeze(-2) @ score).squeeze(-2))
+    if not columns:
+        return predicted_dbm.new_zeros(*rss_dbm.shape[:-2], 0, predicted_dbm.shape[-1])
     return torch.stack(columns, dim=-2)
