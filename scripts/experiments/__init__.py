@@ -47,6 +47,7 @@ EXPERIMENTS = {
     "ris-learning": "ris.learning",
     "ris-cooperation": "ris.cooperation",
     "measured": "measured.sets",
+    "measured-agents": "measured.agents",
 }
 """Name on the command line -> module in this folder, one folder per family."""
 

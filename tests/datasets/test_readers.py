@@ -113,8 +113,11 @@ def test_epic_tones_ascend_without_those_that_hold_no_channel(tmp_path: Path) ->
     assert csi.ap_names == ("a", "b")
     assert csi.train.csi is not None
     assert np.isnan(csi.train.csi[0, 0]).all()
-    np.testing.assert_array_equal(csi.train.csi[0, 1].real, [*range(-26, 0), *range(1, 27)])
-    np.testing.assert_array_equal(csi.train.csi[1, 0].imag, np.ones(52))
+    # Every packet has the power of its RSSI, -55 dBm.
+    assert (np.abs(csi.train.csi[1, 0]) ** 2).mean() == pytest.approx(10**-5.5)
+    unscaled = csi.train.csi / csi.train.csi[0, 1, 0].imag
+    np.testing.assert_allclose(unscaled[0, 1].real, [*range(-26, 0), *range(1, 27)])
+    np.testing.assert_allclose(unscaled[1, 0].imag, np.ones(52))
     measured = csi.snapshots(csi.train)
     assert measured.valid[:, 0].tolist() == [[False, True], [True, False]]
 
@@ -255,5 +258,7 @@ def test_published_powers_and_csi() -> None:
     assert csi.test.csi.shape == (984, 6, 52)
     # Every packet is heard by one access point, and no tone that is kept is silent.
     assert (np.isfinite(csi.test.csi).all(axis=2).sum(axis=1) == 1).all()
-    assert np.nanmin(np.median(np.abs(csi.test.csi[np.isfinite(csi.test.csi).all(axis=2)]), axis=0)) > 100
+    size = np.abs(csi.test.csi[np.isfinite(csi.test.csi).all(axis=2)])
+    typical = np.median(size / np.sqrt((size**2).mean(axis=1, keepdims=True)), axis=0)
+    assert 0.3 < typical.min() < typical.max() < 3.0
     assert scenes("uji", small_sets.MEASURED / "uji") == ("all",)

@@ -17,6 +17,7 @@ def least_squares_fixes(
     user_height_m: float | None,
     loss: str = "linear",
     scale_m: float = 1.0,
+    within_m: Float[np.ndarray, "2 2"] | None = None,
 ) -> Float[np.ndarray, "n 2"]:
     """``scipy.optimize.least_squares`` on |p - q| - r from the middle of the access points that were heard; NaN with
     fewer than three ranges.
@@ -26,6 +27,7 @@ def least_squares_fixes(
         range_m: NaN where not measured; what is not positive is left out.
         user_height_m: where there are heights.
         loss, scale_m: ``loss`` and ``f_scale`` of scipy.
+        within_m: lowest and highest corner of the place that is allowed; the start is its middle.
     """
     drop = np.zeros(len(ap_positions_m))
     if ap_positions_m.shape[1] == 3 and user_height_m is not None:
@@ -42,7 +44,8 @@ def least_squares_fixes(
         ) -> np.ndarray:
             return np.sqrt(((place - aps) ** 2).sum(axis=1) + height**2) - told
 
-        fixes[row] = least_squares(residual, aps.mean(axis=0), loss=loss, f_scale=scale_m).x
+        start, bounds = (aps.mean(axis=0), (-np.inf, np.inf)) if within_m is None else (within_m.mean(axis=0), within_m)
+        fixes[row] = least_squares(residual, start, loss=loss, f_scale=scale_m, bounds=tuple(bounds)).x
     return fixes
 
 

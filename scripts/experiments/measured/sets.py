@@ -17,6 +17,7 @@ import torch
 from cfpos.baselines import Fingerprint, calibrate_ranges, locate_ranges, make_policy
 from cfpos.baselines.direct import Locator, snapshots_located
 from cfpos.baselines.ecc.knn import CsiKnn
+from cfpos.baselines.toa.following import follow_ranges
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
 from cfpos.scripts.experiments.measured import references
@@ -46,8 +47,10 @@ FOLDERS = {
     "epic/all": "csi_epic",
 }
 """Set -> folder below ``CFPOS_MEASURED``."""
-MOST_EPOCHS = 2000
+MOST_EPOCHS = 1000
 """Longer test parts are thinned evenly."""
+ROOMS = ("feng/", "haiyao/")
+_WALL_M = 1.0
 POLICIES = ("rtt-wls", "toa-huber", "toa-em")
 COVERED = (0.5, 0.9)
 _NOT_HEARD_DBM, _NOT_RANGED_M = -105.0, 60.0
@@ -70,6 +73,11 @@ class Answers:
             estimate.valid.numpy(),
             None if covariance is None else covariance[..., :2, :2].double().numpy(),
         )
+
+    def select(self, rows: np.ndarray) -> Answers:
+        """Some of them."""
+        covariance = None if self.covariance_m2 is None else self.covariance_m2[rows]
+        return Answers(self.position_m[rows], self.valid[rows], covariance)
 
     @classmethod
     def plain(cls, position_m: np.ndarray) -> Answers:
@@ -177,24 +185,63 @@ def _by_ranges(measured: MeasuredSet) -> Iterator[Method]:
     assert train.range_m is not None
     for name in POLICIES:
         yield "cfpos", name, partial(_located, measured, name, "none")
-    for name in POLICIES:
+    for name in ("rtt-wls", "toa-em"):
         yield "cfpos", f"{name}, calibrate=self", partial(_located, measured, name, "self")
     yield "cfpos", "toa-em, calibrate=labelled on the training part", partial(_labelled, measured)
+    area = walls(measured)
+    if area is not None:
+        for name in ("rtt-wls", "toa-em"):
+            yield "cfpos", f"{name} in the room", partial(_located, measured, name, "none", area_m=area)
+        yield "cfpos", "toa-em in the room, calibrate=self", partial(_located, measured, "toa-em", "self", area_m=area)
+    if test.time_s is not None:
+        yield "cfpos", "filter, one range at a time", partial(_followed, measured)
     if len({*train.group}) > 1 and measured.name != "sample":
         yield from _by_survey_of_ranges(measured)
     scale_m = 1.0 if measured.range_std_m is None else measured.range_std_m
 
-    def scipy(loss: str, offset_m: np.ndarray | float) -> Answers:
+    def scipy(loss: str, offset_m: np.ndarray | float, within: np.ndarray | None = None) -> Answers:
         assert test.range_m is not None
-        return Answers.plain(references.least_squares_fixes(aps, test.range_m - offset_m, height, loss, scale_m))
+        ranges = test.range_m - offset_m
+        return Answers.plain(references.least_squares_fixes(aps, ranges, height, loss, scale_m, within))
 
     yield "scipy", "least squares", partial(scipy, "linear", 0.0)
+    if area is not None:
+        yield "scipy", "least squares in the room", partial(scipy, "linear", 0.0, area)
     yield "scipy", "least squares, soft_l1", partial(scipy, "soft_l1", 0.0)
     labels = np.nanmedian(train.range_m - distances_m(aps, train.truth_m, height), axis=0)
     yield "scipy", "least squares, offsets of the training part's labels", partial(scipy, "linear", labels)
 
 
-def _located(measured: MeasuredSet, policy: str, calibrate: str | RangeCalibration) -> Answers:
+def walls(measured: MeasuredSet) -> np.ndarray | None:
+    """Opposite corners of a room: the rectangle around the training places and a metre around it; None out of doors."""
+    if not measured.name.startswith(ROOMS):
+        return None
+    places = measured.train.truth_m
+    return np.array([places.min(axis=0) - _WALL_M, places.max(axis=0) + _WALL_M])
+
+
+def _followed(measured: MeasuredSet) -> Answers:
+    """Where the filter sees the user at the last link of every epoch."""
+    test = measured.test
+    assert measured.ap_positions_m is not None
+    assert test.range_m is not None
+    assert test.time_s is not None
+    rows, aps = np.nonzero(test.range_m > 0)
+    found = follow_ranges(
+        measured.ap_positions_m,
+        aps,
+        test.range_m[rows, aps],
+        measured.std_m(test)[rows, aps],
+        test.time_s[rows],
+        user=test.user[rows],
+        policy="toa-huber",
+        user_height_m=measured.user_height_m,
+    )
+    last = np.flatnonzero(np.diff(rows, append=-1))
+    return Answers.of(found).select(last)
+
+
+def _located(measured: MeasuredSet, policy: str, calibrate: str | RangeCalibration, **known: Any) -> Answers:
     test = measured.test
     devices = None if calibrate == "none" else test.user.tolist()
     return Answers.of(
@@ -207,6 +254,7 @@ def _located(measured: MeasuredSet, policy: str, calibrate: str | RangeCalibrati
             devices=devices,
             user_height_m=measured.user_height_m,
             on_bad="drop",
+            **known,
         )
     )
 
@@ -284,7 +332,8 @@ def _of_powers(name: str, powers: RadioMeasurements) -> Answers:
     policy = make_policy(name)
     assert isinstance(policy, Locator)
     found = Answers.of(policy.locate(powers))
-    return Answers(found.position_m[0], found.valid[0], None if found.covariance_m2 is None else found.covariance_m2[0])
+    covariance = None if found.covariance_m2 is None else found.covariance_m2[0]
+    return Answers(found.position_m[0], found.valid[0], covariance)
 
 
 def _by_csi(measured: MeasuredSet) -> Iterator[Method]:
