@@ -19,7 +19,9 @@ from cfpos.scripts.benchmarks.changes import benchmark_tables, changes
 from cfpos.scripts.benchmarks.common import readable
 from cfpos.scripts.check_csi import report
 from cfpos.scripts.cli import ROOT
+from cfpos.scripts.experiments.measured.sets import FOLDERS
 from cfpos_envs import list_envs, make_scenario
+from cfpos_envs.datasets import LAYOUTS
 from cfpos_envs.importers.arrays import read_csi
 from cfpos_envs.importers.csi_check import find_conventions
 from cfpos_envs.scenarios.ecc.stored import sample_file
@@ -75,6 +77,22 @@ def settings(path: str) -> str:
     """Fields and defaults of a config dataclass, ``module:Class``."""
     module, _, name = path.partition(":")
     return _fields(getattr(importlib.import_module(module), name))
+
+
+def measured_sets(_: str) -> str:
+    """Every public set that can be read: its name, where it is from, its licence, how the truth is known."""
+    rows = [
+        {
+            "set": f"`{name}`",
+            "what": f"[{layout.source.title}]({layout.source.url})",
+            "licence": layout.source.licence,
+            "truth": layout.source.truth,
+            "folder": f"`{folder}`",
+        }
+        for name, layout in LAYOUTS.items()
+        for folder in dict.fromkeys(below for scene, below in FOLDERS.items() if scene.startswith(f"{name}/"))
+    ]
+    return markdown_table(rows)
 
 
 def policies(_: str) -> str:
@@ -228,6 +246,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "environments": environments,
     "check-csi": check_csi,
     "settings": settings,
+    "measured-sets": measured_sets,
     "policies": policies,
     "presets": presets,
     "scalars": scalars,
