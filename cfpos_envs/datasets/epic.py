@@ -34,8 +34,6 @@ def scenes(folder: Path) -> tuple[str, ...]:
 def load(folder: Path, scene: str) -> MeasuredSet:
     """Reference places train, test places test; tones that hold no channel are dropped, the others ascend.
 
-    Every packet is scaled so that its mean power over the tones is the reported RSSI, in milliwatts.
-
     Raises:
         ValueError: missing arrays or another number of bins.
         OSError: a file cannot be read.
@@ -123,10 +121,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _recording(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> Recording:
     bins = arrays["iq"][:, channel_bins()].astype(np.float64)
-    # The receiver's gain control has scaled every packet; its power is what the RSSI says, in milliwatts.
-    power = (bins**2).sum(axis=2).mean(axis=1)
-    gain = np.sqrt(10.0 ** (arrays["rssi_dbm"].astype(np.float64) / 10.0) / np.where(power > 0, power, 1.0))
-    bins *= gain[:, None, None]
     row, ap = np.arange(len(bins)), np.array([names.index(str(name)) for name in arrays["ap"]])
     csi = np.full((len(bins), len(names), bins.shape[1]), complex(np.nan, np.nan))
     csi[row, ap] = bins[..., 0] + 1j * bins[..., 1]

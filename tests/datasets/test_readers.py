@@ -113,11 +113,8 @@ def test_epic_tones_ascend_without_those_that_hold_no_channel(tmp_path: Path) ->
     assert csi.ap_names == ("a", "b")
     assert csi.train.csi is not None
     assert np.isnan(csi.train.csi[0, 0]).all()
-    # Every packet has the power of its RSSI, -55 dBm.
-    assert (np.abs(csi.train.csi[1, 0]) ** 2).mean() == pytest.approx(10**-5.5)
-    unscaled = csi.train.csi / csi.train.csi[0, 1, 0].imag
-    np.testing.assert_allclose(unscaled[0, 1].real, [*range(-26, 0), *range(1, 27)])
-    np.testing.assert_allclose(unscaled[1, 0].imag, np.ones(52))
+    np.testing.assert_array_equal(csi.train.csi[0, 1].real, [*range(-26, 0), *range(1, 27)])
+    np.testing.assert_array_equal(csi.train.csi[1, 0].imag, np.ones(52))
     measured = csi.snapshots(csi.train)
     assert measured.valid[:, 0].tolist() == [[False, True], [True, False]]
 

@@ -16,7 +16,7 @@ import torch
 
 from cfpos.baselines import Fingerprint, calibrate_ranges, locate_ranges, make_policy
 from cfpos.baselines.direct import Locator, snapshots_located
-from cfpos.baselines.ecc.knn import CsiKnn
+from cfpos.baselines.ecc.knn import CsiKnn, KnnOptions
 from cfpos.baselines.toa.following import follow_ranges
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
@@ -341,7 +341,7 @@ def _by_csi(measured: MeasuredSet) -> Iterator[Method]:
 
     def nearest() -> Answers:
         known = measured.snapshots(train)
-        policy = CsiKnn()
+        policy = CsiKnn(None, KnnOptions(gain_weight=None))
         places = torch.from_numpy(np.pad(train.truth_m, ((0, 0), (0, 1)), constant_values=1.0)).float()
         policy.survey(known.csi[:, 0], known.valid[:, 0], places, known.system)
         return Answers.of(snapshots_located(policy, measured.snapshots(test, system=known.system)))
