@@ -48,7 +48,7 @@ FOLDERS = {
 }
 """Set -> folder below ``CFPOS_MEASURED``."""
 MOST_EPOCHS = 1000
-"""Longer test parts are thinned evenly."""
+"""Longer test parts of ranges are thinned evenly."""
 ROOMS = ("feng/", "haiyao/")
 _WALL_M = 1.0
 POLICIES = ("rtt-wls", "toa-huber", "toa-em")
@@ -101,7 +101,7 @@ def run(effort: Effort) -> Outcome:
     remark = (
         "Metres over all test epochs with three or more links, whether the method stands by its answer or not; "
         "`answered`: share that it calls valid; `in 50 %`, `in 90 %`: share of the valid answers whose stated region "
-        f"of that probability holds the truth. At most {MOST_EPOCHS} epochs of a set, evenly chosen."
+        f"of that probability holds the truth. At most {MOST_EPOCHS} epochs of a set of ranges, evenly chosen."
     )
     return Outcome(rows, _picture(rows), [remark])
 
@@ -136,10 +136,11 @@ def found_sets() -> dict[str, Path]:
 
 
 def thinned(measured: MeasuredSet) -> MeasuredSet:
-    """At most ``MOST_EPOCHS`` test epochs, those with enough links."""
+    """Of sets with ranges at most ``MOST_EPOCHS`` test epochs, those with enough links."""
     part = measured.test
-    if part.range_m is not None:
-        part = part.select((part.range_m > 0).sum(axis=1) >= references.LEAST_LINKS)
+    if part.range_m is None:
+        return measured
+    part = part.select((part.range_m > 0).sum(axis=1) >= references.LEAST_LINKS)
     return replace(measured, test=part.select(slice(None, None, -(-len(part) // MOST_EPOCHS))))
 
 
