@@ -20,6 +20,7 @@ _paths: dict[str, str | tuple[str, ...]] = {
     "music": (".dcp.bearings:Music", ".ecc.music:Music3d"),
     "beamscan": ".dcp.bearings:Beamscan",
     "rss-gn": ".dcp.gauss_newton:RssGaussNewton",
+    "rss-mmse": ".dcp.posterior:RssPosteriorMean",
     "joint-gn": ".dcp.gauss_newton:JointGaussNewton",
     "direct-search": ".dcp.search:DirectSearch",
     "centroid": ".dcp.search:Centroid",

@@ -21,6 +21,7 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 
 REPORTED = "reported"
 """In place of a standard deviation: the one that the devices have reported with every range."""
+_AROUND_M = 0.5
 # Direction of arrays of one antenna.
 _BROADSIDE = (0.0, 0.0, 0.0)
 
@@ -142,6 +143,13 @@ class MeasuredSet:
     test: Recording
     csi_hz: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def surveyed_area_m(self) -> tuple[tuple[float, float], ...]:
+        """Corners of the rectangle around the places of the training part, half a metre wider on every side."""
+        low, high = self.train.truth_m.min(axis=0) - _AROUND_M, self.train.truth_m.max(axis=0) + _AROUND_M
+        corners = ((low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1]))
+        return tuple((float(x), float(y)) for x, y in corners)
 
     def std_m(self, part: Recording, std_m: float | str | None = None) -> Float[np.ndarray, "n M"]:
         """[n, M] standard deviations of the ranges of a part.

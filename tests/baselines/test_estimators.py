@@ -72,6 +72,7 @@ def test_without_noise_the_true_point_is_found(name: str) -> None:
     [
         ("joint-gn", 0.215, 0.42),
         ("rss-gn", 0.26, 2.93),
+        ("rss-mmse", 0.26, 2.8),
         ("music", 0.40, 0.40),
         ("beamscan", 0.40, 0.40),
         ("direct-search", 0.24, 0.41),
@@ -101,7 +102,7 @@ def test_triangulation_comes_near_the_bound_of_angles(clean: Drop) -> None:
     assert 0.95 < ratio < 1.3
 
 
-@pytest.mark.parametrize("name", ["joint-gn", "rss-gn", "music", "beamscan"])
+@pytest.mark.parametrize("name", ["joint-gn", "rss-gn", "rss-mmse", "music", "beamscan"])
 def test_covariances_are_honest(clean: Drop, shadowed: Drop, name: str) -> None:
     for drop in (clean, shadowed):
         assert 0.7 < mean_normalised_error(drop, located(drop, name)) < 1.4

@@ -28,6 +28,7 @@ NAMES = [
     "music",
     "random",
     "rss-gn",
+    "rss-mmse",
     "untrained",
 ]
 

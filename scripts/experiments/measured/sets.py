@@ -313,9 +313,13 @@ def _by_powers(measured: MeasuredSet) -> Iterator[Method]:
         away = distances_m(measured.ap_positions_m, train.truth_m, measured.user_height_m)
         law = fitted_path_loss(train.rss_dbm, away)
         powers = measured.powers(
-            test, rss_at_1m_dbm=law.at_1m_dbm, path_loss_slope_db=law.slope_db, shadowing_std_db=law.std_db
+            test,
+            rss_at_1m_dbm=law.at_1m_dbm,
+            path_loss_slope_db=law.slope_db,
+            shadowing_std_db=law.std_db,
+            area_m=measured.surveyed_area_m,
         )
-        for name in ("rss-gn", "centroid"):
+        for name in ("rss-mmse", "rss-gn", "centroid"):
             yield "cfpos", name, partial(_of_powers, name, powers)
     places, _ = _heard(train).places()
 
