@@ -80,7 +80,9 @@ def saved_config(path: Path) -> DictConfig:
 
 
 def trained_game(entry: Any) -> TrainedGame | None:
-    """The game of a policy as ``scripts.policies.build_policy`` takes it; None: not a policy on disk.
+    """The game of a policy as ``scripts.policies.build_policy`` takes it.
+
+    None: not a policy on disk, or a file of a build that named no game.
 
     Raises:
         ValueError: a damaged file.
@@ -89,7 +91,10 @@ def trained_game(entry: Any) -> TrainedGame | None:
         return None
     path = Path(str(entry))
     config = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    env_id = str(read_checkpoint(path)["agent"]["env_id"])
+    stored = read_checkpoint(path)["agent"]
+    if "env_id" not in stored:
+        return None
+    env_id = str(stored["env_id"])
     if config.is_file() and saved_config(config).env.id == env_id:
         return TrainedGame(path, env_id, config)
     return TrainedGame(path, env_id, None)

@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from agents import make_agent
+from agents.ecc.weights import weights
 from baselines import make_policy
 from cfpos_envs import evaluate, make_env
 from scripts import cli, runs, sweeps
@@ -148,6 +149,14 @@ def test_a_checkpoint_alone_says_its_game_and_that_its_settings_are_unknown(run:
     assert played == plain(composed("evaluate", "env=dcp-rss").env)
     assert said is not None
     assert said.startswith(f"{alone} has no config.yaml beside it")
+
+
+def test_a_file_that_names_no_game_is_a_policy_without_settings() -> None:
+    shipped = weights("ecc-small")
+    assert runs.trained_game(shipped) is None
+    assert runs.game_to_follow([f"policy=[{shipped}]"]) == []
+    with pytest.raises(ValueError, match="is no run"):
+        runs.followed(SimpleNamespace(settings_of=str(shipped), env=None), [])
 
 
 @pytest.mark.parametrize(
