@@ -186,6 +186,6 @@ class Agent(ABC):
         """An agent with the policies of ``policy_state``; raises as ``load`` does."""
         if state["name"] != cls.name:
             raise ValueError(f"the checkpoint is of the agent {state['name']}, not {cls.name}; use load_agent.")
-        agent = cls(env, cls.config_class.build(state["config"]))
+        agent = cls(env, cls.config_class.restored(state["config"]))
         agent.load_policy(state)
         return agent

@@ -52,6 +52,8 @@ class Settings:
     """Limits of numbers, both included; those of the parent classes hold too."""
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Allowed words."""
+    former: ClassVar[Mapping[str, object]] = {}
+    """Values of fields that files of builds before do not name, where that is not the default."""
 
     num_envs: int = 16
     seed: int = 0
@@ -113,6 +115,11 @@ class Settings:
         for name, value in fields.items():
             plain[name] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         return cls(**plain)
+
+    @classmethod
+    def restored(cls: type[SettingsT], fields: Mapping[str, object]) -> SettingsT:
+        """Settings from a file, see ``former``."""
+        return cls.build({**cls.former, **fields})
 
     @classmethod
     def suited(cls, env: Partitioned, overrides: Mapping[str, object]) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cfpos.agents import make_agent
+from cfpos.agents import config_class, make_agent
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, output_folder, overrides_given, run_hydra
 from cfpos.scripts.runs import CONFIG_FILE, in_hydra, options, saved_config
@@ -105,7 +105,8 @@ def resumed_config(config: DictConfig) -> DictConfig:
         )
     saved = saved_config(path)
     kept = {key: config[key] for key in _MAY_CHANGE if key in given}
-    merged = OmegaConf.merge(saved, kept)
+    former = {"agent": dict(config_class(saved.agent.name).former)}
+    merged = OmegaConf.merge(former, saved, kept)
     assert isinstance(merged, DictConfig)
     for key in ("device", "threads"):
         merged.agent[key] = merged[key]

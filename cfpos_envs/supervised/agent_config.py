@@ -100,6 +100,7 @@ class EccAgentConfig(Settings):
     """
 
     title: ClassVar[str] = "ECC"
+    former: ClassVar[Mapping[str, object]] = {"head": "regression"}
     presets: ClassVar[Presets] = {
         "default": {},
         "small": {},

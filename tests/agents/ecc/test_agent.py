@@ -14,7 +14,7 @@ from agents import load_agent, make_agent
 from agents.ecc.agent import Ecc
 from agents.ecc.weights import list_weights, weights
 from cfpos_envs import evaluate, make_env
-from cfpos_envs.checkpoints import BEST, LAST, read_checkpoint
+from cfpos_envs.checkpoints import BEST, LAST, read_checkpoint, write_checkpoint
 from cfpos_envs.supervised.bitstream import BitstreamError, messages_from_bytes
 from scripts.reports import episode_frame
 from tests.baselines.ecc.synthetic import silenced
@@ -200,6 +200,19 @@ def test_split_training_leaves_the_encoder_of_stage_one_alone() -> None:
         states.append(agent.network.encoder.state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
+
+
+def test_a_file_of_a_build_without_heads_holds_three_numbers(tmp_path: Path) -> None:
+    env = make_env(ENV_ID, num_envs=2, seed=0, **SCENE)
+    before = make_agent("ecc-fast", env, head="regression", **FAST)
+    state = before.policy_state()
+    del state["config"]["head"], state["config"]["bins"]
+    write_checkpoint(tmp_path / "old.pt", {"agent": state})
+    there = load_agent(tmp_path / "old.pt", env)
+    env.reset()
+    torch.testing.assert_close(there.locate(env.measurements).position, before.locate(env.measurements).position)
+    with pytest.raises(ValueError, match="head"):
+        make_agent("ecc-fast", env, head="bin", **FAST)
 
 
 @pytest.mark.parametrize("name", list_weights())
