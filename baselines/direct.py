@@ -13,6 +13,7 @@ from cfpos_envs.measurements.calibration import RangeCalibration
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.measurements.toa import TimingMeasurements
+from cfpos_envs.physics.geometry import nearest_inside
 
 from .registry import list_policies, make_policy, policy_families
 
@@ -37,6 +38,7 @@ def locate_ranges(
     calibrate: str | RangeCalibration = "none",
     truth_m: Any = None,
     devices: Sequence[Any] | None = None,
+    hold_inside: bool = False,
     **known: Any,
 ) -> PositionEstimate:
     """Positions from measured distances (UWB two-way ranging, Wi-Fi FTM, arrival times with a common clock)::
@@ -53,6 +55,8 @@ def locate_ranges(
             "labelled" from ``truth_m``; or what ``calibrate_ranges`` has found.
         truth_m: [K, 2] true positions, NaN where unknown, for "labelled".
         devices: [K] names of the devices that measured, for their offsets.
+        hold_inside: answers beyond ``area_m`` are moved to its nearest point: nearer the truth where ranges are biased,
+            and pulled inwards where they are not. Validity, reason and covariance stay.
         known: what else is known, see ``TimingMeasurements.from_arrays``: ``height_diff_m``, ``ap_height_m`` and
             ``user_height_m``, ``area_m``, ``nlos_mean_m``, ``on_bad``.
 
@@ -67,11 +71,22 @@ def locate_ranges(
     chosen, accepted = _chosen(policy, ("toa", "rtt"), "ranges")
     measured = TimingMeasurements.from_arrays(ap_positions_m, range_m, std_m, family=accepted, **known)
     if isinstance(calibrate, str) and calibrate == "none":
-        return _one_episode(chosen, measured)
-    from .toa.calibration.ranges import calibration_of, located
+        answer = _one_episode(chosen, measured)
+    else:
+        from .toa.calibration.ranges import calibration_of, located
 
-    found = calibration_of(measured, calibrate, truth_m, devices)
-    return _mapped(located(chosen, measured, found, devices), lambda value: value[0])
+        found = calibration_of(measured, calibrate, truth_m, devices)
+        answer = _mapped(located(chosen, measured, found, devices), lambda value: value[0])
+    return _held(answer, measured) if hold_inside else answer
+
+
+def _held(answer: PositionEstimate, measured: TimingMeasurements) -> PositionEstimate:
+    """Positions in the stated area."""
+    if measured.area_m is None:
+        raise ValueError("hold_inside=True needs area_m, inside of which the answers are to be held")
+    place = answer.position
+    corners = place.new_tensor(measured.area_m) + place.new_tensor(measured.origin_m)
+    return dataclasses.replace(answer, position=nearest_inside(place, corners))
 
 
 def locate_tdoa(

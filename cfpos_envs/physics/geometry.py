@@ -85,6 +85,23 @@ def metres_outside(points_m: Float[Tensor, "*batch 2"], corners_m: Float[Tensor,
     return torch.where(inside, 0.0, distance)
 
 
+def nearest_inside(points_m: Float[Tensor, "*batch 2"], corners_m: Float[Tensor, "V 2"]) -> Float[Tensor, "*batch 2"]:
+    """The points themselves in a polygon, else the nearest ones on its border.
+
+    Args:
+        points_m, corners_m: as in ``metres_outside``.
+    """
+    start, side = corners_m, corners_m.roll(-1, dims=0) - corners_m
+    off = points_m.unsqueeze(-2) - start
+    length = side.square().sum(dim=-1).clamp(min=torch.finfo(side.dtype).tiny)
+    share = ((off * side).sum(dim=-1) / length).clamp(0.0, 1.0)
+    on_border = start + share.unsqueeze(-1) * side
+    away = torch.linalg.vector_norm(points_m.unsqueeze(-2) - on_border, dim=-1)
+    chosen = away.argmin(dim=-1)[..., None, None].expand(*away.shape[:-1], 1, 2)
+    nearest = torch.gather(on_border, -2, chosen).squeeze(-2)
+    return torch.where((metres_outside(points_m, corners_m) > 0).unsqueeze(-1), nearest, points_m)
+
+
 def grid_layout(num_points: int, side_m: float) -> Float[Tensor, "M 2"]:
     """Regular lattice of ``num_points`` cell centres, rows and columns as equal as the count allows.
 

@@ -207,3 +207,20 @@ def test_millimetres_are_refused_in_a_sentence(family: str) -> None:
         TimingMeasurements.from_arrays(aps, ranges, 0.3, family=family)
     # A user ten kilometres from a mast is no mistake.
     TimingMeasurements.from_arrays(aps * 10, ranges, 0.3, family=family)
+
+
+def test_answers_are_held_inside_a_stated_area() -> None:
+    from cfpos import locate_ranges
+
+    aps = np.array([[500.0, 0.0], [510.0, 0.0], [500.0, 10.0], [510.0, 10.0]])
+    users = np.array([[504.0, 3.0], [508.0, 9.0]])
+    ranges = np.linalg.norm(users[:, None] - aps[None], axis=2)
+    area = [[501.0, 1.0], [507.0, 8.0]]
+    free = locate_ranges(aps, ranges, 0.1, area_m=area)
+    held = locate_ranges(aps, ranges, 0.1, area_m=area, hold_inside=True)
+    np.testing.assert_allclose(free.position.numpy(), users, atol=1e-3)
+    # The nearest point of the rectangle to (508, 9) is its corner.
+    np.testing.assert_allclose(held.position.numpy(), [[504.0, 3.0], [507.0, 8.0]], atol=1e-3)
+    assert held.valid.tolist() == free.valid.tolist() == [True, False]
+    with pytest.raises(ValueError, match="hold_inside=True needs area_m"):
+        locate_ranges(aps, ranges, 0.1, hold_inside=True)

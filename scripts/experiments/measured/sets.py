@@ -192,9 +192,10 @@ def _by_ranges(measured: MeasuredSet) -> Iterator[Method]:
     yield "cfpos", "toa-em, calibrate=labelled on the training part", partial(_labelled, measured)
     area = walls(measured)
     if area is not None:
+        room: dict[str, Any] = {"area_m": area, "hold_inside": True}
         for name in ("rtt-wls", "toa-em"):
-            yield "cfpos", f"{name} in the room", partial(_located, measured, name, "none", area_m=area)
-        yield "cfpos", "toa-em in the room, calibrate=self", partial(_located, measured, "toa-em", "self", area_m=area)
+            yield "cfpos", f"{name} in the room", partial(_located, measured, name, "none", **room)
+        yield "cfpos", "toa-em in the room, calibrate=self", partial(_located, measured, "toa-em", "self", **room)
     if test.time_s is not None:
         yield "cfpos", "filter, one range at a time", partial(_followed, measured)
     for how in ("none", "self"):
