@@ -198,9 +198,10 @@ def _by_ranges(measured: MeasuredSet) -> Iterator[Method]:
         yield "cfpos", "toa-em in the room, calibrate=self", partial(_located, measured, "toa-em", "self", **room)
     if test.time_s is not None:
         yield "cfpos", "filter, one range at a time", partial(_followed, measured)
-    for how in ("none", "self"):
-        label = "mean over the area" + (", calibrate=self" if how == "self" else "")
-        yield "cfpos", label, partial(_located, measured, AreaMean(), how, area_m=_area(measured))
+    if area is not None:
+        for how in ("none", "self"):
+            label = "mean over the room" + (", calibrate=self" if how == "self" else "")
+            yield "cfpos", label, partial(_located, measured, AreaMean(), how, area_m=area)
     if len({*train.group}) > 1 and measured.name != "sample":
         yield from _by_survey_of_ranges(measured)
     scale_m = 1.0 if measured.range_std_m is None else measured.range_std_m
@@ -216,13 +217,6 @@ def _by_ranges(measured: MeasuredSet) -> Iterator[Method]:
     yield "scipy", "least squares, soft_l1", partial(scipy, "soft_l1", 0.0)
     labels = np.nanmedian(train.range_m - distances_m(aps, train.truth_m, height), axis=0)
     yield "scipy", "least squares, offsets of the training part's labels", partial(scipy, "linear", labels)
-
-
-def _area(measured: MeasuredSet) -> np.ndarray:
-    """Rectangle of the APs and of the places of the training part, a metre wider all round."""
-    assert measured.ap_positions_m is not None
-    places = np.concatenate([measured.ap_positions_m[:, :2], measured.train.truth_m])
-    return np.stack([places.min(axis=0) - _WALL_M, places.max(axis=0) + _WALL_M])
 
 
 def walls(measured: MeasuredSet) -> np.ndarray | None:
