@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.checks import number_fields, switch, whole_fields
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
@@ -25,6 +25,7 @@ _INNER_STEPS = 2
 _SETTLED_M = 1e-5
 _WIDENED = (10.0, 3.0, 1.0)
 _WIDE_ROUNDS = 4
+_EXCESS_ROUNDS, _SHARE_ROUNDS = 6, 5
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -104,16 +105,19 @@ class EmOptions:
 
     Attributes:
         nlos_mean_m: mean of the exponential excess, metres; None takes that of the measurements.
+        fit_excess: take that mean as a start only and fit it to all users and episodes, which are of one site.
         rounds: largest number of rounds of E and M steps.
         start_threshold: threshold of the Huber fix it starts from.
     """
 
     nlos_mean_m: float | None = None
+    fit_excess: bool = False
     rounds: int = 20
     start_threshold: float = HuberOptions.threshold
 
     def __post_init__(self) -> None:
         number_fields(self, 0.0, math.inf, "nlos_mean_m")
+        switch("fit_excess", self.fit_excess)
         whole_fields(self, 1, "rounds")
         number_fields(self, 0.0, math.inf, "start_threshold", above=True)
 
@@ -128,9 +132,13 @@ class ToaEm(TimingEstimator):
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
         mean_m = measurements.model.nlos_mean_m if self.options.nlos_mean_m is None else self.options.nlos_mean_m
-        fit = huber_fit(links, self.options.start_threshold)
+        start = fit = huber_fit(links, self.options.start_threshold)
         if mean_m > 0:
-            fit = em_fit(links, fit, mean_m, self.options.rounds)
+            fit = em_fit(links, start, mean_m, self.options.rounds)
+        if mean_m > 0 and self.options.fit_excess:
+            for _ in range(_EXCESS_ROUNDS):
+                mean_m = mean_excess_m(links, fit, mean_m)
+                fit = em_fit(links, start, mean_m, self.options.rounds)
         return _answer(links, fit, fit.information, mean_m)
 
 
@@ -170,6 +178,12 @@ class MixtureLoss:
         """Probability that a link with this residual has a line of sight."""
         log_los, log_nlos, _, _ = self._classes(residual_m, std_m)
         return torch.sigmoid(log_los - log_nlos)
+
+    def excess_m(self, residual_m: Float[Tensor, "B M K"], std_m: Float[Tensor, "B M K"]) -> Float[Tensor, "B M K"]:
+        """Expected excess of a link without line of sight that has this residual: the mean of a truncated Gaussian."""
+        shifted = residual_m / std_m - std_m / self.mean_m
+        hazard = torch.exp(-0.5 * shifted.square() - _LOG_ROOT_2PI - torch.special.log_ndtr(shifted))
+        return std_m * (shifted + hazard)
 
     def observed(self, residual_m: Float[Tensor, "B M K"], std_m: Float[Tensor, "B M K"]) -> Float[Tensor, "B M K"]:
         """Curvature of the loss itself, >= 0: the EM's less what the unknown classes cost (Louis, 1982)."""
@@ -233,6 +247,27 @@ def _em_rounds(
         if bool(((fit.position_m - before).abs() < _SETTLED_M).all()):
             break
     return fit, loss
+
+
+def mean_excess_m(links: RangeLinks, fit: Fit, mean_m: float) -> float:
+    """M step of the mean excess over all links of all episodes, metres.
+
+    One blocked link with the excess assumed so far counts beside those seen, so that the mean never becomes 0.
+
+    Args:
+        links: of one site.
+        fit: where users are with ``mean_m``.
+        mean_m: so far, metres.
+    """
+    loss = MixtureLoss(torch.full_like(fit.cost, 0.5).unsqueeze(1), mean_m)
+    for _ in range(_SHARE_ROUNDS):
+        loss = MixtureLoss(los_share(links, loss.posterior(fit.residual_m, links.std_m)), mean_m)
+    blocked = 1 - loss.posterior(fit.residual_m, links.std_m)
+    excess = loss.excess_m(fit.residual_m, links.std_m)
+    known = links.usable & torch.isfinite(blocked) & torch.isfinite(excess)
+    weight = torch.where(known, blocked, 0.0)
+    total = (weight * torch.where(known, excess, 0.0)).sum() + mean_m
+    return float(total / (weight.sum() + 1))
 
 
 def los_share(links: RangeLinks, posterior: Float[Tensor, "B M K"], count: int = 1) -> Float[Tensor, "B 1 K"]:

@@ -13,7 +13,7 @@ from baselines import make_policy
 from baselines.least_squares import Loss, squared
 from baselines.toa.links import range_links
 from baselines.toa.nlos import expected_rss_dbm, fit_los_classifier, likely_links
-from baselines.toa.robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share
+from baselines.toa.robust import HuberLoss, MixtureLoss, em_fit, huber_fit, los_share, mean_excess_m
 from cfpos_envs.physics.toa.link_features import los_log_odds
 from tests.baselines.toa.synthetic import GRID_16, SQUARE, TimingDrop, changed, located, points, ranges_drop
 from tests.physics.toa.reference import bayes_error
@@ -114,6 +114,20 @@ def test_em_learns_the_share_of_lines_of_sight() -> None:
         for _ in range(20):
             learned = los_share(links, MixtureLoss(learned, 10.0).posterior(fit.residual_m, links.std_m))
         assert float(learned.mean()) == pytest.approx(1 - share, abs=0.04)
+
+
+@pytest.mark.parametrize("start_m", [2.0, 40.0])
+def test_em_learns_the_mean_excess_of_a_site(start_m: float) -> None:
+    drop = ranges_drop(60, 24, num_ues=10, nlos_share=0.3)
+    links = range_links(drop.measurements)
+    mean_m, first = start_m, huber_fit(links)
+    for _ in range(6):
+        mean_m = mean_excess_m(links, em_fit(links, first, mean_m), mean_m)
+    # 2 900 blocked links of mean 10 m: one standard deviation is .19 m.
+    assert mean_m == pytest.approx(10.0, abs=0.8)
+    wrong, fitted = (changed(drop, model={"nlos_mean_m": mean}) for mean in (start_m, mean_m))
+    learned = located(wrong, "toa-em", fit_excess=True)
+    torch.testing.assert_close(learned.position, located(fitted, "toa-em").position, atol=1e-3, rtol=0)
 
 
 def test_em_told_nothing_about_excess_is_huber() -> None:
