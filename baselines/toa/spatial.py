@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from cfpos_envs.checks import one_of
 from cfpos_envs.measurements.arrays import real_tensor, std_table, with_axes
-from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason
+from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason, moved_by
 
 from ..validity import residuals_fit
 
@@ -36,6 +38,11 @@ class SpatialEstimate(PositionEstimate):
     """
 
     mirror_m: Float[Tensor, "K 3"] | None = None
+
+    def moved(self, origin_m: Sequence[float]) -> SpatialEstimate:
+        """Both places in coordinates whose origin lies at -``origin_m``."""
+        mirror = None if self.mirror_m is None else moved_by(self.mirror_m, origin_m)
+        return dataclasses.replace(self, position=moved_by(self.position, origin_m), mirror_m=mirror)
 
 
 def locate_ranges_in_space(

@@ -152,11 +152,21 @@ class PositionEstimate(Rows):
     degrees_of_freedom: Int[Tensor, "*batch K"] | None = None
 
     def moved(self, origin_m: Sequence[float]) -> PositionEstimate:
-        """The same in coordinates whose origin lies at -``origin_m``, in double precision; itself if that is zero."""
+        """The same in coordinates whose origin lies at -``origin_m``, in double precision; itself if that is zero.
+
+        An origin in the plane leaves heights as they are.
+        """
         if not any(origin_m):
             return self
-        position = self.position.double()
-        return dataclasses.replace(self, position=position + position.new_tensor(origin_m))
+        return dataclasses.replace(self, position=moved_by(self.position, origin_m))
+
+
+def moved_by(position: Float[Tensor, "*B D"], origin_m: Sequence[float]) -> Float[Tensor, "*B D"]:
+    """Positions in coordinates whose origin lies at -``origin_m`` along the first axes."""
+    position = position.double()
+    shift = position.new_zeros(position.shape[-1])
+    shift[: len(origin_m)] = position.new_tensor(origin_m)
+    return position + shift
 
 
 def first_reason(valid: Bool[Tensor, "*batch K"], *failures: tuple[Reason, Tensor]) -> Int[Tensor, "*batch K"]:

@@ -75,24 +75,37 @@ class RangeCalibration:
         Raises:
             ValueError: another number of APs or of devices.
         """
-        count, users = measurements.range_m.shape[1:]
+        ranges, variance = self.corrected(measurements.range_m, measurements.variance_m2, devices)
+        return dataclasses.replace(measurements, range_m=ranges, variance_m2=variance)
+
+    def corrected(
+        self, range_m: Float[Tensor, "*B M K"], told_m2: Float[Tensor, "*B M K"], devices: Sequence[Any] | None = None
+    ) -> tuple[Float[Tensor, "*B M K"], Float[Tensor, "*B M K"]]:
+        """Corrected ranges and their variances.
+
+        Args:
+            range_m: as they came, metres.
+            told_m2: variances that were told, for APs that were never heard in calibration, and for ``std_factor``.
+            devices: as in ``applied``.
+
+        Raises:
+            ValueError: as ``applied``.
+        """
+        count, users = range_m.shape[-2:]
         if count != len(self.offset_m):
             raise ValueError(f"the calibration is of {len(self.offset_m)} APs, the measurements are of {count}")
-        by_device = measurements.range_m.new_zeros(users)
+        by_device = range_m.new_zeros(users)
         if devices is not None and self.device_offset_m:
             if len(devices) != users:
                 raise ValueError(f"devices has {len(devices)} entries; it must have one for each of {users} users")
             by_device = by_device.new_tensor([self.device_offset_m.get(str(name), 0.0) for name in devices])
         scale, offset, std, heard = self.scale[:, None], self.offset_m[:, None], self.std_m[:, None], self.epochs > 0
-        ranges = (measurements.range_m - offset - by_device) / scale
-        told = measurements.variance_m2 if self.std_factor is None else None
-        variance = (std / scale).square().expand_as(ranges)
+        ranges = (range_m - offset - by_device) / scale
         if self.std_factor is not None:
-            variance = measurements.variance_m2 * (self.std_factor[:, None] / scale).square()
-        elif told is not None:
-            # What was never heard in calibration keeps what it was told.
-            variance = torch.where((heard & torch.isfinite(self.std_m))[:, None], variance, told)
-        return dataclasses.replace(measurements, range_m=ranges, variance_m2=variance)
+            return ranges, told_m2 * (self.std_factor[:, None] / scale).square()
+        # What was never heard in calibration keeps what it was told.
+        known = (heard & torch.isfinite(self.std_m))[:, None]
+        return ranges, torch.where(known, (std / scale).square().expand_as(ranges), told_m2)
 
     def lines(self) -> list[str]:
         """The report: one line for the whole, one for each AP, one for each device."""

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
 
 from cfpos.baselines import calibrate_ranges
 from cfpos.scripts.cli import UsageError
@@ -24,9 +25,13 @@ def asked_for(arguments: argparse.Namespace, site: SiteFile) -> bool:
 
 
 def calibration(
-    arguments: argparse.Namespace, site: SiteFile, epochs: Epochs, std_m: np.ndarray, known: dict[str, Any]
+    arguments: argparse.Namespace,
+    site: SiteFile,
+    epochs: Epochs | None,
+    std_m: np.ndarray | None,
+    known: dict[str, Any],
 ) -> tuple[RangeCalibration | None, list[str]]:
-    """The calibration of these ranges and the lines to print; None: as they come.
+    """The calibration of these ranges and the lines to print; None: as they come. No epochs: from a file only.
 
     Raises:
         UsageError: labels without true places, a file without a calibration or of other APs.
@@ -40,6 +45,7 @@ def calibration(
         return found, [] if found is None else [f"ranges are corrected by the calibration that {site.path} holds"]
     if how not in METHODS:
         return _of_file(how, site), [f"ranges are corrected by the calibration that {how} holds"]
+    assert epochs is not None
     labels = epochs.truth_m if how == "labelled" else None
     if how == "labelled" and labels is None:
         raise UsageError("--calibrate labelled needs true places: columns truth_x_m and truth_y_m; or use self")
@@ -59,6 +65,41 @@ def calibration(
     if arguments.store_site is not None:
         lines.append(f"the calibrated site is {write_calibrated_site(site, found, arguments.store_site)}")
     return found, lines
+
+
+def stored(
+    arguments: argparse.Namespace, site: SiteFile, option: str
+) -> tuple[RangeCalibration | None, tuple[str, ...]]:
+    """The calibration that a file holds, for methods that find none themselves, and the line to print.
+
+    Args:
+        arguments, site: of the command.
+        option: that chose the method, for messages.
+
+    Raises:
+        UsageError: a calibration that has to be found first.
+    """
+    if arguments.calibrate in METHODS[1:]:
+        raise UsageError(
+            f"{option} takes a calibration that is known: first --calibrate {arguments.calibrate} --store-site "
+            f"FILE.yaml without {option} (links that come one by one: with --window), then --site FILE.yaml"
+        )
+    found, lines = calibration(arguments, site, None, None, {})
+    return found, tuple(lines)
+
+
+def corrected(
+    found: RangeCalibration, range_m: np.ndarray, std_m: np.ndarray, devices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """[n, M] ranges without their offsets, NaN where nothing positive is left, and [n, M] their standard deviations.
+
+    How well each offset is known is part of these: an epoch cannot tell it from an error of the range.
+    """
+    told = torch.from_numpy(np.square(std_m).T.copy())
+    names = devices.tolist() if found.device_offset_m else None
+    ranges, variance = found.corrected(torch.from_numpy(range_m.T.copy()), told, names)
+    variance = variance + (found.offset_std_m / found.scale).square()[:, None]
+    return torch.where(ranges > 0, ranges, torch.nan).T.numpy(), variance.sqrt().T.numpy()
 
 
 def _of_file(path: str, site: SiteFile) -> RangeCalibration:

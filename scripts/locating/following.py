@@ -8,6 +8,7 @@ import numpy as np
 
 from cfpos.baselines.toa.following import follow_ranges
 from cfpos.scripts.cli import UsageError
+from cfpos.scripts.locating.calibrating import corrected, stored
 from cfpos.scripts.locating.common import Located, checked_names, drawn_site
 from cfpos.scripts.locating.links import as_table, heights_of, read, std_of
 from cfpos_envs.files.epochs import read_links
@@ -30,8 +31,11 @@ def located(arguments: argparse.Namespace) -> Located:
         raise UsageError(f"{arguments.measurements.name} has no column range_m; --filter takes ranges")
     checked_names(known, follow_ranges, ("user", "height_diff_m", "ap_height_m"), "--known")
     heights, notes = heights_of(site, arguments.user_height)
-    std_m, told = std_of(links, "range", arguments)
+    found, lines = stored(arguments, site, "--filter")
+    std_m, told = std_of(links, "range", arguments, needed=found is None)
     ranges = links.links["range"]
+    if found is not None:
+        ranges, std_m = corrected(found, ranges, std_m, links.user)
     rows, aps = np.nonzero(np.isfinite(ranges))
     assert links.time_s is not None
     chosen = links.select(rows)
@@ -49,4 +53,4 @@ def located(arguments: argparse.Namespace) -> Located:
         **known,
     )
     table = as_table(estimate, chosen, site, NAME)
-    return Located(table, NAME, **drawn_site(site), notes=(*links.notes, *told, *notes))
+    return Located(table, NAME, **drawn_site(site), notes=(*links.notes, *lines, *told, *notes))

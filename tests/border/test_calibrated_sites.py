@@ -143,3 +143,76 @@ def test_bad_input_is_one_line(case: str, tmp_path: Path, capsys: pytest.Capture
     error = capsys.readouterr().err.strip()
     assert "\n" not in error
     assert re.search(message, error), error
+
+
+# Filters and fixes in space -------------------------------------------------------------------------------------------
+
+
+def link_by_link(folder: Path, devices: bool = False, seed: int = 0) -> Path:
+    """Users who stand still: every AP is asked in turn, ten times a second."""
+    rng = np.random.default_rng(seed)
+    lines = ["time_s,user,ap,range_m,truth_x_m,truth_y_m"]
+    for user, extra in (("tag", 0.0), ("phone", 0.5 if devices else 0.0)):
+        place = rng.uniform([4.0, 4.0], [16.0, 11.0])
+        for k in range(200):
+            far = np.linalg.norm(place - APS[k % 5]) + OFFSETS[k % 5] + extra + 0.03 * rng.standard_normal()
+            lines.append(f"{0.1 * k},{user},{NAMES[k % 5]},{far},{place[0] + CORNER[0]},{place[1] + CORNER[1]}")
+    lines.append(
+        f"20.1,tag,gate,0.4,{place[0] + CORNER[0]},{place[1] + CORNER[1]}"
+    )  # shorter than its offset: left out
+    path = folder / "links.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("devices", [False, True])
+def test_a_filter_takes_the_calibration_of_the_site(
+    devices: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, (ranges, _), kept = hall(tmp_path), table(tmp_path, devices=devices), tmp_path / "calibrated.yaml"
+    words = ["--calibrate", "self", "--store-site", str(kept), *(["--per-device"] if devices else [])]
+    run(tmp_path, "--site", str(site), "--measurements", str(ranges), *words)
+    given = ["--measurements", str(link_by_link(tmp_path, devices)), "--filter", "0.1"]
+    capsys.readouterr()
+    for calibrated in (["--site", str(kept)], ["--site", str(site), "--calibrate", str(kept)]):
+        found = run(tmp_path, *given, *calibrated)
+        assert found.error_m is not None
+        assert float(np.median(found.error_m[found.valid])) < 0.05
+        assert "corrected by the calibration that" in capsys.readouterr().out
+    plain = run(tmp_path, *given, "--site", str(kept), "--calibrate", "none", "--sigma", "1.5")
+    assert plain.error_m is not None
+    assert float(np.median(plain.error_m[plain.valid])) > 0.2
+
+
+def test_a_fix_in_space_takes_the_calibration_of_the_site(tmp_path: Path) -> None:
+    heights = [4.0, 5.0, 4.0, 6.0, 3.0]
+    columns = {"height_m": heights, "range_offset_m": OFFSETS.tolist(), "range_std_m": [0.05] * 5}
+    site = hall(tmp_path, **columns, range_offset_std_m=[0.02] * 5)
+    places = np.random.default_rng(2).uniform([4.0, 4.0, 0.5], [16.0, 11.0, 1.5], (20, 3))
+    far = np.linalg.norm(places[:, None] - np.column_stack((APS, heights)), axis=2) + OFFSETS
+    path = tmp_path / "space.csv"
+    head = ",".join(["user", *(f"range_{name}_m" for name in NAMES)])
+    path.write_text("\n".join([head, *(f"u{k}," + ",".join(map(repr, row)) for k, row in enumerate(far.tolist()))]))
+    out = tmp_path / "positions.csv"
+    locate.main(
+        ["--out", str(out), "--site", str(site), "--measurements", str(path), "--height", "below", "--sigma", "9"]
+    )
+    found = Positions.read(out)
+    np.testing.assert_allclose(found.position_m, places + [*CORNER, 0.0], atol=1e-3)
+    assert found.covariance_m2 is not None
+    # That of the file and of its offsets, not the told 9 m.
+    assert float(np.sqrt(found.covariance_m2[:, 0, 0]).max()) < 0.2
+
+
+@pytest.mark.parametrize("option", [["--filter", "1"], ["--height", "below"]])
+def test_a_calibration_is_found_before_it_is_used(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = hall(tmp_path, height_m=[4.0] * 5)
+    ranges = link_by_link(tmp_path) if option[0] == "--filter" else table(tmp_path, 20)[0]
+    words = ["--out", str(tmp_path / "p.csv"), "--site", str(site), "--measurements", str(ranges), *option]
+    with pytest.raises(SystemExit):
+        locate.main([*words, "--calibrate", "self"])
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert re.search(f"{option[0]} takes a calibration that is known: first --calibrate self --store-site", error)

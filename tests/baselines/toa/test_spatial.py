@@ -71,6 +71,15 @@ def test_errors_are_as_large_as_stated() -> None:
     assert found.valid.float().mean() > 0.98
 
 
+def test_a_frame_of_the_plane_moves_both_places_and_no_height() -> None:
+    found = locate_ranges_in_space(CEILING, distances(CEILING), 0.1, side="below")
+    moved = found.moved((100.0, 200.0))
+    assert found.mirror_m is not None
+    assert moved.mirror_m is not None
+    np.testing.assert_allclose(moved.position - found.position, [[100.0, 200.0, 0.0]] * len(found.position))
+    np.testing.assert_allclose(moved.mirror_m - found.mirror_m, [[100.0, 200.0, 0.0]] * len(found.position))
+
+
 def test_too_few_links_and_too_large_residuals() -> None:
     ranges = distances(CEILING)
     ranges[0, 2:] = np.nan
