@@ -32,6 +32,7 @@ _paths: dict[str, str | tuple[str, ...]] = {
     "tdoa-chan": ".toa.chan:TdoaChan",
     "toa-huber": ".toa.robust:ToaHuber",
     "toa-em": ".toa.robust:ToaEm",
+    "toa-mmse": ".toa.area_mean:AreaMean",
     "toa-nlos-drop": ".toa.nlos:ToaNlosDrop",
     "toa-oracle": ".toa.nlos:ToaOracle",
     "joint-cp": ".toa.joint:JointCp",

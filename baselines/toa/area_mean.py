@@ -21,32 +21,39 @@ from torch import Tensor
 from cfpos_envs.checks import number_fields, whole_fields
 from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason
 from cfpos_envs.measurements.toa import TimingMeasurements
-from cfpos_envs.physics.geometry import metres_outside
 
+from ..posterior import Cells, Moments, posterior_moments
+from ..validity import residuals_fit
 from .common import TimingEstimator
+from .judge import Verdict
 from .links import RangeLinks, range_links
+from .signs import check_group
 
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 _USERS_AT_A_TIME = 64
-_FINE, _COMPACT_CELLS, _REFINEMENTS = 24, 4.0, 2
+_FEWEST_LINKS = 2
 _SHARES = (0.02, 0.98)
 _FACTORS = (0.2, 20.0)
 
 
 @dataclass(frozen=True)
 class AreaMeanOptions:
-    """Options of ``AreaMean``.
+    """Options of ``toa-mmse``.
 
     Attributes:
-        cells: along the longer side of the area, >= 8.
+        cells: along the longer side of the area, >= 8; divided further where the probability is.
         blunders: share of ranges that may be anything, too short ones as well.
+        los_share: share of links with a line of sight; where the law is fitted, what it begins with.
+        nlos_mean_m: mean excess of the others, metres, likewise; None takes that of the measurements.
         rounds: of EM for the share of LOS links, the mean excess and a factor on the standard deviations (not where
-            these are smaller than a cell); 0 believes what is told, and a share of one half.
+            these are smaller than a cell); 0 believes what is told.
         fitted_users: so many, evenly chosen, are used for that.
     """
 
     cells: int = 48
     blunders: float = 0.02
+    los_share: float = 0.5
+    nlos_mean_m: float | None = None
     rounds: int = 8
     fitted_users: int = 200
 
@@ -55,6 +62,8 @@ class AreaMeanOptions:
         whole_fields(self, 0, "rounds")
         whole_fields(self, 1, "fitted_users")
         number_fields(self, 0.0, 0.5, "blunders")
+        number_fields(self, *_SHARES, "los_share")
+        number_fields(self, 0.0, math.inf, "nlos_mean_m", above=True)
 
 
 @dataclass(frozen=True)
@@ -85,39 +94,60 @@ class Law:
         blunder = math.log(self.blunders) - math.log(self.width_m) if self.blunders > 0 else -math.inf
         return los, good + math.log1p(-self.los_share) + nlos, torch.full_like(error_m, blunder)
 
+    def normal_scores(self, error_m: Tensor, std_m: Tensor) -> Tensor:
+        """Scores z = Phi^-1(F(e)), standard normal if the errors follow this law; F its distribution function."""
+        std = self.factor * std_m
+        z, tail = error_m / std, torch.special.log_ndtr(error_m / std - std / self.mean_m)
+        below = torch.exp(0.5 * (std / self.mean_m).square() - error_m / self.mean_m + tail)
+        normal = torch.special.ndtr(z)
+        kept = self.los_share * normal + (1 - self.los_share) * (normal - below).clamp(min=0.0)
+        blunder = (error_m / self.width_m + 0.5).clamp(0.0, 1.0)
+        total = (1 - self.blunders) * kept + self.blunders * blunder
+        # Beyond eight deviations double precision ends.
+        return torch.special.ndtri(total.clamp(1e-15, 1 - 1e-15))
+
 
 class AreaMean(TimingEstimator):
-    """Posterior mean and covariance of every user over the area (``area_m``, or the square around the APs)."""
+    """Mean and covariance of the position given ranges and their mixture, every place of the area equally likely."""
 
-    name: ClassVar[str] = "toa-area-mean"
+    name: ClassVar[str] = "toa-mmse"
     options_class: ClassVar[type] = AreaMeanOptions
     families: ClassVar[tuple[str, ...]] = ("toa", "rtt")
     options: AreaMeanOptions
 
     def _locate(self, measurements: TimingMeasurements) -> PositionEstimate:
         links = range_links(measurements)
-        episodes = [self._episode(measurements, _episode(links, number)) for number in range(links.usable.shape[0])]
-        position, covariance = (torch.stack(parts) for parts in zip(*episodes))
-        valid = links.usable.sum(dim=1) >= 2
-        reason = first_reason(valid, (Reason.TOO_FEW_LINKS, ~valid))
-        return PositionEstimate(position, covariance, valid, reason)
+        told = measurements.model.nlos_mean_m if self.options.nlos_mean_m is None else self.options.nlos_mean_m
+        episodes = [self._episode(_episode(links, number), told) for number in range(links.usable.shape[0])]
+        position, covariance, scores = (torch.stack(parts) for parts in zip(*episodes))
+        usable = links.usable.sum(dim=1)
+        chi_squared = (scores.square() * links.usable).sum(dim=1)
+        freedom = usable - 2
+        failures = (
+            (Reason.TOO_FEW_LINKS, usable < _FEWEST_LINKS),
+            (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, torch.where(freedom > 0, usable, 0))),
+        )
+        valid = ~torch.stack([failed for _, failed in failures]).any(dim=0)
+        verdict = check_group(Verdict(first_reason(valid, *failures), chi_squared, freedom), freedom > 0)
+        return PositionEstimate(position, covariance, verdict.valid, verdict.reason, chi_squared, freedom)
 
-    def _episode(self, measurements: TimingMeasurements, links: RangeLinks) -> tuple[Tensor, Tensor]:
+    def _episode(self, links: RangeLinks, nlos_mean_m: float) -> tuple[Tensor, Tensor, Tensor]:
         options = self.options
-        places, cell = _places(links, options.cells)
+        cells = _cells(links, options.cells)
         width = 2 * links.side_m
-        law = Law(0.5, max(measurements.model.nlos_mean_m, 1e-3 * width), 1.0, options.blunders, width)
+        law = Law(options.los_share, max(nlos_mean_m, 1e-3 * width), 1.0, options.blunders, width)
         some = torch.linspace(0, links.usable.shape[2] - 1, min(options.fitted_users, links.usable.shape[2])).long()
         # A place is known to a cell at best while the law is fitted.
+        cell = float(cells.sides_m.max())
         wide = _replaced(links, {"std_m": (links.std_m.square() + cell**2 / 6).sqrt()})
         for _ in range(options.rounds):
-            law = refitted(law, _users(wide, some), places)
+            law = refitted(law, _users(wide, some), cells.inside_m)
         usual = float(links.std_m[links.usable].median()) if bool(links.usable.any()) else cell
         if usual < cell:
             law = dataclasses.replace(law, factor=1.0)
-        found = [_fix(part, law, places, cell) for part in _parts(links)]
-        position, covariance = (torch.cat(pieces) for pieces in zip(*found))
-        return position, covariance
+        found = [_fix(part, law, cells) for part in _parts(links)]
+        position, covariance, scores = (torch.cat(pieces) for pieces in zip(*found))
+        return position, covariance, scores.mT
 
 
 def refitted(law: Law, links: RangeLinks, places_m: Float[Tensor, "G 2"]) -> Law:
@@ -156,38 +186,27 @@ def refitted(law: Law, links: RangeLinks, places_m: Float[Tensor, "G 2"]) -> Law
     )
 
 
-def _fix(links: RangeLinks, law: Law, places_m: Tensor, cell_m: float) -> tuple[Tensor, Tensor]:
-    """Mean and covariance; a compact posterior is looked at again, twice, with finer cells around it."""
-    users = links.usable.shape[2]
-    mean, covariance = _moments(links, law, places_m.expand(users, -1, 2), cell_m)
-    cell = torch.full((users,), cell_m, dtype=mean.dtype)
-    line = torch.linspace(-1, 1, _FINE, dtype=mean.dtype)
-    square = torch.cartesian_prod(line, line)
-    for _ in range(_REFINEMENTS):
-        reach = 3 * covariance.diagonal(dim1=-2, dim2=-1).sqrt().amax(dim=-1) + cell
-        compact = reach < (3 * _COMPACT_CELLS + 1) * cell
-        finer = 2 * reach / (_FINE - 1)
-        again, narrow = _moments(links, law, mean[:, None] + reach[:, None, None] * square, 0.0)
-        narrow = narrow + (finer.square() / 12)[:, None, None] * torch.eye(2, dtype=mean.dtype)
-        mean = torch.where(compact[:, None], again, mean)
-        covariance = torch.where(compact[:, None, None], narrow, covariance)
-        cell = torch.where(compact, finer, cell)
-    return mean, covariance
+def _fix(links: RangeLinks, law: Law, cells: Cells) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean [K, 2], covariance [K, 2, 2], and the links' scores [K, M] at the likeliest place."""
+    usable = links.usable[0].mT[:, None]
+    # With all links in line of sight and from all sides; from one side it is wider.
+    narrowest = law.factor * (2 / links.weight[0].sum(dim=0)).sqrt()
+
+    def likelihood(points_m: Tensor, sides_m: Tensor) -> Tensor:
+        error, std = _errors(links, points_m)
+        logs = law.classes(error, _within_cells(std, law, sides_m))
+        return (torch.logaddexp(torch.logaddexp(logs[0], logs[1]), logs[2]) * usable).sum(dim=-1)
+
+    found: Moments = posterior_moments(likelihood, cells, narrowest)
+    error, std = _errors(links, found.likeliest_m[:, None])
+    scores = law.normal_scores(error, _within_cells(std, law, found.sides_m))[:, 0]
+    return found.mean_m, found.covariance_m2, scores
 
 
-def _moments(links: RangeLinks, law: Law, places_m: Float[Tensor, "K G 2"], cell_m: float) -> tuple[Tensor, Tensor]:
-    error, std = _errors(links, places_m)
-    los, nlos, blunder = law.classes(error, std)
-    total = torch.logaddexp(torch.logaddexp(los, nlos), blunder) * links.usable[0].mT[:, None]
-    weight = total.sum(dim=-1)
-    if links.area_m is not None:
-        outside = metres_outside(places_m, places_m.new_tensor(links.area_m)) > cell_m
-        weight = torch.where(outside & ~outside.all(dim=1, keepdim=True), -torch.inf, weight)
-    weight = torch.softmax(weight, dim=1)
-    mean = torch.einsum("kg,kgd->kd", weight, places_m)
-    away = places_m - mean[:, None]
-    covariance = torch.einsum("kg,kgi,kgj->kij", weight, away, away)
-    return mean, covariance + cell_m**2 / 12 * torch.eye(2, dtype=mean.dtype)
+def _within_cells(std_m: Tensor, law: Law, sides_m: Tensor) -> Tensor:
+    """Deviations with what a range varies by within a cell: s^2 / 12 in whatever direction."""
+    within = sides_m.square().mean(dim=1)[:, None, None] / 12
+    return (std_m.square() + within / law.factor**2).sqrt()
 
 
 def _errors(links: RangeLinks, places_m: Float[Tensor, "*K G 2"]) -> tuple[Tensor, Tensor]:
@@ -197,21 +216,14 @@ def _errors(links: RangeLinks, places_m: Float[Tensor, "*K G 2"]) -> tuple[Tenso
     return links.range_m[0].mT[:, None] - distance, links.std_m[0].mT[:, None]
 
 
-def _places(links: RangeLinks, cells: int) -> tuple[Float[Tensor, "G 2"], float]:
-    """Middles of equal cells in the area, and their side."""
+def _cells(links: RangeLinks, count: int) -> Cells:
+    """Of the area, or of the square with its APs where none is stated."""
     if links.area_m is None:
         low, high = (corner[0, 0] for corner in links.box())
     else:
         corners = links.ap_positions_m.new_tensor(links.area_m)
         low, high = corners.amin(dim=0), corners.amax(dim=0)
-    cell = float((high - low).max()) / cells
-    axes = [start + cell * (torch.arange(max(1, math.ceil(float(end - start) / cell - 1e-9))) + 0.5)
-            for start, end in zip(low, high)]  # fmt: skip
-    places = torch.cartesian_prod(*axes).to(links.ap_positions_m)
-    if links.area_m is not None:
-        inside = metres_outside(places, places.new_tensor(links.area_m)) <= 0
-        places = places[inside] if bool(inside.any()) else places
-    return places, cell
+    return Cells.over(low, high, count, links.area_m)
 
 
 def _parts(links: RangeLinks) -> Iterator[RangeLinks]:

@@ -17,7 +17,6 @@ import torch
 from cfpos.baselines import Fingerprint, calibrate_ranges, locate_ranges, make_policy
 from cfpos.baselines.direct import Locator, snapshots_located
 from cfpos.baselines.ecc.knn import CsiKnn, KnnOptions
-from cfpos.baselines.toa.area_mean import AreaMean
 from cfpos.baselines.toa.following import follow_ranges
 from cfpos.scripts.cli import UsageError
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
@@ -200,8 +199,8 @@ def _by_ranges(measured: MeasuredSet) -> Iterator[Method]:
         yield "cfpos", "filter, one range at a time", partial(_followed, measured)
     if area is not None:
         for how in ("none", "self"):
-            label = "mean over the room" + (", calibrate=self" if how == "self" else "")
-            yield "cfpos", label, partial(_located, measured, AreaMean(), how, area_m=area)
+            label = "toa-mmse in the room" + (", calibrate=self" if how == "self" else "")
+            yield "cfpos", label, partial(_located, measured, "toa-mmse", how, area_m=area)
     if len({*train.group}) > 1 and measured.name != "sample":
         yield from _by_survey_of_ranges(measured)
     scale_m = 1.0 if measured.range_std_m is None else measured.range_std_m
@@ -248,7 +247,7 @@ def _followed(measured: MeasuredSet) -> Answers:
     return Answers.of(found).select(last)
 
 
-def _located(measured: MeasuredSet, policy: str | AreaMean, calibrate: str | RangeCalibration, **known: Any) -> Answers:
+def _located(measured: MeasuredSet, policy: str, calibrate: str | RangeCalibration, **known: Any) -> Answers:
     test = measured.test
     devices = None if calibrate == "none" else test.user.tolist()
     return Answers.of(
