@@ -26,6 +26,7 @@ _CONVERGED_M = 1e-8
 _FLAT = 1e-3
 """Anchors whose third axis is shorter than this share of the first stand in one plane."""
 _ALIKE = 2.0
+_ROUNDING = 1e-6
 """Two places explain the ranges nearly as well if chi squared differs by less: a likelihood ratio of e."""
 
 
@@ -109,7 +110,8 @@ def _choice(
     """Whether the place above is taken."""
     if side != "unknown":
         return torch.full_like(costs[0], side == "above", dtype=torch.bool)
-    above = costs[1] < costs[0]
+    # Below where both fit equally well, whatever rounding says.
+    above = costs[1] < costs[0] - _ROUNDING * (1 + costs[0])
     return above if floor_m is None else above | (below[:, 2] < floor_m)
 
 
