@@ -14,6 +14,7 @@ from cfpos_envs.files.epochs import EpochOptions, Epochs, read_epochs
 from cfpos_envs.files.sites import load_site
 
 TRAIN_SHARE = 0.25
+_FEWEST_EPOCHS = 2
 OWN = Source("own measurements", "", "", "columns truth_x_m and truth_y_m")
 _USER_HEIGHT_M = 1.5
 _RANGE_STD_M = 1.0
@@ -39,6 +40,8 @@ def load_table(measurements: str | PathLike[str], site: str | Path, options: Epo
         raise ValueError(f"{name} has no truth_x_m and truth_y_m to score by; positions without them: cfpos locate")
     if not {"range", "rss"} & epochs.links.keys():
         raise ValueError(f"{name} has neither ranges nor powers, which the measured game plays")
+    if len(epochs) < _FEWEST_EPOCHS:
+        raise ValueError(f"{name} has {len(epochs)} epochs; the game needs one to train and another to test at least")
     places = (network.ap_positions_m + torch.tensor(network.origin_m, dtype=torch.float64)).numpy()
     height_m: float | None = None
     if network.ap_height_m is not None:

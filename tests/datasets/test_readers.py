@@ -11,6 +11,7 @@ import torch
 from cfpos.baselines import make_policy
 from cfpos_envs.datasets import LAYOUTS, load_dataset, scenes
 from cfpos_envs.datasets.base import distances_m
+from cfpos_envs.datasets.scale import check_places
 from tests.datasets import small_sets
 
 
@@ -157,6 +158,19 @@ def test_access_points_in_grid_steps_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "anchors_day.csv").write_text(anchors, encoding="utf-8")
     with pytest.raises(ValueError, match=r"fit the access points' places best .* multiplied by 0\.[56]"):
         load_dataset("lias", tmp_path)
+
+
+def test_the_same_offset_everywhere_is_no_other_unit() -> None:
+    aps, places = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 8.0]]), np.random.default_rng(0).uniform(1, 7, (30, 2))
+    ranges = distances_m(aps, places)
+    ranges[3, 1] = np.nan
+    check_places("own", aps, places, ranges + 20.0)
+    with pytest.raises(ValueError, match=r"own: the ranges fit all places best .* multiplied by 0\.[56]"):
+        check_places("own", aps / 0.6, places / 0.6, ranges)
+    with pytest.raises(
+        ValueError, match=r"own: the ranges fit the access points' places best .* multiplied by 0\.[56]"
+    ):
+        check_places("own", aps / 0.6, places, ranges)
 
 
 def _without(path: Path, old: str, new: str) -> None:

@@ -117,6 +117,9 @@ def test_own_table(tmp_path: Path) -> None:
     assert evaluate(env, make_policy("rtt-wls"), episodes=3).rmse < 0.01
     with pytest.raises(ValueError, match=r"median of .* look like millimetres"):
         make_scenario(ENV, **own)
+    small_sets.write(tmp_path / "ranges.csv", [head, rows[0]])
+    with pytest.raises(ValueError, match="has 1 epochs; the game needs one to train and another to test"):
+        make_scenario(ENV, table={"unit": "mm"}, **own)
     small_sets.write(tmp_path / "ranges.csv", ["range_a,range_b,range_c", "1,2,3"])
     with pytest.raises(ValueError, match="no truth_x_m and truth_y_m to score by"):
         make_scenario(ENV, **own)

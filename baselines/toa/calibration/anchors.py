@@ -18,9 +18,11 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from ..links import range_links
 from ..multilateration import solve_ranges
 from ..robust import HuberLoss
-from .joint import JointFit, Problem, Shared, epochs_with_links, fit
+from .joint import JointFit, Problem, Shared, check_names, epochs_with_links, fit
 
 FEWEST_EPOCHS = 2
+# Distances between anchors that are so many times their extent are in another unit.
+_LONGEST = 20.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ def calibrate_anchors(
     measured = TimingMeasurements.from_arrays(ap_positions_m, range_m, std_m, **known)
     links = range_links(measured)
     count = links.usable.shape[1]
-    prior = Shared.uniform(count, 1, number("clock_std_m", clock_std_m, 0.0), 0.0, 0.0, 0.0)
+    prior = Shared.uniform(count, 1, number("clock_std_m", clock_std_m, 0.0, finite=False), 0.0, 0.0, 0.0)
+    check_names(ap_names, count)
+    number("threshold", threshold, 0.0, above=True)
     prior.shift_m[:] = _position_std(position_std_m, count)[:, None]
     if links.unknown_offset:
         prior.offset_m[0] = 0.0
@@ -121,7 +125,7 @@ def calibrate_anchors(
             f"{len(used)} epochs have {4 + int(links.unknown_offset)} links or more; anchors need at least "
             f"{FEWEST_EPOCHS} of them, from different places"
         )
-    pairs = None if ap_range_m is None else _pair_ranges(ap_range_m, count)
+    pairs = None if ap_range_m is None else _pair_ranges(ap_range_m, links.ap_positions_m[0])
     pair_std = None if pairs is None else pairs * 0 + number("ap_range_std_m", ap_range_std_m, 0.0, above=True)
     problem = Problem(
         links,
@@ -163,9 +167,16 @@ def _position_std(given: Any, count: int) -> Float[Tensor, " M"]:
     return std
 
 
-def _pair_ranges(given: Any, count: int) -> Float[Tensor, "M M"]:
+def _pair_ranges(given: Any, stated_m: Float[Tensor, "M 2"]) -> Float[Tensor, "M M"]:
+    count = len(stated_m)
     ranges = with_axes("ap_range_m", real_tensor("ap_range_m", given), {"APs": count, "APs again": count}).clone()
     ranges.fill_diagonal_(math.nan)
-    if bool((ranges <= 0).any()):
-        raise ValueError("ap_range_m has distances that are not positive; mark what is missing by NaN")
+    if bool((ranges <= 0).any()) or bool(ranges.isinf().any()):
+        raise ValueError("ap_range_m has distances that are not positive and finite; mark what is missing by NaN")
+    typical, extent = float(ranges.nanmedian()), float(torch.pdist(stated_m).max())
+    if typical > _LONGEST * extent:
+        raise ValueError(
+            f"ap_range_m has a median of {typical:.3g} m, and the APs are at most {extent:.3g} m apart; give metres, as "
+            "it looks like millimetres or centimetres"
+        )
     return ranges

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -383,6 +384,16 @@ def _pairs(problem: Problem, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         columns[row, begin + 2 * second + axis] -= unit[:, axis]
     residual = problem.pair_range_m[first, second] - distance
     return residual, columns, problem.pair_std_m[first, second].square().reciprocal()
+
+
+def check_names(ap_names: Sequence[str], count: int) -> None:
+    """Refuse names of other APs than were measured.
+
+    Raises:
+        ValueError: there are some, but not one for each of ``count``.
+    """
+    if len(ap_names) not in (0, count):
+        raise ValueError(f"ap_names has {len(ap_names)} names; it must have one for each of {count} APs, or none")
 
 
 def epochs_with_links(usable: Bool[Tensor, "M K"], least: int) -> Int[Tensor, " n"]:

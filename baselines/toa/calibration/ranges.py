@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cfpos_envs.checks import one_of
+from cfpos_envs.datasets.scale import check_places
 from cfpos_envs.measurements.arrays import real_tensor
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.calibration import METHODS, RangeCalibration
@@ -21,7 +22,7 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from ...least_squares import inverse_2x2
 from ..links import RangeLinks, range_links
 from ..robust import huber_fit
-from .joint import JointFit, Problem, Shared, epochs_with_links, fit
+from .joint import JointFit, Problem, Shared, check_names, epochs_with_links, fit
 
 FEWEST_EPOCHS = 2
 # Errors of neighbouring epochs are alike; the uncertainty of offsets is the largest that these numbers of blocks show.
@@ -34,6 +35,11 @@ _COMMON_KNOWN = 8.0
 _COMMON_SHARE = 1.0
 _CLEARLY_SMALLER = 2.0
 _SCALE_STD = 0.05
+# Offsets of such a share of the ranges may be places in another unit. That is believed if the factor is off by a
+# quarter and leaves less than half of the residuals, and there are ranges enough for a factor of every AP.
+_LARGE_OFFSET, _FAR_SCALE, _SCALE_LEAVES, _SPARE_FOR_SCALES = 0.1, 1.25, 0.5, 6
+# Labels that are so many times as far from the APs as any range and as the site is wide lie in another frame.
+_FARTHEST_LABEL = 20.0
 
 
 def calibrate_ranges(
@@ -141,6 +147,7 @@ def calibrate(
     if len(measured) != 1 or measured.family == "tdoa":
         raise ValueError("a calibration of ranges needs one episode of toa or rtt; for tdoa use calibrate_anchors")
     links = range_links(measured)
+    check_names(ap_names, links.usable.shape[1])
     names, device = _numbered(devices, links.usable.shape[2])
     _refuse_few(links, names, device, ap_names, truth_m if method == "labelled" else None)
     if method == "labelled":
@@ -159,6 +166,15 @@ def _labelled(
     distance = (away.square().sum(dim=-1) + links.height_diff_m[0][:, None].square()).sqrt()
     usable = links.usable[0][:, at]
     error = torch.where(usable, links.range_m[0][:, at] - distance, torch.nan)
+    places = torch.cat([links.ap_positions_m[0], links.height_diff_m[0][:, None]], dim=1)
+    ranges = torch.where(usable, links.range_m[0][:, at], torch.nan).mT
+    farthest, longest = float(away.norm(dim=-1).max()), float(links.range_m[0][links.usable[0]].max())
+    if farthest > _FARTHEST_LABEL * max(longest, links.side_m):
+        raise ValueError(
+            f"truth_m is up to {farthest:.3g} m from the APs, and no range is above {longest:.3g} m; give positions in "
+            "metres in the frame of the APs"
+        )
+    check_places("calibrate='labelled'", places.numpy(), truth_m[at].numpy(), ranges.numpy(), 0.0)
     count = len(error)
     factor = torch.ones(count, dtype=error.dtype)
     by_device = torch.zeros(len(names), dtype=error.dtype)
@@ -189,6 +205,13 @@ def _unlabelled(links: RangeLinks, names: tuple[str, ...], device: Tensor, scale
         std = torch.where(heard > 0, _told(links), torch.inf)
         reason = f"only {len(used)} epochs have {_REDUNDANT_LINKS} links or more: nothing tells offsets from positions"
         return _without(std, heard, reason)
+    spare = _redundancy(links, used)
+    unknown = int((heard > 0).sum()) * (2 if scale else 1) + len(names) - 1
+    if spare <= unknown:
+        reason = (
+            f"epochs that differ have {spare} ranges more than their positions need, and {unknown} numbers are wanted"
+        )
+        return _without(torch.where(heard > 0, _told(links), torch.inf), heard, reason)
     if len(used) > _MOST_EPOCHS:
         used = used[(torch.arange(_MOST_EPOCHS) * len(used)) // _MOST_EPOCHS]
     start = Shared.uniform(count, len(names), 0.0, 1.0, 0.0, 0.0)
@@ -202,6 +225,8 @@ def _unlabelled(links: RangeLinks, names: tuple[str, ...], device: Tensor, scale
     free.offset_m[heard == 0] = 0.0
     found = fit(dataclasses.replace(whole, prior_std=free), plain.position_m, plain.std_m)
     covariance = offset_covariance(found)
+    if spare > _SPARE_FOR_SCALES * unknown:
+        _refuse_another_unit(whole, found, heard)
     pays, reason = worth(found, plain, covariance, heard > 0)
     if not pays:
         return _without(torch.where(heard > 0, plain.std_m, torch.inf), heard, reason)
@@ -216,6 +241,37 @@ def _unlabelled(links: RangeLinks, names: tuple[str, ...], device: Tensor, scale
         reason,
         _by_name(names, found.shared.device_m),
     )
+
+
+def _refuse_another_unit(whole: Problem, found: JointFit, heard: Tensor) -> None:
+    """Offsets that stand for places in another unit than the ranges: each AP's ranges fit with a factor instead.
+
+    Raises:
+        ValueError: naming the factor.
+    """
+    there = heard > 0
+    typical = float(whole.links.range_m[whole.links.usable].median())
+    if abs(float(found.shared.offset_m[there].mean())) < _LARGE_OFFSET * typical:
+        return
+    free = Shared.uniform(len(heard), len(found.shared.device_m), math.inf, math.inf, math.inf, 0.0)
+    free.device_m[0] = 0.0
+    free.offset_m[~there], free.scale[~there] = 0.0, 0.0
+    scaled = fit(dataclasses.replace(whole, prior_std=free), found.position_m, found.std_m)
+    factor = float(scaled.shared.scale[there].median())
+    before, after = (float(one.std_m[there].square().mean().sqrt()) for one in (found, scaled))
+    if factor > 0 and max(factor, 1 / factor) > _FAR_SCALE and after < _SCALE_LEAVES * before:
+        raise ValueError(
+            f"offsets of {float(found.shared.offset_m[there].mean()):+.2f} m would be needed, but the ranges fit best "
+            f"when the APs' places are multiplied by {factor:.2g} (residuals {after:.2f} m instead of {before:.2f} m); "
+            "they look like grid steps, give metres"
+        )
+
+
+def _redundancy(links: RangeLinks, used: Int[Tensor, " n"]) -> int:
+    """Ranges minus coordinates over the epochs that differ: the same ranges twice are measured once."""
+    usable = links.usable[0][:, used].mT
+    different = torch.unique(torch.where(usable, links.range_m[0][:, used].mT, -1.0), dim=0)
+    return int((different > 0).sum()) - 2 * len(different)
 
 
 def offset_covariance(found: JointFit) -> Float[Tensor, "M M"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"clock_std_m": -1.0}, "clock_std_m=-1.0 must be at least 0"),
     "zeros between": ({"ap_range_m": np.zeros((6, 6))}, "not positive"),
     "part of a table": ({"ap_range_m": np.ones((6, 5))}, "ap_range_m has shape"),
+    "infinity between": ({"ap_range_m": np.full((6, 6), np.inf)}, "not positive and finite"),
+    "millimetres between": ({"ap_range_m": np.full((6, 6), 15_000.0)}, "ap_range_m has a median of .* millimetres"),
+    "no threshold": ({"threshold": 0.0}, "threshold=0.0 must be above 0"),
+    "a name": ({"ap_names": ["a"]}, "ap_names has 1 names; it must have one for each of 6 APs"),
 }
 
 
@@ -139,3 +144,12 @@ def test_bad_input_is_one_line(name: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         calibrate_anchors(**{"ap_positions_m": APS, "range_m": ranges, "std_m": 0.1, "position_std_m": 0.3, **given})
     assert "\n" not in str(caught.value)
+
+
+def test_clocks_of_which_nothing_is_known() -> None:
+    measured = case(1, 300, "toa", 0.3, 2.0, 0.05)
+    settings = {"std_m": 0.05, "position_std_m": 0.3, "known_std": True}
+    vague = calibrate_anchors(APS, measured["ranges"], clock_std_m=1e4, **settings)
+    free = calibrate_anchors(APS, measured["ranges"], clock_std_m=math.inf, **settings)
+    np.testing.assert_allclose(free.clock_m.numpy(), vague.clock_m.numpy(), atol=1e-3)
+    np.testing.assert_allclose(free.clock_std_m.numpy(), vague.clock_std_m.numpy(), rtol=1e-3)

@@ -231,6 +231,45 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+ROOMY = users(200, 11)
+REFUSED |= {
+    "names of other APs": ({"ap_names": ["a"]}, "ap_names has 1 names; it must have one for each of 6 APs"),
+    "APs in grid steps": (
+        {"ap_positions_m": APS / 0.6, "range_m": distances(ROOMY) + OFFSETS},
+        r"APs' places are multiplied by 0\.6 .*grid steps, give metres",
+    ),
+    "labels and APs in grid steps": (
+        {
+            "ap_positions_m": APS / 0.6,
+            "range_m": distances(ROOMY) + OFFSETS,
+            "method": "labelled",
+            "truth_m": ROOMY / 0.6,
+        },
+        r"all places best .* multiplied by 0\.[67].*grid steps, give metres",
+    ),
+    "labels in another frame": (
+        {"method": "labelled", "truth_m": users(10) + 455_000.0},
+        "no range is above .* in the frame of the APs",
+    ),
+}
+
+
+def test_large_offsets_are_no_other_unit() -> None:
+    for method in ("self", "labelled"):
+        found = calibrate_ranges(APS, distances(ROOMY) + OFFSETS + 25.0, 0.1, method=method, truth_m=ROOMY)
+        np.testing.assert_allclose(found.offset_m.numpy(), OFFSETS + 25.0, atol=1e-4)
+
+
+def test_one_epoch_many_times_is_one_epoch() -> None:
+    # Six ranges, two coordinates and six offsets: positions anywhere fit, with offsets to match.
+    found = calibrate_ranges(APS, np.repeat(distances(users(1)) + OFFSETS, 50, axis=0), 0.1)
+    assert not found.pays
+    assert "epochs that differ have 4 ranges more than their positions need, and 6 numbers" in found.reason
+    # Two epochs of six ranges have eight more than four coordinates.
+    assert "epochs that differ" not in calibrate_ranges(APS, distances(users(2)) + OFFSETS, 0.1).reason
+    assert "epochs that differ have 8" in calibrate_ranges(APS, distances(users(2)) + OFFSETS, 0.1, scale=True).reason
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_line(case: str) -> None:
     given, message = REFUSED[case]
