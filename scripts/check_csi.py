@@ -18,6 +18,8 @@ from cfpos_envs.physics.ecc.conventions import PHASES, SUBCARRIER_ORDERS
 UNDECIDED = 1
 """Exit code where nothing is decided."""
 
+_LEAST_WIDTH = 36
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print how well every convention fits, and what to pass on."""
@@ -43,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def report(path: Path, found: Findings) -> str:
     """The table of all conventions, and the verdict."""
-    rows = [f"{path}: {found.links} links", f"{'antenna_order':<36}{'phase':<20}correlation"]
-    rows += [f"{_orders(entry):<36}{entry.phase:<20}{entry.correlation:+.3f}" for entry in found.conventions]
+    wide = max(_LEAST_WIDTH, *(len(_orders(entry)) + 2 for entry in found.conventions))
+    rows = [f"{path}: {found.links} links", f"{'antenna_order':<{wide}}{'phase':<20}correlation"]
+    rows += [f"{_orders(entry):<{wide}}{entry.phase:<20}{entry.correlation:+.3f}" for entry in found.conventions]
     doubt = [f"but {found.doubt}"] if found.doubt and not found.verdict else []
     return "\n".join([*rows, "", found.verdict or _decision(path, found), *doubt])
 

@@ -30,6 +30,9 @@ from .radio_map import RadioMap
 CEILING_DBM = 0.0
 """No receiver hears a milliwatt: readings from here on are marks or mistakes."""
 
+_MOST_MARKS = 3
+"""Different readings from the ceiling on that may all be marks."""
+
 _FARTHEST_M = 1000.0
 """Median of ranges from which on they are taken to be millimetres: FTM and UWB reach some hundred metres."""
 
@@ -210,6 +213,8 @@ def checked_rss(
         hint = (
             f"if {value:g} ({count} times) means not heard, say not_heard={value:g}; " if math.isfinite(value) else ""
         )
+        if np.unique(power[bad]).size > _MOST_MARKS and not (power < CEILING_DBM).any():
+            hint = "these look like path loss in dB, RSS without its sign, or milliwatts: give dBm; "
         raise ValueError(f"{summary}; {hint}on_bad='drop' leaves such readings out")
     warnings.warn(f"left out {summary}", stacklevel=2)
     power[bad] = math.nan

@@ -50,7 +50,8 @@ def check_format(path: Path) -> None:
     Raises:
         ValueError: naming those that are.
     """
-    one_of(f"the ending of {path.name}", path.suffix.lower(), ENDINGS)
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f"{path.name} must end in one of {', '.join(ENDINGS)}")
 
 
 def write(path: Path, columns: Columns, origin: GeoOrigin | None = None) -> Path:

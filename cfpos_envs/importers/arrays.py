@@ -294,9 +294,10 @@ def _check_units(places: np.ndarray, positions: np.ndarray | None) -> None:
     """Refuse coordinates that cannot be metres."""
     together = places if positions is None else np.concatenate((places, positions))
     spread = float(np.ptp(together, axis=0).max())
-    if len(places) > 1 and spread < _LEAST_SPREAD_M:
+    level = float(np.ptp(together[:, :2], axis=0).max())  # heights may be metres beside degrees
+    if len(places) > 1 and level < _LEAST_SPREAD_M:
         raise ValueError(
-            f"bs_positions_m and positions_m lie within {spread:.3g} m of each other; these look like kilometres or "
+            f"bs_positions_m and positions_m lie within {level:.3g} m of each other; these look like kilometres or "
             "degrees: give metres"
         )
     if spread > _MOST_SPREAD_M:

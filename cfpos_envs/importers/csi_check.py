@@ -88,7 +88,8 @@ class Findings:
         if self.best.correlation < LEAST_CORRELATION:
             return (
                 f"no known convention fits (correlation {self.best.correlation:.2f} of 1): look at positions_m, "
-                "bs_orientation_rad and the calibration of the antennas' phases, or choose places in line of sight"
+                "bs_orientation_rad, the order of the base stations and the calibration of the antennas' phases, or "
+                "choose places in line of sight"
             )
         if self.margin < LEAST_MARGIN:
             return (

@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 
 from cfpos.agents import load_agent
 from cfpos.baselines.direct import Locator, snapshots_located
+from cfpos.baselines.ecc.common import in_one_row
 from cfpos.baselines.ecc.knn import CsiKnn, KnnOptions
 from cfpos.baselines.ecc.music import Music3d
 from cfpos.scripts.cli import UsageError
@@ -48,8 +49,15 @@ def located(arguments: argparse.Namespace) -> Located:
         return located_by_survey(arguments, said)
     policy, system, name, trained = _policy(arguments.policy, pairs(arguments.option, "--option"))
     file = read_csi(arguments.measurements, **said)
+    received = file.measurements(system)
+    if name == MUSIC and in_one_row(received.system):
+        raise ValueError(
+            f"{file.path}: its arrays are lines of antennas, which see the angle to their line only; {MUSIC} needs "
+            "directions in space: compare with known places (--survey KNOWN.npz --policy csi-knn), or train a network "
+            "(cfpos train env=ecc-csi env.data=FILE agent=ecc-fast) and name its run by --policy"
+        )
     seen = None if trained is None else trained_on(file, trained)
-    estimate = snapshots_located(policy, file.measurements(system))
+    estimate = snapshots_located(policy, received)
     rows = np.arange(len(file))
     table = Positions.from_estimate(
         estimate,

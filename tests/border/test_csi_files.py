@@ -123,6 +123,14 @@ NAN_PLACE[7, 1] = np.nan
             {"positions_m": arrays()["positions_m"] / 1e3, "bs_positions_m": PLACES_M.numpy() / 1e3},
             "within 0.04 m of each other; these look like kilometres",
         ),
+        (
+            # Degrees beside heights in metres.
+            {
+                "positions_m": arrays()["positions_m"] * [1e-5, 1e-5, 1.0],
+                "bs_positions_m": PLACES_M.numpy() * [1e-5, 1e-5, 1.0] + [0.0, 0.0, 4.0],
+            },
+            "within 0.0004 m of each other; these look like kilometres or degrees",
+        ),
         ({"positions_m": arrays()["positions_m"] * 1e6}, "look like millimetres"),
         ({"carrier_hz": 3.5}, "looks like GHz or MHz: give hertz"),
         ({"subcarrier_spacing_hz": 0.72}, "looks like kHz or MHz: give hertz"),
@@ -290,6 +298,10 @@ def test_nothing_is_decided_where_nothing_can_be(tmp_path: Path, capsys: pytest.
         check_csi.main([str(saved(tmp_path, csi=turned))])
     assert stopped.value.code == 1
     assert "no known convention fits" in capsys.readouterr().out
+    # In one row all orders but the backward ones are the same: their names do not run into the sign.
+    with pytest.raises(SystemExit):
+        check_csi.main([str(saved(tmp_path, csi=turned, array_shape=[1, 8]))])
+    assert "quadriga = sionna  exp(" in capsys.readouterr().out
     # From straight ahead all antennas have one phase, in every order and with either sign.
     ahead = PLACES_M[0].double().numpy() + np.array([[10.0, 10.0, 0.0]])
     flat = np.zeros((1, 3, 8, 8), complex)

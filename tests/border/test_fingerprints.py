@@ -119,6 +119,9 @@ def test_a_mark_that_is_not_declared_is_refused_with_a_hint() -> None:
         Fingerprint.from_survey(GRID, surveyed).locate(marked(measured, 100.0))
     with pytest.raises(ValueError, match=r"RSS of 0 dBm or more, the first inf \(row 0, AP 0\); on_bad="):
         Fingerprint.from_survey(GRID, surveyed).locate([[math.inf, -50, -50, -50, -50, -50]])
+    for other in (-measured, 10 ** (measured / 10)):
+        with pytest.raises(ValueError, match=r"look like path loss in dB, .*, or milliwatts: give dBm"):
+            Fingerprint.from_survey(GRID, surveyed).locate(other)
 
 
 def test_a_reading_that_cannot_be_costs_that_reading_only() -> None:

@@ -228,7 +228,7 @@ REFUSALS = [
     (HALL[2:], "need the places of the access points: --site"),
     (HALL, "how accurate is a range? Say it by --sigma"),
     ([*HALL[:3], "nowhere.csv", "--sigma", "1"], "nowhere.csv"),
-    ([*HALL, "--sigma", "1", "--out", "a.xls"], "'.xls' is not one of"),
+    ([*HALL, "--sigma", "1", "--out", "a.xls"], "a.xls must end in one of .csv, "),
     ([*HALL, "--sigma", "1", "--picture", "a.gif"], "must end in .png"),
     ([*HALL, "--sigma", "-1"], "sigma=-1.0 must be above 0"),
     ([*HALL, "--sigma", "1", "--policy", "toa-me"], "did you mean toa-em"),
@@ -350,8 +350,11 @@ def test_csi_gives_positions_by_music_and_by_a_run(hall: Path, capsys: pytest.Ca
     locate.main(["--measurements", str(sample), "--policy", "run", "--out", "q.npz"])
     expected = agent.locate(read_csi(sample).measurements(env.scenario.system)).position[:, 0]
     np.testing.assert_allclose(Positions.read("q.npz").position_m, expected.numpy(), atol=1e-4)
+    about["array_shape"] = (1, 8)
+    np.savez("lines.npz", csi=csi, bs_positions_m=stations, bs_orientation_rad=yaw, **about)
     for words, said in (
         (["own.npz", "--policy", "run"], "own.npz"),  # another network
+        (["lines.npz"], "lines.npz: its arrays are lines of antennas"),
         (["own.npz", "--policy", "csi-knn"], "is no training run; CSI is located by music"),
         (["own.npz", "--known", "order=rows"], "order is unknown for CSI"),
     ):
