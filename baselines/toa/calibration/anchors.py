@@ -176,7 +176,7 @@ def _pair_ranges(given: Any, stated_m: Float[Tensor, "M 2"]) -> Float[Tensor, "M
     typical, extent = float(ranges.nanmedian()), float(torch.pdist(stated_m).max())
     if typical > _LONGEST * extent:
         raise ValueError(
-            f"ap_range_m has a median of {typical:.3g} m, and the APs are at most {extent:.3g} m apart; give metres, as "
+            f"ap_range_m has a median of {typical:.3g} m, and the APs are only {extent:.3g} m apart; give metres, as "
             "it looks like millimetres or centimetres"
         )
     return ranges
