@@ -36,6 +36,9 @@ _MOST_MARKS = 3
 _FARTHEST_M = 1000.0
 """Median of ranges from which on they are taken to be millimetres: FTM and UWB reach some hundred metres."""
 
+_LEAST_EXTENT_M, _MANY_PLACES = 0.1, 9
+"""So many places within so little are in degrees or kilometres: ten centimetres are less than a step."""
+
 _POINTS_AT_A_TIME = 250
 
 
@@ -103,6 +106,7 @@ def survey_from_arrays(
     if distance is not None:
         check_ranges(distance, power.shape)
     rows = [f"row {row}" for row in range(len(points))] if where is None else list(where)
+    _check_extent(points)
     placed = np.isfinite(points).all(axis=-1)
     if not placed.all():
         lost = f"{(~placed).sum()} positions have NaN or infinite entries, the first in {rows[int(placed.argmin())]}"
@@ -219,6 +223,23 @@ def checked_rss(
     warnings.warn(f"left out {summary}", stacklevel=2)
     power[bad] = math.nan
     return power, bad
+
+
+def _check_extent(points: np.ndarray) -> None:
+    """Refuse places that cannot be metres.
+
+    Raises:
+        ValueError: many places in a few centimetres.
+    """
+    places = np.unique(points[np.isfinite(points).all(axis=-1)], axis=0)
+    if len(places) < _MANY_PLACES:
+        return
+    extent = float(np.ptp(places, axis=0).max())
+    if extent < _LEAST_EXTENT_M:
+        raise ValueError(
+            f"{len(places)} positions lie within {extent:.2g} m of each other; these look like degrees or kilometres: "
+            "give metres"
+        )
 
 
 def powers_and_ranges(rss: Any, ranges: Any) -> tuple[np.ndarray, np.ndarray | None]:

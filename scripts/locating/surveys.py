@@ -85,9 +85,21 @@ def located(arguments: argparse.Namespace) -> Located:
         truth_m=scans.positions_m,
         geo_origin=origin,
     )
-    notes = _scored(estimate, scans)
+    notes = [*_unknown(scans, estimator), *_scored(estimate, scans)]
     few = "the scan hears no access point of the survey by its name; see --columns and --missing"
     return Located(table, name, **drawn_site(site), notes=tuple(notes), advice={"too_few_links": few})
+
+
+def _unknown(scans: SurveyTable, estimator: Fingerprint) -> list[str]:
+    """Access points of the scans that the survey does not know, or the other way round: perhaps misspelt."""
+    ours, theirs = set(estimator.ap_names or ()), set(scans.ap_names or ())
+    said = [("the scans'", "survey", sorted(theirs - ours)), ("the survey's", "scans", sorted(ours - theirs))]
+    return [
+        f"{len(names)} of {whose} access points are not in the {other}, and not compared: {', '.join(names[:3])}"
+        + (", ..." if len(names) > 3 else "")
+        for whose, other, names in said
+        if names
+    ]
 
 
 def held_out_located(arguments: argparse.Namespace) -> Located:

@@ -124,6 +124,17 @@ def test_a_mark_that_is_not_declared_is_refused_with_a_hint() -> None:
             Fingerprint.from_survey(GRID, surveyed).locate(other)
 
 
+def test_places_in_degrees_or_kilometres_are_refused() -> None:
+    """They were taken for metres, with a standard deviation of micrometres."""
+    _, surveyed, _ = drawn()
+    for places in (GRID * 1e-5 + [48.1, 11.5], GRID / 1e3):
+        with pytest.raises(
+            ValueError, match=r"100 positions lie within 0\.0\d+ m of each other; these look like degrees"
+        ):
+            Fingerprint.from_survey(places, surveyed)
+    Fingerprint.from_survey(GRID / 100, surveyed)  # a table of 36 cm
+
+
 def test_a_reading_that_cannot_be_costs_that_reading_only() -> None:
     user, surveyed, measured = drawn()
     spoilt = measured.copy()

@@ -281,6 +281,26 @@ SURVEY = "x_m,y_m,floor,rss_b,rss_a\n0,0,G,-70,-50\n8,0,G,-50,-70\n8,6,1,-60,100
 SCANS = "id,time_s,x_m,y_m,floor,rss_a,rss_b\nann,1,1,1,G,-52,-69\nbob,2,7,5,1,100,-59\n"
 
 
+@pytest.mark.parametrize("policy", ["fingerprint", "gpr"])
+def test_access_points_that_one_file_alone_names_are_said(
+    hall: Path, policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{x},{y},{-40 - x},{-50 - y},{-60 + x}" for x in range(4) for y in range(4)]
+    (hall / "known.csv").write_text("\n".join(["x_m,y_m,rss_a,rss_b,rss_c", *rows]), encoding="utf-8")
+    for header, said in (
+        (
+            "rss_a,rss_b,rss_C",
+            ["the scans' access points are not in the survey, and not compared: C", "scans, and"],
+        ),
+        ("rss_a,rss_b,rss_c", []),
+    ):
+        (hall / "scans.csv").write_text(f"{header}\n-41,-51,-59\n", encoding="utf-8")
+        locate.main(["--survey", "known.csv", "--measurements", "scans.csv", "--policy", policy, "--out", "o.csv"])
+        printed = capsys.readouterr().out
+        assert all(words in printed for words in said)
+        assert ("not compared" in printed) == bool(said)
+
+
 def test_a_survey_and_scans_give_places_and_floors(hall: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(hall, SURVEY, "wifi.csv")
     written(hall, SCANS, "scans.csv")
