@@ -28,7 +28,7 @@ def locate(name: str, *arrays: Any, **options: Any) -> PositionEstimate:
     return make_policy(name).locate(TimingMeasurements.from_arrays(*arrays, family=family, **options))
 
 
-@pytest.mark.parametrize("name", ["rtt-wls", "toa-em", "tdoa-chan", "tdoa-wls", "toa-huber", "toa-wls"])
+@pytest.mark.parametrize("name", ["rtt-wls", "toa-em", "tdoa-chan", "tdoa-wls", "toa-huber", "toa-wls", "toa-mmse"])
 def test_whole_number_ranges_give_positions_with_decimals(name: str) -> None:
     found = locate(name, APS, RANGES.round().astype(np.int32), 0.3)
     as_floats = locate(name, APS, RANGES.round(), 0.3)

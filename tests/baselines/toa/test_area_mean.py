@@ -154,6 +154,16 @@ def test_users_of_the_prior_lie_where_it_says() -> None:
     assert float(found.valid.double().mean()) >= 0.99  # type: ignore[attr-defined]
 
 
+def test_millimetres_are_found_from_cells_of_a_metre() -> None:
+    rng = np.random.default_rng(10)
+    users = rng.uniform([1, 1], [19, 11], (30, 2))
+    ranges = np.linalg.norm(users[:, None] - APS, axis=2) + 0.001 * rng.standard_normal((30, 5))
+    found = told(APS, ranges, 0.001, 0.9)
+    assert float(np.linalg.norm(found.position.numpy() - users, axis=1).max()) < 0.01  # type: ignore[attr-defined]
+    assert int((nees(found, users) > 25).sum()) == 0
+    assert float(found.covariance.diagonal(dim1=1, dim2=2).sqrt().max()) < 0.01  # type: ignore[attr-defined]
+
+
 def test_access_points_in_a_line_with_the_area_on_one_side() -> None:
     line = np.array([[1.0, 0.0], [6.0, 0.0], [13.0, 0.0], [19.0, 0.0]])
     users, ranges = drawn(400, 7, 0.3, 0.98, line)
