@@ -79,6 +79,16 @@ def test_found_kept_read_back_and_applied(how: str, tmp_path: Path, capsys: pyte
     assert rmse(without) > 0.2
 
 
+def test_a_calibrated_file_may_list_the_access_points_in_another_order(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    site, (ranges, _) = hall(tmp_path), table(tmp_path)
+    calibrated = hall(tmp_path / "other", range_offset_m=OFFSETS.tolist(), range_std_m=[0.03] * 5)
+    content = yaml.safe_load(calibrated.read_text())
+    calibrated.write_text(yaml.safe_dump({**content, "aps": content["aps"][::-1]}))
+    found = run(tmp_path, "--site", str(site), "--measurements", str(ranges), "--calibrate", str(calibrated))
+    assert rmse(found) < 0.05
+
+
 def test_devices_are_kept_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site, (ranges, _) = hall(tmp_path), table(tmp_path, devices=True)
     kept = tmp_path / "calibrated.yaml"
@@ -187,7 +197,7 @@ def test_a_filter_takes_the_calibration_of_the_site(
 def test_a_fix_in_space_takes_the_calibration_of_the_site(tmp_path: Path) -> None:
     heights = [4.0, 5.0, 4.0, 6.0, 3.0]
     columns = {"height_m": heights, "range_offset_m": OFFSETS.tolist(), "range_std_m": [0.05] * 5}
-    site = hall(tmp_path, **columns, range_offset_std_m=[0.02] * 5)
+    site = hall(tmp_path, **columns, range_offset_std_m=[0.12] * 5)
     places = np.random.default_rng(2).uniform([4.0, 4.0, 0.5], [16.0, 11.0, 1.5], (20, 3))
     far = np.linalg.norm(places[:, None] - np.column_stack((APS, heights)), axis=2) + OFFSETS
     path = tmp_path / "space.csv"
@@ -200,8 +210,14 @@ def test_a_fix_in_space_takes_the_calibration_of_the_site(tmp_path: Path) -> Non
     found = Positions.read(out)
     np.testing.assert_allclose(found.position_m, places + [*CORNER, 0.0], atol=1e-3)
     assert found.covariance_m2 is not None
-    # That of the file and of its offsets, not the told 9 m.
-    assert float(np.sqrt(found.covariance_m2[:, 0, 0]).max()) < 0.2
+    # That of the file, sqrt(0.05^2 + 0.12^2) = 0.13 m with its offsets, not the told 9 m; without the offsets 0.05 m.
+    site = hall(tmp_path, **{**columns, "range_std_m": [0.13] * 5}, range_offset_std_m=[0.0] * 5)
+    locate.main(
+        ["--out", str(out), "--site", str(site), "--measurements", str(path), "--height", "below", "--sigma", "9"]
+    )
+    same = Positions.read(out)
+    assert same.covariance_m2 is not None
+    np.testing.assert_allclose(found.covariance_m2, same.covariance_m2, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("option", [["--filter", "1"], ["--height", "below"]])

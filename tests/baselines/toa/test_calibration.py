@@ -165,6 +165,17 @@ def test_what_reflections_add_at_a_place_is_not_taken_for_offsets() -> None:
     assert not found.pays, found.reason
 
 
+def test_a_common_part_that_changes_from_block_to_block_is_no_offset() -> None:
+    # All access points alike, so that only the blocks tell: +0.5 m +- 0.5 m / sqrt(10), an offset of three deviations.
+    places, rng = users(300), np.random.default_rng(13)
+    now_and_then = np.repeat(np.arange(10) % 2, 30)[:, None]
+    ranges = distances(places) + now_and_then + 0.05 * rng.standard_normal((300, 6))
+    found = calibrate_ranges(APS, ranges, 1.0)
+    assert not found.pays
+    assert "common part of the offsets is not known well enough" in found.reason
+    assert calibrate_ranges(APS, ranges - now_and_then + 0.5, 1.0).pays
+
+
 def test_what_positions_gain() -> None:
     places, rng = users(300), np.random.default_rng(11)
     ranges = distances(places) + OFFSETS + 0.1 * rng.standard_normal((300, 6))
