@@ -12,6 +12,7 @@ from cfpos.baselines import make_policy
 from cfpos_envs.datasets import LAYOUTS, load_dataset, scenes
 from cfpos_envs.datasets.base import distances_m
 from cfpos_envs.datasets.scale import check_places
+from cfpos_envs.datasets.table import load_table
 from tests.datasets import small_sets
 
 
@@ -171,6 +172,19 @@ def test_the_same_offset_everywhere_is_no_other_unit() -> None:
         ValueError, match=r"own: the ranges fit the access points' places best .* multiplied by 0\.[56]"
     ):
         check_places("own", aps / 0.6, places, ranges)
+
+
+@pytest.mark.parametrize(("episodes", "training"), [([4, 4, 7, 7, 9, 9, 4, 7], [0, 1, 6]), ([4] * 8, [0, 1])])
+def test_the_first_recording_of_an_own_table_trains(episodes: list[int], training: list[int], tmp_path: Path) -> None:
+    small_sets.write(tmp_path / "hall.csv", ["name,x_m,y_m", "a,0,0", "b,10,0", "c,0,10"])
+    rows = [
+        f"{episode},{1 + k},3,{np.hypot(1 + k, 3)},{np.hypot(9 - k, 3)},{np.hypot(1 + k, 7)}"
+        for k, episode in enumerate(episodes)
+    ]
+    small_sets.write(tmp_path / "own.csv", ["episode,truth_x_m,truth_y_m,range_a,range_b,range_c", *rows])
+    own = load_table(tmp_path / "own.csv", tmp_path / "hall.csv")
+    assert own.train.truth_m[:, 0].tolist() == [1.0 + k for k in training]
+    assert own.test.truth_m[:, 0].tolist() == [1.0 + k for k in range(8) if k not in training]
 
 
 def _without(path: Path, old: str, new: str) -> None:
