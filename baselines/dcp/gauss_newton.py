@@ -140,7 +140,10 @@ def link_observations(
     if measurements.covariance is None:
         sampling = torch.zeros_like(measurements.rss_dbm)
     else:
-        sampling = rss_sampling_std_db(measurements.covariance, measurements.radio.snapshots)
+        snapshots = measurements.radio.snapshots
+        sampling = rss_sampling_std_db(measurements.covariance, snapshots)
+        # Methods that read spectra keep a link whose covariance alone is damaged: one path has the most noise.
+        sampling = torch.nan_to_num(sampling, nan=10.0 / math.log(10.0) / math.sqrt(snapshots))
     rss_std = torch.sqrt(sampling.square() + shadowing_db**2).clamp(min=0.1)
     scale = None if bearing_rad is None else nominal_bearing_scale(bearing_rad)
     return LinkObservations(usable, measurements.rss_dbm, rss_std, bearing_rad, scale)

@@ -87,6 +87,14 @@ def test_a_damaged_covariance_alone_costs_its_link(name: str) -> None:
     torch.testing.assert_close(make_policy(name).locate(m).position, without, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("name", ["direct-search", "fingerprint", "gpr"])
+def test_a_damaged_covariance_does_not_spoil_what_spectra_say(name: str) -> None:
+    """``direct-search`` called every such user's right answer a contradiction."""
+    m = hall()
+    m.covariance[0, 1] = math.nan
+    assert error_m(name, m) < LIMITS[name]
+
+
 @pytest.mark.parametrize("method", ["music", "beamscan"])
 @pytest.mark.parametrize("entry", [0.0, complex("nan"), complex("inf")])
 def test_the_bearing_of_nothing_is_nan(method: str, entry: complex) -> None:
