@@ -301,10 +301,12 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
         return FLOAT_BITS * measured + super().fronthaul_bits()
 
     def draw(self, axes: Axes, state: ApStateT, history: list[Tensor]) -> None:
-        """Episode 0: APs with their arrays, true and estimated positions round by round, ellipses of the bound."""
-        true_position = self.true_position(state)
-        fisher = self.fisher(state, true_position)[0]
-        is_regular = bool(torch.isfinite(position_error_bound(fisher)).all())
+        """Episode 0: APs with their arrays, true and estimated positions round by round, ellipses of a known bound."""
+        true_position, covariance = self.true_position(state), None
+        if self.bound_m(state) is not None:
+            fisher = self.fisher(state, true_position)[0]
+            if bool(torch.isfinite(position_error_bound(fisher)).all()):
+                covariance = torch.linalg.inv(fisher).cpu().numpy()
         draw_episode(
             axes,
             state.ap_positions_m[0].cpu().numpy(),
@@ -313,7 +315,7 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
             [estimate.cpu().numpy() for estimate in history],
             side_m=self.side_m,
             wrap=self.wrap,
-            covariance=torch.linalg.inv(fisher).cpu().numpy() if is_regular else None,
+            covariance=covariance,
         )
 
 

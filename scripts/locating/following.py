@@ -11,6 +11,7 @@ from cfpos.scripts.cli import UsageError
 from cfpos.scripts.locating.calibrating import corrected, stored
 from cfpos.scripts.locating.common import Located, checked_names, drawn_site
 from cfpos.scripts.locating.links import as_table, heights_of, read, std_of
+from cfpos_envs.checks import number
 from cfpos_envs.files.epochs import read_links
 
 NAME = "filter"
@@ -24,6 +25,7 @@ def located(arguments: argparse.Namespace) -> Located:
         ValueError: whatever the site, the measurements or the options have that cannot be.
         OSError: a file cannot be read.
     """
+    number("--filter", arguments.filter, 0.0, above=True)
     if arguments.window is not None:
         raise UsageError("--filter takes every link at its own time; leave --window out")
     site, links, known = read(arguments, read_links)

@@ -419,6 +419,7 @@ def test_links_one_by_one_and_heights_that_nobody_knows(hall: Path, capsys: pyte
     ("words", "told"),
     [
         (["--filter", "1", "--window", "1"], "leave --window out"),
+        (["--filter", "0"], "--filter"),
         (["--filter", "1"], "needs one line per link with the columns ap and time_s"),
         (["--height", "below"], "needs heights of the APs"),
         (["--height", "below", "--user-height", "1"], "is known; leave --height below out"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import Ellipse
 
 from agents import load_agent, make_agent
 from baselines import make_policy
@@ -16,6 +17,7 @@ from cfpos_envs.datasets import load_dataset
 from cfpos_envs.datasets.base import distances_m
 from cfpos_envs.datasets.path_loss import fitted_path_loss
 from cfpos_envs.datasets.sample import sample
+from cfpos_envs.drawing.figures import new_figure
 from cfpos_envs.scenarios.measured.stored import draw_rows
 from cfpos_envs.streams import Streams
 from tests.datasets import small_sets
@@ -46,6 +48,15 @@ def test_an_estimator_answers_in_the_game_as_on_the_set(family: str, policy: str
     apart = played[order].double() - shift - alone[there].double()
     # Single precision in the game, and another square in which a few users search.
     assert float(torch.linalg.vector_norm(apart, dim=1).median()) < 1e-3
+
+
+def test_a_picture_shows_no_bound_that_there_is_not() -> None:
+    for env_id, ellipses in ((ENV, 0), ("rtt-v0", 2)):
+        scenario = make_scenario(env_id, split="test", num_ues=2)
+        state = scenario.reset(Streams(0, "test"), 1)
+        with new_figure(4, 4) as (_, axes):
+            scenario.draw(axes, state, [scenario.true_position(state)[0]])
+            assert sum(isinstance(patch, Ellipse) for patch in axes.patches) == ellipses
 
 
 def test_fifty_episodes_show_every_test_epoch() -> None:

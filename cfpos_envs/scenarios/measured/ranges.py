@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cfpos_envs.datasets import MeasuredSet
 from cfpos_envs.measurements.toa import TimingMeasurements
-from cfpos_envs.physics.toa.bounds import range_fisher, range_information, unit_vectors_to
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.scenarios.measured.config import MeasuredConfig
 from cfpos_envs.scenarios.measured.stored import draw_rows, users_of
@@ -98,14 +97,6 @@ class RangesGame(ToaScenario):
     def bound_m(self, state: ToaState) -> Tensor | None:
         """None: nobody knows which links had a line of sight."""
         return None
-
-    def fisher(self, state: ToaState, true_position: Tensor) -> Tensor:
-        """[B, K, 2, 2] information by the stated variances, as if every link had a line of sight; for pictures."""
-        unit, _ = unit_vectors_to(
-            state.ap_positions_m.double(), state.height_diff_m.double(), true_position.detach().double()
-        )
-        variance = state.played().now(state.sequence_variance_m2)
-        return range_fisher(self.family, unit, range_information(variance.double(), state.valid))
 
     def measurements(self, state: ToaState) -> TimingMeasurements:
         """What was measured; what was not is NaN, so that estimators that need it refuse."""
