@@ -6,6 +6,7 @@ learns them many times faster.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Area:
         return 0.5 * max(high - low for low, high in zip(self.low_m, self.high_m, strict=True))
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What turns a network's last numbers into a position and into a loss.
 
     Attributes:
@@ -54,13 +55,13 @@ class Head(nn.Module):
         super().__init__()
         self.area = area
 
+    @abstractmethod
     def loss(self, outputs: Float[Tensor, "B N size"], position_m: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Mean over the batch of the loss of N successive outputs, the later ones weighing more (34)."""
-        raise NotImplementedError(f"{type(self).__name__} has to define loss")
 
+    @abstractmethod
     def position_m(self, outputs: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch 3"]:
         """The positions that outputs stand for, metres."""
-        raise NotImplementedError(f"{type(self).__name__} has to define position_m")
 
     def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
         """ValueError if places to learn from cannot be said."""

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.patches import Patch
 
 from cfpos.baselines import Fingerprint, calibrate_ranges, locate_ranges, make_policy
 from cfpos.baselines.direct import Locator, snapshots_located
@@ -404,4 +405,6 @@ def _picture(rows: list[dict[str, Any]]) -> Any:
         axes.invert_yaxis()
     for axes in panels.flat[len(names) :]:
         axes.axis("off")
+    keys = [Patch(color=OKABE_ITO[0], label="cfpos"), Patch(color=OKABE_ITO[1], label="scipy, scikit-learn")]
+    figure.legend(handles=keys, loc="outside upper left", ncols=2, fontsize=8)
     return figure
