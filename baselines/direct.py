@@ -70,7 +70,14 @@ def locate_ranges(
     """
     chosen, accepted = _chosen(policy, ("toa", "rtt"), "ranges")
     measured = TimingMeasurements.from_arrays(ap_positions_m, range_m, std_m, family=accepted, **known)
-    if isinstance(calibrate, str) and calibrate == "none":
+    uncalibrated = isinstance(calibrate, str) and calibrate == "none"
+    if truth_m is not None and not (isinstance(calibrate, str) and calibrate == "labelled"):
+        raise ValueError("truth_m is for calibrate='labelled' alone; say that, or leave it out")
+    if devices is not None and uncalibrated:
+        raise ValueError(
+            "devices have offsets only where ranges are calibrated; say calibrate='self', or leave them out"
+        )
+    if uncalibrated:
         answer = _one_episode(chosen, measured)
     else:
         from .toa.calibration.ranges import calibration_of, located

@@ -289,6 +289,14 @@ def test_bad_input_is_one_line(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_labels_and_devices_that_would_not_be_used_are_refused() -> None:
+    ranges = np.full((10, 6), 5.0)
+    with pytest.raises(ValueError, match="truth_m is for calibrate='labelled' alone; say that"):
+        locate_ranges(APS, ranges, 0.1, truth_m=users(10))
+    with pytest.raises(ValueError, match="devices have offsets only where ranges are calibrated"):
+        locate_ranges(APS, ranges, 0.1, devices=["a"] * 10)
+
+
 def test_a_calibration_of_other_aps_is_refused() -> None:
     found = calibrate_ranges(APS, distances(users(10)) + OFFSETS, 0.1)
     with pytest.raises(ValueError, match="6 APs, the measurements are of 5"):
