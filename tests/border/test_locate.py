@@ -231,7 +231,7 @@ REFUSALS = [
     ([*HALL, "--sigma", "1", "--out", "a.xls"], "a.xls must end in one of .csv, "),
     ([*HALL, "--sigma", "1", "--picture", "a.gif"], "must end in .png"),
     ([*HALL, "--sigma", "-1"], "sigma=-1.0 must be above 0"),
-    ([*HALL, "--sigma", "1", "--policy", "toa-me"], "did you mean toa-em"),
+    ([*HALL, "--sigma", "1", "--policy", "toa-hubr"], "did you mean toa-huber"),
     ([*HALL, "--sigma", "1", "--policy", "music"], "the file has range"),
     ([*HALL, "--sigma", "1", "--known", "nlos_mean=2"], "did you mean nlos_mean_m"),
     ([*HALL, "--sigma", "1", "--known", "area_m=2"], "area_m is unknown"),
