@@ -35,6 +35,8 @@ _COMMON_KNOWN = 8.0
 _COMMON_SHARE = 1.0
 _CLEARLY_SMALLER = 2.0
 _SCALE_STD = 0.05
+# Without offsets, stated deviations are widened instead of replaced if most residuals are as large up to this factor.
+_BELIEVED = 2.0
 # Offsets of such a share of the ranges may be places in another unit. That is believed if the factor is off by a
 # quarter and leaves less than half of the residuals, and there are ranges enough for a factor of every AP.
 _LARGE_OFFSET, _FAR_SCALE, _SCALE_LEAVES, _SPARE_FOR_SCALES = 0.1, 1.25, 0.5, 6
@@ -229,6 +231,15 @@ def _unlabelled(links: RangeLinks, names: tuple[str, ...], device: Tensor, scale
         _refuse_another_unit(whole, found, heard)
     pays, reason = worth(found, plain, covariance, heard > 0)
     if not pays:
+        told = _told(links)
+        stated = fit(whole, position, _told(whole.links), known_std=True)
+        factor = told_std_factor(stated, whole.links)
+        if 1 / _BELIEVED < factor < _BELIEVED:
+            # Smaller ones would only make the best fit more certain, which may be the mirror image.
+            factor = max(factor, 1.0)
+            told, reason = factor * told, f"{reason}; stated deviations are taken {factor:.2f} times"
+            kept = _without(torch.where(heard > 0, told, torch.inf), heard, reason)
+            return dataclasses.replace(kept, std_factor=torch.full_like(told, factor))
         return _without(torch.where(heard > 0, plain.std_m, torch.inf), heard, reason)
     return RangeCalibration(
         found.shared.offset_m,
@@ -241,6 +252,22 @@ def _unlabelled(links: RangeLinks, names: tuple[str, ...], device: Tensor, scale
         reason,
         _by_name(names, found.shared.device_m),
     )
+
+
+def told_std_factor(found: JointFit, links: RangeLinks) -> float:
+    """How many times larger than stated the errors of most links are, a few long ranges aside.
+
+    1.4826 times the median absolute residual in stated deviations, over the square root of the share of the ranges that
+    positions leave free.
+
+    Args:
+        found: the fit with the stated deviations.
+        links: its ranges.
+    """
+    usable = links.usable[0]
+    free = 1 - 2 * usable.shape[1] / int(usable.sum())
+    scaled = (found.residual_m.abs() / links.std_m[0])[usable]
+    return 1.4826 * float(scaled.median()) / math.sqrt(max(free, 1e-3))
 
 
 def _refuse_another_unit(whole: Problem, found: JointFit, heard: Tensor) -> None:

@@ -156,6 +156,23 @@ def test_no_offsets_are_taken_from_ranges_without() -> None:
     np.testing.assert_allclose(found.std_m.numpy(), 0.3, rtol=0.1)
 
 
+def test_stated_deviations_are_scaled_beside_long_ranges() -> None:
+    places, rng = users(200), np.random.default_rng(12)
+    long = rng.exponential(5.0, (200, 6)) * (rng.random((200, 6)) < 0.12)
+    ranges = distances(places) + long + 0.15 * rng.standard_normal((200, 6))
+    found = calibrate_ranges(APS, ranges, 0.15)
+    assert not found.pays
+    assert "stated deviations are taken" in found.reason
+    assert found.std_factor is not None
+    # The pull of a link in eight that is too long widens the residuals of the others.
+    np.testing.assert_allclose(found.std_factor.numpy(), 1.25, atol=0.2)
+    scaled, plain = (locate_ranges(APS, ranges, 0.15, policy="toa-em", calibrate=how) for how in ("self", "none"))
+    errors = [np.linalg.norm(one.position.numpy() - places, axis=1) for one in (scaled, plain)]
+    assert np.median(errors[0]) < 1.05 * np.median(errors[1])
+    # Ten times too small they are no longer believed.
+    assert (calibrate_ranges(APS, ranges, 0.015).std_m > 0.1).all()
+
+
 def test_what_reflections_add_at_a_place_is_not_taken_for_offsets() -> None:
     places, rng = users(300), np.random.default_rng(10)
     places = places[np.lexsort((places[:, 1], places[:, 0] // 4))]
