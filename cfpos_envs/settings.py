@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -118,7 +119,11 @@ class Settings:
 
     @classmethod
     def restored(cls: type[SettingsT], fields: Mapping[str, object]) -> SettingsT:
-        """Settings from a file, see ``former``."""
+        """Settings from a file, see ``former``; a warning says where they are not today's defaults."""
+        defaults = {entry.name: entry.default for entry in dataclasses.fields(cls)}
+        for name, value in cls.former.items():
+            if name not in fields and value != defaults[name]:
+                warnings.warn(former_value(cls.title, name, value, defaults[name]), stacklevel=2)
         return cls.build({**cls.former, **fields})
 
     @classmethod
@@ -162,3 +167,15 @@ class RunSettings(Settings):
     validation_envs: int = 64
     test_envs: int = 32
     checkpoint_every: int = 20_000
+
+
+def former_value(title: str, name: str, value: object, default: object) -> str:
+    """What to say of a file that does not name a field.
+
+    Args:
+        title: whose file.
+        name: of the field.
+        value: what the file means.
+        default: today's.
+    """
+    return f"the {title} file is of a build before {name}: it means {name}={value}, today's default is {default}."

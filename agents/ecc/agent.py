@@ -27,6 +27,7 @@ from cfpos_envs.supervised.bitstream import Messages
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.doubts import learned_doubts
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
+from cfpos_envs.supervised.loading import load_weights
 from cfpos_envs.supervised.network import EccNetwork
 
 from ..base import Plan
@@ -178,8 +179,8 @@ class Ecc(EccLearner):
 
     def load_networks(self, state: State) -> None:
         """Take over networks from ``network_state``; ``check_game`` has looked at what they are for."""
+        load_weights(self.network, state["network"], self.config.head)
         self.system = _stored_system(state)
-        self.network.load_state_dict(state["network"])
 
     def _positions(self, batch: Batch) -> Float[Tensor, "S 3"]:
         self.network.eval()

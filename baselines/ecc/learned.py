@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -17,13 +19,15 @@ from tqdm import tqdm
 from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
 from cfpos_envs.checks import one_of, whole, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.settings import former_value
 from cfpos_envs.streams import derive_seed
-from cfpos_envs.supervised.agent_config import EccAgentConfig
+from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool, joined
 from cfpos_envs.supervised.doubts import learned_doubts
 from cfpos_envs.supervised.fit_config import FitConfig
 from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.heads import HEADS
+from cfpos_envs.supervised.loading import load_weights
 
 from .common import CsiAnswers, CsiEstimator, same_network
 from .surveys import system_of, training_snapshots
@@ -53,7 +57,7 @@ class LearnedOptions:
         train_steps: steps of gradient descent.
         batch_size: snapshots per step.
         lr: highest learning rate.
-        head, bins: what the network states, see ``EccAgentConfig``.
+        head, bins: what the network states, see ``EccFastAgentConfig``.
         seed: of weights, snapshots and their order.
     """
 
@@ -62,8 +66,8 @@ class LearnedOptions:
     train_steps: int = 400
     batch_size: int = 256
     lr: float = FitConfig.lr
-    head: str = EccAgentConfig.head
-    bins: int = EccAgentConfig.bins
+    head: str = EccFastAgentConfig.head
+    bins: int = EccFastAgentConfig.bins
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,7 +92,7 @@ class LearnedCsi(CsiEstimator):
         train_cpu_s: processor time of its training.
     """
 
-    options_class: ClassVar[type] = LearnedOptions
+    options_class: ClassVar[type[LearnedOptions]] = LearnedOptions
     options: LearnedOptions
 
     def __init__(self, env: Env | None = None, options: object = None) -> None:
@@ -180,11 +184,17 @@ class LearnedCsi(CsiEstimator):
         # Files of the builds before name no game, their base stations say enough.
         if "signature" in stored and isinstance(self.env, NamedGame):
             check_game(stored, self.env, parts=("family",))
-        self.options = dataclasses.replace(self.options, **{"head": "regression", **stored["options"]})
+        self.options = dataclasses.replace(self.options, **self._stored_options(stored["options"]))
         network = self.make_network(there, torch.Generator().manual_seed(0))
-        network.load_state_dict(stored["network"])
+        load_weights(network, stored["network"], self.options.head)
         # Gains are standardised with the averages that the network was trained with.
         self.system, self._network = there, network.eval()
+
+    def _stored_options(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        former = EccFastAgentConfig.former["head"]
+        if "head" not in stored:
+            warnings.warn(former_value(self.name, "head", former, self.options_class.head), stacklevel=3)
+        return {"head": former, **stored}
 
     def _positions(
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements

@@ -102,7 +102,7 @@ class Transformer(_EccShaped):
     """ECC with plain self-attention over the base stations instead of the channel-masked one: no gain mask."""
 
     name: ClassVar[str] = "transformer"
-    options_class: ClassVar[type] = TransformerOptions
+    options_class: ClassVar[type[LearnedOptions]] = TransformerOptions
     options: TransformerOptions
 
     def config(self) -> EccFastAgentConfig:
@@ -157,7 +157,7 @@ class Adcpm(_EccShaped):
     """Angle-delay channel power matrices of all base stations through a SegNet encoder and an MLP at the CU."""
 
     name: ClassVar[str] = "adcpm"
-    options_class: ClassVar[type] = AdcpmOptions
+    options_class: ClassVar[type[LearnedOptions]] = AdcpmOptions
     options: AdcpmOptions
 
     def config(self) -> EccFastAgentConfig:
@@ -201,7 +201,7 @@ class MfcNet(LearnedCsi):
     """Convolutions of several widths along the subcarriers of all base stations' stabilised CSI, then an MLP."""
 
     name: ClassVar[str] = "mfcnet"
-    options_class: ClassVar[type] = MfcOptions
+    options_class: ClassVar[type[LearnedOptions]] = MfcOptions
     options: MfcOptions
 
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
@@ -314,7 +314,7 @@ class CsiScalarQ(LearnedCsi):
     """Slot-averaged CSI, every real number in Q bits, and an MLP at the CU: the fronthaul without any learning."""
 
     name: ClassVar[str] = "csi-scalar-q"
-    options_class: ClassVar[type] = ScalarOptions
+    options_class: ClassVar[type[LearnedOptions]] = ScalarOptions
     options: ScalarOptions
 
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:

@@ -199,13 +199,15 @@ class EccFastAgentConfig(EccAgentConfig):
     presets: ClassVar[Presets] = {
         "default": {},
         "small": {},
-        "urban": {"pool": 160_000, "samples": 2_560_000, "fusion_hidden": 768},
+        # As wide as a file below 5 MB in half precision allows.
+        "urban": {"pool": 160_000, "samples": 2_560_000, "fusion_hidden": 720},
     }
 
     features: str = "acf"
     encoder: str = "mlp"
     fusion: str = "mlp"
     fusion_hidden: int = 512
+    head: str = "bins"
     loss: str = "distance"
     strategy: str = "scratch"
     pool: int = 100_000

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cfpos_envs.supervised.agent_config import EccAgentConfig
-from cfpos_envs.supervised.bitstream import Layout, Messages, pack_messages, unpack_messages
+from cfpos_envs.supervised.bitstream import BitstreamError, Layout, Messages, pack_messages, unpack_messages
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, RawTokens, SegNetEncoders
 from cfpos_envs.supervised.fusion import CmaLstm, MlpFusion, Received
@@ -113,8 +113,14 @@ class EccNetwork(nn.Module):
         """Positions in metres from bits alone.
 
         Raises:
-            BitstreamError: the messages do not have the layout's length.
+            BitstreamError: the messages are of another layout, or do not have its length.
         """
+        if messages.layout != self.layout:
+            raise BitstreamError(
+                f"messages of {messages.layout.coefficients} numbers of {messages.layout.bits} bits and "
+                f"{messages.layout.gain_bits} of the gain, this network reads {self.layout.coefficients} of "
+                f"{self.layout.bits} and {self.layout.gain_bits}; encode and decode with the same network."
+            )
         codes, gains, has_path = unpack_messages(messages)
         latents = self.quantiser.levels(codes).transpose(0, 1)
         valid = has_path & messages.received

@@ -147,6 +147,7 @@ def train_network(config: EccAgentConfig, data: TracedData, train: Pool, test: P
     """Train a network of ``config`` on ``train`` for ``samples`` snapshots; the held-out users choose nothing."""
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network: Any = EccNetwork(config, network_shape(config, data.system), generator)
+    network.check_covers(train.position_m)
     network.calibrate_inputs(train.batch(slice(0, _CALIBRATION_SAMPLES)))
     seconds = 0.0
     if config.strategy.startswith("local"):

@@ -104,7 +104,7 @@ def cases() -> Iterator[Case]:
         yield Case("subcarriers", f"ecc-fast, {count} subcarriers", _SHORT, **narrow)
     for strategy in ("scratch", "local-joint", "local-split", "raw"):
         yield Case("strategy", f"ecc (acf), {strategy}", _SLOW, changes={**_SEGNET, "strategy": strategy})
-    paper = {**_SEGNET, "strategy": "local-joint", "loss": "wmse"}
+    paper = {**_SEGNET, "strategy": "local-joint", "head": "regression", "loss": "wmse"}
     yield Case("strategy", "ecc, the paper's preprocessing and loss", _SLOW, inputs="stabilised", changes=paper)
     offset = {"clock_offset_ns": CLOCK_OFFSET_NS}
     yield Case("clock", f"ecc-fast, clocks off by up to {CLOCK_OFFSET_NS:g} ns", _SHORT, env=offset)
@@ -158,7 +158,9 @@ def _dataset(effort: Effort) -> str:
 
 def _trained(case: Case, effort: Effort, measured: _Measured) -> Trained:
     samples = _QUICK_SAMPLES if effort.is_quick else case.samples
-    name = "".join(letter if letter.isalnum() else "-" for letter in case.label)
+    label = "".join(letter if letter.isalnum() else "-" for letter in case.label)
+    # Rows that an earlier build kept are of another head.
+    name = f"{case.config(samples).head}-{label}"
 
     def make() -> Trained:
         data, train, test = measured.of(case.env)
@@ -180,7 +182,7 @@ def _baseline(name: str, effort: Effort, measured: _Measured) -> Trained:
         policy = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=measured.dataset), **options)
         return Trained(located(policy, measured.plain, "test"), [], float(policy.fronthaul_bits), 0.0)
 
-    return kept(effort.agents_folder, name, make)
+    return kept(effort.agents_folder, f"{EccFastAgentConfig.head}-{name}" if name in _LEARNED else name, make)
 
 
 class _Measured:

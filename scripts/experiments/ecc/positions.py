@@ -53,7 +53,7 @@ def run(effort: Effort) -> Outcome:
                 config = EccFastAgentConfig(**BEST, samples=samples)
                 return train_network(config, data, train.first(positions).pools["acf"], test.pools["acf"], samples)
 
-            name = f"positions-{positions}-{samples}"
+            name = f"positions-{EccFastAgentConfig.head}-{positions}-{samples}"
             runs[positions, samples] = kept(None if folder is None else str(folder), name, make)
     except KeyboardInterrupt:
         if not runs:

@@ -42,7 +42,7 @@ def run(effort: Effort) -> Outcome:
         def make(config: EccFastAgentConfig = config) -> Trained:
             return train_network(config, data, train, rest, samples)
 
-        trained = kept(effort.agents_folder, f"settings-{name.replace(' ', '-')}", make)
+        trained = kept(effort.agents_folder, f"settings-{config.head}-{name.replace(' ', '-')}", make)
         rows.append(
             {
                 "settings": name,

@@ -44,7 +44,7 @@ def run(effort: Effort) -> Outcome:
         policy: Any = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=dataset), **policies[name])
         return Trained(located(policy, data, split), [], float(policy.fronthaul_bits), 0.0)
 
-    runs = {_ECC: kept(effort.agents_folder, "tracking-ecc-fast", ecc)}
+    runs = {_ECC: kept(effort.agents_folder, f"tracking-{EccFastAgentConfig.head}-ecc-fast", ecc)}
     for name in policies:
         runs[name] = kept(effort.agents_folder, f"tracking-{name}", lambda name=name: baseline(name))  # type: ignore[misc]
     rows = [

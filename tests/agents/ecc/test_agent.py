@@ -208,11 +208,36 @@ def test_a_file_of_a_build_without_heads_holds_three_numbers(tmp_path: Path) -> 
     state = before.policy_state()
     del state["config"]["head"], state["config"]["bins"]
     write_checkpoint(tmp_path / "old.pt", {"agent": state})
-    there = load_agent(tmp_path / "old.pt", env)
+    said = r"^the ECC file is of a build before head: it means head=regression, today's default is bins\.$"
+    with pytest.warns(UserWarning, match=said):
+        there = load_agent(tmp_path / "old.pt", env)
     env.reset()
     torch.testing.assert_close(there.locate(env.measurements).position, before.locate(env.measurements).position)
     with pytest.raises(ValueError, match="head"):
         make_agent("ecc-fast", env, head="bin", **FAST)
+
+
+def test_weights_and_payloads_of_another_head_or_size_are_refused_in_one_line() -> None:
+    env = make_env(ENV_ID, num_envs=2, seed=0, **SCENE)
+    bins = make_agent("ecc-fast", env, **FAST)
+    assert bins.config.head == "bins"
+    kept = {name: value.clone() for name, value in bins.network.state_dict().items()}
+    for other, said in (
+        ({"head": "regression"}, r"fusion\.last\.weight is 3 x 256, here \(head=bins\) \d+ x 256; load the file"),
+        ({"bins": 60}, r"fusion\.last\.weight is \d+ x 256, here \(head=bins\)"),
+        ({"encoder_hidden": 64}, r"encoder\.\S+ is 6 x \d+ x 64, here"),
+        ({"fusion_depth": 1}, r"'fusion\.layers\.1\.weight' is only in it"),
+    ):
+        state = make_agent("ecc-fast", env, **{**FAST, **other}).policy_state()
+        with pytest.raises(ValueError, match=said) as refused:
+            bins.load_policy(state)
+        assert "\n" not in str(refused.value)
+    for name, value in bins.network.state_dict().items():
+        assert torch.equal(value, kept[name])
+    env.reset()
+    coarse = make_agent("ecc-fast", env, **{**FAST, "bits": 2})
+    with pytest.raises(BitstreamError, match="numbers of 2 bits and 8 of the gain, this network reads 96 of 4 and 8; "):
+        bins.decode(coarse.encode(env.measurements))
 
 
 @pytest.mark.parametrize("name", list_weights())

@@ -14,6 +14,7 @@ import torch
 from baselines import make_policy
 from baselines.ecc.networks import Adcpm, CsiScalarQ, MfcNet, ScalarOptions, Transformer, scalar_fronthaul
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.supervised.bitstream import Layout
 from cfpos_envs.supervised.data import Pool
@@ -69,6 +70,19 @@ def test_the_file_decides_what_the_network_is(tmp_path: Path) -> None:
     again: Any = make_policy("csi-scalar-q", weights=str(tmp_path / "weights.pt"))
     assert (again.options.bits, again.options.hidden) == (2, 64)
     assert again.fronthaul_bits == policy.fronthaul_bits == 2 * 8 * 8 * 2 + 8 + 1
+
+
+def test_a_file_of_a_build_without_heads_holds_three_numbers_and_says_so(tmp_path: Path) -> None:
+    before = taught("csi-scalar-q", train_steps=1, batch_size=32, head="regression")
+    before.save(tmp_path / "old.pt")
+    stored = read_checkpoint(tmp_path / "old.pt")
+    del stored["agent"]["options"]["head"], stored["agent"]["options"]["bins"]
+    write_checkpoint(tmp_path / "old.pt", stored)
+    assert ScalarOptions.head == "bins"
+    with pytest.warns(UserWarning, match=r"^the csi-scalar-q file is of a build before head: it means head=regression"):
+        again: Any = make_policy("csi-scalar-q", weights=str(tmp_path / "old.pt"))
+    received = measure(draw_places(5, seed=4))
+    torch.testing.assert_close(again.locate(received).position, before.locate(received).position)
 
 
 def test_foreign_and_broken_weights_are_refused(tmp_path: Path) -> None:
