@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 _FOLDER = Path(__file__).parent
-_ENVIRONMENTS = (_FOLDER / "dcp.cpp", _FOLDER / "channel.cpp")
+_ENVIRONMENTS = (_FOLDER / "dcp.cpp", _FOLDER / "channel.cpp", _FOLDER / "random.cpp")
 # Loops become vector instructions of this very processor. No -ffast-math: infinities and the order of sums that are
 # written down must stay; roundings and square roots need not report errors.
 _FLAGS = (
