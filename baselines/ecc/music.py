@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from cfpos_envs.checks import number_fields, switch, whole_fields
@@ -24,6 +24,8 @@ _REFINEMENTS = 3
 _DIRECTION_NUMBERS = 3
 _LEAST_RANGE_M = 1.0
 _PULL, _TINY = 1e-6, 1e-12
+_LOADING = 1e-3
+"""Of the largest eigenvalue, added to all."""
 _HARDLY_KNOWN, _LEAST_SHARE = 0.5, 0.4
 """Share of the deviation of anywhere in the area, and probability of other places, from which on an answer is none."""
 
@@ -39,7 +41,8 @@ class Music3dOptions:
     """Options of ``music`` where it reads CSI.
 
     Attributes:
-        num_sources: paths that the signal subspace holds, from 1 to less than the antennas.
+        num_sources: paths that the signal subspace holds, from 1 to less than the antennas; the direction of the
+            strongest of them is used.
         grid: directions along each axis of the first search over the half sphere in front of an array.
         steps: reweightings of the intersection.
         scale_deg: angle beyond which a direction is taken for a reflection and counts less.
@@ -158,7 +161,7 @@ def music_directions(
     num_sources: int,
     grid: int,
 ) -> Float[Tensor, "*batch 3"]:
-    """Direction, in the array's frame and in front of it, whose response is most nearly orthogonal to the noise.
+    """Direction of the strongest path, in the array's frame and in front of it.
 
     Args:
         covariance: R.
@@ -173,33 +176,75 @@ def music_directions(
 def strongest_directions(
     covariance: Complex[Tensor, "*batch A A"], response: Callable[[Tensor], Tensor], num_sources: int, grid: int
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
-    """Directions with x > 0 whose response is most nearly orthogonal to the noise, and how much of it the signal holds.
+    """Direction with x > 0 of the strongest path, and a score by which sides of an array are compared.
 
-    The peak of 1 / ||E_n^H a(u)||^2 (Schmidt 1986) over direction cosines (u_y, u_z): a grid, then finer ones around
-    the best point.
+    The peaks of 1 / ||E_n^H a(u)||^2 (Schmidt 1986) over direction cosines (u_y, u_z): a grid, then finer ones around
+    the best points. The height of a peak says how well a path fits, not how strong it is: of several sources the one
+    with the most power 1 / (a^H R^-1 a) (Capon 1969) is returned.
 
     Args:
         covariance: R.
         response: a(u) of unit vectors [..., 3].
         num_sources: dimension of the signal subspace, below A.
         grid: points along an axis.
+
+    Returns:
+        The direction; for one source how much of its response the signal subspace holds, else its power.
     """
-    signal = torch.linalg.eigh(_normal(covariance)).eigenvectors[..., -num_sources:]
-    # ||E_n^H a||^2 = A - ||E_s^H a||^2: the least projection on the noise is the largest on the signal.
-    centre = covariance.real.new_zeros((*covariance.shape[:-2], 2))
-    half = 1.0
-    for _ in range(1 + _REFINEMENTS):
+    values, vectors = torch.linalg.eigh(_normal(covariance))
+    signal = vectors[..., -num_sources:]
+
+    def search(centre: Tensor, half: float) -> tuple[Tensor, Tensor]:
+        """Cosines [..., points, 2] around a centre, and the fit there: ||E_n^H a||^2 = A - ||E_s^H a||^2."""
         steps = torch.linspace(-half, half, grid, device=covariance.device)
         offsets = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).flatten(0, 1)
         cosines = centre.unsqueeze(-2) + offsets
         inside = cosines.square().sum(dim=-1) < 1.0
-        power = torch.view_as_real(response(_unit(cosines)).conj() @ signal).square().sum(dim=(-1, -2))
-        power = torch.where(inside, power, torch.full_like(power, -1.0))
-        best = power.argmax(dim=-1)
-        index = best[..., None, None].expand(*best.shape, 1, 2)
-        centre = cosines.gather(-2, index).squeeze(-2)
-        half = 2.0 * half / (grid - 1)
-    return _unit(centre), power.amax(dim=-1)
+        fit = torch.view_as_real(response(_unit(cosines)).conj() @ signal).square().sum(dim=(-1, -2))
+        return cosines, torch.where(inside, fit, torch.full_like(fit, -1.0))
+
+    coarse, coarse_fit = search(covariance.real.new_zeros((*covariance.shape[:-2], 2)), 1.0)
+    # A path at the edge of the half sphere shows on both sides of it: more peaks are looked at than there are sources.
+    heights, starts = _peaks(coarse_fit, grid).topk(1 if num_sources == 1 else 2 * num_sources, dim=-1)
+    best, score = None, None
+    for height, start in zip(heights.unbind(-1), starts.unbind(-1)):
+        centre, half, fit = _entry(coarse, start), 2.0 / (grid - 1), height
+        for _ in range(_REFINEMENTS):
+            cosines, fits = search(centre, half)
+            centre, fit = _entry(cosines, fits.argmax(dim=-1)), fits.amax(dim=-1)
+            half = 2.0 * half / (grid - 1)
+        found = fit if num_sources == 1 else _capon_power(values, vectors, response(_unit(centre)))
+        found = torch.where(height > 0, found, torch.full_like(found, -torch.inf))
+        if best is None or score is None:
+            best, score = centre, found
+        else:
+            best, score = torch.where((found > score).unsqueeze(-1), centre, best), torch.maximum(score, found)
+    assert best is not None
+    assert score is not None
+    return _unit(best), score
+
+
+def _peaks(fit: Float[Tensor, "*batch points"], grid: int) -> Float[Tensor, "*batch points"]:
+    """The fit where no neighbour on the grid fits better, -1 elsewhere."""
+    maps = fit.reshape(-1, 1, grid, grid)
+    highest = torch.nn.functional.max_pool2d(maps, 3, stride=1, padding=1)
+    return torch.where(maps == highest, maps, torch.full_like(maps, -1.0)).reshape(fit.shape)
+
+
+def _entry(cosines: Float[Tensor, "*batch points 2"], index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
+    return cosines.gather(-2, index[..., None, None].expand(*index.shape, 1, 2)).squeeze(-2)
+
+
+def _capon_power(
+    values: Float[Tensor, "*batch A"], vectors: Complex[Tensor, "*batch A A"], response: Complex[Tensor, "*batch A"]
+) -> Float[Tensor, "*batch"]:
+    """1 / (a^H (R + delta I)^-1 a) from the eigenvalues (ascending) and eigenvectors of R.
+
+    The loading delta forgives what the last grid leaves of a path's direction, and not a direction that is no path.
+    """
+    loaded = values.clamp(min=0) + _LOADING * values[..., -1:] + torch.finfo(values.dtype).tiny
+    parts = torch.view_as_real(vectors.mH @ response.unsqueeze(-1)).square().sum(dim=(-1, -2))
+    return 1 / (parts / loaded).sum(dim=-1)
 
 
 def intersect(

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from baselines import make_policy
-from baselines.ecc.music import Music3d, intersect, music_directions, spatial_covariance
+from baselines.ecc.music import Music3d, Music3dOptions, intersect, music_directions, spatial_covariance
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.physics.ecc.csi import upa_response
 from tests.baselines.ecc.synthetic import SYSTEM, draw_places, measure, silenced
@@ -52,7 +52,42 @@ def test_two_waves_need_two_sources() -> None:
     one = music_directions(covariance, SHAPE, 0.5, 1, 32)
     assert float(one[1]) == pytest.approx(0.5, abs=2e-3)
     two = music_directions(covariance, SHAPE, 0.5, 2, 32)
-    assert abs(float(two[1])) == pytest.approx(0.5, abs=2e-2)
+    assert float(two[1]) == pytest.approx(0.5, abs=2e-2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    first=st.tuples(st.floats(-0.7, 0.7), st.floats(-0.6, 0.6)),
+    second=st.tuples(st.floats(-0.7, 0.7), st.floats(-0.6, 0.6)),
+    share=st.floats(0.02, 0.6),
+)
+@example(first=(0.31, 0.12), second=(-0.35, -0.22), share=0.5)
+@example(first=(-0.35, -0.22), second=(0.31, 0.12), share=0.5)
+def test_of_two_paths_the_stronger_is_returned(
+    first: tuple[float, float], second: tuple[float, float], share: float
+) -> None:
+    # Half a wavelength between 4 columns resolves cosines that are 2 / 4 apart.
+    assume(abs(first[0] - second[0]) > 0.5)
+    strong, weak = (upa_response(unit(y, z), SHAPE) for y, z in (first, second))
+    covariance = torch.outer(strong, strong.conj()) + share * torch.outer(weak, weak.conj()) + 1e-4 * torch.eye(8)
+    found = music_directions(covariance, SHAPE, 0.5, 2, 32)
+    assert math.degrees(math.acos(min(1.0, float(found @ unit(*first))))) < 0.5
+
+
+def test_the_stronger_path_is_returned_by_every_array_of_a_batch() -> None:
+    pairs = [((0.5, 0.1), (-0.4, 0.0)), ((-0.4, 0.0), (0.5, 0.1)), ((0.0, 0.4), (0.6, -0.3))]
+    paths = [[upa_response(unit(y, z), SHAPE) for y, z in pair] for pair in pairs]
+    covariance = torch.stack(
+        [torch.outer(a, a.conj()) + 0.4 * torch.outer(b, b.conj()) + 1e-3 * torch.eye(8) for a, b in paths]
+    )
+    found = music_directions(covariance, SHAPE, 0.5, 2, 32)
+    torch.testing.assert_close(found, torch.stack([unit(*pair[0]) for pair in pairs]), atol=5e-3, rtol=0)
+
+
+def test_users_in_sight_are_located_beside_a_reflection() -> None:
+    users = draw_places(40, seed=1)
+    found = Music3d(options=Music3dOptions(num_sources=2)).locate(measure(users, noise_variance=1e-12))
+    assert (found.position[:, 0] - users).norm(dim=-1).median() < 0.5
 
 
 def test_covariance_is_the_mean_over_slots_and_subcarriers() -> None:
