@@ -18,7 +18,7 @@ from cfpos_envs.physics.ecc.csi import normalise_gain, stabilise_phase
 from cfpos_envs.physics.ecc.features import check_features
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Layout, pack_messages, unpack_messages
-from cfpos_envs.supervised.data import Batch
+from cfpos_envs.supervised.data import Batch, check_shape
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, Received
 from cfpos_envs.supervised.heads import Area, Head, make_head
 from cfpos_envs.supervised.inputs import batch_of, feature_images, network_shape
@@ -236,6 +236,7 @@ class FrequencyConvolutions(nn.Module):
     def __init__(self, system: CsiSystem, channels: int, depth: int, head: Head, generator: torch.Generator) -> None:
         super().__init__()
         self.head = head
+        self.takes = (system.num_bs, 2, system.num_antennas, system.num_subcarriers)
         # Files hold it.
         self.register_buffer("centre_m", torch.tensor(system.centre_m))
         self.enter = _across(system.num_bs * 2 * system.num_antennas, channels, 1)
@@ -248,7 +249,12 @@ class FrequencyConvolutions(nn.Module):
         initialised(self, generator)
 
     def forward(self, batch: Batch) -> Float[Tensor, "B size"]:
-        """What the head reads."""
+        """What the head reads.
+
+        Raises:
+            ValueError: features of another shape than the network was made for.
+        """
+        check_shape(batch.features, self.takes)
         heard = batch.valid[:, :, None, None, None]
         images = (batch.features * heard).flatten(1, 3)  # [B, L 2 A, N]
         hidden = self.enter(images[:, :, None])

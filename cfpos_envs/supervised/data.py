@@ -81,6 +81,20 @@ class Pool:
         return Pool(**{name: value[index] for name, value in self.__dict__.items()})
 
 
+def check_shape(features: Tensor, wanted: tuple[int, ...]) -> None:
+    """ValueError unless features have the shape that a network takes.
+
+    Args:
+        features: of a batch.
+        wanted: base stations, channels, rows, columns.
+    """
+    if tuple(features.shape[1:]) != wanted:
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}, the network takes [snapshots, base stations, "
+            f"channels, rows, columns] = [B, {', '.join(map(str, wanted))}]; use batch_of with the network's settings."
+        )
+
+
 def joined(parts: list[Pool]) -> Pool:
     """One pool of several.
 
