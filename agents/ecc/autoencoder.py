@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cfpos_envs.physics.ecc.clock import without_delay
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.encoders import SegNetEncoders
 from cfpos_envs.supervised.network import EccNetwork
@@ -35,6 +36,7 @@ class Autoencoders(nn.Module):
         self.encoder = network.encoder.requires_grad_(True)
         self.decoders = network.encoder.decoders(generator).to(network.centre_m.device)
         self.register_buffer("feature_scale", network.feature_scale.clone())
+        self.free = network.config.clock == "free"
 
     def forward(self, batch: Batch) -> Float[Tensor, "L B C H W"]:
         """Reconstructed features of all base stations."""
@@ -52,9 +54,10 @@ class Autoencoders(nn.Module):
         return torch.full_like(batch.position_m, torch.nan)
 
     def images(self, batch: Batch) -> Float[Tensor, "L B C H W"]:
-        """Scaled features, BS first."""
+        """Scaled features, BS first, as ``EccNetwork.images`` makes them."""
         scale: Tensor = self.feature_scale  # type: ignore[assignment]
-        return batch.features.transpose(0, 1) / scale[:, None, None, None, None]
+        seen = without_delay(batch.features) if self.free else batch.features
+        return seen.transpose(0, 1) / scale[:, None, None, None, None]
 
 
 def cosine_loss(

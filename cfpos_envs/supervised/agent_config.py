@@ -13,8 +13,9 @@ from cfpos_envs.physics.ecc.features import FEATURES
 from cfpos_envs.settings import Presets, Range, Settings
 from cfpos_envs.supervised.fit_config import PRECISIONS, FitConfig
 from cfpos_envs.supervised.heads import HEADS
-from cfpos_envs.supervised.quantiser import LEAST_BITS, MOST_BITS, MOST_GAIN_BITS, check_bits
+from cfpos_envs.supervised.quantiser import LEAST_BITS, MOST_BITS, MOST_DELAY_BITS, MOST_GAIN_BITS, check_bits
 
+CLOCKS = ("trusted", "free")
 CHOICES: dict[str, tuple[str, ...]] = {
     "features": FEATURES,
     "stabilise": STABILISE,
@@ -25,6 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss": ("wmse", "distance"),
     "strategy": ("scratch", "local-split", "local-joint", "raw", "scalar"),
     "precision": PRECISIONS,
+    "clock": CLOCKS,
 }
 
 # The sizes of the source, for a GPU: 380 epochs of 3 000 snapshots in Stage I, 210 in Stage II at the very least.
@@ -61,6 +63,11 @@ class EccAgentConfig(Settings):
         latent_width: d_z, latent numbers per token.
         bits: Q per latent number; 0: no quantiser (an upper reference, nothing can be sent).
         gain_bits: B_g of the gain; a flag of one bit for "no path" always goes with it.
+        clock: ``trusted``: delays mean what they say; ``free``, for ``acf``: a user's clock may be off by any time, the
+            same at all base stations. Every BS takes its mean delay out of what it sees and sends it beside the
+            latents; the CU reads the differences of these delays.
+        delay_bits: B_d of that delay, over the period 1 / spacing of the kept subcarriers; the ``mlp`` encoder makes
+            so many tokens fewer that messages do not grow.
         fusion: ``cma`` (channel-masked attention and LSTM) or ``mlp`` at the CU.
         fusion_size: d of a token in ``cma``.
         fusion_hidden: state of the LSTM, or width of ``mlp``.
@@ -133,6 +140,8 @@ class EccAgentConfig(Settings):
     latent_width: int = 4
     bits: int = 4
     gain_bits: int = 8
+    clock: str = "trusted"
+    delay_bits: int = 12
     fusion: str = "cma"
     fusion_size: int = 64
     fusion_hidden: int = 128
@@ -168,6 +177,12 @@ class EccAgentConfig(Settings):
         if self.bits != 0:
             check_bits("bits", self.bits, LEAST_BITS, MOST_BITS)
         check_bits("gain_bits", self.gain_bits, 0, MOST_GAIN_BITS)
+        check_bits("delay_bits", self.delay_bits, LEAST_BITS, MOST_DELAY_BITS)
+        if self.clock == "free" and self.features != "acf":
+            raise ValueError(
+                f"clock=free reads delays from features=acf, not {self.features}; use acf, or features=stabilised with "
+                "stabilise=per-entry, which holds no common delay, with clock=trusted."
+            )
         if not self.channels:
             raise ValueError("channels=[] must name at least one stage, e.g. [16, 32].")
         if self.fusion == "cma" and self.fusion_size % self.heads:
@@ -180,6 +195,13 @@ class EccAgentConfig(Settings):
     def quantiser_bits(self) -> int | None:
         """Q, or None where the CU gets unquantised numbers."""
         return None if self.bits == 0 or self.strategy == "raw" else self.bits
+
+    @property
+    def delay_tokens(self) -> int:
+        """Tokens of the ``mlp`` encoder whose bits the delay takes."""
+        if self.clock == "trusted" or self.quantiser_bits is None:
+            return 0
+        return -(-self.delay_bits // (self.latent_width * self.quantiser_bits))
 
     @property
     def encodes(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,17 +21,19 @@ class BitstreamError(ValueError):
 @dataclass(frozen=True)
 class Layout:
     """The fixed-length message of one BS, most significant bit first: 1 flag (the BS has a path to the user), B_g gain
-    bits, D codes of Q bits, zeros up to a whole byte.
+    bits, B_d delay bits, D codes of Q bits, zeros up to a whole byte.
 
     Attributes:
         coefficients: D, numbers in the latent vector.
         bits: Q, bits per number.
         gain_bits: B_g.
+        delay_bits: B_d; 0 where clocks are trusted.
     """
 
     coefficients: int
     bits: int
     gain_bits: int
+    delay_bits: int = 0
 
     @property
     def payload_bits(self) -> int:
@@ -39,8 +42,13 @@ class Layout:
 
     @property
     def message_bits(self) -> int:
-        """Everything that crosses the fronthaul: flag, gain and payload."""
-        return FLAG_BITS + self.gain_bits + self.payload_bits
+        """Everything that crosses the fronthaul: flag, gain, delay and payload."""
+        return self.side_bits + self.payload_bits
+
+    @property
+    def side_bits(self) -> int:
+        """What comes before the payload."""
+        return FLAG_BITS + self.gain_bits + self.delay_bits
 
     @property
     def message_bytes(self) -> int:
@@ -123,6 +131,7 @@ def pack_messages(
     gain_codes: Integer[Tensor, "*batch L"],
     has_path: Bool[Tensor, "*batch L"],
     received: Bool[Tensor, "*batch L"] | None = None,
+    delay_codes: Integer[Tensor, "*batch L"] | None = None,
 ) -> Messages:
     """What the base stations send.
 
@@ -132,20 +141,17 @@ def pack_messages(
         gain_codes: 0 ... 2^B_g - 1.
         has_path: the BS hears the user; without that its codes mean nothing.
         received: false where a message is lost; None: all arrive.
+        delay_codes: 0 ... 2^B_d - 1; None where the layout has no delay.
 
     Raises:
         BitstreamError: another number of codes than the layout has.
     """
     if codes.shape[-1] != layout.coefficients:
         raise BitstreamError(f"{codes.shape[-1]} codes given, the layout has {layout.coefficients}; use its encoder.")
-    bits = torch.cat(
-        (
-            has_path[..., None].to(torch.uint8),
-            codes_to_bits(gain_codes[..., None], layout.gain_bits),
-            codes_to_bits(codes, layout.bits),
-        ),
-        dim=-1,
-    )
+    parts = [has_path[..., None].to(torch.uint8), codes_to_bits(gain_codes[..., None], layout.gain_bits)]
+    if delay_codes is not None:
+        parts.append(codes_to_bits(delay_codes[..., None], layout.delay_bits))
+    bits = torch.cat((*parts, codes_to_bits(codes, layout.bits)), dim=-1)
     there = torch.ones_like(has_path) if received is None else received
     return Messages(layout, pack_bits(bits) * there[..., None].to(torch.uint8), there)
 
@@ -165,8 +171,15 @@ def unpack_messages(
         raise BitstreamError(f"bits are set after the {layout.message_bits} of a message; it is damaged, drop it.")
     gain_end = FLAG_BITS + layout.gain_bits
     gain_codes = bits_to_codes(bits[..., FLAG_BITS:gain_end], layout.gain_bits)[..., 0]
-    codes = bits_to_codes(bits[..., gain_end : layout.message_bits], layout.bits)
+    codes = bits_to_codes(bits[..., layout.side_bits : layout.message_bits], layout.bits)
     return codes, gain_codes, bits[..., 0].bool()
+
+
+def unpack_delays(messages: Messages) -> Integer[Tensor, "*batch L"]:
+    """Delay codes of messages that ``unpack_messages`` has accepted; zeros where the layout has none."""
+    layout = messages.layout
+    bits = unpack_bits(messages.data, layout.side_bits)
+    return bits_to_codes(bits[..., FLAG_BITS + layout.gain_bits :], layout.delay_bits)[..., 0]
 
 
 def messages_from_bytes(layout: Layout, received: Sequence[bytes | None], num_bs: int) -> Messages:
@@ -189,6 +202,27 @@ def messages_from_bytes(layout: Layout, received: Sequence[bytes | None], num_bs
         rows.append(torch.tensor(list(message or bytes(layout.message_bytes)), dtype=torch.uint8))
     there = torch.tensor([message is not None for message in received])
     return Messages(layout, torch.stack(rows)[None], there[None])
+
+
+def check_agreed(messages: Messages, layout: Layout, num_bs: int) -> None:
+    """BitstreamError unless messages were made for this layout by so many base stations."""
+    if messages.layout != layout:
+        names = [
+            f.name for f in dataclasses.fields(Layout) if getattr(messages.layout, f.name) != getattr(layout, f.name)
+        ]
+        raise BitstreamError(
+            f"messages with {_named(messages.layout, names)} ({messages.layout.message_bits} bits), the decoder has "
+            f"{_named(layout, names)} ({layout.message_bits} bits); encode with the same network."
+        )
+    if messages.data.shape[-2:-1] != (num_bs,):
+        raise BitstreamError(
+            f"messages of shape {tuple(messages.data.shape)}, the decoder takes [snapshots, {num_bs} base stations, "
+            "bytes]; give zeros and received=False for one that is silent."
+        )
+
+
+def _named(layout: Layout, names: Sequence[str]) -> str:
+    return ", ".join(f"{name}={getattr(layout, name)}" for name in names)
 
 
 def check_length(layout: Layout, num_bytes: int) -> None:

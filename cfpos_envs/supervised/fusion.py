@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cfpos_envs.supervised.layers import PrivateLinear, initialised, linear, mlp
 
 SIDE_FEATURES = 2
-"""Numbers per BS beside its latents: standardised log gain and whether the link is valid."""
+"""Numbers per BS beside its latents and delays: standardised log gain and whether the link is valid."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,19 @@ class Received:
         latents: decoded numbers of every BS.
         log_gain: decoded log10 gain, standardised.
         valid: the BS has a path to the user and its message arrived.
+        delays: what is known of the delays of valid links, zeros elsewhere; None: nothing but what latents hold.
     """
 
     latents: Float[Tensor, "L B N width"]
     log_gain: Float[Tensor, "B L"]
     valid: Bool[Tensor, "B L"]
+    delays: Float[Tensor, "B L features"] | None = None
 
-    def side(self) -> Float[Tensor, "B L 2"]:
-        """``SIDE_FEATURES`` numbers per BS; the gain of an invalid link reads zero."""
+    def side(self) -> Float[Tensor, "B L side"]:
+        """``SIDE_FEATURES`` numbers per BS, then ``delays``; the gain of an invalid link reads zero."""
         gain = torch.where(self.valid, self.log_gain, torch.zeros_like(self.log_gain))
-        return torch.stack((gain, self.valid.to(gain.dtype)), dim=-1)
+        side = torch.stack((gain, self.valid.to(gain.dtype)), dim=-1)
+        return side if self.delays is None else torch.cat((side, self.delays.to(side.dtype)), dim=-1)
 
 
 def gain_mask(log_gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"], beta: float) -> Float[Tensor, "B L"]:
@@ -118,6 +121,7 @@ class CmaLstm(nn.Module):
         flat: tokens of all subcarriers of a BS as one (N_sc d_z wide) instead of one per subcarrier.
         outputs: numbers that the head reads.
         generator: initial weights.
+        side: numbers per BS beside its latents.
     """
 
     def __init__(
@@ -133,13 +137,14 @@ class CmaLstm(nn.Module):
         flat: bool,
         outputs: int,
         generator: torch.Generator,
+        side: int = SIDE_FEATURES,
     ) -> None:
         super().__init__()
         self.num_tokens, self.flat = num_tokens, flat
         positions, token = (1, num_tokens * width) if flat else (num_tokens, width)
         inner = num_tokens * size if flat else size
         self.project = PrivateLinear(num_bs, token, inner, generator)
-        self.side = PrivateLinear(num_bs, SIDE_FEATURES, inner, generator)
+        self.side = PrivateLinear(num_bs, side, inner, generator)
         self.fusion = nn.Parameter(0.02 * torch.randn(positions, inner, generator=generator))
         self.attention = ChannelMaskedAttention(num_bs, inner, heads, beta, literal, generator)
         # Made without memory first: its own initialisation would draw from the global generator.
@@ -170,13 +175,21 @@ class MlpFusion(nn.Module):
         depth: residual layers after the first.
         outputs: numbers that the head reads.
         generator: initial weights.
+        side: numbers per BS beside its latents.
     """
 
     def __init__(
-        self, num_bs: int, num_latents: int, hidden: int, depth: int, outputs: int, generator: torch.Generator
+        self,
+        num_bs: int,
+        num_latents: int,
+        hidden: int,
+        depth: int,
+        outputs: int,
+        generator: torch.Generator,
+        side: int = SIDE_FEATURES,
     ) -> None:
         super().__init__()
-        self.first = linear(num_bs * (num_latents + SIDE_FEATURES), hidden, generator)
+        self.first = linear(num_bs * (num_latents + side), hidden, generator)
         self.layers = nn.ModuleList(linear(hidden, hidden, generator) for _ in range(depth))
         self.last = linear(hidden, outputs, generator)
 

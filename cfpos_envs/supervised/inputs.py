@@ -40,10 +40,19 @@ def input_shape(config: EccAgentConfig, system: CsiSystem) -> InputShape:
 
 
 def network_shape(config: EccAgentConfig, system: CsiSystem) -> NetworkShape:
-    """Everything that the scene decides about the network."""
+    """Everything that the scene decides about the network.
+
+    Raises:
+        ValueError: a delay whose bits leave none for the latents.
+    """
     inputs = input_shape(config, system)
     images = config.encoder == "segnet" or not config.encodes
-    tokens = inputs.columns if images else system.num_subcarriers
+    tokens = inputs.columns if images else system.num_subcarriers - config.delay_tokens
+    if tokens < 1:
+        raise ValueError(
+            f"delay_bits={config.delay_bits} take all {system.num_subcarriers} tokens of latent_width="
+            f"{config.latent_width} with bits={config.bits}; lower delay_bits or raise one of these."
+        )
     return NetworkShape(system.num_bs, inputs, tokens, Area(system.area_min_m, system.area_max_m))
 
 
@@ -115,13 +124,33 @@ def snapshots(measurements: CsiMeasurements, config: EccAgentConfig, system: Csi
 def batch_of(
     csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], config: EccAgentConfig, system: CsiSystem
 ) -> Batch:
-    """Features and gains of snapshots whose positions are unknown; see ``snapshots``."""
+    """Features and gains of snapshots whose positions are unknown; see ``snapshots``.
+
+    Raises:
+        ValueError: shapes that are not those of the system.
+    """
+    check_raw(csi, valid, config, system)
     gain = side_gain(csi)
     valid = valid & torch.isfinite(gain) & (gain > 0)
     clean = torch.where(valid[..., None, None, None], csi, torch.zeros_like(csi))
     features = feature_images(clean, config, system)
     log_gain = system.standardise_log_gain(torch.where(valid, gain, torch.zeros_like(gain)), valid)
     return Batch(features, log_gain, valid, csi.real.new_zeros((csi.shape[0], 3)))
+
+
+def check_raw(csi: Tensor, valid: Tensor, config: EccAgentConfig, system: CsiSystem) -> None:
+    """ValueError unless CSI and flags have the shapes of the system; where slots are averaged any number of them will
+    do."""
+    slots = system.num_slots if config.features == "stabilised" and config.slots != 1 else csi.shape[2:3].numel()
+    wanted = (system.num_bs, slots, system.num_antennas, system.num_subcarriers)
+    if csi.dim() != 5 or not csi.is_complex() or tuple(csi.shape[1:]) != wanted:
+        sizes = ", ".join(map(str, (system.num_bs, system.num_slots, system.num_antennas, system.num_subcarriers)))
+        raise ValueError(
+            f"csi is {csi.dtype} of shape {tuple(csi.shape)}, the network takes complex [snapshots, base stations, "
+            f"slots, antennas, subcarriers] = [S, {sizes}]; bring it into this order, or train on this system."
+        )
+    if tuple(valid.shape) != tuple(csi.shape[:2]):
+        raise ValueError(f"valid has shape {tuple(valid.shape)}, with this csi it must be {tuple(csi.shape[:2])}.")
 
 
 def pool_of(

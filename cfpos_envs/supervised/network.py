@@ -5,16 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from cfpos_envs.physics.ecc.clock import delay_differences, mean_delay, without_delay
 from cfpos_envs.supervised.agent_config import EccAgentConfig
-from cfpos_envs.supervised.bitstream import BitstreamError, Layout, Messages, pack_messages, unpack_messages
-from cfpos_envs.supervised.data import Batch
+from cfpos_envs.supervised.bitstream import (
+    Layout,
+    Messages,
+    check_agreed,
+    pack_messages,
+    unpack_delays,
+    unpack_messages,
+)
+from cfpos_envs.supervised.data import Batch, check_shape
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, RawTokens, SegNetEncoders
-from cfpos_envs.supervised.fusion import CmaLstm, MlpFusion, Received
+from cfpos_envs.supervised.fusion import SIDE_FEATURES, CmaLstm, MlpFusion, Received
 from cfpos_envs.supervised.heads import Area, make_head
-from cfpos_envs.supervised.quantiser import LatentQuantiser, gain_codes, gain_levels
+from cfpos_envs.supervised.quantiser import (
+    LatentQuantiser,
+    cycle_codes,
+    cycle_levels,
+    gain_codes,
+    gain_levels,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,8 @@ class EccNetwork(nn.Module):
         self.register_buffer("feature_scale", torch.ones(shape.num_bs))
         self.encoder = _encoder(config, shape, generator)
         width = config.latent_width if config.encodes else shape.inputs.channels * shape.inputs.rows
-        self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits)
+        delay_bits = config.delay_bits if config.clock == "free" else 0
+        self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits, delay_bits)
         self.quantiser = LatentQuantiser(shape.num_bs, config.quantiser_bits)
         self.head = make_head(config.head, shape.area, config.bins, config.loss == "distance")
         self.fusion = _fusion(config, shape, width, self.head.size, generator)
@@ -82,8 +97,8 @@ class EccNetwork(nn.Module):
     def forward(self, batch: Batch) -> Float[Tensor, "B N size"]:
         """What the head reads, the last row being the estimate; differentiable through the quantiser."""
         latents = self.quantiser(self._encode(batch.features))
-        gains = gain_levels(gain_codes(batch.log_gain, self.config.gain_bits), self.config.gain_bits)
-        return self.fusion(self._received(latents, gains, batch.valid))
+        gain = gain_codes(batch.log_gain, self.config.gain_bits)
+        return self.fusion(self._received(latents, gain, self._delay_codes(batch.features), batch.valid))
 
     def loss(self, batch: Batch) -> Tensor:
         """The head's loss, see ``heads``."""
@@ -106,30 +121,26 @@ class EccNetwork(nn.Module):
         """
         codes = self.quantiser.codes(self._encode(batch.features)).transpose(0, 1)
         gains = gain_codes(batch.log_gain, self.config.gain_bits)
-        return pack_messages(self.layout, codes, gains, batch.valid, received)
+        return pack_messages(self.layout, codes, gains, batch.valid, received, self._delay_codes(batch.features))
 
     @torch.no_grad()
     def decode(self, messages: Messages) -> Float[Tensor, "B 3"]:
         """Positions in metres from bits alone.
 
         Raises:
-            BitstreamError: the messages are of another layout, or do not have its length.
+            BitstreamError: messages of another layout or number of base stations, or not of the layout's length.
         """
-        if messages.layout != self.layout:
-            raise BitstreamError(
-                f"messages of {messages.layout.coefficients} numbers of {messages.layout.bits} bits and "
-                f"{messages.layout.gain_bits} of the gain, this network reads {self.layout.coefficients} of "
-                f"{self.layout.bits} and {self.layout.gain_bits}; encode and decode with the same network."
-            )
+        check_agreed(messages, self.layout, self.shape.num_bs)
         codes, gains, has_path = unpack_messages(messages)
         latents = self.quantiser.levels(codes).transpose(0, 1)
-        valid = has_path & messages.received
-        received = self._received(latents, gain_levels(gains, self.config.gain_bits), valid)
+        delays = unpack_delays(messages) if self.layout.delay_bits else None
+        received = self._received(latents, gains, delays, has_path & messages.received)
         return self.head.position_m(self.fusion(received)[:, -1])
 
     def images(self, features: Float[Tensor, "B L C H W"]) -> Float[Tensor, "L B C H W"]:
-        """Scaled features, BS first, as the encoders take them."""
-        return features.transpose(0, 1) / self.feature_scale[:, None, None, None, None]
+        """Scaled features, BS first, as the encoders take them; without their mean delay where clocks are free."""
+        seen = without_delay(features) if self.config.clock == "free" else features
+        return seen.transpose(0, 1) / self.feature_scale[:, None, None, None, None]
 
     def encoder_multiply_adds(self) -> int:
         """Multiply-adds of one BS for one snapshot."""
@@ -145,12 +156,27 @@ class EccNetwork(nn.Module):
         return sum(parameter.numel() for parameter in self.fusion.parameters())
 
     def _encode(self, features: Tensor) -> Float[Tensor, "L B D"]:
+        inputs = self.shape.inputs
+        check_shape(features, (self.shape.num_bs, inputs.channels, inputs.rows, inputs.columns))
         return self.encoder(self.images(features)).flatten(2)
 
+    def _delay_codes(self, features: Tensor) -> Integer[Tensor, "B L"] | None:
+        """Codes of the mean delays that ``images`` takes out; None where clocks are trusted."""
+        bits = self.layout.delay_bits
+        return cycle_codes(mean_delay(features), bits) if bits else None
+
     def _received(
-        self, latents: Float[Tensor, "L B D"], log_gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"]
+        self,
+        latents: Float[Tensor, "L B D"],
+        gain_code: Integer[Tensor, "B L"],
+        delay_code: Integer[Tensor, "B L"] | None,
+        valid: Bool[Tensor, "B L"],
     ) -> Received:
-        return Received(latents.unflatten(-1, (self.shape.num_tokens, -1)), log_gain, valid)
+        gain, delays = gain_levels(gain_code, self.config.gain_bits), None
+        if delay_code is not None:
+            cycles = cycle_levels(delay_code, self.layout.delay_bits)
+            delays = delay_differences(cycles, gain, valid, self.shape.inputs.columns)
+        return Received(latents.unflatten(-1, (self.shape.num_tokens, -1)), gain, valid, delays)
 
 
 def _encoder(config: EccAgentConfig, shape: NetworkShape, generator: torch.Generator) -> nn.Module:
@@ -170,9 +196,11 @@ def _encoder(config: EccAgentConfig, shape: NetworkShape, generator: torch.Gener
 def _fusion(
     config: EccAgentConfig, shape: NetworkShape, width: int, outputs: int, generator: torch.Generator
 ) -> nn.Module:
+    # cos and sin at every lag but 0.
+    side = SIDE_FEATURES + (2 * (shape.inputs.columns - 1) if config.clock == "free" else 0)
     if config.fusion == "mlp":
         numbers = shape.num_tokens * width
-        return MlpFusion(shape.num_bs, numbers, config.fusion_hidden, config.fusion_depth, outputs, generator)
+        return MlpFusion(shape.num_bs, numbers, config.fusion_hidden, config.fusion_depth, outputs, generator, side)
     return CmaLstm(
         shape.num_bs,
         shape.num_tokens,
@@ -185,4 +213,5 @@ def _fusion(
         config.tokens == "flat",
         outputs,
         generator,
+        side,
     )

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 LEAST_BITS, MOST_BITS = 1, 16
 MOST_GAIN_BITS = 32
+MOST_DELAY_BITS = 20
+"""Cells of a millionth of a cycle; the estimate itself is no better."""
 
 
 def check_bits(name: str, bits: object, least: int, most: int) -> None:
@@ -195,3 +197,19 @@ def gain_codes(log_gain: Float[Tensor, "*batch"], bits: int) -> Integer[Tensor, 
 def gain_levels(codes: Integer[Tensor, "*batch"], bits: int) -> Float[Tensor, "*batch"]:
     """The middles of the cells of ``gain_codes``; no gradient flows into a measurement."""
     return ((codes.double() + 0.5) * (2 * GAIN_RANGE / 2**bits) - GAIN_RANGE).float()
+
+
+def cycle_codes(cycles: Float[Tensor, "*batch"], bits: int) -> Integer[Tensor, "*batch"]:
+    """Codes 0 ... 2^B_d - 1 of a uniform quantiser over one cycle, in which the last cell borders on the first.
+
+    Args:
+        cycles: any numbers; whole cycles do not matter.
+        bits: B_d in [1, ``MOST_DELAY_BITS``].
+    """
+    cells = 2**bits
+    return torch.floor(cycles.double() * cells).remainder(cells).to(torch.int64)
+
+
+def cycle_levels(codes: Integer[Tensor, "*batch"], bits: int) -> Float[Tensor, "*batch"]:
+    """The middles of the cells of ``cycle_codes``, in (0, 1)."""
+    return ((codes.double() + 0.5) / 2**bits).float()

@@ -59,6 +59,8 @@ VARIANTS: dict[str, EccAgentConfig] = {
     "fast cov": EccFastAgentConfig(features="cov", **SMALL),
     "fast bins": EccFastAgentConfig(head="bins", bins=12, **SMALL),
     "bins": EccAgentConfig(head="bins", bins=12, **SMALL),
+    "fast free": EccFastAgentConfig(clock="free", **SMALL),
+    "free": EccAgentConfig(clock="free", features="acf", **SMALL),
     "full": EccAgentConfig(**SMALL),
     "all slots": EccAgentConfig(slots=0, **SMALL),
     "two slots": EccAgentConfig(slots=2, **SMALL),
@@ -92,7 +94,7 @@ def test_every_variant_learns_through_its_quantiser_and_answers_from_its_bits(na
     assert located.shape == (5, 3)
 
 
-@pytest.mark.parametrize("name", ["fast", "full", "flat", "literal"])
+@pytest.mark.parametrize("name", ["fast", "fast free", "full", "flat", "literal"])
 def test_what_an_invalid_link_holds_does_not_matter(name: str) -> None:
     config = VARIANTS[name]
     made, some = network(config).eval(), batch(config)
