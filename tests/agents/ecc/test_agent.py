@@ -236,7 +236,9 @@ def test_weights_and_payloads_of_another_head_or_size_are_refused_in_one_line() 
         assert torch.equal(value, kept[name])
     env.reset()
     coarse = make_agent("ecc-fast", env, **{**FAST, "bits": 2})
-    with pytest.raises(BitstreamError, match=r"messages with bits=2 \(201 bits\), the decoder has bits=4 \(393 bits\); "):
+    with pytest.raises(
+        BitstreamError, match=r"messages with bits=2 \(201 bits\), the decoder has bits=4 \(393 bits\); "
+    ):
         bins.decode(coarse.encode(env.measurements))
 
 
