@@ -35,8 +35,8 @@ def reconstruction(model: Autoencoders, batch: Batch, config: EccAgentConfig, sy
     if config.features != "stabilised":
         return {"local/features": _pair([image[0].numpy() for image in images], "lag or angle", "lag or delay", None)}
     csi = [torch.complex(image[0], image[1]) for image in images]
-    phases = [_stabilised_phase(values).numpy() for values in csi]
-    powers = [_relative_adcpm(values, system).numpy() for values in csi]
+    phases = [stabilised_phase(values).numpy() for values in csi]
+    powers = [relative_adcpm(values, system).numpy() for values in csi]
     return {
         "local/phase": _pair(phases, "slot x antenna", "subcarrier", (-np.pi, np.pi)),
         "local/adcpm": _pair(powers, "angle bin", "delay bin", (0.0, 1.0)),
@@ -51,13 +51,13 @@ def error_cdf(errors_m: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def _stabilised_phase(csi: Tensor) -> Tensor:
+def stabilised_phase(csi: Tensor) -> Tensor:
     """Phases relative to the strongest row: the cosine loss (22) does not see a common one."""
     row = csi.abs().square().sum(dim=1).argmax()
     return (csi * csi[row].conj()).angle()
 
 
-def _relative_adcpm(csi: Tensor, system: CsiSystem) -> Tensor:
+def relative_adcpm(csi: Tensor, system: CsiSystem) -> Tensor:
     """Angle-delay power over its maximum; (22) does not see the scale."""
     power = adcpm(csi.unflatten(0, (-1, system.num_antennas)), system.array_shape)
     return power / power.amax().clamp(min=1e-12)

@@ -1,75 +1,81 @@
-"""What the experiments on CSI over a thin fronthaul share: pools made once, networks trained once, errors in a row."""
+"""What the experiments on CSI over a thin fronthaul share: sizes, pools made once, errors in a row."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cfpos.agents.ecc.autoencoder import Autoencoders
 from cfpos.scripts.experiments.common import Effort
-from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
-from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.data import Pool
 from cfpos_envs.supervised.errors import errors_m
-from cfpos_envs.supervised.fitting import fit
-from cfpos_envs.supervised.inputs import network_shape, pool_of
+from cfpos_envs.supervised.inputs import pool_of
 from cfpos_envs.supervised.network import EccNetwork
 
 ENV_ID = "ecc-urban-small-v0"
 # Snapshots that a network sees, is drawn from and tested on, where the command says nothing else (--steps, --episodes).
 SAMPLES, POOL, TEST = 102_400, 30_000, 4_000
-_QUICK = {"samples": 1024, "pool": 300, "batch_size": 64, "encoder_hidden": 16, "fusion_hidden": 16, "channels": (4,)}
+# The source's network, narrowed, with its own three numbers: bins need more snapshots than this before they pay.
+NARROW: Mapping[str, Any] = {
+    "samples": 20_480,
+    "local_samples": 7_680,
+    "pool": 10_000,
+    "channels": (8, 16),
+    "batch_size": 32,
+    "head": "regression",
+    "evaluations": 8,
+}
+_QUICK: Mapping[str, Any] = {
+    "samples": 1024,
+    "pool": 300,
+    "batch_size": 64,
+    "encoder_hidden": 16,
+    "fusion_hidden": 16,
+    "channels": (4,),
+}
+_QUICK_NARROW: Mapping[str, Any] = {**_QUICK, "samples": 128, "local_samples": 128, "evaluations": 2}
 _QUICK_TEST = 60
-_CALIBRATION_SAMPLES = 4096
 
 
 def fast(effort: Effort, **settings: Any) -> EccAgentConfig:
     """Settings of ``ecc-fast`` for an experiment."""
-    return _sized(EccFastAgentConfig, effort, settings)
+    return _sized(EccFastAgentConfig, effort, settings, _QUICK)
 
 
-def full(effort: Effort, **settings: Any) -> EccAgentConfig:
-    """Settings of ``ecc`` for an experiment."""
-    return _sized(EccAgentConfig, effort, settings)
+def narrow(effort: Effort, **settings: Any) -> EccAgentConfig:
+    """Settings of ``ecc`` at a size whose training a minute or two of a core suffice for."""
+    return _sized(EccAgentConfig, effort, {**NARROW, **settings}, _QUICK_NARROW)
 
 
-def system() -> CsiSystem:
-    """The constants of the experiments' scene."""
-    known: CsiSystem = make_scenario(ENV_ID).system  # type: ignore[attr-defined]
+def narrow_remark(effort: Effort, local: bool = True) -> str:
+    """What the networks of ``narrow`` are and what they have seen.
+
+    Args:
+        effort: as for them.
+        local: whether any of them went through Stage I.
+    """
+    config = narrow(effort)
+    first = f" and {config.local_samples} in Stage I" if local else ""
+    return (
+        f"{ENV_ID}; ecc with Res-SegNet ({', '.join(map(str, config.channels))} channels), CMA and LSTM on stabilised "
+        f"CSI, head={config.head}, d_z = {config.latent_width}, Q = {config.bits} unless it says otherwise; "
+        f"{config.samples} snapshots in Stage II{first} from {config.pool}, in batches of {config.batch_size}; one "
+        "seed."
+    )
+
+
+def system(**env: Any) -> CsiSystem:
+    """The constants of the experiments' scene under environment overrides."""
+    known: CsiSystem = make_scenario(ENV_ID, **env).system  # type: ignore[attr-defined]
     return known
-
-
-def trained(config: EccAgentConfig, effort: Effort) -> EccNetwork:
-    """A network trained on a pool that all networks of the same features share; taken from the folder if kept there."""
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
-    network = EccNetwork(config, network_shape(config, system()), generator)
-    path = _kept(config, effort)
-    if path is not None and path.exists():
-        network.load_state_dict(read_checkpoint(path)["agent"])
-        return network.eval()
-    pool = snapshots(config, "train", config.pool)
-    network.calibrate_inputs(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
-    if config.strategy.startswith("local"):
-        stage = Autoencoders(network, torch.Generator().manual_seed(derive_seed(config.seed, "decoders")))
-        local = fit(stage, pool, config.fit_config(config.local_samples), progress=None)
-        network.encoder.load_state_dict(local.model.encoder.state_dict())
-        network.encoder.requires_grad_(config.strategy == "local-joint")
-    network = fit(network, pool, config.fit_config(config.samples), progress=None).model
-    if path is not None:
-        write_checkpoint(path, {"agent": network.state_dict()})
-    return network
 
 
 def test_pool(config: EccAgentConfig, effort: Effort, **env: Any) -> Pool:
@@ -118,19 +124,15 @@ def _snapshots(
         make_scenario(ENV_ID, split=split, **dict(env)).config, count, seed=0, chunk=min(count, 2048)
     )
     # Gains are standardised with the averages of the training scene, whatever the test scene is.
-    return pool_of(((part.csi, part.valid, part.position_m) for part in parts), config, system(), count)
+    known = dataclasses.replace(system(), num_subcarriers=dict(env).get("num_subcarriers", system().num_subcarriers))
+    return pool_of(((part.csi, part.valid, part.position_m) for part in parts), config, known, count)
 
 
-def _sized(kind: type[EccAgentConfig], effort: Effort, settings: Mapping[str, Any]) -> EccAgentConfig:
+def _sized(
+    kind: type[EccAgentConfig], effort: Effort, settings: Mapping[str, Any], quick: Mapping[str, Any]
+) -> EccAgentConfig:
     sizes = {"samples": SAMPLES, "pool": POOL, "evaluations": 0, "threads": 1}
     if effort.is_quick:
-        return kind.build({**sizes, **settings, **_QUICK, "local_samples": 256})
+        return kind.build({**sizes, **settings, **quick})
     asked = {} if effort.train_steps == Effort.train_steps else {"samples": effort.train_steps}
     return kind.build({**sizes, **settings, **asked})
-
-
-def _kept(config: EccAgentConfig, effort: Effort) -> Path | None:
-    if effort.agents_folder is None:
-        return None
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
-    return Path(effort.agents_folder) / f"ecc-{digest[:16]}.pt"

@@ -16,6 +16,7 @@ from torch import Tensor
 from cfpos.agents.ecc.autoencoder import Autoencoders
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import progress
+from cfpos.scripts.experiments.ecc.nearest import nearest_m
 from cfpos_envs.channels.tracing.source import RaytracedSource
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.registry import make_scenario
@@ -24,6 +25,7 @@ from cfpos_envs.streams import Streams, derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.data import Batch, Pool, joined
 from cfpos_envs.supervised.errors import predictions_m
+from cfpos_envs.supervised.fit_config import FitConfig, uses_bfloat16
 from cfpos_envs.supervised.fitting import fit
 from cfpos_envs.supervised.inputs import batch_of, network_shape
 from cfpos_envs.supervised.network import EccNetwork
@@ -38,6 +40,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 }
 _CHUNK = 512
 _CALIBRATION_SAMPLES = 4096
+_FURTHER = ("position_m", "nearest_m")
 
 
 @dataclass(frozen=True)
@@ -128,23 +131,37 @@ class TracedData:
 
 @dataclass(frozen=True)
 class Trained:
-    """One trained network on the held-out users.
+    """One trained network, or another way of locating, on the held-out users.
 
     Attributes:
         errors_m: [U] of the held-out users.
         curve: (samples seen, mean held-out error in metres).
         bits: per BS and user, flag and gain included.
         cpu_s: of training.
+        position_m: [U, 3] where they were located.
+        nearest_m: [U] errors of nearest neighbours in the space of the latents, see ``nearest``; None: not asked for.
     """
 
     errors_m: np.ndarray
     curve: list[tuple[int, float]]
     bits: float
     cpu_s: float
+    position_m: np.ndarray | None = None
+    nearest_m: np.ndarray | None = None
 
 
-def train_network(config: EccAgentConfig, data: TracedData, train: Pool, test: Pool, samples: int) -> Trained:
-    """Train a network of ``config`` on ``train`` for ``samples`` snapshots; the held-out users choose nothing."""
+def train_network(
+    config: EccAgentConfig, data: TracedData, train: Pool, test: Pool, samples: int, nearest: bool = False
+) -> Trained:
+    """Train a network of ``config`` on ``train`` for ``samples`` snapshots; the held-out users choose nothing.
+
+    Args:
+        config: settings.
+        data: of the pools.
+        train, test: snapshots to learn from, and held-out ones.
+        samples: snapshots seen in Stage II.
+        nearest: also locate by nearest neighbours in the space of the latents.
+    """
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network: Any = EccNetwork(config, network_shape(config, data.system), generator)
     network.check_covers(train.position_m)
@@ -159,8 +176,15 @@ def train_network(config: EccAgentConfig, data: TracedData, train: Pool, test: P
     result = fit(network, train, config.fit_config(samples), validation=test)
     layout = result.model.layout
     bits = layout.message_bits if layout.bits else 32 * layout.coefficients + layout.message_bits
-    errors = errors_of(predictions_m(result.model, test), test.position_m)
-    return Trained(errors, result.curve, float(bits), seconds + result.cpu_seconds)
+    position = predictions_m(result.model, test)
+    return Trained(
+        errors_of(position, test.position_m),
+        result.curve,
+        float(bits),
+        seconds + result.cpu_seconds,
+        position.numpy(),
+        errors_of(nearest_m(result.model, train, test), test.position_m) if nearest else None,
+    )
 
 
 def train_policy(policy: Any, train: Pool, test: Pool) -> Trained:
@@ -168,7 +192,8 @@ def train_policy(policy: Any, train: Pool, test: Pool) -> Trained:
     policy.train_on(train)
     parts = torch.arange(len(test)).split(_CHUNK)
     position = torch.cat([policy.predict(test.batch(index)) for index in parts])
-    return Trained(errors_of(position, test.position_m), [], float(policy.fronthaul_bits), policy.train_cpu_s)
+    errors = errors_of(position, test.position_m)
+    return Trained(errors, [], float(policy.fronthaul_bits), policy.train_cpu_s, position.numpy())
 
 
 def errors_of(position_m: Tensor, truth_m: Tensor) -> np.ndarray:
@@ -209,7 +234,8 @@ def kept(folder: str | None, name: str, make: Callable[[], Trained]) -> Trained:
         began = time.process_time()
         made = make()
         content = {
-            "errors_m": [round(float(error), 4) for error in made.errors_m],
+            "errors_m": np.round(made.errors_m.astype(float), 4).tolist(),
+            **{name: np.round(value.astype(float), 4).tolist() for name, value in _further(made).items()},
             "curve": made.curve,
             "bits": made.bits,
             "cpu_s": made.cpu_s or time.process_time() - began,
@@ -220,4 +246,22 @@ def kept(folder: str | None, name: str, make: Callable[[], Trained]) -> Trained:
         half.replace(path)
     content = json.loads(path.read_text(encoding="utf-8"))
     curve = [(int(seen), float(error)) for seen, error in content["curve"]]
-    return Trained(np.array(content["errors_m"]), curve, content["bits"], content["cpu_s"])
+    further = {name: np.array(content[name]) for name in _FURTHER if name in content}
+    return Trained(np.array(content["errors_m"]), curve, content["bits"], content["cpu_s"], **further)
+
+
+def processor_remark(seconds: str = "CPU-s") -> str:
+    """Which arithmetic the processor times of a table are of.
+
+    Args:
+        seconds: what the table calls them.
+    """
+    low = uses_bfloat16(FitConfig())
+    kind = "mixed precision with 16-bit instructions" if low else "float32 without 16-bit instructions"
+    more = "" if low else "; a core that has such instructions trains about 2.4 times as fast"
+    return f"{seconds} are of one core in {kind}{more}."
+
+
+def _further(made: Trained) -> dict[str, np.ndarray]:
+    found = {name: getattr(made, name) for name in _FURTHER}
+    return {name: value for name, value in found.items() if value is not None}

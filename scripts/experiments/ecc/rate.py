@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
 from cfpos.scripts.experiments.ecc import common as ecc
+from cfpos.scripts.experiments.ecc.data import Trained, kept, train_policy
+from cfpos.scripts.experiments.ecc.learning import trained
+from cfpos.scripts.experiments.ecc.nearest import NEIGHBOURS, nearest_m
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
@@ -32,41 +36,68 @@ def run(effort: Effort) -> Outcome:
     """Train ``ecc-fast`` at every point, and the policy ``csi-scalar-q`` over its own bits, with several seeds."""
     seeds = range(effort.seeds)
     rows: list[dict[str, Any]] = []
+    beside: list[dict[str, Any]] = []
     points = effort.chosen(POINTS)
     for width, bits in progress(points, "training", len(points)):
-        errors = []
+        errors, nearest = [], []
         for seed in seeds:
             config = ecc.fast(effort, latent_width=width, bits=bits, seed=seed, batch_size=BATCH_SIZE)
-            errors.append(errors_m(ecc.trained(config, effort), ecc.test_pool(config, effort)))
+            network, pool = trained(config, effort), ecc.test_pool(config, effort)
+            errors.append(errors_m(network, pool))
+            places = nearest_m(network, ecc.snapshots(config, "train", config.pool), pool)
+            nearest.append((places - pool.position_m).norm(dim=1).numpy())
         rows.append(_row(f"ecc-fast d_z={width} Q={bits}", 24 * width * bits, errors))
+        beside.append(_row(f"nearest d_z={width} Q={bits}", 24 * width * bits, nearest))
     for bits, payload, errors in _scalar(effort, effort.chosen(SCALAR_BITS)):
-        rows.append(_row(f"csi-scalar-q Q={bits}", payload, errors))
+        beside.append(_row(f"csi-scalar-q Q={bits}", payload, errors))
+    rows += beside
     config = ecc.fast(effort, batch_size=BATCH_SIZE)
     remark = (
         f"{ecc.ENV_ID}; every network sees {config.samples} snapshots drawn from {config.pool} in "
         f"batches of {config.batch_size}; {effort.seeds} seed(s) of weights and order, mean_m being their mean, lowest "
         "and highest beside it; tested on the same unseen places; csi-scalar-q is the policy of that name, which takes "
-        "the same phase-free features after the fronthaul that ecc-fast takes before it; 100 % is complex64 "
-        "forwarding; gain (8 bits) and path flag (1 bit) come on top."
+        "the same phase-free features after the fronthaul that ecc-fast takes before it; nearest: mean of the "
+        f"{NEIGHBOURS} training places whose messages from the same ecc-fast are most alike, no network at the CU; "
+        "100 % is complex64 forwarding; gain (8 bits) and path flag (1 bit) come on top."
     )
-    return Outcome(rows, _figure(rows), [remark])
+    return Outcome(rows, _figure(rows), [remark, *(ahead(rows, name) for name in ("csi-scalar-q", "nearest"))])
+
+
+def ahead(rows: Sequence[Mapping[str, Any]], other: str) -> str:
+    """A sentence: at which payloads another model has the smaller mean error than ``ecc-fast`` at the same bits.
+
+    Args:
+        rows: of the table.
+        other: how the other models' names begin.
+    """
+    means = {line["bits_per_bs"]: line["mean_m"] for line in rows if line["model"].startswith("ecc-fast")}
+    lines = [line for line in rows if line["model"].startswith(other) and line["bits_per_bs"] in means]
+    won = [line["bits_per_bs"] for line in lines if line["mean_m"] < means[line["bits_per_bs"]]]
+    where = f"at {', '.join(map(str, won))} bits" if won else "nowhere"
+    return f"At equal bits {other} is ahead of ecc-fast {where} (of {len(lines)} payloads)."
 
 
 def _scalar(effort: Effort, bits: Sequence[int]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
     """(Q, payload bits, errors of every seed) of the baseline without an encoder."""
     config = ecc.fast(effort, batch_size=BATCH_SIZE)
-    count = max(config.batch_size, config.pool)
-    train, test = _received(effort, "train", count, bits), _received(effort, "test", ecc.test_count(effort), bits)
+    pools: dict[str, dict[int, Pool]] = {}
+
+    def received(split: str, number: int) -> Pool:
+        if split not in pools:
+            count = max(config.batch_size, config.pool) if split == "train" else ecc.test_count(effort)
+            pools[split] = _received(split, count, bits)
+        return pools[split][number]
+
+    def make(number: int, seed: int) -> Trained:
+        policy = _policy(number, seed, max(1, config.samples // config.batch_size), config.batch_size)
+        return train_policy(policy, received("train", number), received("test", number))
+
     for number in bits:
-        errors = []
+        runs = []
         for seed in range(effort.seeds):
-            policy = _policy(number, seed, max(1, config.samples // config.batch_size), config.batch_size)
-            policy.train_on(train[number], progress=False)
-            pool = test[number]
-            parts = [pool.batch(slice(low, low + _CHUNK)) for low in range(0, len(pool), _CHUNK)]
-            found = [policy.predict(part) - part.position_m for part in parts]
-            errors.append(np.concatenate([part.norm(dim=-1).numpy() for part in found]))
-        yield number, int(policy.fronthaul_bits) - _SIDE_BITS, errors
+            name = f"scalar-{number}-{config.samples}-{config.head}-{seed}"
+            runs.append(kept(effort.agents_folder, name, functools.partial(make, number, seed)))
+        yield number, int(runs[0].bits) - _SIDE_BITS, [found.errors_m for found in runs]
 
 
 def _policy(bits: int, seed: int, steps: int, batch_size: int) -> Any:
@@ -77,7 +108,7 @@ def _policy(bits: int, seed: int, steps: int, batch_size: int) -> Any:
     return policy
 
 
-def _received(effort: Effort, split: str, count: int, bits: Sequence[int]) -> dict[int, Pool]:
+def _received(split: str, count: int, bits: Sequence[int]) -> dict[int, Pool]:
     """What the CU has of the same snapshots after a fronthaul of so many bits per number."""
     policies = {number: _policy(number, 0, 1, 1) for number in bits}
     pieces: dict[int, list[Pool]] = {number: [] for number in bits}
@@ -109,7 +140,7 @@ def _row(label: str, bits: int, errors: list[np.ndarray]) -> dict[str, Any]:
 
 def _figure(rows: list[dict[str, Any]]) -> Any:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for index, name in enumerate(("ecc-fast", "csi-scalar-q")):
+    for index, name in enumerate(("ecc-fast", "csi-scalar-q", "nearest")):
         lines = sorted((line for line in rows if line["model"].startswith(name)), key=lambda line: line["bits_per_bs"])
         bits = [line["bits_per_bs"] for line in lines]
         for key, style in (("mean_m", "o-"), ("p90_m", "o:")):

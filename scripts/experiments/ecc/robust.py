@@ -10,6 +10,7 @@ import torch
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc import common as ecc
+from cfpos.scripts.experiments.ecc.learning import trained
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.data import Pool
 
@@ -25,7 +26,7 @@ def run(effort: Effort) -> Outcome:
     rows: list[dict[str, Any]] = []
     for label, share in TRAININGS.items():
         config = ecc.fast(effort, bs_dropout=share)
-        network = ecc.trained(config, effort)
+        network = trained(config, effort)
         pool = ecc.test_pool(config, effort)
         cases: list[tuple[str, float, Any, Pool]] = []
         for lost in LOST:

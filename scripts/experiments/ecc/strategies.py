@@ -9,10 +9,10 @@ import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
 from cfpos.scripts.experiments.ecc import common as ecc
+from cfpos.scripts.experiments.ecc.learning import trained
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.errors import errors_m
 
-SAMPLES, LOCAL_SAMPLES, POOL = 20_480, 7_680, 10_000
 VARIANTS: dict[str, dict[str, Any]] = {
     "scratch": {"strategy": "scratch"},
     "local-split": {"strategy": "local-split"},
@@ -25,21 +25,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def run(effort: Effort) -> Outcome:
     """Train ``ecc`` in every way on the same pool."""
-    sizes = {"samples": SAMPLES, "local_samples": LOCAL_SAMPLES, "pool": POOL, "channels": (8, 16), "batch_size": 32}
     rows: list[dict[str, Any]] = []
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for index, label in enumerate(progress(VARIANTS, "training", len(VARIANTS))):
-        config = ecc.full(effort, **{**sizes, **VARIANTS[label]})
-        network, pool = ecc.trained(config, effort), ecc.test_pool(config, effort)
+        config = ecc.narrow(effort, **VARIANTS[label])
+        network, pool = trained(config, effort), ecc.test_pool(config, effort)
         rows.append(ecc.row({"strategy": label, "bits_per_bs": network.layout.payload_bits or None}, network, pool))
         errors = np.sort(errors_m(network, pool))
         axes.plot(errors, np.linspace(0, 1, len(errors)), color=OKABE_ITO[index], label=label)
     axes.set(xscale="log", xlabel="3-D error [m]", ylabel="share of users")
     axes.grid(True, color="#E4E4E4")
     axes.legend()
-    remark = (
-        f"{ecc.ENV_ID}; ecc with Res-SegNet, CMA and LSTM on stabilised CSI, d_z = 4, Q = 4; {config.samples} "
-        f"snapshots in Stage II and {config.local_samples} in Stage I from {config.pool}, in batches of "
-        f"{config.batch_size}; one seed."
-    )
-    return Outcome(rows, figure, [remark])
+    return Outcome(rows, figure, [ecc.narrow_remark(effort)])
