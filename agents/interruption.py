@@ -1,4 +1,4 @@
-"""What all training runs do alike around their loop: Ctrl-C, torch's threads, settings of a run that goes on."""
+"""What all training runs do alike around their loop: Ctrl-C, settings of a run that goes on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
-
-import torch
 
 
 class Interruption:
@@ -44,17 +42,6 @@ class Interruption:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` torch threads inside (None: as many as outside)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_same_settings(stored: Mapping[str, object], here: Mapping[str, object], free: Collection[str]) -> None:

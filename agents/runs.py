@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 from tqdm import tqdm
 
+from cfpos_envs.arithmetic_threads import torch_threads
 from cfpos_envs.checkpoints import BEST, LAST, State, checkpoint_path, read_checkpoint, write_checkpoint
 
 from .base import Agent, Plan
-from .interruption import Interruption, check_same_settings, torch_threads
+from .interruption import Interruption, check_same_settings
 from .metrics import RunLog
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfpos_envs.arithmetic_threads import DEFAULT_THREADS, torch_threads
 from cfpos_envs.front_ends.base import Env, Game
 from cfpos_envs.front_ends.parallel import ParallelEnv
 from cfpos_envs.front_ends.vector import VectorEnv
@@ -28,7 +29,14 @@ CHUNK_EPISODES = 50
 """Episodes are always drawn in groups of this size, so that the first 50 of 200 are the 50 of a shorter run."""
 
 
-def evaluate(env: object, policy: object, episodes: int = 200, seed: int = 7, **overrides: object) -> EvaluationResult:
+def evaluate(
+    env: object,
+    policy: object,
+    episodes: int = 200,
+    seed: int = 7,
+    threads: int | None = DEFAULT_THREADS,
+    **overrides: object,
+) -> EvaluationResult:
     """Measure one policy on unseen sites and drops.
 
     The scenario is rebuilt with ``split="test"``, whose sites, maps and drops no training ever draws. The same seed
@@ -44,22 +52,28 @@ def evaluate(env: object, policy: object, episodes: int = 200, seed: int = 7, **
         policy: see above; its ``name`` is reported.
         episodes: number of episodes, at least 1.
         seed: of the drops.
+        threads: torch threads meanwhile; None: as many as torch has.
         overrides: config fields that differ from those of ``env``.
 
     Raises:
         ValueError: unknown id or override, ``episodes`` below 1, or an answer of the wrong shape.
         TypeError: ``policy`` has none of the three methods.
     """
-    return evaluate_many(env, [policy], episodes, seed, **overrides)[0]
+    return evaluate_many(env, [policy], episodes, seed, threads, **overrides)[0]
 
 
 def evaluate_many(
-    env: object, policies: Sequence[object], episodes: int = 200, seed: int = 7, **overrides: object
+    env: object,
+    policies: Sequence[object],
+    episodes: int = 200,
+    seed: int = 7,
+    threads: int | None = DEFAULT_THREADS,
+    **overrides: object,
 ) -> list[EvaluationResult]:
     """``evaluate`` several policies; every drop is made once and given to all of them.
 
     Args:
-        env, episodes, seed, overrides: as in ``evaluate``.
+        env, episodes, seed, threads, overrides: as in ``evaluate``.
         policies: any mixture of kinds.
 
     Returns:
@@ -74,15 +88,16 @@ def evaluate_many(
     tallies = [_Tally() for _ in policies]
     bounds: list[np.ndarray] = []
     sites: list[np.ndarray] = []
-    for state in _test_states(scenario, episodes, seed):
-        truth = scenario.truth(state)
-        if "peb_m" in truth:
-            bounds.append(_to_numpy(truth["peb_m"]))
-        measured = scenario.measurements(state)
-        if isinstance(measured, _OfSites) and measured.site_ids is not None:
-            sites.append(_to_numpy(measured.site_ids).astype(int))
-        for run, tally in zip(runners, tallies):
-            tally.add(run(scenario, state))
+    with torch_threads(threads):
+        for state in _test_states(scenario, episodes, seed):
+            truth = scenario.truth(state)
+            if "peb_m" in truth:
+                bounds.append(_to_numpy(truth["peb_m"]))
+            measured = scenario.measurements(state)
+            if isinstance(measured, _OfSites) and measured.site_ids is not None:
+                sites.append(_to_numpy(measured.site_ids).astype(int))
+            for run, tally in zip(runners, tallies):
+                tally.add(run(scenario, state))
     shared = {
         "env_id": env_id,
         "config": dataclasses.asdict(scenario.config),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from cfpos_envs.arithmetic_threads import DEFAULT_THREADS
 from cfpos_envs.checks import number, one_of, switch, unknown_name, whole, widths
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
@@ -39,7 +40,7 @@ class Settings:
         num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
         seed: of weights, exploration and the agent's environments.
         device: torch device of networks.
-        threads: torch threads during training; None leaves torch's setting.
+        threads: torch threads during training, no more than there are cores; None leaves torch's setting.
 
     Raises:
         ValueError: a value outside its range, named with the range.
@@ -59,7 +60,7 @@ class Settings:
     num_envs: int = 16
     seed: int = 0
     device: str = "cpu"
-    threads: int | None = None
+    threads: int | None = DEFAULT_THREADS
 
     def __post_init__(self) -> None:
         limits = self.all_ranges()

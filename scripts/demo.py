@@ -1,4 +1,6 @@
-"""Train DCP-MADDPG without labels, then compare it with every baseline on sites it has never seen.
+"""Train DCP-MADDPG without labels and compare it with every baseline on sites it has never seen.
+
+Presets and policies are independent pieces, so every core has one of its own (``--workers``).
 
 Leaves ``results.json``, ``cdf.png``, ``episode.png``, one checkpoint and one TensorBoard folder per site preset.
 """
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import torch
 from tqdm import tqdm
 
 from cfpos.agents import load_agent, make_agent
@@ -22,6 +23,7 @@ from cfpos.agents.maddpg.config import MaddpgConfig
 from cfpos.baselines import make_policy
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.drawing.figures import draw_cdf, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
@@ -37,6 +39,7 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "untrained": ("untrained", {}),
     "centroid": ("centroid", {}),
 }
+LEARNED = "DCP-MADDPG"
 EVALUATION_SEED = 7
 
 
@@ -73,6 +76,25 @@ class Plan:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One policy on one site preset, a piece of work that needs nothing of the others.
+
+    Attributes:
+        plan: how much.
+        folder: of the demo.
+        site: preset.
+        label: a key of ``BASELINES``, or ``LEARNED``: trained first.
+        seed: of training.
+    """
+
+    plan: Plan
+    folder: Path
+    site: str
+    label: str
+    seed: int
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, evaluate, print the tables, say where everything is."""
     arguments = _parser().parse_args(argv)
@@ -82,32 +104,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             plan = dataclasses.replace(plan, steps=arguments.steps)
         if plan.steps < 1:
             raise UsageError(f"--steps={plan.steps} must be at least 1")
-        torch.set_num_threads(arguments.threads)
+        if arguments.workers < 1:
+            raise UsageError(f"--workers={arguments.workers} must be at least 1")
         folder = reports.check_writable(arguments.out or Path("outputs/demo") / time.strftime("%Y-%m-%d_%H-%M-%S"))
-        run(plan, folder, arguments.seed)
+        run(plan, folder, arguments.seed, arguments.workers)
 
 
-def run(plan: Plan, folder: Path, seed: int) -> dict[str, list[EvaluationResult]]:
+def run(plan: Plan, folder: Path, seed: int, workers: int) -> dict[str, list[EvaluationResult]]:
     """The whole demo.
 
     Args:
         plan: how much.
         folder: where everything is written.
         seed: of training.
+        workers: pieces of it at the same time, one core each.
 
     Returns:
         Results by site preset.
     """
     began = time.perf_counter()
-    for number, site in enumerate(plan.sites, 1):
-        print(f"training {number} of {len(plan.sites)}: DCP-MADDPG on {ENV_ID}, site preset {site}", file=sys.stderr)
-        train(plan, site, folder / site, seed)
-    trained = time.perf_counter()
-    results = evaluate_all(plan, folder)
+    print(
+        f"training DCP-MADDPG on {ENV_ID}, site presets {', '.join(plan.sites)}; {workers} at a time", file=sys.stderr
+    )
+    results = measure_all(plan, folder, seed, workers)
     for site, rows in results.items():
         print(f"\n{site}: {plan.episodes} unseen episodes, {_scene(plan)}; metres")
         print(format_table(rows))
-    print(f"\ntraining {trained - began:.0f} s, evaluation {time.perf_counter() - trained:.0f} s")
+    print(f"\ntraining and evaluation {time.perf_counter() - began:.0f} s")
     for path in write_report(plan, folder, results):
         print(f"wrote {path}")
     print(f"checkpoints and TensorBoard files: {', '.join(str(folder / site) for site in plan.sites)}")
@@ -119,24 +142,37 @@ def train(plan: Plan, site: str, log_dir: Path, seed: int) -> None:
     """One agent on the training sites of a preset; ``best.pt`` in ``log_dir`` is the policy to use."""
     num_envs = plan.agent.get("num_envs", MaddpgConfig.num_envs)
     env = make_env(ENV_ID, num_envs=num_envs, seed=seed, site=site, **plan.env)
-    make_agent("maddpg", env, seed=seed, **plan.agent).train(total_steps=plan.steps, log_dir=log_dir, progress=True)
+    make_agent("maddpg", env, seed=seed, **plan.agent).train(total_steps=plan.steps, log_dir=log_dir, progress=False)
 
 
-def evaluate_all(plan: Plan, folder: Path) -> dict[str, list[EvaluationResult]]:
-    """Every policy on every preset, with one progress bar over all of them."""
-    labels = (*plan.baselines, "DCP-MADDPG")
-    results: dict[str, list[EvaluationResult]] = {}
-    with tqdm(total=len(plan.sites) * len(labels), unit="policy", dynamic_ncols=True) as bar:
-        for site in plan.sites:
-            env = make_env(ENV_ID, num_envs=1, seed=0, site=site, split="test", **plan.env)
-            results[site] = []
-            for label in labels:
-                bar.set_description(f"evaluating {label}, {site}")
-                policy = load_agent(folder / site, env) if label == "DCP-MADDPG" else _baseline(label, env)
-                measured = evaluate(env, policy, episodes=plan.episodes, seed=EVALUATION_SEED)
-                results[site].append(dataclasses.replace(measured, policy=label))
-                bar.update()
-    return results
+def measure_all(plan: Plan, folder: Path, seed: int, workers: int) -> dict[str, list[EvaluationResult]]:
+    """Every policy on every preset; arguments as in ``run``."""
+    labels = (*plan.baselines, LEARNED)
+    # What takes longest begins first, so that no core waits for it at the end.
+    longest_first = [*((site, LEARNED) for site in reversed(plan.sites))]
+    longest_first += [(site, label) for label in plan.baselines for site in plan.sites]
+    jobs = [Job(plan, folder, site, label, seed) for site, label in longest_first]
+    found: dict[tuple[str, str], EvaluationResult] = {}
+    with tqdm(total=len(jobs), unit="policy", dynamic_ncols=True) as bar:
+        for job, (result, seconds) in finished(measure, jobs, workers):
+            found[job.site, job.label] = result
+            if job.label == LEARNED:
+                bar.write(f"{job.site}: trained in {seconds:.0f} s of processor time", file=sys.stderr)
+            bar.update()
+    return {site: [found[site, label] for label in labels] for site in plan.sites}
+
+
+def measure(job: Job) -> tuple[EvaluationResult, float]:
+    """Train if need be, then play the unseen drops; also the processor seconds of the training."""
+    began = time.process_time()
+    log_dir = job.folder / job.site
+    if job.label == LEARNED:
+        train(job.plan, job.site, log_dir, job.seed)
+    trained = time.process_time() - began
+    env = make_env(ENV_ID, num_envs=1, seed=0, site=job.site, split="test", **job.plan.env)
+    policy = load_agent(log_dir, env) if job.label == LEARNED else _baseline(job.label, env)
+    result = evaluate(env, policy, episodes=job.plan.episodes, seed=EVALUATION_SEED)
+    return dataclasses.replace(result, policy=job.label), trained
 
 
 def write_report(plan: Plan, folder: Path, results: dict[str, list[EvaluationResult]]) -> list[Path]:
@@ -172,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, help=f"training budget in environment steps per site ({Plan.steps})")
     parser.add_argument("--seed", type=int, default=0, help="of training")
-    parser.add_argument("--threads", type=int, default=2, help="arithmetic threads")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes, one core each (all cores)")
     parser.add_argument("--out", type=Path, help="folder (default: a new one below outputs/demo)")
     parser.add_argument("--quick", action="store_true", help="a tiny scene; shows that everything runs")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -10,8 +10,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cfpos.agents.ecc.weights import weights
 from cfpos.baselines import make_policy
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import draw_cdf, save_figure
 from cfpos_envs.evaluation import EvaluationResult, evaluate_many
@@ -125,24 +125,15 @@ def run(plan: Plan, folder: Path, seed: int, workers: int, trained: bool) -> lis
 
 def trainings(jobs: Sequence[str], plan: Plan, folder: Path, seed: int, workers: int) -> Iterator[tuple[str, float]]:
     """Every job with the processor seconds that it took, as they end; arguments as in ``run``."""
-    if workers == 1:
-        for name in jobs:
-            yield name, train(name, plan, folder, seed)
-        return
-    # A fresh interpreter per worker: forking a process that has used threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
-        running = {processes.submit(train, name, plan, folder, seed): name for name in jobs}
-        for done in as_completed(running):
-            yield running[done], done.result()
+    yield from finished(partial(train, plan=plan, folder=folder, seed=seed), jobs, workers)
 
 
 def train(name: str, plan: Plan, folder: Path, seed: int) -> float:
     """One network, written below ``folder``; returns the processor seconds that it took."""
-    torch.set_num_threads(1)
     began = time.process_time()
     env = make_env(ENV_ID, num_envs=64, seed=seed, **plan.env)
     if name == AGENT:
-        make_agent(AGENT, env, seed=seed, threads=1, **plan.agent).train(log_dir=folder / AGENT, progress=False)
+        make_agent(AGENT, env, seed=seed, **plan.agent).train(log_dir=folder / AGENT, progress=False)
     else:
         options = {"train_steps": TRAIN_STEPS[name], "batch_size": BATCH_SIZE, **plan.options}
         policy: Any = make_policy(name, env, seed=seed, **options)
@@ -184,7 +175,9 @@ def _line(result: EvaluationResult, lossless_bits: float) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of training")
-    parser.add_argument("--workers", type=int, default=2, help="networks trained at the same time, one core each")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="networks trained at the same time, one core each"
+    )
     parser.add_argument("--trained", action="store_true", help=f"use the {AGENT} that comes along")
     parser.add_argument("--out", type=Path, help="folder (default: a new one below outputs/ecc-demo)")
     parser.add_argument("--quick", action="store_true", help="tiny networks; shows that everything runs")

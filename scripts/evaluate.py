@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -17,8 +20,10 @@ from cfpos.scripts import reports
 from cfpos.scripts.cli import output_folder, overrides_typed, run_hydra
 from cfpos.scripts.policies import build_policy, labelled
 from cfpos.scripts.runs import difference, followed, trained_game, warn
-from cfpos.scripts.settings import check_counts, plain
+from cfpos.scripts.settings import check_counts, load_plugins, plain
+from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import evaluate, make_env
+from cfpos_envs.arithmetic_threads import torch_threads
 from cfpos_envs.checks import one_of
 from cfpos_envs.drawing.figures import cdf_figure, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
@@ -29,9 +34,30 @@ TABLES = ("csv", "geojson", "npz", "parquet", "none")
 """Formats of the table of positions."""
 
 
+_WORTH_A_PROCESS = 100
+"""Episodes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every policy plays.
+
+    Attributes:
+        env_id, overrides: the game, of the test split.
+        episodes, seed, device, threads: see ``EvaluateSettings``.
+    """
+
+    env_id: str
+    overrides: dict[str, Any]
+    episodes: int
+    seed: int
+    device: str
+    threads: int
+
+
 def main(config: DictConfig) -> None:
     """Evaluate every policy named in ``config.policy`` and write the report into the run's folder."""
-    check_counts(config, "episodes", "threads")
+    check_counts(config, "episodes", "threads", *(() if config.workers is None else ("workers",)))
     one_of("positions", config.positions, TABLES)
     one_of("answers", config.answers, ANSWERS)
     torch.set_num_threads(config.threads)
@@ -39,17 +65,21 @@ def main(config: DictConfig) -> None:
     overrides = {**plain(config.env, "id"), "split": "test"}
     env = make_env(config.env.id, num_envs=1, seed=config.seed, device=config.device, **overrides)
     entries = labelled(OmegaConf.to_container(config.policy) if OmegaConf.is_config(config.policy) else config.policy)
-    policies = {label: build_policy(entry, env) for label, entry in entries.items()}
+    for entry in entries.values():
+        build_policy(entry, env)  # What is wrong with any of them is said before the first is evaluated.
     for game in filter(None, map(trained_game, entries.values())):
         if (otherwise := difference(game, config.env)) is not None:
             warn(otherwise)
     folder = reports.check_writable(output_folder())
 
-    results: list[EvaluationResult] = []
-    for label, policy in (bar := tqdm(policies.items(), unit="policy")):
-        bar.set_description(label)
-        measured = evaluate(env, policy, episodes=config.episodes, seed=config.seed)
-        results.append(dataclasses.replace(measured, policy=label))
+    plan = Plan(str(config.env.id), overrides, config.episodes, config.seed, config.device, config.threads)
+    found: dict[str, EvaluationResult] = {}
+    jobs = list(entries.items())
+    for (label, _), result in tqdm(
+        finished(partial(measure, plan=plan), jobs, _workers(config)), "policies", len(jobs)
+    ):
+        found[label] = result
+    results = [found[label] for label in entries]
 
     table = None if config.positions == "none" else f"positions.{config.positions}"
     content = {"env": config.env.id, "seed": config.seed, "positions": table, "answers": config.answers}
@@ -72,6 +102,28 @@ def main(config: DictConfig) -> None:
         print(f"{config.env.id} with the settings of {config.settings_of}")
     print(format_table(results))
     print("\n".join(f"wrote {path}" for path in written))
+
+
+def measure(named: tuple[str, Any], plan: Plan) -> EvaluationResult:
+    """One policy, made and evaluated.
+
+    Args:
+        named: label and entry, see ``policies.labelled``.
+        plan: what it plays.
+    """
+    load_plugins()
+    label, entry = named
+    with torch_threads(plan.threads):
+        env = make_env(plan.env_id, num_envs=1, seed=plan.seed, device=plan.device, **plan.overrides)
+        policy = build_policy(entry, env)
+    result = evaluate(env, policy, episodes=plan.episodes, seed=plan.seed, threads=plan.threads)
+    return dataclasses.replace(result, policy=label)
+
+
+def _workers(config: DictConfig) -> int:
+    if config.workers is not None:
+        return int(config.workers)
+    return default_workers() if config.episodes >= _WORTH_A_PROCESS and config.device == "cpu" else 1
 
 
 def _pictures(results: list[EvaluationResult], title: str, answers: str, path: Path) -> list[Path]:

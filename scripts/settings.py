@@ -27,6 +27,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from cfpos.agents.registry import config_class, list_agents
 from cfpos_envs import list_envs
+from cfpos_envs.arithmetic_threads import DEFAULT_THREADS
 from cfpos_envs.registry import has_entities, make_config
 from cfpos_envs.scenarios.site_config import SiteOptions
 
@@ -60,7 +61,7 @@ class TrainSettings:
     seed: int = 0
     total_steps: int | None = None
     device: str = "cpu"
-    threads: int = 1
+    threads: int = DEFAULT_THREADS
     resume: str | None = None
     start_from: str | None = None
     debug: bool = False
@@ -80,6 +81,8 @@ class EvaluateSettings:
         seed: of layouts, drops, channels and noise.
         positions: format of the table of all positions: csv, geojson, npz, parquet, or none for no table.
         answers: whose errors ``cdf.png`` shows: ``all`` (the same users for every policy), or the ``valid`` ones.
+        workers: policies at the same time, a process and a core each; null: one per core from 100 episodes on, else
+            one (a process takes seconds to start).
         device, threads, debug: as in training.
     """
 
@@ -90,9 +93,16 @@ class EvaluateSettings:
     seed: int = 7
     positions: str = "csv"
     answers: str = "all"
+    workers: int | None = None
     device: str = "cpu"
-    threads: int = 1
+    threads: int = DEFAULT_THREADS
     debug: bool = False
+
+
+def load_plugins() -> None:
+    """Import what other packages register: scenarios, policies, agents."""
+    for plugin in entry_points(group=PLUGINS):
+        plugin.load()
 
 
 def register_schemas() -> None:
@@ -101,8 +111,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_settings", node=TrainSettings)
     store.store(name="evaluate_settings", node=EvaluateSettings)
-    for plugin in entry_points(group=PLUGINS):
-        plugin.load()
+    load_plugins()
     for agent in list_agents():
         for preset in config_class(agent).presets:
             node = schema({"name": agent}, config_class(agent).preset(preset))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 from tqdm import tqdm
 
+from cfpos_envs.arithmetic_threads import torch_threads
 from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
 from cfpos_envs.checks import one_of, whole, whole_fields
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
@@ -148,7 +149,8 @@ class LearnedCsi(CsiEstimator):
         network.check_covers(pool.position_m)
         if isinstance(network, CalibratesInputs):
             network.calibrate_inputs(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
-        result = fit(network, pool, self.options.fit_config(), progress=progress)
+        with torch_threads():
+            result = fit(network, pool, self.options.fit_config(), progress=progress)
         self._network, self.train_cpu_s = result.model.eval(), result.cpu_seconds
 
     def save(self, path: str | Path) -> None:

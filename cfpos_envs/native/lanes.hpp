@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -172,14 +173,21 @@ private:
     float* next_;
 };
 
-// work(first, last) for parts of count episodes, in as many threads as pay.
+// work(first, last) for parts of count episodes, in as many threads as pay. A thread that the system does not start (a
+// container's limit on processes) costs speed: its part is done here.
 template <class Work>
 void for_parts(int64_t count, int threads, int64_t least_each, const Work& work) {
     const int64_t parts = std::min<int64_t>(threads, count / std::max<int64_t>(least_each, 1));
     if (parts < 2) return work(0, count);
     std::vector<std::thread> others;
-    for (int64_t part = 1; part < parts; ++part)
-        others.emplace_back([&work, count, parts, part] { work(count * part / parts, count * (part + 1) / parts); });
+    for (int64_t part = 1; part < parts; ++part) {
+        const auto mine = [&work, count, parts, part] { work(count * part / parts, count * (part + 1) / parts); };
+        try {
+            others.emplace_back(mine);
+        } catch (const std::system_error&) {
+            mine();
+        }
+    }
     work(0, count / parts);
     for (std::thread& other : others) other.join();
 }

@@ -12,6 +12,7 @@ PARTS = (
     "environments",
     "phases",
     "growth",
+    "contention",
     "ecc",
     "locating",
     "ris",

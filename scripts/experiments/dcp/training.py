@@ -7,17 +7,16 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
 from cfpos.agents import load_agent, make_agent
 from cfpos.agents.registry import config_class
+from cfpos.scripts.workers import finished
 from cfpos_envs import make_env
 
 if TYPE_CHECKING:
@@ -115,13 +114,10 @@ def train_ahead(jobs: Sequence[Job], effort: Effort, description: str) -> None:
     missing = [job for job in jobs if not (Path(effort.agents_folder) / job.file_name(effort)).exists()]
     if not missing:
         return
-    # A fresh interpreter per worker: forking a process that has used threads can hang.
-    with ProcessPoolExecutor(effort.workers, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_train_and_keep, job, effort) for job in missing]
-        for done in tqdm(as_completed(running), total=len(running), desc=description):
-            done.result()
+    done = finished(partial(_train_and_keep, effort=effort), missing, effort.workers)
+    for _ in tqdm(done, total=len(missing), desc=description):
+        pass
 
 
 def _train_and_keep(job: Job, effort: Effort) -> None:
-    torch.set_num_threads(1)
     train(job.env_id, effort, job.seed, job.env, job.agent, name=job.name)
