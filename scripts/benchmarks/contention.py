@@ -81,7 +81,7 @@ def _work(task: str, quick: bool) -> tuple[Any, int]:
         env = make_env("dcp-jar-v0", num_envs=1, split="test")
         policy, count = make_policy("joint-gn", env), 1 if quick else EPISODES
         return lambda: evaluate(env, policy, episodes=count), count
-    chosen = {"threads": 2} if task.startswith("two") else {}
+    chosen: dict[str, Any] = {"threads": 2} if task.startswith("two") else {}
     count = _TINY if quick else TRAINED_STEPS
     agent = make_agent("maddpg", "dcp-jar-v0", evaluations=0, **chosen)
     return lambda: agent.train(total_steps=count, progress=False), count
