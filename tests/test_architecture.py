@@ -19,6 +19,7 @@ FLOORS = (
         "cfpos_envs.checkpoints",
         "cfpos_envs.ray_address",
         "cfpos_envs.extras",
+        "cfpos_envs.arithmetic_threads",
     ),
     ("cfpos_envs.settings", "cfpos_envs.native", "cfpos_envs.draws", "cfpos_envs.streams"),
     ("cfpos_envs.physics",),

@@ -18,7 +18,7 @@ def test_demo_trains_compares_and_leaves_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    demo.main(["--quick", "--threads", "1", "--out", "here"])
+    demo.main(["--quick", "--workers", "1", "--out", "here"])
     said = capsys.readouterr().out
     names = files_below(tmp_path / "here")
     assert {"results.json", "cdf.png", "episode.png", "clean/best.pt", "hard/best.pt"} < names

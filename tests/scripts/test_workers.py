@@ -31,9 +31,13 @@ def test_several_workers_are_others_with_one_thread_each_and_an_error_ends_the_r
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     jobs = [(str(tmp_path), number) for number in (3, 4, -1, *range(50))]
     found = {}
-    with pytest.raises(ValueError, match="no square root of -1"):
+
+    def take_all() -> None:
         for job, result in finished(work, jobs, 2):
             found[job] = result
+
+    with pytest.raises(ValueError, match="no square root of -1"):
+        take_all()
     assert os.getpid() not in {process for process, _, _ in found.values()}
     assert {threads for _, threads, _ in found.values()} == {1}
     assert all(square == job[1] ** 2 for job, (_, _, square) in found.items())
