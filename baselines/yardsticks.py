@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checks import SEEDS
+from cfpos_envs.fields import Declared, Range
+
 from .base import Policy
 
 if TYPE_CHECKING:
@@ -18,12 +21,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RandomOptions:
+class RandomOptions(Declared):
     """Options of ``random``.
 
     Attributes:
         seed: of the policy's own random stream, which runs on over episodes.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {"seed": SEEDS}
 
     seed: int = 0
 

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Collection, Iterable
 
 ON_BAD = ("refuse", "drop")
 """What happens to measurements that cannot be right: a message, or they are left out and counted."""
+MOST_ENVS = 1 << 24
+"""Most parallel episodes."""
+MOST_STEPS = 10**15
+"""Longest run, in steps or samples."""
+MOST_THREADS = 4096
+MOST_WIDTH = 1 << 16
+"""Widest hidden layer."""
+SEEDS = (-(2**63), 2**63 - 1)
+"""Seeds that every generator can be given."""
+MOST_NUMBERS = 1 << 32
+"""Most numbers of one kind, 16 GiB in single precision, that options may ask for."""
+
+_MOST_SHOWN = 80
+_FIRST_PRINTED = 32
 
 
 def nearest(name: object, allowed: Iterable[str], form: str = "; {}") -> str:
@@ -39,20 +54,38 @@ def unknown_name(
     return f"unknown {kind} {name!r}{hint or '.'} {listed}: {', '.join(names)}"
 
 
+def shown(value: object) -> str:
+    """A value as messages show it: on one line, not longer than a line."""
+    try:
+        said = repr(value)
+    except ValueError:  # whole numbers of thousands of digits
+        said = "a number of thousands of digits"
+    said = " ".join(said.split())
+    return said if len(said) <= _MOST_SHOWN else f"{said[: _MOST_SHOWN - 3]}..."
+
+
 def one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """Refuse what is not on the list.
 
     Raises:
         ValueError: naming the nearest allowed value.
     """
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(allowed)}{nearest(value, allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name}={shown(value)} is not one of {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def text(name: str, value: object) -> None:
+    """ValueError unless ``value`` is text (or a path) without line breaks and other control characters."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"{name}={shown(value)} must be text")
+    if any(ord(letter) < _FIRST_PRINTED for letter in str(value)):
+        raise ValueError(f"{name}={shown(value)} must be text without control characters")
 
 
 def switch(name: str, value: object) -> None:
     """ValueError unless ``value`` is true or false."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} is not a switch; use true or false.")
+        raise ValueError(f"{name}={shown(value)} is not a switch; use true or false.")
 
 
 def number(
@@ -70,11 +103,15 @@ def number(
     Raises:
         ValueError: no number, or out of range.
     """
-    wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value)
-    if wrong or (finite and math.isinf(value)):  # type: ignore[arg-type]
-        raise ValueError(f"{name}={value!r} must be a {'finite ' if finite else ''}number")
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    if not fits or (finite and abs(value) == math.inf):  # type: ignore[arg-type]
+        said = f"must be a {'finite ' if finite else ''}number"
+        raise ValueError(f"{name}={shown(value)} {said}{_range_text(least, most)}")
     _check_range(name, value, least, most, above)  # type: ignore[arg-type]
-    return float(value)  # type: ignore[arg-type]
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise ValueError(f"{name}={shown(value)} is beyond what a computer calls a number") from None
 
 
 def whole(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> int:
@@ -84,21 +121,9 @@ def whole(name: str, value: object, least: float = -math.inf, most: float = math
         ValueError: naming the option.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name}={value!r} must be a whole number")
+        raise ValueError(f"{name}={shown(value)} must be a whole number{_range_text(least, most)}")
     _check_range(name, value, least, most, False)
     return value
-
-
-def widths(name: str, value: object) -> tuple[int, ...]:
-    """Widths of hidden layers as a tuple.
-
-    Raises:
-        ValueError: anything but whole numbers of at least 1.
-    """
-    listed = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
-    if any(not isinstance(width, int) or width < 1 for width in listed):
-        raise ValueError(f"{name}={value!r} must be whole numbers of units >= 1, e.g. [64, 64].")
-    return listed
 
 
 def whole_fields(owner: object, least: float, *names: str) -> None:
@@ -123,8 +148,34 @@ def number_fields(owner: object, least: float, most: float, *names: str, above: 
             number(name, value, least, most, above)
 
 
+def fits(what: str, count: float, options: str) -> None:
+    """Refuse sizes that need more memory than is sensible, before any of it is taken.
+
+    Args:
+        what: would be so large.
+        count: of numbers in it.
+        options: that decide it, with their values.
+
+    Raises:
+        ValueError: more than ``MOST_NUMBERS``.
+    """
+    if count > MOST_NUMBERS:
+        raise ValueError(
+            f"{options}: {what} would hold {count:.3g} numbers; at most {MOST_NUMBERS:.3g} (16 GiB) are allowed, lower "
+            "one of them"
+        )
+
+
 def _check_range(name: str, value: float, least: float, most: float, above: bool) -> None:
     if value < least or (above and value == least):
-        raise ValueError(f"{name}={value} must be {'above' if above else 'at least'} {least:g}")
-    if value > most:
-        raise ValueError(f"{name}={value} must be at most {most:g}")
+        wanted = f"{'above' if above else 'at least'} {least:g}"
+    elif value > most:
+        wanted = f"at most {most:g}"
+    else:
+        return
+    raise ValueError(f"{name}={shown(value)} must be {wanted}{_range_text(least, most)}")
+
+
+def _range_text(least: float, most: float) -> str:
+    """`` (from 1 to 64)``: the whole range, where both ends are said."""
+    return f" (from {least:g} to {most:g})" if math.isfinite(least) and math.isfinite(most) else ""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+<<<<<<< HEAD
 from cfpos_envs.arithmetic_threads import DEFAULT_THREADS
 from cfpos_envs.checks import number, one_of, switch, unknown_name, whole, widths
+=======
+from cfpos_envs.checks import MOST_ENVS, MOST_STEPS, MOST_THREADS, SEEDS, unknown_name
+from cfpos_envs.fields import Declared, Range, check_fields
+>>>>>>> 104df91 (Every option has a type and a finite range, checked when its config is made; kernels check what they are handed)
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
 Presets = Mapping[str, Mapping[str, object]]
 """Name -> the fields that it sets."""
-Range = tuple[float, float]
-"""Lowest and highest allowed value, both included."""
 
 
 @runtime_checkable
@@ -30,11 +32,11 @@ class Partitioned(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Declared):
     """Base of the config dataclass of an agent; a subclass is a frozen dataclass.
 
-    Values are checked by what the class declares: whole numbers, numbers, switches and widths of layers by the
-    annotation of the field, their limits by ``ranges``, words by ``choices``.
+    Values are checked by what the class declares: types by the annotation of the field, limits of numbers by
+    ``ranges``, words by ``choices``; see ``cfpos_envs.fields``.
 
     Attributes:
         num_envs: parallel episodes where the environment is built by the agent (from an id or a ParallelEnv of ours).
@@ -50,7 +52,7 @@ class Settings:
     """How messages call the agent."""
     presets: ClassVar[Presets] = {"default": {}}
     """Named settings, each the fields in which it differs from the defaults; ``default`` among them."""
-    ranges: ClassVar[Mapping[str, Range]] = {"num_envs": (1, math.inf), "threads": (1, math.inf)}
+    ranges: ClassVar[Mapping[str, Range]] = {"num_envs": (1, MOST_ENVS), "seed": SEEDS, "threads": (1, MOST_THREADS)}
     """Limits of numbers, both included; those of the parent classes hold too."""
     choices: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Allowed words."""
@@ -63,33 +65,8 @@ class Settings:
     threads: int | None = DEFAULT_THREADS
 
     def __post_init__(self) -> None:
-        limits = self.all_ranges()
-        for name, allowed in self.choices.items():
-            one_of(name, getattr(self, name), allowed)
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            declared = entry.type.__name__ if isinstance(entry.type, type) else str(entry.type)
-            kind, _, optional = declared.partition(" | ")
-            if value is None and optional == "None":
-                continue
-            low, high = limits.get(entry.name, (-math.inf, math.inf))
-            if kind == "bool":
-                switch(entry.name, value)
-            elif kind == "int":
-                whole(entry.name, value, low, high)
-            elif kind == "float":
-                value = number(entry.name, value, low, high, finite=False)
-            elif kind == "tuple[int, ...]":
-                value = widths(entry.name, value)
-            object.__setattr__(self, entry.name, value)
-
-    @classmethod
-    def all_ranges(cls) -> dict[str, Range]:
-        """``ranges`` of the class and of its parents by name."""
-        found: dict[str, Range] = {}
-        for parent in reversed(cls.__mro__):
-            found.update(vars(parent).get("ranges", {}))
-        return found
+        for name, value in check_fields(self).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def preset(cls: type[SettingsT], preset: str, **overrides: object) -> SettingsT:
@@ -158,10 +135,10 @@ class RunSettings(Settings):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {
-        "evaluations": (0, math.inf),
-        "validation_envs": (0, math.inf),
-        "test_envs": (0, math.inf),
-        "checkpoint_every": (1, math.inf),
+        "evaluations": (0, 1_000_000),
+        "validation_envs": (0, MOST_ENVS),
+        "test_envs": (0, MOST_ENVS),
+        "checkpoint_every": (1, MOST_STEPS),
     }
 
     evaluations: int = 20

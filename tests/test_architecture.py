@@ -21,6 +21,7 @@ FLOORS = (
         "cfpos_envs.extras",
         "cfpos_envs.arithmetic_threads",
     ),
+    ("cfpos_envs.fields",),
     ("cfpos_envs.settings", "cfpos_envs.native", "cfpos_envs.draws", "cfpos_envs.streams"),
     ("cfpos_envs.physics",),
     ("cfpos_envs.measurements",),

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cfpos_envs.native import border
+
 from .compiled_products import kernels
 from .critics import ConcatenatedCritic, Critic, OwnCritic, PermutationInvariantCritic
 from .networks import Actor, BatchedMlp
@@ -152,6 +154,19 @@ class CompiledUpdates:
         """
         return self._run("cfpos_update_actor", batch, settings, None)[:3]
 
+    def _check(self, batch: Batch, noise: Tensor | None) -> None:
+        """ValueError for what the kernel would read past its end, or as numbers that it is not."""
+        samples, agents, observation = batch.observations.shape
+        action = batch.actions.shape[2]
+        border.check(batch.observations, "observations", (samples, agents, self.networks.actor.inputs))
+        border.check(batch.actions, "actions", (samples, agents, action))
+        border.check(batch.rewards, "rewards", (samples, agents))
+        border.check(batch.terminated, "terminated", (samples, agents), torch.bool)
+        if batch.next_observations is not None:
+            border.check(batch.next_observations, "next_observations", (samples, agents, observation))
+        if noise is not None:
+            border.check(noise, "noise", (agents, action, samples))
+
     def _tile(self, agents: int) -> int:
         """Samples that go through the layers together."""
         if self.networks.actor.separate or self.networks.critics[0].separate:
@@ -167,6 +182,7 @@ class CompiledUpdates:
         prepared.gradients[name].begin()
         library = kernels()
         assert library is not None
+        self._check(batch, noise)
         held: list[Tensor] = []  # what the kernel reads stays alive until it has ended
         samples, agents, observation = batch.observations.shape
         sums = torch.zeros(max(2 * len(self.networks.critics), 3), dtype=torch.float64)

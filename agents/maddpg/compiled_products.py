@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cfpos_envs.native import border
 from cfpos_envs.native.build import KernelUnavailableError, library
 
 _FOLDER = Path(__file__).parent / "native"
@@ -84,6 +85,9 @@ def multiply(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool) -> Te
     assert function is not None
     count, rows, inner = left.shape
     out = torch.empty(count, rows, right.shape[2])
+    border.check(right, "right", (count, inner, right.shape[2]))
+    if bias is not None:
+        border.check(bias, "bias", (count, rows, 1))
     bias = None if bias is None else bias.contiguous()
     product = _Product(
         count,
@@ -118,6 +122,8 @@ def clip(gradients: list[Tensor], max_norm: float, norm_floor: float) -> Tensor 
     ):
         return None
     count, parts = len(gradients[0]), len(gradients)
+    if any(len(part) != count for part in gradients):
+        raise ValueError(f"gradients of {count} networks are {[list(part.shape) for part in gradients]}")
     norms = torch.empty(count)
     addresses = (ctypes.c_void_p * parts)(*(part.data_ptr() for part in gradients))
     sizes = (ctypes.c_int64 * parts)(*(part.numel() // count for part in gradients))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cfpos_envs.settings import Partitioned, Presets, Range, RunSettings
+from cfpos_envs.checks import MOST_STEPS, MOST_WIDTH
+from cfpos_envs.fields import Range
+from cfpos_envs.settings import Partitioned, Presets, RunSettings
 
 PRESETS: dict[str, dict[str, object]] = {
     "default": {},
@@ -118,21 +119,23 @@ class MaddpgConfig(RunSettings):
         "lr_final_factor": (0, 1),
         "gamma": (0, 1),
         "tau": (0, 1),
-        "batch_size": (1, math.inf),
-        "buffer_size": (1, math.inf),
-        "update_every": (1, math.inf),
-        "updates_per_step": (1, math.inf),
-        "warmup_steps": (0, math.inf),
-        "noise_start": (0, math.inf),
-        "noise_end": (0, math.inf),
+        "actor_hidden": (1, MOST_WIDTH),
+        "critic_hidden": (1, MOST_WIDTH),
+        "batch_size": (1, 1 << 24),
+        "buffer_size": (1, 1 << 28),
+        "update_every": (1, 1_000_000),
+        "updates_per_step": (1, 1_000_000),
+        "warmup_steps": (0, MOST_STEPS),
+        "noise_start": (0, 100),
+        "noise_end": (0, 100),
         "noise_fraction": (0, 1),
         "ou_theta": (0, 1),
-        "reward_clip": (0, math.inf),
-        "saturation_penalty": (0, math.inf),
-        "grad_clip": (0, math.inf),
-        "target_smoothing": (0, math.inf),
-        "target_smoothing_clip": (0, math.inf),
-        "policy_delay": (1, math.inf),
+        "reward_clip": (0, 1e9),
+        "saturation_penalty": (0, 1e6),
+        "grad_clip": (0, 1e9),
+        "target_smoothing": (0, 100),
+        "target_smoothing_clip": (0, 100),
+        "policy_delay": (1, 1_000_000),
     }
 
     share: str = "separate"

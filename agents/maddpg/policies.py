@@ -16,6 +16,7 @@ from cfpos_envs.front_ends.vector import VectorEnv
 from cfpos_envs.streams import derive_seed
 
 from ..environments import as_vector_env
+from ..memory import check_memory
 from ..training import PlayingAgent
 from .config import MaddpgConfig
 from .exploration import Normaliser
@@ -52,6 +53,7 @@ class MaddpgPolicies(PlayingAgent):
     def __init__(self, env: object, config: MaddpgConfig) -> None:
         self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
+        check_memory(self.env, config, joint_rows=True)
         entities = 1 if self.env.entities is None else self.env.entities.count
         self.shape = GameShape(len(self.env.agents), self.env.observation_size, self.env.action_size, entities)
         if config.share == "entity" and self.env.entities is None:

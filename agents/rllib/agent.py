@@ -18,6 +18,7 @@ from cfpos_envs import list_envs
 from cfpos_envs.checkpoints import State
 
 from ..environments import as_vector_env
+from ..memory import check_memory
 from ..randomness import LentRandomness
 from ..training import PlayingAgent
 from .rollout import RllibRollout, quiet_ray
@@ -50,6 +51,7 @@ class RllibPpo(PlayingAgent):
     def __init__(self, env: object, config: RllibPpoSettings) -> None:
         self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
+        check_memory(self.env, config, joint_rows=False)
         if self.env.env_id not in list_envs() or self.env.scenario is None:
             raise ValueError("rllib-ppo needs an environment that its workers can make: one of list_envs().")
         self.observation_space = Box(-1.0, 1.0, (self.env.observation_size,), np.float32)

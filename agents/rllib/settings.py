@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cfpos_envs.settings import Presets, Range, RunSettings
+from cfpos_envs.checks import MOST_WIDTH
+from cfpos_envs.fields import Range
+from cfpos_envs.settings import Presets, RunSettings
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,18 @@ class RllibPpoSettings(RunSettings):
         "entity": {"gamma": 0.0},
     }
     ranges: ClassVar[Mapping[str, Range]] = {
-        "env_runners": (0, math.inf),
+        "env_runners": (0, 4096),
+        "hidden": (1, MOST_WIDTH),
         "learning_rate": (0, 1),
         "gamma": (0, 1),
-        "n_steps": (1, math.inf),
-        "minibatch_size": (1, math.inf),
-        "n_epochs": (1, math.inf),
+        "n_steps": (1, 1_000_000),
+        "minibatch_size": (1, 1 << 24),
+        "n_epochs": (1, 10_000),
         "gae_lambda": (0, 1),
-        "clip_range": (0, math.inf),
-        "ent_coef": (0, math.inf),
-        "vf_coef": (0, math.inf),
-        "max_grad_norm": (0, math.inf),
+        "clip_range": (0, 100),
+        "ent_coef": (0, 1000),
+        "vf_coef": (0, 1000),
+        "max_grad_norm": (0, 1e9),
     }
 
     env_runners: int = 0

@@ -20,6 +20,7 @@ from cfpos_envs.front_ends.sb3 import Rows, Sb3VecEnv, Share
 from cfpos_envs.streams import derive_seed
 
 from ..environments import as_vector_env
+from ..memory import check_memory
 from ..randomness import LentRandomness
 from ..training import PlayingAgent
 from .rollout import Sb3Rollout, WhiteNoise
@@ -54,6 +55,7 @@ class Sb3Agent(PlayingAgent):
     def __init__(self, env: object, config: Sb3Settings) -> None:
         self.config = config
         self.env = as_vector_env(env, config.num_envs, config.seed, config.device)
+        check_memory(self.env, config, joint_rows=False)
         self.venv = Sb3VecEnv(self.env, cast(Share, config.share), config.agent_id, time_limits=config.gamma > 0)
         self.rows = self.venv.rows
         self.learning_rate = config.learning_rate

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cfpos_envs.settings import Presets, Range, RunSettings
+from cfpos_envs.checks import MOST_STEPS, MOST_WIDTH
+from cfpos_envs.fields import Range
+from cfpos_envs.settings import Presets, RunSettings
 
 # One small network for every (agent, entity) pair, credit per pair, no bootstrapping: as MADDPG's preset of that name.
 _ENTITY: dict[str, object] = {"share": "entity", "gamma": 0.0, "hidden": (48, 48), "lr_final_factor": 0.1}
@@ -40,7 +41,8 @@ class Sb3Settings(RunSettings):
         "learning_rate": (0, 1),
         "lr_final_factor": (0, 1),
         "gamma": (0, 1),
-        "reward_clip": (0, math.inf),
+        "reward_clip": (0, 1e9),
+        "hidden": (1, MOST_WIDTH),
     }
 
     share: str = "agent"
@@ -72,14 +74,14 @@ class PpoSettings(Sb3Settings):
     title: ClassVar[str] = "SB3 PPO"
     presets: ClassVar[Presets] = {"default": {}, "entity": _ENTITY}
     ranges: ClassVar[Mapping[str, Range]] = {
-        "n_steps": (1, math.inf),
-        "batch_size": (2, math.inf),
-        "n_epochs": (1, math.inf),
+        "n_steps": (1, 1_000_000),
+        "batch_size": (2, 1 << 24),
+        "n_epochs": (1, 10_000),
         "gae_lambda": (0, 1),
-        "clip_range": (0, math.inf),
-        "ent_coef": (0, math.inf),
-        "vf_coef": (0, math.inf),
-        "max_grad_norm": (0, math.inf),
+        "clip_range": (0, 100),
+        "ent_coef": (0, 1000),
+        "vf_coef": (0, 1000),
+        "max_grad_norm": (0, 1e9),
         "log_std_init": (-20, 2),
     }
 
@@ -109,12 +111,12 @@ class _OffPolicySettings(Sb3Settings):
 
     presets: ClassVar[Presets] = {"default": {}, "entity": _ENTITY_OFF_POLICY}
     ranges: ClassVar[Mapping[str, Range]] = {
-        "batch_size": (2, math.inf),
-        "buffer_size": (1, math.inf),
-        "warmup_steps": (0, math.inf),
+        "batch_size": (2, 1 << 24),
+        "buffer_size": (1, 1 << 28),
+        "warmup_steps": (0, MOST_STEPS),
         "tau": (0, 1),
-        "update_every": (1, math.inf),
-        "updates_per_step": (1, math.inf),
+        "update_every": (1, 1_000_000),
+        "updates_per_step": (1, 1_000_000),
     }
 
     batch_size: int = 1024
@@ -134,7 +136,7 @@ class SacSettings(_OffPolicySettings):
     """
 
     title: ClassVar[str] = "SB3 SAC"
-    ranges: ClassVar[Mapping[str, Range]] = {"ent_coef": (0, math.inf)}
+    ranges: ClassVar[Mapping[str, Range]] = {"ent_coef": (0, 1000)}
 
     ent_coef: float | None = None
 
@@ -151,10 +153,10 @@ class Td3Settings(_OffPolicySettings):
 
     title: ClassVar[str] = "SB3 TD3"
     ranges: ClassVar[Mapping[str, Range]] = {
-        "noise": (0, math.inf),
-        "policy_delay": (1, math.inf),
-        "target_smoothing": (0, math.inf),
-        "target_smoothing_clip": (0, math.inf),
+        "noise": (0, 100),
+        "policy_delay": (1, 1_000_000),
+        "target_smoothing": (0, 100),
+        "target_smoothing_clip": (0, 100),
     }
 
     noise: float = 0.1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.dcp.innovations import nominal_bearing_scale
@@ -27,7 +27,7 @@ _START_STD_M = 2.0
 
 
 @dataclass(frozen=True)
-class BearingOptions:
+class BearingOptions(Declared):
     """Options of ``music`` and ``beamscan``.
 
     Attributes:
@@ -36,14 +36,15 @@ class BearingOptions:
         grid_spacing: spacing of the coarse RSS search that gives the start, metres.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "num_angles": (3, 100_000),
+        "steps": (1, 10_000),
+        "grid_spacing": (0.001, 1e5),
+    }
+
     num_angles: int = 361
     steps: int = 12
     grid_spacing: float = 5.0
-
-    def __post_init__(self) -> None:
-        whole_fields(self, 3, "num_angles")
-        whole_fields(self, 1, "steps")
-        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 
 class _Bearings(Estimator[RadioMeasurements]):

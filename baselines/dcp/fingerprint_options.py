@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from os import PathLike
+from typing import ClassVar
 
-from cfpos_envs.checks import ON_BAD, number, number_fields, one_of, whole_fields
+from cfpos_envs.checks import ON_BAD, SEEDS, number
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.files.epochs import METRES
 from cfpos_envs.files.surveys import LAYOUTS
 
@@ -28,7 +29,7 @@ _WEAKEST_DBM = -200.0
 
 
 @dataclass(frozen=True)
-class FingerprintOptions:
+class FingerprintOptions(Declared):
     """Options of ``fingerprint``.
 
     Attributes:
@@ -67,6 +68,28 @@ class FingerprintOptions:
             warning that counts them; None: as the layout says.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "neighbours": (1, 1_000_000),
+        "spacing": (0.001, 1e5),
+        "survey_seed": SEEDS,
+        "not_heard": (-1e9, 1e9),
+        "detection_limit_dbm": (_WEAKEST_DBM, 0),
+        "db_per_m": (1e-6, 1e6),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "feature": FEATURES,
+        "matching": _MATCHING,
+        "grid": GRIDS,
+        "database": _DATABASES,
+        "fusion": _FUSIONS,
+        "layout": tuple(LAYOUTS),
+        "missing": _MISSING,
+        "repeated": _REPEATED,
+        "range_unit": tuple(METRES),
+        "distance": DISTANCES,
+        "on_bad": ON_BAD,
+    }
+
     feature: str = "joint-db"
     distance: str | None = None
     matching: str = "wknn"
@@ -88,26 +111,7 @@ class FingerprintOptions:
     on_bad: str | None = None
 
     def __post_init__(self) -> None:
-        allowed_values = (
-            ("feature", FEATURES),
-            ("matching", _MATCHING),
-            ("grid", GRIDS),
-            ("database", _DATABASES),
-            ("fusion", _FUSIONS),
-            ("layout", tuple(LAYOUTS)),
-            ("missing", _MISSING),
-            ("repeated", _REPEATED),
-            ("range_unit", tuple(METRES)),
-        )
-        for name, allowed in allowed_values:
-            one_of(name, getattr(self, name), allowed)
-        if self.distance is not None:
-            one_of("distance", self.distance, DISTANCES)
-        if self.on_bad is not None:
-            one_of("on_bad", self.on_bad, ON_BAD)
-        whole_fields(self, 1, "neighbours")
-        number_fields(self, 0.0, math.inf, "spacing", "db_per_m", above=True)
-        number_fields(self, _WEAKEST_DBM, 0.0, "detection_limit_dbm")
+        super().__post_init__()
         if self.distance in OF_NOT_NEGATIVE and self.feature not in _NOT_NEGATIVE:
             raise ValueError(
                 f"distance={self.distance!r} compares numbers that are not negative; take feature="

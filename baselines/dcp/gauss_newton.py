@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
@@ -29,7 +30,7 @@ _COARSE_RSS_SCALE_DB = 1.0
 
 
 @dataclass(frozen=True)
-class GaussNewtonOptions:
+class GaussNewtonOptions(Declared):
     """Options of ``rss-gn`` and ``joint-gn``.
 
     Attributes:
@@ -43,18 +44,14 @@ class GaussNewtonOptions:
             its scale from their median absolute deviation; needs no ``sigma_db`` but several users.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"sigma_db": (0, 100), "steps": (1, 10_000), "grid_spacing": (0.001, 1e5)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"bearing": ("profile", *METHODS)}
+
     sigma_db: float | None = None
     steps: int = 12
     grid_spacing: float = 5.0
     bearing: str = "profile"
     self_calibrate: bool = False
-
-    def __post_init__(self) -> None:
-        number_fields(self, 0.0, math.inf, "sigma_db")
-        one_of("bearing", self.bearing, ("profile", *METHODS))
-        whole_fields(self, 1, "steps")
-        switch("self_calibrate", self.self_calibrate)
-        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 
 class _GaussNewton(Estimator[RadioMeasurements]):

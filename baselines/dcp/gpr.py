@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,7 +17,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.checks import SEEDS
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import unit_vectors
@@ -47,7 +49,7 @@ _BLOCK_WEIGHTS = (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True)
-class GprOptions:
+class GprOptions(Declared):
     """Options of ``gpr``.
 
     Attributes:
@@ -59,19 +61,20 @@ class GprOptions:
         restarts: further starts of the search for the kernel, drawn at random; the most likely end is taken.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "spacing": (0.001, 1e5),
+        "survey_seed": SEEDS,
+        "tuning_points": (1, 100_000),
+        "restarts": (0, 1000),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"feature": _FEATURES, "grid": GRIDS}
+
     feature: str = "joint"
     spacing: float = 5.0
     grid: str = "cells"
     survey_seed: int = 0
     tuning_points: int = 225
     restarts: int = 0
-
-    def __post_init__(self) -> None:
-        one_of("feature", self.feature, _FEATURES)
-        one_of("grid", self.grid, GRIDS)
-        number_fields(self, 0.0, math.inf, "spacing", above=True)
-        whole_fields(self, 1, "tuning_points")
-        whole_fields(self, 0, "restarts")
 
 
 class GaussianProcess(Estimator[RadioMeasurements]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.geometry import lattice, metres_outside, nearest_image
@@ -30,7 +31,7 @@ _REACH = 4.0
 
 
 @dataclass(frozen=True)
-class PosteriorOptions:
+class PosteriorOptions(Declared):
     """Options of ``rss-mmse``.
 
     Attributes:
@@ -38,12 +39,10 @@ class PosteriorOptions:
         grid_spacing: spacing of the first grid, over the whole area, metres; never less than the side / 128.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"sigma_db": (0, 100), "grid_spacing": (0.001, 1e5)}
+
     sigma_db: float | None = None
     grid_spacing: float = 2.0
-
-    def __post_init__(self) -> None:
-        number_fields(self, 0.0, math.inf, "sigma_db")
-        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
 
 
 class RssPosteriorMean(Estimator[RadioMeasurements]):

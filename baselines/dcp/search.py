@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
@@ -36,7 +37,7 @@ _SIMULATED = 512
 
 
 @dataclass(frozen=True)
-class DirectSearchOptions:
+class DirectSearchOptions(Declared):
     """Options of ``direct-search``.
 
     Attributes:
@@ -45,12 +46,10 @@ class DirectSearchOptions:
             there or halves the pattern. On 100 m, 5 m and 13 rounds make 504 evaluations per user.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"grid_spacing": (0.001, 1e5), "rounds": (1, 10_000)}
+
     grid_spacing: float = 5.0
     rounds: int = 13
-
-    def __post_init__(self) -> None:
-        number_fields(self, 0.0, math.inf, "grid_spacing", above=True)
-        whole_fields(self, 1, "rounds")
 
 
 class DirectSearch(Estimator[RadioMeasurements]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +11,8 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.checks import SEEDS
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Reason, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import side_gain
@@ -31,7 +33,7 @@ _MOST_PROBES = 2048
 
 
 @dataclass(frozen=True)
-class KnnOptions:
+class KnnOptions(Declared):
     """Options of ``csi-knn``.
 
     Attributes:
@@ -42,16 +44,22 @@ class KnnOptions:
         seed: of the references.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "references": (1, 1 << 31),
+        "neighbours": (1, 1 << 31),
+        "gain_weight": (1e-12, 1e12),
+        "seed": SEEDS,
+    }
+
     references: int = 8192
     neighbours: int = 4
     gain_weight: float | None = 0.05
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole_fields(self, 1, "references", "neighbours")
+        super().__post_init__()
         if self.neighbours > self.references:
             raise ValueError(f"neighbours is {self.neighbours}; it must not exceed references={self.references}")
-        number_fields(self, 0.0, math.inf, "gain_weight", above=True)
 
 
 class CsiKnn(CsiEstimator):

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from cfpos_envs.arithmetic_threads import torch_threads
 from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
-from cfpos_envs.checks import one_of, whole, whole_fields
+from cfpos_envs.checks import SEEDS
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.settings import former_value
 from cfpos_envs.streams import derive_seed
@@ -49,7 +50,7 @@ class CalibratesInputs(Protocol):
 
 
 @dataclass(frozen=True)
-class LearnedOptions:
+class LearnedOptions(Declared):
     """Options of every learned estimator.
 
     Attributes:
@@ -62,6 +63,16 @@ class LearnedOptions:
         seed: of weights, snapshots and their order.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "train_samples": (1, 1 << 31),
+        "train_steps": (1, 1 << 31),
+        "batch_size": (1, 1 << 24),
+        "lr": (0, 1),
+        "bins": (2, 10_000),
+        "seed": SEEDS,
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"head": HEADS}
+
     weights: str = ""
     train_samples: int = 16_384
     train_steps: int = 400
@@ -72,9 +83,7 @@ class LearnedOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("head", self.head, HEADS)
-        whole("bins", self.bins, 2)
-        whole_fields(self, 1, "train_samples", "train_steps", "batch_size")
+        super().__post_init__()
         if self.train_samples < self.batch_size:
             raise ValueError(f"train_samples is {self.train_samples}; it must be at least batch_size={self.batch_size}")
         self.fit_config()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, switch, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Reason, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.physics.ecc.csi import element_response, rotation_matrix, upa_response
@@ -37,7 +37,7 @@ _FLAT = 1e-3
 
 
 @dataclass(frozen=True)
-class Music3dOptions:
+class Music3dOptions(Declared):
     """Options of ``music`` where it reads CSI.
 
     Attributes:
@@ -49,17 +49,18 @@ class Music3dOptions:
         both_sides: whether a user may be behind an array; a planar array cannot tell front from back.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "num_sources": (1, 4096),
+        "grid": (4, 4096),
+        "steps": (1, 10_000),
+        "scale_deg": (1e-6, 360),
+    }
+
     num_sources: int = 1
     grid: int = 32
     steps: int = 10
     scale_deg: float = 5.0
     both_sides: bool = True
-
-    def __post_init__(self) -> None:
-        whole_fields(self, 1, "num_sources", "steps")
-        whole_fields(self, 4, "grid")
-        number_fields(self, 0.0, math.inf, "scale_deg", above=True)
-        switch("both_sides", self.both_sides)
 
 
 class Music3d(CsiEstimator):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,11 +13,12 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from cfpos_envs.checks import whole_fields
+from cfpos_envs.checks import MOST_WIDTH
+from cfpos_envs.fields import Range
 from cfpos_envs.measurements.ecc import CsiSystem
-from cfpos_envs.physics.ecc.csi import normalise_gain, stabilise_phase
-from cfpos_envs.physics.ecc.features import check_features
-from cfpos_envs.supervised.agent_config import EccFastAgentConfig
+from cfpos_envs.physics.ecc.csi import STABILISE, normalise_gain, stabilise_phase
+from cfpos_envs.physics.ecc.features import FEATURES
+from cfpos_envs.supervised.agent_config import CHOICES, EccFastAgentConfig
 from cfpos_envs.supervised.bitstream import Layout, pack_messages, unpack_messages
 from cfpos_envs.supervised.data import Batch, check_shape
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, Received
@@ -25,7 +27,6 @@ from cfpos_envs.supervised.inputs import batch_of, feature_images, network_shape
 from cfpos_envs.supervised.layers import initialised, mlp
 from cfpos_envs.supervised.network import EccNetwork
 from cfpos_envs.supervised.quantiser import (
-    check_bits,
     gain_codes,
     gain_levels,
     gaussian_step,
@@ -49,6 +50,16 @@ class TransformerOptions(LearnedOptions):
         latent_width, bits, gain_bits: d_z, Q and B_g of the message.
         size, hidden, heads: width of tokens, of the LSTM, and number of heads.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "latent_width": (1, 1024),
+        "bits": (0, _MOST_BITS),
+        "gain_bits": (0, _MOST_GAIN_BITS),
+        "size": (1, MOST_WIDTH),
+        "hidden": (1, MOST_WIDTH),
+        "heads": (1, 1024),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"features": FEATURES, "encoder": CHOICES["encoder"]}
 
     features: str = "acf"
     encoder: str = "mlp"
@@ -128,6 +139,12 @@ class AdcpmOptions(LearnedOptions):
         hidden: width of the regressor.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "channels": (1, 4096),
+        "latent_width": (1, 1024),
+        "hidden": (1, MOST_WIDTH),
+    }
+
     train_steps: int = 60
     channels: tuple[int, ...] = (16, 32)
     latent_width: int = 4
@@ -180,14 +197,15 @@ class MfcOptions(LearnedOptions):
         depth: residual blocks.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"channels": (3, 4096), "depth": (0, 1000)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"stabilise": STABILISE}
+
     stabilise: str = "per-slot"
     channels: int = 96
     depth: int = 3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_fields(self, 0, "depth")
-        whole_fields(self, 3, "channels")
         if self.channels % 3:
             raise ValueError(f"channels is {self.channels}; channels must be a positive multiple of 3")
         self.config()
@@ -291,6 +309,13 @@ class ScalarOptions(LearnedOptions):
         hidden: width of the network.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "bits": (1, _MOST_BITS),
+        "gain_bits": (0, _MOST_GAIN_BITS),
+        "hidden": (1, MOST_WIDTH),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"features": FEATURES}
+
     bits: int = 4
     gain_bits: int = 8
     features: str = "acf"
@@ -298,9 +323,6 @@ class ScalarOptions(LearnedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bits("bits", self.bits, 1, _MOST_BITS)
-        check_bits("gain_bits", self.gain_bits, 0, _MOST_GAIN_BITS)
-        check_features(self.features)
         self.config()
 
     def config(self) -> EccFastAgentConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfpos_envs.checks import whole
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason, first_reason
 from cfpos_envs.measurements.hybrid import HybridMeasurements
 from cfpos_envs.physics import geometry
@@ -35,7 +36,7 @@ _RISE = 0.25
 
 
 @dataclass(frozen=True)
-class HybridOptions:
+class HybridOptions(Declared):
     """Options of ``hybrid-gn``.
 
     Attributes:
@@ -46,17 +47,16 @@ class HybridOptions:
             is maximum likelihood where every error is Gaussian.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"points": (2, 4096), "starts": (1, 4096), "threshold": (1e-3, math.inf)}
+
     points: int = 16
     starts: int = 6
     threshold: float = math.inf
 
     def __post_init__(self) -> None:
-        whole("points", self.points, 2)
-        whole("starts", self.starts, 1)
+        super().__post_init__()
         if self.starts > self.points**2:
             raise ValueError(f"starts={self.starts} is more than the lattice of points={self.points} a side has")
-        if isinstance(self.threshold, bool) or not self.threshold > 0:
-            raise ValueError(f"threshold={self.threshold!r} must be a positive number of standard deviations, or inf")
 
 
 @dataclass(frozen=True)

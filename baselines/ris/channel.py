@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of, switch, whole
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Rows
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES, mode_vector
@@ -35,7 +36,7 @@ FEWEST_PATHS = 2
 
 
 @dataclass(frozen=True)
-class ChannelOptions:
+class ChannelOptions(Declared):
     """How the channel is estimated; validated.
 
     Attributes:
@@ -46,18 +47,14 @@ class ChannelOptions:
         gate: paths with |g|^2 U B N below this many noise variances are dropped, the rest estimated again; 0: off.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"refine": (0, 100), "gate": (0, 1e9)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"aod": AODS, "matching": MATCHINGS}
+
     aod: str = "2d"
     matching: str = "projection"
     correct_noise: bool = True
     refine: int = 3
     gate: float = 30.0
-
-    def __post_init__(self) -> None:
-        one_of("aod", self.aod, AODS)
-        one_of("matching", self.matching, MATCHINGS)
-        switch("correct_noise", self.correct_noise)
-        whole("refine", self.refine, 0, 100)
-        number_fields(self, 0.0, math.inf, "gate")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, one_of
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements
 from cfpos_envs.measurements.ris import RisMeasurements
 from cfpos_envs.physics.ris.information import clock_variance, without_clock
@@ -37,17 +37,15 @@ class RisWlsOptions(ChannelOptions):
         farthest_m: longest distance of a UE from base station or surface.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"farthest_m": (0.001, 1e6)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"solver": SOLVERS}
+
     solver: str = "search"
     farthest_m: float = FARTHEST_M
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("solver", self.solver, SOLVERS)
-        number_fields(self, 0.0, math.inf, "farthest_m", above=True)
-
 
 @dataclass(frozen=True)
-class RisWlsPaperOptions:
+class RisWlsPaperOptions(Declared):
     """Options of ``ris-wls-paper``.
 
     Attributes:
@@ -56,16 +54,13 @@ class RisWlsPaperOptions:
         solver, farthest_m: as in ``RisWlsOptions``.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {"farthest_m": (0.001, 1e6)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"label": LABELS, "solver": SOLVERS}
+
     label: str = "energy"
     correct_noise: bool = True
     solver: str = "search"
     farthest_m: float = FARTHEST_M
-
-    def __post_init__(self) -> None:
-        one_of("label", self.label, LABELS)
-        _ = self.channel
-        one_of("solver", self.solver, SOLVERS)
-        number_fields(self, 0.0, math.inf, "farthest_m", above=True)
 
     @property
     def channel(self) -> ChannelOptions:
@@ -74,7 +69,7 @@ class RisWlsPaperOptions:
 
 
 @dataclass(frozen=True)
-class RisLsOptions:
+class RisLsOptions(Declared):
     """Options of ``ris-ls``.
 
     Attributes:
@@ -82,26 +77,23 @@ class RisLsOptions:
         channel: stage 1 of ``ris-wls`` (``full``) or of ``ris-wls-paper`` (``paper``).
     """
 
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"form": FORMS, "channel": tuple(CHANNELS)}
+
     form: str = "nls"
     channel: str = "full"
 
-    def __post_init__(self) -> None:
-        one_of("form", self.form, FORMS)
-        one_of("channel", self.channel, tuple(CHANNELS))
-
 
 @dataclass(frozen=True)
-class RisAoaToaOptions:
+class RisAoaToaOptions(Declared):
     """Options of ``ris-aoa-toa``.
 
     Attributes:
         channel: as in ``RisLsOptions``.
     """
 
-    channel: str = "full"
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"channel": tuple(CHANNELS)}
 
-    def __post_init__(self) -> None:
-        one_of("channel", self.channel, tuple(CHANNELS))
+    channel: str = "full"
 
 
 class RisEstimator(Estimator[RisMeasurements]):

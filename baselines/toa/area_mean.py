@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import PositionEstimate, Reason, first_reason
 from cfpos_envs.measurements.toa import TimingMeasurements
 
@@ -37,7 +37,7 @@ _FACTORS = (0.2, 20.0)
 
 
 @dataclass(frozen=True)
-class AreaMeanOptions:
+class AreaMeanOptions(Declared):
     """Options of ``toa-mmse``.
 
     Attributes:
@@ -50,20 +50,21 @@ class AreaMeanOptions:
         fitted_users: so many, evenly chosen, are used for that.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "cells": (8, 4096),
+        "rounds": (0, 10_000),
+        "fitted_users": (1, 1_000_000),
+        "blunders": (0, 0.5),
+        "los_share": _SHARES,
+        "nlos_mean_m": (1e-6, 1e5),
+    }
+
     cells: int = 48
     blunders: float = 0.02
     los_share: float = 0.5
     nlos_mean_m: float | None = None
     rounds: int = 8
     fitted_users: int = 200
-
-    def __post_init__(self) -> None:
-        whole_fields(self, 8, "cells")
-        whole_fields(self, 0, "rounds")
-        whole_fields(self, 1, "fitted_users")
-        number_fields(self, 0.0, 0.5, "blunders")
-        number_fields(self, *_SHARES, "los_share")
-        number_fields(self, 0.0, math.inf, "nlos_mean_m", above=True)
 
 
 @dataclass(frozen=True)

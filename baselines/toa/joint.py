@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
@@ -32,7 +33,7 @@ _SHARE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class JointCpOptions:
+class JointCpOptions(Declared):
     """Options of ``joint-cp``.
 
     Attributes:
@@ -46,6 +47,16 @@ class JointCpOptions:
         threshold: of Huber's loss for ranges and cosines, in standard deviations.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "k_factor_db": (-200, 200),
+        "delay_spread_s": (1e-12, 1e-3),
+        "floor_share": (1e-12, 1),
+        "nlos_floor_share": (1e-12, 1),
+        "tolerance_m": (1e-9, 1e5),
+        "max_rounds": (1, 10_000),
+        "threshold": (1e-3, 1e6),
+    }
+
     k_factor_db: float = 10.0
     delay_spread_s: float = 50e-9
     floor_share: float = 5e-4
@@ -53,12 +64,6 @@ class JointCpOptions:
     tolerance_m: float = 0.01
     max_rounds: int = 8
     threshold: float = 2.5
-
-    def __post_init__(self) -> None:
-        number_fields(self, -math.inf, math.inf, "k_factor_db")
-        positive = ("delay_spread_s", "floor_share", "nlos_floor_share", "tolerance_m", "threshold")
-        number_fields(self, 0.0, math.inf, *positive, above=True)
-        whole_fields(self, 1, "max_rounds")
 
     @property
     def los_share(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cfpos_envs.checks import whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
@@ -25,7 +26,7 @@ from .robust import huber_fit
 
 
 @dataclass(frozen=True)
-class NlosDropOptions:
+class NlosDropOptions(Declared):
     """Options of ``toa-nlos-drop``.
 
     Attributes:
@@ -35,14 +36,18 @@ class NlosDropOptions:
             statistical fidelity (waveforms, your own hall); None takes those laws.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "minimum": (FEWEST_LINKS, 4096),
+        "los_share": (1e-6, 1 - 1e-6),
+        "coefficients": (-1e9, 1e9),
+    }
+
     minimum: int = 4
     los_share: float = 0.5
     coefficients: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        whole_fields(self, FEWEST_LINKS, "minimum")
-        if not 0 < self.los_share < 1:
-            raise ValueError(f"los_share is {self.los_share!r}; it must lie between 0 and 1, both excluded")
+        super().__post_init__()
         if self.coefficients is not None and len(self.coefficients) != len(FEATURES) + 1:
             raise ValueError(
                 f"coefficients has {len(self.coefficients)} numbers; it must have {len(FEATURES) + 1}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checks import number_fields, switch, whole_fields
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
@@ -30,7 +31,7 @@ _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class HuberOptions:
+class HuberOptions(Declared):
     """Options of ``toa-huber``.
 
     Attributes:
@@ -38,10 +39,9 @@ class HuberOptions:
             efficiency without outliers.
     """
 
-    threshold: float = 1.345
+    ranges: ClassVar[Mapping[str, Range]] = {"threshold": (1e-3, 1e6)}
 
-    def __post_init__(self) -> None:
-        number_fields(self, 0.0, math.inf, "threshold", above=True)
+    threshold: float = 1.345
 
 
 class ToaHuber(TimingEstimator):
@@ -100,7 +100,7 @@ def huber_fit(links: RangeLinks, threshold: float = HuberOptions.threshold) -> F
 
 
 @dataclass(frozen=True)
-class EmOptions:
+class EmOptions(Declared):
     """Options of ``toa-em``.
 
     Attributes:
@@ -110,16 +110,16 @@ class EmOptions:
         start_threshold: threshold of the Huber fix it starts from.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "nlos_mean_m": (0, 1e5),
+        "rounds": (1, 10_000),
+        "start_threshold": (1e-3, 1e6),
+    }
+
     nlos_mean_m: float | None = None
     fit_excess: bool = False
     rounds: int = 20
     start_threshold: float = HuberOptions.threshold
-
-    def __post_init__(self) -> None:
-        number_fields(self, 0.0, math.inf, "nlos_mean_m")
-        switch("fit_excess", self.fit_excess)
-        whole_fields(self, 1, "rounds")
-        number_fields(self, 0.0, math.inf, "start_threshold", above=True)
 
 
 class ToaEm(TimingEstimator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cfpos_envs.checks import switch
+from cfpos_envs.fields import Declared
 from cfpos_envs.measurements.base import PositionEstimate
 from cfpos_envs.measurements.toa import TimingMeasurements
 
@@ -33,7 +33,7 @@ class RttWls(ToaWls):
 
 
 @dataclass(frozen=True)
-class TdoaWlsOptions:
+class TdoaWlsOptions(Declared):
     """Options of ``tdoa-wls``.
 
     Attributes:
@@ -42,9 +42,6 @@ class TdoaWlsOptions:
     """
 
     independent: bool = False
-
-    def __post_init__(self) -> None:
-        switch("independent", self.independent)
 
 
 class TdoaWls(TimingEstimator):

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.checks import SEEDS
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
 
 SNR_REFERENCE_M = 100.0
+SOURCES = ("embedded", "raytraced")
+ESTIMATORS = ("lmmse", "ls")
+MOST_BS, MOST_BLOCKS = 64, 400
 
 
 @dataclass(frozen=True)
-class EccSceneConfig:
+class EccSceneConfig(Declared):
     """A scene with its base stations and their radio.
 
     Attributes:
@@ -41,6 +47,32 @@ class EccSceneConfig:
             0 is perfect synchronisation, which all features that hold delays profit from.
         estimator: ``lmmse`` or ``ls``.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "scene_seed": (0, SEEDS[1]),
+        "size_m": (0.1, 1e5),
+        "blocks": (1, MOST_BLOCKS),
+        "building_height_m": (0.01, 1e5),
+        "num_bs": (1, MOST_BS),
+        "bs_height_m": (0.01, 1e4),
+        "num_scatterers": (0, 10_000),
+        "num_reflections": (1, 10_000),
+        "num_paths": (1, 10_000),
+        "carrier_hz": (1e7, 1e12),
+        "subcarrier_spacing_hz": (1, 1e12),
+        "subcarrier_stride": (1, 1 << 16),
+        "num_subcarriers": (2, 1 << 16),
+        "num_slots": (1, 10_000),
+        "array_rows": (1, 256),
+        "array_columns": (1, 256),
+        "spacing_wavelengths": (0.01, 100),
+        "tx_power_w": (1e-12, 1e6),
+        "noise_figure_db": (0, 100),
+        "snr_db": (-200, 200),
+        "slot_jitter_rad": (0, 100),
+        "clock_offset_ns": (0, 1e6),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"source": SOURCES, "estimator": ESTIMATORS}
 
     source: str = "embedded"
     dataset: str = ""
@@ -88,25 +120,16 @@ class EccSceneConfig:
         return self.pilot_power_w * gain / 10 ** (self.snr_db / 10)
 
 
-SOURCES = ("embedded", "raytraced")
-ESTIMATORS = ("lmmse", "ls")
-MOST_BS, MOST_BLOCKS = 64, 400
-
-
 def validate_site(s: EccSceneConfig) -> None:
     """Refuse options of scene and radio that are out of range.
 
     Raises:
         ValueError: the first one that is not allowed.
     """
-    one_of("source", s.source, SOURCES)
-    one_of("estimator", s.estimator, ESTIMATORS)
     for name, length in (("size_m", 3), ("blocks", 2), ("building_height_m", 2)):
         value = getattr(s, name)
         if not isinstance(value, tuple) or len(value) != length:
             raise ValueError(f"{name}={value!r} must be {length} numbers")
-        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v < math.inf for v in value):
-            raise ValueError(f"{name}={value!r} must hold positive finite numbers")
     if not all(isinstance(v, int) for v in s.blocks) or s.blocks[0] * s.blocks[1] > MOST_BLOCKS:
         raise ValueError(f"blocks={s.blocks!r} must be whole numbers with a product of at most {MOST_BLOCKS}")
     if not s.building_height_m[0] <= s.building_height_m[1] <= s.size_m[2] - 1.0:
@@ -114,13 +137,3 @@ def validate_site(s: EccSceneConfig) -> None:
             f"building_height_m={s.building_height_m!r} must rise and stay 1 m below the top of the area, "
             f"{s.size_m[2]:g} m"
         )
-    whole_fields(s, 0, "scene_seed", "num_scatterers")
-    whole_fields(s, 1, "num_bs", "num_reflections", "num_paths", "subcarrier_stride", "num_slots")
-    whole_fields(s, 1, "array_rows", "array_columns")
-    whole_fields(s, 2, "num_subcarriers")
-    if s.num_bs > MOST_BS:
-        raise ValueError(f"num_bs={s.num_bs} must be at most {MOST_BS}")
-    number_fields(s, 0.0, math.inf, "bs_height_m", "carrier_hz", "subcarrier_spacing_hz", "tx_power_w", above=True)
-    number_fields(s, 0.0, math.inf, "spacing_wavelengths", above=True)
-    number_fields(s, 0.0, math.inf, "noise_figure_db", "slot_jitter_rad", "clock_offset_ns")
-    number_fields(s, -200.0, 200.0, "snr_db")

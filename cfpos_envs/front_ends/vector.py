@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.checkpoints import State
+from cfpos_envs.checks import MOST_ENVS, fits, shown
 from cfpos_envs.front_ends.base import BatchedEnv, Game, VectorStep
 from cfpos_envs.scenarios.base import TensorState
 from cfpos_envs.streams import Streams
@@ -44,6 +45,7 @@ class VectorEnv(BatchedEnv):
         self.config = scenario.config
         self.num_envs = _checked_count(num_envs)
         self.env_id = env_id or type(scenario).__name__
+        _check_size(scenario, self.num_envs)
         self.device = torch.device(scenario.device)
         self.agents = tuple(scenario.agents)
         self.observation_size = scenario.observation_size
@@ -232,11 +234,18 @@ class VectorEnv(BatchedEnv):
         return template.replace(**{k: None if v is None else v.to(self.device) for k, v in saved.items()})
 
 
+def _check_size(scenario: Game, num_envs: int) -> None:
+    """ValueError where the episodes together need more memory than is sensible."""
+    vectors = len(scenario.agents) * (scenario.observation_size + scenario.action_size)
+    numbers = max(vectors, getattr(scenario.config, "numbers_per_episode", 0))
+    fits("the batch", num_envs * numbers, f"num_envs={num_envs}, of {numbers:.3g} numbers each")
+
+
 def _checked_count(num_envs: int) -> int:
     try:
         count = operator.index(num_envs)
     except TypeError:
         count = 0
-    if count < 1:
-        raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
+    if isinstance(num_envs, bool) or not 1 <= count <= MOST_ENVS:
+        raise ValueError(f"num_envs is {shown(num_envs)}; it must be an integer of at least 1 and at most {MOST_ENVS}")
     return count

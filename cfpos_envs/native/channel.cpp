@@ -263,8 +263,10 @@ void find_starts(const Coarse& coarse, const float* spectra_by_beam, const float
                     find_profile(coarse.num_antennas, width, angular_power + link * coarse.num_antennas,
                                  spectra_by_beam, profile);
                     std::copy_n(candidate_angle_rad + row, points, misfit);
+                    // An angle that is none, NaN, is read at the first place.
                     VECTORISED for (int i = 0; i < row_size; ++i)
-                        places[i] = int32_t(std::nearbyint(std::fabs(misfit[i]) * per_rad));
+                        places[i] = int32_t(
+                            std::nearbyint(clamped(std::fabs(misfit[i]) * per_rad, 0.0f, float(coarse.num_angles - 1))));
                     for (int i = 0; i < points; ++i) misfit[i] = profile[one_by_one(places[i])];
                 }
                 const float measured = rss_dbm[link];

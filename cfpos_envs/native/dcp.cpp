@@ -3,6 +3,8 @@
 // Episodes and users do not touch each other, so all temporaries are rows over the access points of one user and stay
 // in the innermost cache. The equations and their sources are in docs/envs/dcp.md and in the Python functions named.
 
+#include <atomic>
+
 #include "dcp_judge.hpp"
 #include "dcp_observe.hpp"
 
@@ -120,8 +122,10 @@ struct Result {
     float* score;           // [B]
 };
 
-void step_episodes(const Game& game, const State& state, const Tables& tables, const float* actions,
+// Whether all actions were finite.
+bool step_episodes(const Game& game, const State& state, const Tables& tables, const float* actions,
                    const Result& result, int64_t first, int64_t last) {
+    float alarm = 0.0f;  // stays 0 unless an action is NaN or infinite
     const int count = game.num_aps, users = game.num_ues, width = padded(count);
     const bool searches = game.fusion == LINE_SEARCH, weighs = game.fusion == INFORMATION;
     const bool scaled = game.similarity == ROBUST || weighs;
@@ -151,9 +155,11 @@ void step_episodes(const Game& game, const State& state, const Tables& tables, c
                 find_profiles(links, tables);
             }
             for (int m = 0; m < count; ++m)
-                for (int a = 0; a < game.action_size; ++a)
-                    action_rows[a * width + m] = clamped(
-                        actions[((episode * count + m) * users + user) * game.action_size + a], -1.0f, 1.0f);
+                for (int a = 0; a < game.action_size; ++a) {
+                    const float action = actions[((episode * count + m) * users + user) * game.action_size + a];
+                    alarm += 0.0f * action;
+                    action_rows[a * width + m] = clamped(action, -1.0f, 1.0f);
+                }
             propose(game, links, stage, action_rows, proposal);
             // Where each report lies, beside the consensus, and how far the reports are spread.
             float mean_x = 0.0f, mean_y = 0.0f, spread = 0.0f;
@@ -227,6 +233,7 @@ void step_episodes(const Game& game, const State& state, const Tables& tables, c
         result.similarity[episode] = float(similarity_sum / users);
         result.score[episode] = float(score_sum / users);
     }
+    return alarm == 0.0f;
 }
 
 // Episodes that are worth a thread of their own.
@@ -246,11 +253,14 @@ void cfpos_dcp_observe(const cfpos::Game* game, const cfpos::State* state, const
     });
 }
 
-void cfpos_dcp_step(const cfpos::Game* game, const cfpos::State* state, const cfpos::Tables* tables,
-                    const float* actions, const cfpos::Result* result, int64_t episodes, int threads) {
+// Whether all actions were finite.
+int cfpos_dcp_step(const cfpos::Game* game, const cfpos::State* state, const cfpos::Tables* tables,
+                   const float* actions, const cfpos::Result* result, int64_t episodes, int threads) {
+    std::atomic<bool> finite{true};
     cfpos::for_parts(episodes, threads, cfpos::least_episodes(*game), [&](int64_t first, int64_t last) {
-        cfpos::step_episodes(*game, *state, *tables, actions, *result, first, last);
+        if (!cfpos::step_episodes(*game, *state, *tables, actions, *result, first, last)) finite = false;
     });
+    return finite;
 }
 
 }  // extern "C"

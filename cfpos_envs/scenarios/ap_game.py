@@ -235,6 +235,7 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
 
     def step(self, state: ApStateT, actions: Tensor) -> Transition[ApStateT]:
         """Decode the actions, fuse the reports, reward by agreement; see ``Scenario.step``."""
+        self.check_actions(state, actions)
         played = self.play(state, actions)
         nxt = self.measured(state.replace(**played.moved, round=state.round + 1))
         metrics = {

@@ -172,6 +172,14 @@ class Scenario(ABC, Generic[StateT]):
     def observe(self, state: StateT) -> Tensor:
         """[B, n, observation_size] float32 in [-1, 1]. Never depends on the hidden truth."""
 
+    def check_actions(self, state: StateT, actions: Tensor) -> None:
+        """ValueError for actions of another shape: broadcast, they would be played as something else."""
+        wanted = (len(state.round), len(self.agents), self.action_size)  # type: ignore[attr-defined]
+        if tuple(actions.shape) != wanted:
+            raise ValueError(
+                f"actions are {tuple(actions.shape)}; they must be of shape {wanted} (episodes, agents, action)"
+            )
+
     @abstractmethod
     def step(self, state: StateT, actions: Tensor) -> Transition[StateT]:
         """One round. ``actions`` [B, n, action_size] in [-1, 1]. Deterministic, never changes ``state`` in place."""

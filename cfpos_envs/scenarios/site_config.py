@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from cfpos_envs.checks import nearest
+from cfpos_envs.checks import nearest, shown
+from cfpos_envs.fields import Declared, check_fields
 from cfpos_envs.scenarios.site_files import SiteFile, checked_fields, load_site_file, on_square, site_base
 
 SiteT = TypeVar("SiteT")
@@ -46,7 +47,7 @@ def given_fields(config_class: type, options: Any) -> dict[str, Any]:
     }
 
 
-class SiteOptions(Generic[SiteT]):
+class SiteOptions(Declared, Generic[SiteT]):
     """Base of the config of a game that has a site; the subclass is a frozen dataclass with the field ``site``.
 
     Attributes:
@@ -62,6 +63,10 @@ class SiteOptions(Generic[SiteT]):
     site: str | Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.site, (str, Mapping)):
+            raise ValueError(self._unknown(self.site))
+        site_class = type(next(iter(self.site_presets.values())))
+        check_fields(self, site_class)
         # One spelling for one site: a mapping that changes nothing is the name in it.
         if isinstance(self.site, Mapping):
             (name, value), *changes = self.site.items() or [("", "")]
@@ -142,7 +147,7 @@ class SiteOptions(Generic[SiteT]):
     def _unknown(self, name: Any) -> str:
         file = "" if self.own_preset is None else " or a .yaml, .csv or .geojson file"
         known = self.site_presets
-        return f"unknown site {name!r}; choose one of {', '.join(known)}{file}{nearest(name, known)}"
+        return f"unknown site {shown(name)}; choose one of {', '.join(known)}{file}{nearest(name, known)}"
 
 
 def _check_said_once(by_site: Mapping[str, Any], by_options: Mapping[str, Any]) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cfpos_envs.checks import MOST_STEPS, MOST_WIDTH
+from cfpos_envs.fields import Range
 from cfpos_envs.physics.ecc.csi import STABILISE
 from cfpos_envs.physics.ecc.features import FEATURES
-from cfpos_envs.settings import Presets, Range, Settings
-from cfpos_envs.supervised.fit_config import PRECISIONS, FitConfig
+from cfpos_envs.settings import Presets, Settings
+from cfpos_envs.supervised.fit_config import FIT_RANGES, PRECISIONS, FitConfig
 from cfpos_envs.supervised.heads import HEADS
 from cfpos_envs.supervised.quantiser import LEAST_BITS, MOST_BITS, MOST_DELAY_BITS, MOST_GAIN_BITS, check_bits
 
@@ -116,18 +117,23 @@ class EccAgentConfig(Settings):
     }
     choices: ClassVar[Mapping[str, Sequence[str]]] = CHOICES
     ranges: ClassVar[Mapping[str, Range]] = {
-        "slots": (0, math.inf),
+        **FIT_RANGES,
+        "slots": (0, 10_000),
         "latent_width": (1, 1024),
-        "encoder_hidden": (1, math.inf),
-        "fusion_size": (1, math.inf),
-        "fusion_hidden": (1, math.inf),
-        "fusion_depth": (0, math.inf),
-        "heads": (1, math.inf),
-        "beta": (1e-6, math.inf),
+        "channels": (1, 4096),
+        "bits": (0, MOST_BITS),
+        "gain_bits": (0, MOST_GAIN_BITS),
+        "delay_bits": (LEAST_BITS, MOST_DELAY_BITS),
+        "encoder_hidden": (1, MOST_WIDTH),
+        "fusion_size": (1, MOST_WIDTH),
+        "fusion_hidden": (1, MOST_WIDTH),
+        "fusion_depth": (0, 1000),
+        "heads": (1, 1024),
+        "beta": (1e-6, 1e6),
         "bins": (2, 10_000),
-        "local_samples": (1, math.inf),
-        "pool": (2, math.inf),
-        "validation": (1, math.inf),
+        "local_samples": (1, MOST_STEPS),
+        "pool": (2, 1 << 31),
+        "validation": (1, 1 << 31),
     }
 
     num_envs: int = 256

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from cfpos_envs.checks import number, number_fields, one_of, whole, whole_fields
+from cfpos_envs.checks import MOST_STEPS, SEEDS
+from cfpos_envs.fields import Declared, Range
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+FIT_RANGES: dict[str, Range] = {
+    "samples": (1, MOST_STEPS),
+    "batch_size": (1, 1 << 24),
+    "checkpoint_every": (1, MOST_STEPS),
+    "evaluations": (0, 1_000_000),
+    "seed": SEEDS,
+    "grad_clip": (0, 1e9),
+    **dict.fromkeys(("lr", "lr_final_factor", "warmup", "weight_decay", "averaging", "bs_dropout"), (0, 1)),
+}
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Declared):
     """How a network is trained.
 
     Attributes:
@@ -38,6 +50,9 @@ class FitConfig:
         ValueError: a value outside its range.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = FIT_RANGES
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"precision": PRECISIONS}
+
     samples: int = 500_000
     batch_size: int = 256
     lr: float = 1.5e-3
@@ -53,13 +68,6 @@ class FitConfig:
     checkpoint_every: int = 1000
     seed: int = 0
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        whole_fields(self, 1, "samples", "batch_size", "checkpoint_every")
-        whole("evaluations", self.evaluations, 0)
-        number_fields(self, 0, 1, "lr", "lr_final_factor", "warmup", "weight_decay", "averaging", "bs_dropout")
-        number("grad_clip", self.grad_clip, 0, finite=False)
-        one_of("precision", self.precision, PRECISIONS)
 
     @property
     def steps(self) -> int:

@@ -26,7 +26,7 @@ from tests.agents.probes import probe_env
         ({"share": "all"}, "share='all' is not one of separate, shared, entity"),
         ({"critic": "joint"}, "concatenated, permutation-invariant, own, model"),
         ({"noise": "pink"}, "gaussian, ou"),
-        ({"actor_hidden": (64, 0)}, "whole numbers of units"),
+        ({"actor_hidden": (64, 0)}, "actor_hidden=0 must be at least 1"),
         ({"batch_size": 500, "buffer_size": 100}, "raise buffer_size"),
     ],
 )

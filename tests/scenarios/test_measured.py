@@ -146,7 +146,7 @@ def test_own_table(tmp_path: Path) -> None:
         ({"data": "nowhere", "set": "feng"}, "there is no such file or folder"),
         ({"family": "csi"}, "family='csi' is not one of"),
         ({"std_m": "told"}, "std_m='told' is not one of reported"),
-        ({"std_m": -1.0}, "std_m=-1.0 must be above 0"),
+        ({"std_m": -1.0}, "std_m=-1.0 must be at least"),
         ({"std_m": "reported"}, "reports no standard deviations"),
         ({"game": {"rewards": "error"}}, "game has no key 'rewards'.*did you mean reward"),
         ({"game": {"rounds": 3}}, "game has no key 'rounds'"),

@@ -63,7 +63,7 @@ def test_a_value_in_a_file_that_the_dataclass_refuses(value: str, said: str, tmp
         (["policy=[]"], "names no policy"),
         (["policy=[{spacing:3}]"], "has no name"),
         (["policy=[{name:fingerprint,spacin:3}]"], "did you mean spacing"),
-        (["policy=[{name:fingerprint,spacing:-3}]"], "spacing=-3 must be above 0"),
+        (["policy=[{name:fingerprint,spacing:-3}]"], "spacing=-3 must be at least 0.001"),
         (["policy=[no/where]"], "no checkpoint at no/where"),
         (["episodes=0"], "episodes=0 must be at least 1"),
     ],

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from cfpos_envs.checks import number_fields, one_of, switch, whole, whole_fields
+from cfpos_envs.checks import fits
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import thermal_noise_w
+from cfpos_envs.scenarios.ranges import CARRIERS_HZ, GAME_RANGES, MOST_M, MOST_ROUNDS, SITE_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, refuse_outside
 
 
 @dataclass(frozen=True)
-class DcpSiteConfig:
+class DcpSiteConfig(Declared):
     """A kind of site: the area, the radio and what is wrong with it. Defaults: Liu et al. (DCP), section V.
 
     Attributes:
@@ -42,6 +44,31 @@ class DcpSiteConfig:
         num_sites: sites in the pool of each split.
         mixture: presets among which the sites of the pool alternate; the other fields of them that differ are used.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **SITE_RANGES,
+        "num_antennas": (2, 1024),
+        "min_ue_distance_m": (0, MOST_M),
+        "orientation_deg": (-360, 360),
+        "path_loss_intercept_db": (-300, 100),
+        "path_loss_slope_db": (0, 200),
+        "path_loss_reference_hz": CARRIERS_HZ,
+        "bandwidth_hz": (1, 1e12),
+        "noise_dbm": (-200, 100),
+        "snapshots": (1, 100_000),
+        "shadowing_decorrelation_m": (0.01, MOST_M),
+        "map_resolution_m": (0.01, MOST_M),
+        "biased_share": (0, 1),
+        "bias_db": (0, 100),
+        "bearing_noise_deg": (0, 360),
+        "array_offset_deg": (0, 360),
+        "nlos_offset_min_deg": (0, 180),
+        "nlos_offset_max_deg": (0, 180),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "layout": ("uniform", "grid"),
+        "mixture": ("clean", "shadowed", "miscalibrated", "hard", "cf-200"),
+    }
 
     num_aps: int = 36
     num_antennas: int = 8
@@ -164,6 +191,27 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
             compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **GAME_RANGES,
+        "num_pilots": (1, 1_000_000),
+        "stage_one_rounds": (1, MOST_ROUNDS),
+        "coarse_spacing_m": (0.01, MOST_M),
+        "coarse_rss_scale_db": (0.01, 1000),
+        "correction_db": (0, 1000),
+        "correction_rad": (0, 100),
+        "num_angles": (19, 10_000),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "stage": STAGES,
+        "split": SPLITS,
+        "formulation": FORMULATIONS,
+        "action": ACTIONS,
+        "reward": REWARDS,
+        "similarity": SIMILARITIES,
+        "fusion": FUSIONS,
+        "start": STARTS,
+        "kernel": KERNELS,
+    }
     site_presets: ClassVar[Mapping[str, DcpSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clean"
     own_fields: ClassVar[Mapping[str, Any]] = {"wrap": False}
@@ -225,6 +273,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         super().__post_init__()
         _validate_game(self)
         _validate_site(self.settings)
+        self._check_sizes()
         if self.site_file is not None:
             refuse_outside(self.site_file, self.settings.side_m)
         if self.num_pilots is not None and self.num_pilots < self.num_ues:
@@ -232,6 +281,26 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
                 f"num_pilots={self.num_pilots} cannot serve num_ues={self.num_ues}: "
                 "pilots are orthogonal, give at least one per UE"
             )
+
+    @property
+    def numbers_per_episode(self) -> int:
+        """What an episode holds: covariances of all rounds, spectra and profiles."""
+        s, rounds = self.settings, self.rounds if self.speed_m_s else 1
+        return self.num_ues * s.num_aps * (2 * rounds * s.num_antennas**2 + 2 * s.num_antennas + self.num_angles)
+
+    def _check_sizes(self) -> None:
+        s = self.settings
+        links = f"num_aps={s.num_aps}, num_ues={self.num_ues}"
+        fits("an episode", self.numbers_per_episode, f"{links}, num_antennas={s.num_antennas}, rounds={self.rounds}")
+        fits("the paths of an episode", self.num_ues * s.num_aps * s.num_paths, f"{links}, num_paths={s.num_paths}")
+        in_area = f"num_sites={s.num_sites}, num_aps={s.num_aps}, side_m={s.side_m:g}"
+        points = s.num_sites * s.num_aps * s.side_m**2
+        fits("maps", points / s.map_resolution_m**2, f"{in_area}, map_resolution_m={s.map_resolution_m:g}")
+        fits(
+            "the coarse grid",
+            points / self.coarse_spacing_m**2,
+            f"{in_area}, coarse_spacing_m={self.coarse_spacing_m:g}",
+        )
 
     @property
     def credits_counterfactual(self) -> bool:
@@ -288,25 +357,6 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
 
 
 def _validate_game(c: DcpConfig) -> None:
-    for name, allowed in (
-        ("stage", STAGES),
-        ("split", SPLITS),
-        ("formulation", FORMULATIONS),
-        ("action", ACTIONS),
-        ("reward", REWARDS),
-        ("similarity", SIMILARITIES),
-        ("fusion", FUSIONS),
-        ("start", STARTS),
-        ("kernel", KERNELS),
-    ):
-        one_of(name, getattr(c, name), allowed)
-    whole_fields(c, 1, "num_ues", "rounds", "stage_one_rounds")
-    if c.num_pilots is not None:
-        whole("num_pilots", c.num_pilots, 1)
-    whole_fields(c, 19, "num_angles")
-    number_fields(c, 0.0, math.inf, "coarse_spacing_m", "coarse_rss_scale_db", "round_s", "max_step_m", above=True)
-    number_fields(c, 0.0, math.inf, "speed_m_s", "confidence_scale", "correction_db", "correction_rad")
-    number_fields(c, 0.0, 0.9, "held_out_share")
     if c.stage == "chained" and c.stage_one_rounds >= c.rounds:
         raise ValueError(
             f"stage_one_rounds={c.stage_one_rounds} leaves the second stage no round; use less than rounds={c.rounds}"
@@ -325,22 +375,8 @@ def _validate_game(c: DcpConfig) -> None:
 
 
 def _validate_site(s: DcpSiteConfig) -> None:
-    one_of("layout", s.layout, ("uniform", "grid"))
-    for name in s.mixture:
-        one_of("mixture", name, [name for name, preset in SITE_PRESETS.items() if not preset.mixture])
-    switch("wrap", s.wrap)
-    switch("shadowing_random", s.shadowing_random)
-    whole_fields(s, 1, "num_aps", "num_paths", "snapshots", "num_sites")
-    whole_fields(s, 2, "num_antennas")
-    number_fields(s, 1, 4096, "num_aps", "num_antennas")
-    number_fields(s, 0.0, math.inf, "side_m", "carrier_hz", "tx_power_w", "bandwidth_hz", above=True)
-    number_fields(s, 0.0, math.inf, "map_resolution_m", "shadowing_decorrelation_m", above=True)
-    number_fields(s, 0.0, math.inf, "path_loss_reference_hz", "spacing_wavelengths", above=True)
-    number_fields(s, 0.0, math.inf, "path_loss_slope_db", "nlos_loss_db", "nlos_offset_min_deg")
-    number_fields(s, s.nlos_offset_min_deg, 180.0, "nlos_offset_max_deg")
-    number_fields(s, -math.inf, math.inf, "path_loss_intercept_db", "orientation_deg")
-    number_fields(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "min_ue_distance_m", "shadowing_db")
-    number_fields(s, 0.0, math.inf, "angular_spread_deg", "noise_figure_db")
-    number_fields(s, 0.0, math.inf, "array_offset_deg", "bias_db", "bearing_noise_deg")
-    number_fields(s, 0.0, 1.0, "biased_share", "nlos_share")
-    number_fields(s, -200.0, math.inf, "snr_db", "noise_dbm")
+    if s.nlos_offset_max_deg < s.nlos_offset_min_deg:
+        raise ValueError(
+            f"nlos_offset_max_deg={s.nlos_offset_max_deg} must be at least {s.nlos_offset_min_deg:g}, which is "
+            "nlos_offset_min_deg, and at most 180"
+        )

@@ -7,6 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from cfpos_envs.native import border
 from cfpos_envs.native.build import address, library, padded_rows
 from cfpos_envs.physics.dcp import channel
 from cfpos_envs.physics.dcp.innovations import COARSE_AOA_SCALE
@@ -72,6 +73,8 @@ class DropKernel:
         Takes from ``generator`` what ``channel.path_angles`` and ``channel.draw_white`` take.
         """
         shape, size = gain_db.shape, self._num_antennas
+        border.check(angle_rad, "angle_rad", shape)
+        border.check(gain_db, "gain_db", shape)
         uniform = torch.rand(*shape, self._channel.num_paths, generator=generator)
         below, square = channel.draw_bartlett(generator, shape, size, self._channel.snapshots)
         covariance = torch.empty(*shape, size, size, dtype=torch.complex64)
@@ -87,7 +90,9 @@ class DropKernel:
 
     def hear(self, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Angular power [..., L], bearing and peak [...] of covariances [..., L, L]."""
-        covariance, shape = covariance.contiguous(), covariance.shape[:-2]
+        shape, size = covariance.shape[:-2], self._num_antennas
+        border.check(covariance, "covariance", (*shape, size, size), torch.complex64)
+        covariance = covariance.contiguous()
         power, bearing, peak = torch.empty(*shape, self._num_antennas), torch.empty(shape), torch.empty(shape)
         self._library.cfpos_hear(
             self._num_antennas,
@@ -128,11 +133,25 @@ class DropKernel:
             aoa_scale=COARSE_AOA_SCALE if uses_aoa else 0.0,
         )
         best = torch.empty(rss_dbm.shape[0], rss_dbm.shape[2], dtype=torch.long)
+        episodes, aps, ues = rss_dbm.shape
+        predictions = (len(candidate_rss_dbm), aps, coarse.num_candidates)
         given = (rss_dbm, angular_power, fused, sites, candidate_rss_dbm, candidate_angle_rad)
-        tensors = [tensor.contiguous() for tensor in given]
+        tensors = border.dense(
+            given,
+            (
+                ("rss_dbm", (episodes, aps, ues), torch.float32),
+                ("angular_power", (episodes, aps, ues, self._num_antennas), torch.float32),
+                ("fused", (episodes, aps, ues), torch.bool),
+                ("sites", (episodes,), torch.int64),
+                ("candidate_rss_dbm", predictions, torch.float32),
+                ("candidate_angle_rad", predictions, torch.float32),
+            ),
+        )
+        if not 0 <= int(sites.min()) <= int(sites.max()) < len(candidate_rss_dbm):
+            raise ValueError(f"sites must be rows of the {len(candidate_rss_dbm)} sites' candidates")
         self._library.cfpos_find_starts(
             ctypes.byref(coarse),
-            *(address(tensor) for tensor in (self._by_beam, *tensors, best)),
+            *(address(tensor) for tensor in (self._by_beam, *(entry for entry in tensors if entry is not None), best)),
             ctypes.c_int64(len(best)),
             torch.get_num_threads(),
         )

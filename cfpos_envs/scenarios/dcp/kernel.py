@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cfpos_envs.native import border
 from cfpos_envs.native.build import KernelUnavailableError, address, library, padded_rows
 from cfpos_envs.scenarios.ap_game import Played
 from cfpos_envs.scenarios.dcp import fusion
@@ -72,6 +73,10 @@ class _State(_Pointers):
             "round",
         )
     ]
+
+
+_TYPES = {"fused": torch.bool, "round": torch.int64}
+"""Of what is no float32."""
 
 
 class _Tables(_Pointers):
@@ -161,6 +166,16 @@ class DcpKernel:
         scales = [row.scale for row in feature_table(config)]
         self._num_features = len(scales)
         coefficients = law.coefficients or ()
+        self._action_size = self._num_ues * (4 if config.action == "confidence-correction" else 2)
+        links, users = (self._num_aps, self._num_ues), (self._num_ues,)
+        shapes = ((*links[:1], 2), links[:1], links[:1], *(links,) * 3, (*links, radio.num_antennas), *(links,) * 2)
+        names = [entry[0] for entry in _State._fields_]
+        self._border = border.Batches(
+            [
+                (name, shape, _TYPES.get(name, torch.float32))
+                for name, shape in zip(names, (*shapes, (*users, 2), users, ()), strict=True)
+            ]
+        )
         self._game = _Game(
             num_aps=self._num_aps,
             num_ues=self._num_ues,
@@ -218,9 +233,15 @@ class DcpKernel:
         return observations
 
     def step(self, state: DcpState, actions: Tensor) -> Played:
-        """One round from ``state`` with ``actions`` [B, M, K * A]."""
+        """One round from ``state`` with ``actions`` [B, M, K * A].
+
+        Raises:
+            ValueError: a tensor of another shape or type, actions that are not finite.
+        """
         episodes, aps, ues = len(state.round), self._num_aps, self._num_ues
-        tensors, actions = self._tensors(state), actions.contiguous()
+        tensors = self._tensors(state)
+        (checked,) = border.dense((actions,), (("actions", (episodes, aps, self._action_size), torch.float32),))
+        assert checked is not None
         moved = {"consensus_m": torch.empty(episodes, ues, 2), "spread_m": torch.empty(episodes, ues)}
         played = Played(
             moved=moved,
@@ -238,15 +259,17 @@ class DcpKernel:
             played.similarity,
             played.score,
         )
-        self._library.cfpos_dcp_step(
+        finite = self._library.cfpos_dcp_step(
             ctypes.byref(self._game),
             ctypes.byref(_State.to(*tensors)),
             ctypes.byref(self._tables),
-            address(actions),
+            address(checked),
             ctypes.byref(result),
             ctypes.c_int64(episodes),
             torch.get_num_threads(),
         )
+        if not finite:
+            raise ValueError("actions contain NaN or infinity; every entry must be finite and is clipped to [-1, 1]")
         return played
 
     def _tensors(self, state: DcpState) -> tuple[Tensor | None, ...]:
@@ -265,4 +288,4 @@ class DcpKernel:
             state.spread_m,
             state.round,
         )
-        return tuple(None if tensor is None else tensor.contiguous() for tensor in tensors)
+        return tuple(self._border.dense(tensors, len(state.round)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from cfpos_envs.channels.scene import EccSceneConfig, validate_site
-from cfpos_envs.checks import number_fields, one_of
+from cfpos_envs.checks import fits
+from cfpos_envs.fields import Range
 from cfpos_envs.scenarios.ecc.options import EccOptions, check_lost, validate_game
+from cfpos_envs.scenarios.ranges import GAME_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 
 MOBILITIES = ("static", "spiral", "waypoint")
@@ -49,6 +50,8 @@ class EccConfig(EccOptions, SiteOptions[EccSceneConfig]):
         round_s: time between two measurements of a moving user, for ``waypoint``.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {name: GAME_RANGES[name] for name in ("speed_m_s", "round_s")}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"mobility": MOBILITIES}
     site_presets: ClassVar[Mapping[str, EccSceneConfig]] = SITE_PRESETS
 
     split: str = "train"
@@ -95,9 +98,16 @@ class EccConfig(EccOptions, SiteOptions[EccSceneConfig]):
         super().__post_init__()
         validate_site(self.settings)
         validate_game(self)
-        one_of("mobility", self.mobility, MOBILITIES)
-        number_fields(self, 0.0, math.inf, "speed_m_s", "round_s", above=True)
         check_lost(self.lost_bs, self.settings.num_bs)
+        said = f"num_ues={self.num_ues}, num_bs={self.settings.num_bs}, rounds={self.rounds} and the sizes of the CSI"
+        fits("an episode", self.numbers_per_episode, said)
+
+    @property
+    def numbers_per_episode(self) -> int:
+        """What an episode holds: the CSI of all snapshots and the paths behind it."""
+        s = self.settings
+        csi = 2 * s.num_slots * s.array_rows * s.array_columns * s.num_subcarriers
+        return self.num_ues * s.num_bs * self.snapshots * (csi + 4 * s.num_paths)
 
     @property
     def snapshots(self) -> int:

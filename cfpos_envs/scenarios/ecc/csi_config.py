@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.checks import SEEDS
+from cfpos_envs.fields import Range
 from cfpos_envs.scenarios.ecc.options import EccOptions, validate_game
 
 SPLIT_BY = ("place", "group")
@@ -45,6 +45,15 @@ class EccCsiConfig(EccOptions):
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "antenna_order": (0, 1 << 20),
+        "split_block_m": (1e-3, 1e5),
+        "validation_share": (1e-6, 1),
+        "test_share": (1e-6, 1),
+        "split_seed": (0, SEEDS[1]),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"split_by": SPLIT_BY}
+
     split: str = "train"
     data: str | None = None
     antenna_order: str | Sequence[int] | None = field(default=None, hash=False)
@@ -66,11 +75,8 @@ class EccCsiConfig(EccOptions):
     lost_bs: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validate_game(self)
-        one_of("split_by", self.split_by, SPLIT_BY)
-        whole_fields(self, 0, "split_seed")
-        number_fields(self, 0.0, math.inf, "split_block_m", above=True)
-        number_fields(self, 0.0, 1.0, "validation_share", "test_share", above=True)
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
                 f"validation_share={self.validation_share:g} and test_share={self.test_share:g} leave nothing to train "

@@ -77,6 +77,7 @@ class EccScenario(Scenario[EccState]):
     def step(self, state: EccState, actions: Float[Tensor, "B L act"]) -> Transition[EccState]:
         """Fuse the reports and judge the result; see ``Scenario.step``."""
         config, source = self.config, self.world.source
+        self.check_actions(state, actions)
         actions = actions.clamp(-1.0, 1.0).unflatten(2, (config.num_ues, -1))
         reports, fused = fusion.fuse(config, self.system, state, actions)
         score = reward.consistency(self.system, state, source.bs_positions_m, source.bs_orientation_rad, reports, fused)

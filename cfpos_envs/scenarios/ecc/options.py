@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from typing import ClassVar, TypeVar
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
-from cfpos_envs.physics.ecc.csi import check_stabilise
-from cfpos_envs.physics.ecc.features import check_features
+from cfpos_envs.checks import one_of
+from cfpos_envs.fields import Declared, Range
+from cfpos_envs.physics.ecc.csi import STABILISE
+from cfpos_envs.physics.ecc.features import FEATURES
+from cfpos_envs.scenarios.ranges import GAME_RANGES
 
 FUSIONS = ("mean", "confidence")
 REWARDS = ("error", "consistency")
@@ -17,7 +19,7 @@ REWARDS = ("error", "consistency")
 OptionsT = TypeVar("OptionsT", bound="EccOptions")
 
 
-class EccOptions(ABC):
+class EccOptions(Declared, ABC):
     """Base of the config of a game; the subclass is a frozen dataclass with these fields.
 
     Attributes:
@@ -25,6 +27,18 @@ class EccOptions(ABC):
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **{name: GAME_RANGES[name] for name in ("num_ues", "rounds", "confidence_scale")},
+        "fronthaul_bits_max": (1e-3, 1e15),
+        "lost_bs": (0, 10_000),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "features": FEATURES,
+        "stabilise": STABILISE,
+        "fusion": FUSIONS,
+        "reward": REWARDS,
+    }
 
     split: str
     num_ues: int
@@ -64,14 +78,6 @@ def validate_game(c: EccOptions) -> None:
         ValueError: the first one that is not allowed.
     """
     one_of("split", c.split, c.splits)
-    one_of("fusion", c.fusion, FUSIONS)
-    one_of("reward", c.reward, REWARDS)
-    check_features(c.features)
-    check_stabilise(c.stabilise)
-    whole_fields(c, 1, "num_ues", "rounds")
-    whole_fields(c, 0, "lost_bs")
-    number_fields(c, 0.0, math.inf, "confidence_scale")
-    number_fields(c, 0.0, math.inf, "fronthaul_bits_max", above=True)
 
 
 def check_lost(lost_bs: int, num_bs: int) -> None:

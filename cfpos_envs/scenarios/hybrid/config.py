@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
+from cfpos_envs.fields import Range
 from cfpos_envs.physics.toa.model import TimingModel
+from cfpos_envs.scenarios.ranges import GAME_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M
 from cfpos_envs.scenarios.toa.config import SITE_PRESETS, ToaConfig, ToaSiteConfig
@@ -41,6 +41,13 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
             deviation of the shadowing is known to the network.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **GAME_RANGES,
+        "direction_error_std": (0, 10),
+        "nlos_direction_std": (0, 10),
+        "coarse_points": (2, 4096),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"split": ("train", "test"), "reward": REWARDS}
     site_presets: ClassVar[Mapping[str, ToaSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clear"
 
@@ -67,10 +74,6 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("reward", self.reward, REWARDS)
-        whole_fields(self, 2, "coarse_points")
-        number_fields(self, 0.0, math.inf, "direction_error_std", "nlos_direction_std", "confidence_scale")
-        number_fields(self, 0.0, math.inf, "max_step_m", above=True)
         if not self.settings.shadowing_db > 0:
             raise ValueError(
                 f"shadowing_db={self.settings.shadowing_db:g} of site {self.site!r} would make powers exact; "

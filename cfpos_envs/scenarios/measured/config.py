@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from cfpos_envs.checks import nearest, number, one_of, whole
+from cfpos_envs.checks import nearest
 from cfpos_envs.datasets.base import REPORTED
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.files.epochs import EpochOptions
 from cfpos_envs.measurements.toa import NLOS_MEAN_M
 from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.ranges import GAME_RANGES, MOST_M
 from cfpos_envs.scenarios.toa.config import ToaConfig
 
 FAMILIES = ("rtt", "toa", "tdoa", "dcp")
@@ -19,7 +21,7 @@ _OWN = ("family", "split", "site", "num_ues", "rounds", "kernel")
 
 
 @dataclass(frozen=True)
-class MeasuredConfig:
+class MeasuredConfig(Declared):
     """Options of ``measured``.
 
     Attributes:
@@ -40,6 +42,14 @@ class MeasuredConfig:
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "num_ues": GAME_RANGES["num_ues"],
+        "rounds": GAME_RANGES["rounds"],
+        "std_m": (1e-6, MOST_M),
+        "nlos_mean_m": (0, MOST_M),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"split": splits, "family": FAMILIES, "std_m": (REPORTED,)}
+
     split: str = "train"
     data: str | None = None
     set: str = SAMPLE
@@ -53,16 +63,7 @@ class MeasuredConfig:
     game: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        one_of("split", self.split, self.splits)
-        one_of("family", self.family, FAMILIES)
-        whole("rounds", self.rounds, 1)
-        if self.num_ues is not None:
-            whole("num_ues", self.num_ues, 1)
-        if isinstance(self.std_m, str):
-            one_of("std_m", self.std_m, (REPORTED,))
-        elif self.std_m is not None:
-            number("std_m", self.std_m, 0.0, above=True)
-        number("nlos_mean_m", self.nlos_mean_m, 0.0)
+        super().__post_init__()
         self._check_data()
         _known("table", self.table or {}, EpochOptions, ())
         _known("game", self.game or {}, DcpConfig if self.family == "dcp" else ToaConfig, _OWN)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from cfpos_envs.checks import number, number_fields, one_of, whole
+from cfpos_envs.checks import fits, number, whole
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.ris import RisSystem
 from cfpos_envs.physics.ris.channel import Propagation
 from cfpos_envs.physics.ris.geometry import check_geometry, euler_rotation
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
+from cfpos_envs.scenarios.ranges import CARRIERS_HZ, MOST_ROUNDS
 from cfpos_envs.scenarios.site_config import given_fields
 
+_COORDINATES: Range = (-1e6, 1e6)
+RADIO_RANGES: dict[str, Range] = {
+    **dict.fromkeys(("bs_shape", "ue_shape", "ris_shape"), (1, 256)),
+    "num_subcarriers": (2, 1 << 16),
+    "bandwidth_hz": (1, 1e12),
+    "num_slots": (1, 1 << 16),
+}
 DESIGNS = ("svd", "balanced", "chirp", "random")
 OBSERVATIONS = ("correlations", "spectra", "tensor")
 ACTIONS = ("correction", "absolute")
@@ -26,7 +35,7 @@ _CLOCK_MARGIN_M = 1.0
 
 
 @dataclass(frozen=True)
-class RisRadioConfig:
+class RisRadioConfig(Declared):
     """The part of the radio that the presets differ in.
 
     Attributes:
@@ -35,6 +44,8 @@ class RisRadioConfig:
         bandwidth_hz: B.
         num_slots: pilots G.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = RADIO_RANGES
 
     bs_shape: tuple[int, int] = (8, 8)
     ue_shape: tuple[int, int] = (6, 6)
@@ -51,7 +62,7 @@ PRESETS: dict[str, RisRadioConfig] = {
 
 
 @dataclass(frozen=True)
-class RisConfig:
+class RisConfig(Declared):
     """A scene with surfaces. A radio field left at None is taken from the preset; see ``RisRadioConfig``.
 
     Attributes:
@@ -81,6 +92,35 @@ class RisConfig:
     Raises:
         ValueError: for a value outside its range or a geometry for which the model does not hold.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **RADIO_RANGES,
+        "num_ris": (1, 1000),
+        "num_ues": (1, 1000),
+        "num_bs": (1, 1000),
+        "carrier_hz": CARRIERS_HZ,
+        "power_w": (1e-12, 1e6),
+        "kappa_bs_db": (-100, 200),
+        "kappa_ris_db": (-100, 200),
+        "exponent_los": (0, 10),
+        "exponent_ris": (0, 10),
+        "snr_db": (-200, 300),
+        "bias_ns": (-1e6, 1e6),
+        "bias_step_ns": (-1e6, 1e6),
+        "los_blocked": (0, 1),
+        "bs_positions_m": _COORDINATES,
+        "ris_positions_m": _COORDINATES,
+        "ue_positions_m": _COORDINATES,
+        "ue_box_m": (0, 1e4),
+        "euler_deg": (-3600, 3600),
+        "sector_deg": (0, 90),
+        "link_std_m": (1e-9, 1e6),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "preset": tuple(PRESETS),
+        "split": ("train", "test"),
+        "phases": DESIGNS,
+    }
 
     preset: str = "default"
     split: str = "train"
@@ -118,29 +158,28 @@ class RisConfig:
     num_slots: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("preset", self.preset, tuple(PRESETS))
-        one_of("split", self.split, ("train", "test"))
-        one_of("phases", self.phases, DESIGNS)
         self._convert()
+        super().__post_init__()
         for name, points in _PLACES.items():
-            whole(name, getattr(self, name), 1)
             available = len(getattr(self, points))
             if getattr(self, name) > available:
                 raise ValueError(
                     f"{name}={getattr(self, name)}, but {points} has only {available} points; give it more"
                 )
-        number_fields(self, -100.0, 200.0, "kappa_bs_db", "kappa_ris_db")
-        number_fields(self, 0.0, 10.0, "exponent_los", "exponent_ris")
-        number_fields(self, -200.0, 300.0, "snr_db")
-        number_fields(self, 0.0, 1.0, "los_blocked")
-        number_fields(self, -1e6, 1e6, "bias_step_ns")
-        number_fields(self, 0.0, 1e4, "ue_box_m")
-        number_fields(self, 0.0, 90.0, "sector_deg")
-        number_fields(self, 1e-9, 1e6, "link_std_m")
         low_ns, high_ns = self.bias_range_ns
         if low_ns > high_ns:
             raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high) with low <= high")
-        _ = self.system
+        system = self.system
+        antennas = system.num_bs_antennas * system.num_ue_antennas
+        samples = self.num_ues * self.num_bs * antennas * max(system.num_subcarriers, system.num_slots)
+        shapes = ", ".join(f"{name}={getattr(system, name)}" for name in ("bs_shape", "ue_shape", "num_subcarriers"))
+        fits("a block of samples", 2 * samples, f"num_ues={self.num_ues}, num_bs={self.num_bs}, {shapes}")
+        elements = self.num_ris * system.num_slots * math.prod(system.ris_shape)
+        fits(
+            "the profiles",
+            elements,
+            f"num_ris={self.num_ris}, num_slots={system.num_slots}, ris_shape={system.ris_shape}",
+        )
         self._check_places()
 
     def _convert(self) -> None:
@@ -157,8 +196,6 @@ class RisConfig:
             if isinstance(self.bias_ns, str) or len(self.bias_ns) != 2:
                 raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high)")
             object.__setattr__(self, "bias_ns", tuple(self.bias_ns))
-        for value in self.bias_range_ns:
-            number("bias_ns", value, -1e6, 1e6)
 
     @property
     def bias_range_ns(self) -> tuple[float, float]:
@@ -235,6 +272,18 @@ class RisGameConfig(RisConfig):
         ValueError: for a value outside its range, or an area that does not hold all places of the UEs.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "rounds": (1, MOST_ROUNDS),
+        "area_m": (1e-3, 1e4),
+        "reach_m": (1e-3, 1e4),
+        "zoom": (1e-3, 1),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "observation": OBSERVATIONS,
+        "action": ACTIONS,
+        "reward": REWARDS,
+    }
+
     rounds: int = 6
     observation: str = "correlations"
     action: str = "correction"
@@ -245,12 +294,6 @@ class RisGameConfig(RisConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("rounds", self.rounds, 1)
-        one_of("observation", self.observation, OBSERVATIONS)
-        one_of("action", self.action, ACTIONS)
-        one_of("reward", self.reward, REWARDS)
-        number_fields(self, 1e-3, 1e4, "area_m", "reach_m")
-        number_fields(self, 1e-3, 1.0, "zoom")
         places = self.places_m("ue")
         needed = float((places - self.aim_m).abs().max()) + self.ue_box_m
         if needed > self.area_m:

@@ -62,6 +62,7 @@ class RisScenario(Scenario[RisState]):
     def step(self, state: RisState, actions: Float[Tensor, "B J act"]) -> Transition[RisState]:
         """Move the estimates, reward by what they explain; see ``Scenario.step``."""
         config = self.config
+        self.check_actions(state, actions)
         position, bias = fusion.moved(config, state, actions.clamp(-1.0, 1.0))
         nxt = state.replace(position_m=position, bias_m=bias, round=state.round + 1)
         explained = quality = reward.quality(config, state, position, bias, "explained")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
-from cfpos_envs.checks import number_fields, one_of, whole_fields
-from cfpos_envs.scenarios.ris.config import RisConfig
+from cfpos_envs.fields import Declared, Range
+from cfpos_envs.scenarios.ranges import MOST_ROUNDS
+from cfpos_envs.scenarios.ris.config import PRESETS, RisConfig
 
 ACTIONS = ("beam", "raw")
 FEEDBACKS = ("none", "energy", "position")
@@ -16,7 +18,7 @@ REWARDS = ("energy", "bound", "error")
 
 
 @dataclass(frozen=True)
-class RisPhaseConfig:
+class RisPhaseConfig(Declared):
     """Surfaces that choose their profiles before the pilots are sent.
 
     Attributes:
@@ -44,6 +46,24 @@ class RisPhaseConfig:
         ValueError: for a value outside its range.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **RisConfig.ranges,
+        "rounds": (1, MOST_ROUNDS),
+        "sector_deg": (0.1, 30),
+        "ue_position_m": (-1e6, 1e6),
+        "ue_box_m": (0, 1e3),
+        "site_deg": (0, 30),
+        "site_share": (0, 0.9),
+        "report_db": (1e-3, 100),
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "split": ("train", "test"),
+        "action": ACTIONS,
+        "feedback": FEEDBACKS,
+        "reward": REWARDS,
+        "preset": tuple(PRESETS),
+    }
+
     split: str = "train"
     action: str = "beam"
     feedback: str = "energy"
@@ -64,15 +84,7 @@ class RisPhaseConfig:
     report_db: float = 1.5
 
     def __post_init__(self) -> None:
-        one_of("action", self.action, ACTIONS)
-        one_of("feedback", self.feedback, FEEDBACKS)
-        one_of("reward", self.reward, REWARDS)
-        whole_fields(self, 1, "rounds", "num_ues")
-        number_fields(self, 0.1, 30.0, "sector_deg")
-        number_fields(self, 0.0, 1e3, "ue_box_m")
-        number_fields(self, 0.0, 30.0, "site_deg")
-        number_fields(self, 0.0, 0.9, "site_share")
-        number_fields(self, 1e-3, 100.0, "report_db")
+        super().__post_init__()
         scene = self.scene
         object.__setattr__(self, "ris_positions_m", scene.ris_positions_m)
         object.__setattr__(self, "ue_position_m", scene.ue_positions_m[0])

@@ -64,6 +64,7 @@ class RisPhaseScenario(Scenario[RisPhaseState]):
 
     def step(self, state: RisPhaseState, actions: Float[Tensor, "B R act"]) -> Transition[RisPhaseState]:
         """Play the profiles, send pilots, report energies; see ``Scenario.step``."""
+        self.check_actions(state, actions)
         config, actions = self.config, actions.clamp(-1.0, 1.0)
         phases = fusion.profile_phases(config, state, actions)
         gain = relative_gain(phases, state.turned)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from cfpos_envs.checks import number_fields, one_of, switch, whole_fields
+from cfpos_envs.checks import fits
+from cfpos_envs.fields import Declared, Range
 from cfpos_envs.files.areas import Area
 from cfpos_envs.physics.los import check_los_scenario, path_loss_constants
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.physics.toa.ranging import SYNC_PRESETS, SyncPreset, check_family, rms_bandwidth_hz, sync_preset
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
+from cfpos_envs.scenarios.ranges import GAME_RANGES, MOST_M, RATIOS_DB, SITE_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, SiteFile, refuse_outside
 
@@ -30,7 +32,7 @@ UE_CLOCK_STD_S = {"toa": 0.0, "tdoa": 100e-9, "rtt": 100e-9}
 
 
 @dataclass(frozen=True)
-class ToaSiteConfig:
+class ToaSiteConfig(Declared):
     """A kind of network: the area, the radio, clocks and blocked views.
 
     Attributes:
@@ -63,6 +65,25 @@ class ToaSiteConfig:
             without line of sight lose ``nlos_loss_db``.
         num_sites: sites in the pool of each split.
     """
+
+    ranges: ClassVar[Mapping[str, Range]] = {
+        **SITE_RANGES,
+        "carrier_hz": (0.5e9, 100e9),  # the range of TR 38.901
+        "nlos_mean_m": (0, MOST_M),
+        "excess_shape": (0.01, 100),
+        "blocked_share": (0, 1),
+        "path_loss_intercept_db": RATIOS_DB,
+        "path_loss_slope_db": (0, 200),
+        "num_subcarriers": (2, 1 << 20),
+        "subcarrier_spacing_hz": (1, 1e12),
+        "sync_std_s": (0, 1e-3),
+        "ue_clock_std_s": (0, 1e-3),
+        "processing_error_std_s": (0, 1e-3),
+        "range_std_m": (1e-6, MOST_M),
+        "delay_spread_s": (0, 1e-3),
+        "k_factor_db": RATIOS_DB,
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"layout": LAYOUTS}
 
     num_aps: int = 16
     num_antennas: int = 4
@@ -161,6 +182,14 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         ue_height_m: height of the UEs, used with the AP heights of a site file.
     """
 
+    ranges: ClassVar[Mapping[str, Range]] = {**GAME_RANGES, "coarse_points": (2, 4096), "correction_m": (0, MOST_M)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "measurement": MEASUREMENTS,
+        "delay_estimator": DELAY_ESTIMATORS,
+        "split": ("train", "test"),
+        "reward": REWARDS,
+        "start": STARTS,
+    }
     site_presets: ClassVar[Mapping[str, ToaSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clear"
     old_names: ClassVar[Mapping[str, str]] = {"mobility": "speed_m_s"}
@@ -219,7 +248,6 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_family(self.family)
-        _validate_game(self)
         if self.range_std_m is not None:
             given = [name for name in ("snr_db", "sync", "sync_std_s") if getattr(self, name) is not None]
             if given:
@@ -227,6 +255,19 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         _validate_network(self.settings, self.site_file)
         self._validate_waveform()
         _ = self.model
+        links = f"num_aps={self.settings.num_aps}, num_ues={self.num_ues}, rounds={self.rounds}"
+        antennas = f"num_antennas={self.settings.num_antennas}, num_subcarriers={self.settings.num_subcarriers}"
+        fits("an episode", self.numbers_per_episode, f"{links}, {antennas}")
+        lattice = self.settings.num_aps * self.coarse_points**2
+        fits("the lattice", lattice, f"num_aps={self.settings.num_aps}, coarse_points={self.coarse_points}")
+
+    @property
+    def numbers_per_episode(self) -> int:
+        """What an episode holds: ranges and features of all links and rounds, and channels where these are drawn."""
+        s, rounds = self.settings, self.rounds if self.speed_m_s else 1
+        links = rounds * self.num_ues * s.num_aps
+        drawn = 3 * s.num_antennas * s.num_subcarriers + s.num_paths if self.measurement == "waveform" else 0
+        return links * (16 + drawn)
 
     @cached_property
     def ue_clock_std(self) -> float:
@@ -287,35 +328,9 @@ def _typical_burst_std_s(model: TimingModel, site: ToaSiteConfig) -> float:
     return 1.0 / math.sqrt(8 * math.pi**2 * model.rms_bandwidth_hz**2 * snr)
 
 
-def _validate_game(c: ToaConfig) -> None:
-    one_of("measurement", c.measurement, MEASUREMENTS)
-    one_of("delay_estimator", c.delay_estimator, DELAY_ESTIMATORS)
-    one_of("split", c.split, ("train", "test"))
-    one_of("reward", c.reward, REWARDS)
-    one_of("start", c.start, STARTS)
-    switch("reveal_los", c.reveal_los)
-    whole_fields(c, 1, "num_ues", "rounds")
-    whole_fields(c, 2, "coarse_points")
-    number_fields(c, 0.0, math.inf, "speed_m_s", "confidence_scale", "correction_m", "ue_height_m")
-    number_fields(c, 0.0, 0.9, "held_out_share")
-    number_fields(c, 0.0, math.inf, "round_s", "max_step_m", above=True)
-
-
 def _validate_network(s: ToaSiteConfig, file: SiteFile | None) -> None:
-    one_of("layout", s.layout, LAYOUTS)
-    whole_fields(s, 1, "num_aps", "num_antennas", "num_paths", "num_sites")
     if s.num_aps < _MIN_APS:
         raise ValueError(f"num_aps={s.num_aps} cannot fix a position in the plane by ranges; give at least {_MIN_APS}")
-    number_fields(s, 1, 4096, "num_aps")
-    switch("nlos_share_random", s.nlos_share_random)
-    whole_fields(s, 2, "num_subcarriers")
-    number_fields(s, 0.0, math.inf, "side_m", "carrier_hz", "subcarrier_spacing_hz", "tx_power_w", above=True)
-    number_fields(s, 0.0, math.inf, "excess_shape", "range_std_m", "spacing_wavelengths", above=True)
-    number_fields(s, 0.0, math.inf, "height_diff_m", "min_spacing_m", "nlos_mean_m", "shadowing_db", "noise_figure_db")
-    number_fields(s, 0.0, math.inf, "sync_std_s", "ue_clock_std_s", "processing_error_std_s", "path_loss_slope_db")
-    number_fields(s, 0.0, math.inf, "delay_spread_s", "angular_spread_deg", "nlos_loss_db")
-    number_fields(s, 0.0, 1.0, "nlos_share", "blocked_share")
-    number_fields(s, -200.0, 200.0, "snr_db", "path_loss_intercept_db", "k_factor_db")
     if s.nlos_share_random and s.nlos_share is None:
         raise ValueError("nlos_share_random draws the share from [0, nlos_share]; set nlos_share too")
     check_los_scenario(s.los)

@@ -83,7 +83,7 @@ def test_long_ranges_harm_less_with_a_threshold() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [({"points": 1}, "points=1"), ({"starts": 0}, "starts=0"), ({"points": 2, "starts": 5}, "starts=5 is more than"),
-     ({"threshold": 0.0}, "threshold=0.0 must be a positive number")],
+     ({"threshold": 0.0}, "threshold=0.0 must be at least")],
 )  # fmt: skip
 def test_options_are_refused_in_one_line(options: dict[str, float], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

@@ -18,7 +18,7 @@ from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, DcpSiteConf
         ({"num_ues": 0}, "num_ues=0 must be at least 1"),
         ({"num_ues": 4, "num_pilots": 3}, "num_pilots=3 cannot serve num_ues=4"),
         ({"shadowing_db": -1.0}, "shadowing_db=-1.0 must be at least 0"),
-        ({"side_m": 0.0}, "side_m=0.0 must be above 0"),
+        ({"side_m": 0.0}, "side_m=0.0 must be at least 0.1"),
         ({"side_m": math.nan}, "side_m=nan must be a finite number"),
         ({"layout": "hexagon"}, "layout='hexagon' is not one of uniform, grid"),
         ({"site": "cleen"}, "unknown site 'cleen'"),
@@ -58,6 +58,7 @@ def test_every_field_of_the_site_can_be_set(entry):
     default = getattr(SITE_PRESETS["hard"], entry.name)
     value = {bool: not default, str: "grid", tuple: ("clean", "hard")}.get(type(default), 3)
     value = {"biased_share": 0.5, "nlos_share": 0.5, "nlos_offset_max_deg": 50.0}.get(entry.name, value)
+    value = 3e9 if entry.name in ("carrier_hz", "path_loss_reference_hz") else value
     config = make_config("dcp-jar-v0", site={"preset": "hard", entry.name: value})
     assert getattr(config.settings, entry.name) == value
     assert config.settings == dataclasses.replace(SITE_PRESETS["hard"], **{entry.name: value})

@@ -33,15 +33,15 @@ from cfpos_envs.scenarios.ecc.config import SITE_PRESETS, EccConfig
         ({"num_slots": 0}, "num_slots=0 must be at least 1"),
         ({"num_subcarriers": 1}, "num_subcarriers=1 must be at least 2"),
         ({"size_m": (220.0, 300.0)}, "must be 3 numbers"),
-        ({"size_m": (220.0, 300.0, math.inf)}, "positive finite numbers"),
+        ({"size_m": (220.0, 300.0, math.inf)}, "size_m=inf must be a finite number"),
         ({"blocks": (30, 30)}, "product of at most 400"),
         ({"building_height_m": (20.0, 10.0)}, "must rise"),
         ({"building_height_m": (20.0, 30.0)}, "1 m below the top"),
-        ({"tx_power_w": 0.0}, "tx_power_w=0.0 must be above 0"),
+        ({"tx_power_w": 0.0}, "tx_power_w=0.0 must be at least"),
         ({"snr_db": math.nan}, "snr_db=nan must be a finite number"),
         ({"clock_offset_ns": -1.0}, "clock_offset_ns=-1.0 must be at least 0"),
-        ({"fronthaul_bits_max": 0.0}, "fronthaul_bits_max=0.0 must be above 0"),
-        ({"round_s": 0.0}, "round_s=0.0 must be above 0"),
+        ({"fronthaul_bits_max": 0.0}, "fronthaul_bits_max=0.0 must be at least"),
+        ({"round_s": 0.0}, "round_s=0.0 must be at least"),
     ],
 )
 def test_wrong_options_are_named_with_what_is_allowed(options: dict[str, Any], named: str) -> None:
@@ -61,7 +61,14 @@ def test_every_preset_makes_a_config_and_overrides_win() -> None:
 
 
 def test_every_field_of_the_site_can_be_set() -> None:
-    values = {"source": "raytraced", "dataset": "x", "estimator": "ls", "size_m": [50, 40, 35], "blocks": [2, 2]}
+    values = {
+        "source": "raytraced",
+        "dataset": "x",
+        "estimator": "ls",
+        "size_m": [50, 40, 35],
+        "blocks": [2, 2],
+        "carrier_hz": 3e9,
+    }
     for entry in dataclasses.fields(EccSceneConfig):
         value = values.get(entry.name, [3.0, 9.0] if entry.name == "building_height_m" else 3)
         settings = make_config("ecc-urban-small-v0", site={entry.name: value}).settings
