@@ -8,13 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
-<<<<<<< HEAD
 from cfpos_envs.arithmetic_threads import DEFAULT_THREADS
-from cfpos_envs.checks import number, one_of, switch, unknown_name, whole, widths
-=======
 from cfpos_envs.checks import MOST_ENVS, MOST_STEPS, MOST_THREADS, SEEDS, unknown_name
 from cfpos_envs.fields import Declared, Range, check_fields
->>>>>>> 104df91 (Every option has a type and a finite range, checked when its config is made; kernels check what they are handed)
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
