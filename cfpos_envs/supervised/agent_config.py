@@ -66,7 +66,7 @@ class EccAgentConfig(Settings):
         gain_bits: B_g of the gain; a flag of one bit for "no path" always goes with it.
         clock: ``trusted``: delays mean what they say; ``free``, for ``acf``: a user's clock may be off by any time, the
             same at all base stations. Every BS takes its mean delay out of what it sees and sends it beside the
-            latents; the CU reads the differences of these delays.
+            latents; the CU reads the differences of these delays, 14 L numbers per BS.
         delay_bits: B_d of that delay, over the period 1 / spacing of the kept subcarriers; the ``mlp`` encoder makes
             so many tokens fewer that messages do not grow.
         fusion: ``cma`` (channel-masked attention and LSTM) or ``mlp`` at the CU.
@@ -75,6 +75,8 @@ class EccAgentConfig(Settings):
         fusion_depth: residual layers of ``mlp``.
         heads: of the attention.
         mask: gain mask (23) in the attention; without it ``cma`` is the baseline "transformer".
+        mask_printed: the mask as (23) is printed, shares that add up to 1; else L times that, so that a link of average
+            gain keeps its value.
         beta: temperature of the mask over standardised log gains.
         literal: equation (27) and nothing else: one head, no normalisation, residual or feed-forward network.
         tokens: of the attention: ``per-subcarrier`` or ``flat`` (one of width N_sc d per BS, (24) as printed).
@@ -154,6 +156,7 @@ class EccAgentConfig(Settings):
     fusion_depth: int = 2
     heads: int = 4
     mask: bool = True
+    mask_printed: bool = False
     beta: float = 1.0
     literal: bool = False
     tokens: str = "per-subcarrier"

@@ -37,7 +37,9 @@ class Received:
         return side if self.delays is None else torch.cat((side, self.delays.to(side.dtype)), dim=-1)
 
 
-def gain_mask(log_gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"], beta: float) -> Float[Tensor, "B L"]:
+def gain_mask(
+    log_gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"], beta: float, printed: bool = False
+) -> Float[Tensor, "B L"]:
     """L m with m = softmax(beta g), equation (23), over standardised log gains of the usable links.
 
     The source takes g itself, which is so small that its softmax is 1/L for every link; and 1/L on every value only
@@ -47,10 +49,11 @@ def gain_mask(log_gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"], beta: 
         log_gain: standardised.
         valid: links that count.
         beta: temperature > 0.
+        printed: m itself, as in the source.
     """
     scores = torch.where(valid, beta * log_gain, torch.full_like(log_gain, -1e4))
     share = torch.softmax(scores, dim=-1) * valid
-    return share * log_gain.shape[-1]
+    return share if printed else share * log_gain.shape[-1]
 
 
 class ChannelMaskedAttention(nn.Module):
@@ -63,12 +66,21 @@ class ChannelMaskedAttention(nn.Module):
         beta: temperature of the gain mask; None: no mask (the baseline "transformer").
         literal: one head and nothing but equation (27): no normalisation, residual or feed-forward network.
         generator: initial weights.
+        printed: see ``gain_mask``.
     """
 
     def __init__(
-        self, num_bs: int, size: int, heads: int, beta: float | None, literal: bool, generator: torch.Generator
+        self,
+        num_bs: int,
+        size: int,
+        heads: int,
+        beta: float | None,
+        literal: bool,
+        generator: torch.Generator,
+        printed: bool = False,
     ) -> None:
         super().__init__()
+        self.printed = printed
         self.heads, self.beta, self.literal = (1 if literal else heads), beta, literal
         self.query, self.key, self.value = (linear(size, size, generator) for _ in range(3))
         if not literal:
@@ -91,7 +103,7 @@ class ChannelMaskedAttention(nn.Module):
         seen = rows if self.literal else self.norm(rows)
         weights = torch.ones_like(received.log_gain)
         if self.beta is not None:
-            weights = gain_mask(received.log_gain, received.valid, self.beta)
+            weights = gain_mask(received.log_gain, received.valid, self.beta, self.printed)
         weights = nn.functional.pad(weights.to(seen.dtype), (1, 0), value=1.0)[:, None, :, None]
         # Only the row of the fusion token is read, so only its query is needed.
         query = self._heads(self.query(seen[:, :, :1]))
@@ -122,6 +134,7 @@ class CmaLstm(nn.Module):
         outputs: numbers that the head reads.
         generator: initial weights.
         side: numbers per BS beside its latents.
+        printed: see ``gain_mask``.
     """
 
     def __init__(
@@ -138,6 +151,7 @@ class CmaLstm(nn.Module):
         outputs: int,
         generator: torch.Generator,
         side: int = SIDE_FEATURES,
+        printed: bool = False,
     ) -> None:
         super().__init__()
         self.num_tokens, self.flat = num_tokens, flat
@@ -146,7 +160,7 @@ class CmaLstm(nn.Module):
         self.project = PrivateLinear(num_bs, token, inner, generator)
         self.side = PrivateLinear(num_bs, side, inner, generator)
         self.fusion = nn.Parameter(0.02 * torch.randn(positions, inner, generator=generator))
-        self.attention = ChannelMaskedAttention(num_bs, inner, heads, beta, literal, generator)
+        self.attention = ChannelMaskedAttention(num_bs, inner, heads, beta, literal, generator, printed)
         # Made without memory first: its own initialisation would draw from the global generator.
         self.lstm = nn.LSTM(size, hidden, batch_first=True, device="meta").to_empty(device="cpu")
         initialised(self.lstm, generator)

@@ -27,6 +27,7 @@ EXPERIMENTS = {
     "ecc-trained": "ecc.trained",
     "ecc-rate": "ecc.rate",
     "ecc-robust": "ecc.robust",
+    "ecc-clocks": "ecc.clocks",
     "ecc-strategies": "ecc.strategies",
     "ecc-strategy-bits": "ecc.strategy_bits",
     "ecc-convergence": "ecc.convergence",

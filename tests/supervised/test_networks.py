@@ -69,6 +69,7 @@ VARIANTS: dict[str, EccAgentConfig] = {
     "flat": EccAgentConfig(tokens="flat", **SMALL),
     "literal": EccAgentConfig(literal=True, **SMALL),
     "no mask": EccAgentConfig(mask=False, **SMALL),
+    "mask as printed": EccAgentConfig(mask_printed=True, **SMALL),
     "raw": EccAgentConfig(strategy="raw", **SMALL),
     "scalar": EccFastAgentConfig(strategy="scalar", features="stabilised", **SMALL),
     "unquantised": EccAgentConfig(bits=0, **SMALL),
@@ -118,15 +119,17 @@ def test_gain_mask_is_the_softmax_times_the_number_of_links() -> None:
     two = torch.tensor([[True, False, True]])
     torch.testing.assert_close(gain_mask(gains, two, 1.0), torch.tensor([[0.75, 0.0, 2.25]]))
     assert gain_mask(gains, ~everyone, 1.0).tolist() == [[0, 0, 0]]
+    torch.testing.assert_close(gain_mask(gains, two, 1.0, printed=True), torch.tensor([[0.25, 0.0, 0.75]]))
 
 
-def test_literal_attention_is_equation_27() -> None:
+@pytest.mark.parametrize("printed", [False, True])
+def test_literal_attention_is_equation_27(printed: bool) -> None:
     size, links, beta = 6, 3, 0.7
-    part = ChannelMaskedAttention(links, size, 1, beta, True, generator())
+    part = ChannelMaskedAttention(links, size, 1, beta, True, generator(), printed)
     fusion, tokens = torch.randn(2, size), torch.randn(4, 2, links, size)
     gains, valid = torch.randn(4, links), torch.ones(4, links, dtype=torch.bool)
     answer = part(fusion, tokens, Received(torch.zeros(links, 4, 2, 1), gains, valid))
-    mask = torch.softmax(beta * gains, dim=-1) * links
+    mask = torch.softmax(beta * gains, dim=-1) * (1 if printed else links)
     for snapshot, place in itertools.product(range(4), range(2)):
         rows = torch.cat((fusion[place][None], tokens[snapshot, place]))
         gated = torch.diag(torch.cat((torch.ones(1), mask[snapshot]))) @ rows

@@ -51,20 +51,25 @@ def without_delay(autocorrelation: Float[Tensor, "*batch 2 R M"]) -> Float[Tenso
 
 
 def delay_differences(
-    cycles: Float[Tensor, "B L"], gain: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"], num_lags: int
+    cycles: Float[Tensor, "B L"], valid: Bool[Tensor, "B L"], num_lags: int
 ) -> Float[Tensor, "B L features"]:
-    """Delays of all base stations beyond that of the strongest one, as cos and sin of 2 pi m (c_l - c_ref).
+    """Delays of all base stations beyond those of every other, as cos and sin of 2 pi m (c_l - c_k).
 
     A clock that is off is off at all of them, so that their differences do not know it. The lags m are those of the
-    autocorrelation but 0: short ones tell apart, long ones resolve. Zeros where a link is not valid.
+    autocorrelation but 0: short ones tell apart, long ones resolve. All pairs, because one reference changes from user
+    to user; that makes ``num_delay_differences`` numbers of each BS. Zeros where a link of a pair is not valid.
 
     Args:
         cycles: mean delays.
-        gain: by which the strongest is found; any increasing function of the gain.
         valid: links that count.
         num_lags: of the autocorrelation, 2 or more.
     """
     lags = torch.tensor(FREQUENCY_LAGS[1:num_lags], dtype=cycles.dtype, device=cycles.device)
-    strongest = torch.where(valid, gain, torch.full_like(gain, -torch.inf)).argmax(dim=-1, keepdim=True)
-    phase = 2 * math.pi * (cycles - cycles.gather(-1, strongest)).unsqueeze(-1) * lags
-    return torch.cat((phase.cos(), phase.sin()), dim=-1) * valid.unsqueeze(-1)
+    phase = 2 * math.pi * (cycles.unsqueeze(-1) - cycles.unsqueeze(-2)).unsqueeze(-1) * lags
+    both = (valid.unsqueeze(-1) & valid.unsqueeze(-2)).unsqueeze(-1)
+    return (torch.cat((phase.cos(), phase.sin()), dim=-1) * both).flatten(2)
+
+
+def num_delay_differences(num_bs: int, num_lags: int) -> int:
+    """Numbers that ``delay_differences`` has of each of L base stations: 2 L (lags - 1)."""
+    return 2 * num_bs * (num_lags - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ _STAGE_TWO: Mapping[str, Any] = {
     "fusion_depth": 0,
     "heads": 1,
     "mask": True,
+    "mask_printed": False,
     "beta": 1.0,
     "literal": False,
     "tokens": "per-subcarrier",
@@ -77,22 +78,30 @@ def trained(config: EccAgentConfig, effort: Effort, **env: Any) -> EccNetwork:
     return learned(config, effort, **env).network
 
 
-def learned(config: EccAgentConfig, effort: Effort, start: EccNetwork | None = None, **env: Any) -> Learned:
+def learned(
+    config: EccAgentConfig,
+    effort: Effort,
+    start: EccNetwork | None = None,
+    changed: tuple[str, Callable[[Pool], Pool]] | None = None,
+    **env: Any,
+) -> Learned:
     """A network and how it learned.
 
     Args:
         config: settings; Stage I is shared with every network that differs in Stage II alone.
         effort: quick or not, and the folder.
         start: weights to go on from, instead of fresh ones or those of Stage I.
+        changed: what to make of the pool before Stage II, and its name.
         env: environment overrides.
     """
     network = fresh(config, **env)
-    path = _kept("ecc", {**config.to_dict(), **_named(env, start)}, effort)
+    path = _kept("ecc" if changed is None else f"ecc-{changed[0]}", {**config.to_dict(), **_named(env, start)}, effort)
     if path is not None and path.exists():
         content = read_checkpoint(path)
         network.load_state_dict(content["agent"])
         return Learned(network.eval(), [(int(seen), float(error)) for seen, error in content.get("curve", [])])
     pool = ecc.snapshots(config, "train", config.pool, **env)
+    pool = pool if changed is None else changed[1](pool)
     network.check_covers(pool.position_m)
     network.calibrate_inputs(pool.batch(slice(0, _CALIBRATION_SAMPLES)))
     if start is not None:

@@ -20,6 +20,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "raw CSI at the CU": {"strategy": "raw"},
     "encoder without quantiser": {"strategy": "scratch", "bits": 0},
     "no gain mask (transformer)": {"strategy": "scratch", "mask": False},
+    "gain mask as (23) is printed, not times L": {"strategy": "scratch", "mask_printed": True},
 }
 
 

@@ -84,18 +84,20 @@ def test_silence_stays_silence() -> None:
 @settings(deadline=None, max_examples=25)
 @given(common=st.floats(-2.0, 2.0))
 def test_differences_of_delays_do_not_know_the_clock(common: float) -> None:
-    cycles = torch.tensor([[0.10, 0.35, 0.90]])
-    gain, valid = torch.tensor([[0.0, 2.0, 1.0]]), torch.tensor([[True, True, True]])
-    first = clock.delay_differences(cycles, gain, valid, LAGS)
-    torch.testing.assert_close(clock.delay_differences(cycles + common, gain, valid, LAGS), first, atol=1e-4, rtol=0)
+    cycles, valid = torch.tensor([[0.10, 0.35, 0.90]]), torch.tensor([[True, True, True]])
+    first = clock.delay_differences(cycles, valid, LAGS)
+    torch.testing.assert_close(clock.delay_differences(cycles + common, valid, LAGS), first, atol=1e-4, rtol=0)
+    assert first.shape == (1, 3, clock.num_delay_differences(3, LAGS))
 
 
-def test_differences_are_those_to_the_strongest_link_that_is_heard() -> None:
-    cycles, gain = torch.tensor([[0.10, 0.35, 0.90]]), torch.tensor([[0.0, 2.0, 1.0]])
-    found = clock.delay_differences(cycles, gain, torch.tensor([[True, False, True]]), LAGS)
-    assert found.shape == (1, 3, 2 * (LAGS - 1))
-    assert torch.equal(found[0, 1], torch.zeros(2 * (LAGS - 1)))
-    assert torch.equal(found[0, 2], torch.tensor([1.0] * (LAGS - 1) + [0.0] * (LAGS - 1)))
-    # 0.10 - 0.90 at lag 1: cos and sin of -0.8 turns.
-    assert float(found[0, 0, 0]) == pytest.approx(math.cos(1.6 * math.pi), abs=1e-5)
-    assert float(found[0, 0, LAGS - 1]) == pytest.approx(-math.sin(1.6 * math.pi), abs=1e-5)
+def test_differences_are_those_of_links_that_are_heard() -> None:
+    cycles, valid = torch.tensor([[0.10, 0.35, 0.90]]), torch.tensor([[True, False, True]])
+    found = clock.delay_differences(cycles, valid, LAGS).unflatten(-1, (3, 2, LAGS - 1))[0]
+    assert found[1].abs().sum() == 0
+    assert found[:, 1].abs().sum() == 0
+    assert torch.equal(found[2, 2], torch.tensor([[1.0] * (LAGS - 1), [0.0] * (LAGS - 1)]))
+    # 0.10 - 0.90 at lags 1 and 22: cos and sin of -0.8 turns and of -17.6.
+    for place, turns in ((0, 0.8), (LAGS - 1 - 1, 17.6)):
+        expected = [math.cos(2 * math.pi * turns), -math.sin(2 * math.pi * turns)]
+        assert found[0, 2, :, place].tolist() == pytest.approx(expected, abs=1e-4)
+    assert torch.equal(found[2, 0, 1], -found[0, 2, 1])

@@ -167,3 +167,25 @@ class Stiff:
 def test_a_source_that_cannot_move_users_is_named() -> None:
     with pytest.raises(ValueError, match="stiff can move its users by 1 m only"):
         mobility.draw_ways(dataclasses.replace(CONFIG, mobility="spiral"), Stiff(), Streams(0), 2)
+
+
+def test_lmmse_is_least_squares_until_noise_is_strong() -> None:
+    # Two of six base stations: a third of the work.
+    site = dataclasses.replace(SITE_PRESETS["urban"], num_bs=2, num_slots=1)
+
+    def csi(**changes: object) -> tuple[torch.Tensor, torch.Tensor]:
+        made, streams = CsiWorld(dataclasses.replace(site, **changes)), Streams(5, "nmse")  # type: ignore[arg-type]
+        users = made.source.draw_users(streams["drop"], 256, "test")
+        taken = made.measure(streams, users, torch.zeros(256, 1, 3))
+        return taken.csi[:, 0].flatten(2), taken.valid[:, 0]
+
+    truth, valid = csi(snr_db=200.0, estimator="ls")
+
+    def nmse_db(**changes: object) -> float:
+        error = (csi(**changes)[0] - truth).abs().square().sum(dim=-1) / truth.abs().square().sum(dim=-1)
+        return 10 * math.log10(float(error[valid].median()))
+
+    least_squares = nmse_db(estimator="ls")
+    assert least_squares == pytest.approx(-25.6, abs=2.5)
+    assert nmse_db(estimator="lmmse") == pytest.approx(least_squares, abs=0.05)
+    assert 3 < nmse_db(estimator="ls", snr_db=0.0) - nmse_db(estimator="lmmse", snr_db=0.0) < 5
