@@ -90,7 +90,7 @@ def test_files_of_builds_before_trust_clocks() -> None:
     [
         ({"clock": "off"}, "clock='off'.*trusted"),
         ({"clock": "free", "features": "cov"}, "clock=free reads delays from features=acf, not cov"),
-        ({"delay_bits": 0}, r"delay_bits=0 must be a whole number in \[1, 20\]"),
+        ({"delay_bits": 0}, r"delay_bits=0 must be at least 1 \(from 1 to 20\)"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], said: str) -> None:
