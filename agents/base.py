@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -12,9 +13,19 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from cfpos_envs.checkpoints import SIGNATURE_PARTS, State, check_game, game_of, read_checkpoint, write_checkpoint
+from cfpos_envs.checkpoints import (
+    SIGNATURE_PARTS,
+    State,
+    check_game,
+    folder_of,
+    game_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from cfpos_envs.front_ends.base import BatchedEnv
+from cfpos_envs.locks import exclusive
 from cfpos_envs.settings import Settings
+from cfpos_envs.supervised.processes import launched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +43,7 @@ class Plan:
     figures: Callable[[int], dict[str, Figure]] | None = None
     callback: Callable[[int], None] | None = None
     progress: bool | None = None
+    note: str | None = None
 
 
 class Agent(ABC):
@@ -73,6 +85,7 @@ class Agent(ABC):
         figures: Callable[[int], dict[str, Figure]] | None = None,
         callback: Callable[[int], None] | None = None,
         progress: bool | None = None,
+        note: str | None = None,
     ) -> dict[str, float]:
         """Train from the start, or go on with a run, and keep the result.
 
@@ -82,12 +95,14 @@ class Agent(ABC):
         Args:
             total_steps: environment steps of the whole run, num_envs x rounds played (for supervised models: what their
                 page says); None on resuming: as planned.
-            log_dir: folder for TensorBoard files, ``last.pt`` (everything needed to resume) and ``best.pt``.
+            log_dir: folder for TensorBoard files, ``last.pt`` (everything needed to resume), ``previous.pt`` (what
+                ``last.pt`` was before) and ``best.pt``; locked meanwhile.
             resume: folder or ``last.pt`` of an unfinished run; it goes on bit for bit as if it had not been stopped
                 (not with RLlib, see its page).
             figures: called with the step at every evaluation; its matplotlib figures go to TensorBoard by name.
             callback: called with the step after every round, or where there are none at every evaluation.
             progress: show a bar with the time left; None: only on a terminal.
+            note: what checkpoints are to hold besides, as ``note``; the command line puts the run's settings there.
 
         Returns:
             ``steps`` and what was measured at the end, by name: ``best_score``, ``final_score`` and, where the
@@ -95,14 +110,20 @@ class Agent(ABC):
             supervised models what their page says.
 
         Raises:
-            ValueError: nothing to train, a run that is finished or of another game, or a folder that holds a run.
+            ValueError: nothing to train, a run that is finished or of another game, or a folder that holds a run or
+                that another process or thread writes to.
             FileNotFoundError: nothing to resume from.
+            OSError: the folder cannot be written, or the disk is full; says from where the run can go on.
             ConnectionError: processes that share the training, or their cluster, cannot be reached.
             FloatingPointError: a loss, gradient or reward is NaN or infinite; names the last good checkpoint.
         """
         self.check_trainable()
         folder = None if log_dir is None else Path(log_dir)
-        return self.run(Plan(total_steps, folder, resume, figures, callback, progress))
+        plan = Plan(total_steps, folder, resume, figures, callback, progress, note)
+        written = folder_of(resume) if folder is None and resume is not None else folder
+        # Of the processes of torchrun the first alone writes.
+        with nullcontext() if written is None or launched()[0] > 0 else exclusive(written):
+            return self.run(plan)
 
     def run(self, plan: Plan) -> dict[str, float]:
         """What ``train`` does once the agent is known to be trainable.

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
+
+_WAITING = b"\nstopping after a checkpoint; press Ctrl-C once more to stop without one\n"
+_STANDARD_ERROR = 2
+_MOST_PATIENT = 2
+"""So many signals wait for the checkpoint: one key press may arrive twice, from the terminal and from a launcher."""
 
 
 class Interruption:
@@ -18,10 +24,11 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = False
+        self._times = 0
 
     @contextlib.contextmanager
     def noted(self, *more: signal.Signals) -> Iterator[None]:
-        """Let Ctrl-C only set ``asked``, so that a step and its checkpoint stay whole; a second one stops at once.
+        """Let Ctrl-C only set ``asked``, so that a step and its checkpoint stay whole; a third one stops at once.
 
         Args:
             more: signals to treat alike.
@@ -33,7 +40,13 @@ class Interruption:
 
         def note(number: int, frame: FrameType | None) -> None:
             self.asked = True
-            signal.signal(number, previous[signal.Signals(number)])
+            self._times += 1
+            if self._times == _MOST_PATIENT:
+                # Not by print: the signal may have come in the middle of another one.
+                os.write(_STANDARD_ERROR, _WAITING)
+            if self._times > _MOST_PATIENT:
+                signal.signal(number, previous[signal.Signals(number)])
+                signal.raise_signal(number)
 
         for number in previous:
             signal.signal(number, note)

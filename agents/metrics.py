@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from cfpos_envs.checkpoints import UnwritableError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,14 +47,20 @@ class RunLog:
     Args:
         log_dir: TensorBoard folder; None: nothing is written.
         steps: where the run starts or goes on; later entries of an interrupted run are dropped.
+
+    Raises:
+        UnwritableError: its files cannot be written; all methods that write raise it too.
     """
 
     def __init__(self, log_dir: Path | None, steps: int = 0) -> None:
         self._writer: SummaryWriter | None = None
+        self._folder, self._hook = log_dir, threading.excepthook
         if log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(log_dir), purge_step=steps if steps else None)
+            threading.excepthook = self._reported
+            with self._writing():
+                self._writer = SummaryWriter(str(log_dir), purge_step=steps if steps else None)
         self._values: dict[str, list[Tensor]] = defaultdict(list)
         self._episode: list[Tensor] = []
         self._since, self._steps = time.perf_counter(), steps
@@ -81,8 +91,9 @@ class RunLog:
     def scalars(self, steps: int, values: dict[str, float]) -> None:
         """Write numbers by name."""
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, steps)
+            with self._writing():
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, steps)
 
     def figures(self, steps: int, figures: dict[str, Figure]) -> None:
         """Write matplotlib figures by name, and close them."""
@@ -90,16 +101,35 @@ class RunLog:
 
         for name, figure in figures.items():
             if self._writer is not None:
-                self._writer.add_figure(name, figure, steps)
+                with self._writing():
+                    self._writer.add_figure(name, figure, steps)
             plt.close(figure)
 
     def hyper_parameters(self, settings: Mapping[str, object], results: dict[str, float]) -> None:
         """Write the settings beside the final results, for TensorBoard's table of runs."""
         if self._writer is not None:
             plain = {n: v if isinstance(v, (int, float, str, bool)) else str(v) for n, v in settings.items()}
-            self._writer.add_hparams(plain, {f"hparam/{n}": v for n, v in results.items()}, run_name=".")
+            with self._writing():
+                self._writer.add_hparams(plain, {f"hparam/{n}": v for n, v in results.items()}, run_name=".")
 
     def close(self) -> None:
         """Flush and close the files."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                with self._writing():
+                    self._writer.close()
+            finally:
+                threading.excepthook = self._hook
+
+    def _reported(self, died: threading.ExceptHookArgs) -> None:
+        # The writing thread's error is raised by the next call that writes.
+        if not (isinstance(died.exc_value, OSError) and type(died.thread).__module__.startswith("tensorboard.")):
+            self._hook(died)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UnwritableError(f"cannot write TensorBoard's files into {self._folder}: {reason}") from None

@@ -11,13 +11,13 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from cfpos_envs.checkpoints import BEST, LAST, State, read_checkpoint
+from cfpos_envs.checkpoints import BEST, LAST, State
 from cfpos_envs.settings import RunSettings
 from cfpos_envs.streams import derive_seed
 
 from .assessment import Assessment, FixedDrops, is_as_good
 from .base import Agent, Plan
-from .runs import TrainingRun, progress_bar
+from .runs import TrainingRun, best_of, progress_bar
 
 _LOG_POINTS = 500
 
@@ -103,6 +103,7 @@ class Trainer(TrainingRun):
         self.best_score = -math.inf
         self.record: torch.Tensor | None = None
         self.last_score = -math.inf
+        self.replanned = False
         if plan.resume is not None:
             self.total_steps = self._resume(plan.resume, plan.total_steps)
         elif plan.total_steps is None or plan.total_steps < 1:
@@ -115,8 +116,13 @@ class Trainer(TrainingRun):
     def run(self) -> dict[str, float]:
         """Train to the end; see ``Agent.train``."""
         with self.session(self.steps), progress_bar(self.plan.progress, self.total_steps, "step", self.steps) as bar:
+            self.mend_best(self.best)
             if self.steps == 0:
                 self._evaluate()
+            if self.replanned:
+                # What stands there says that the run has finished.
+                self.write_best(self.best or self.agent.policy_state())
+            if self.steps == 0 or self.replanned:
                 self._checkpoint()
             while self.steps < self.total_steps:
                 self._advance()
@@ -178,7 +184,7 @@ class Trainer(TrainingRun):
             results.update(self._test.play(self.agent).metres)
         self.log.hyper_parameters(self.config.to_dict(), results)
         # Only now: a run that is killed while its last figures are computed can still be resumed to get them.
-        self.write_best(self.agent.policy_state(), finished=True)
+        self.write_best(self.agent.policy_state(), finished=True, results=results)
         return results
 
     def _guard(self, result: Round) -> None:
@@ -202,23 +208,25 @@ class Trainer(TrainingRun):
             "record": self.record,
             "last_score": self.last_score,
         }
-        self.write_last(run)
+        self.write_last(run, self._place(self.steps))
 
     def _resume(self, resume: str | Path, total_steps: int | None) -> int:
         path, content = self.stored(resume)
         run = content["run"]
         total = int(run["total_steps"] if total_steps is None else total_steps)
-        only_figures_missing = total == run["total_steps"] and not _is_finished(path.parent / BEST)
+        only_figures_missing = total == run["total_steps"] and not (best_of(path.parent) or {}).get("finished", False)
         if run["steps"] >= total and not only_figures_missing:
             raise ValueError(
                 f"the run in {path.parent} is finished ({run['steps']} of {total} environment steps); "
                 f"evaluate its {BEST} or raise total_steps."
             )
+        self.replanned = total != run["total_steps"]
         self.agent.load_policy(content["agent"])
         self.rollout.load_state_dict(run["rollout"])
         self.steps, self.agent.steps_trained = int(run["steps"]), int(run["steps"])
         self.best, self.best_score, self.last_score = run["best"], run["best_score"], run["last_score"]
         self.record = run["record"]
+        self.kept = self._place(self.steps)
         return total
 
     def _drops(self, name: str, episodes: int, split: str | None) -> FixedDrops | None:
@@ -230,6 +238,6 @@ class Trainer(TrainingRun):
     def _due(self, before: int, interval: int | float) -> bool:
         return math.floor(self.steps / interval) > math.floor(before / interval)
 
-
-def _is_finished(best: Path) -> bool:
-    return best.is_file() and bool(read_checkpoint(best).get("finished", False))
+    @staticmethod
+    def _place(steps: int) -> str:
+        return f"environment step {steps}"

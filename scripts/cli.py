@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cfpos.scripts import sweeps
 from cfpos.scripts.runs import game_to_follow
 from cfpos.scripts.settings import CONF, ROOT, register_folders, register_schemas
+from cfpos_envs.checkpoints import DamagedWarning
 from cfpos_envs.checks import nearest
 from cfpos_envs.extras import install_command
 from cfpos_envs.supervised.processes import launched
@@ -108,7 +109,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     register_folders(reserve=not _SHOWING & set(sys.argv[1:]))
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     sweeps.SweepReport.folder = None
-    with user_errors(debug), _explained(config_name), _own_folder(), _old_names_in_one_line():
+    with user_errors(debug), _explained(config_name), _own_folder(), _warnings_in_one_line():
         if config_name == "evaluate":
             sys.argv += game_to_follow(sys.argv[1:])
         _launch(main, debug)
@@ -193,13 +194,13 @@ def _own_folder() -> Iterator[None]:
 
 
 @contextmanager
-def _old_names_in_one_line() -> Iterator[None]:
-    """Warnings about old names of options are shown once, without the line of the code that found them."""
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings about old names of options and damaged files are shown once, without the line that found them."""
     seen: set[str] = set()
     usual = warnings.showwarning
 
     def show(message: Warning | str, *rest: Any, **named: Any) -> None:
-        if " is the old name of " not in str(message):
+        if " is the old name of " not in str(message) and not isinstance(message, DamagedWarning):
             usual(message, *rest, **named)
         elif str(message) not in seen:
             seen.add(str(message))
@@ -207,6 +208,7 @@ def _old_names_in_one_line() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", ".* is the old name of ", DeprecationWarning)
+        warnings.simplefilter("always", DamagedWarning)
         warnings.showwarning = show
         yield
 

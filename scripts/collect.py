@@ -19,6 +19,7 @@ from scipy import stats
 
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.runs import run_config
 from cfpos.scripts.sweeps import STATUS, status, unfinished
 from cfpos.scripts.train import CONFIG_FILE, RESULTS_FILE
 
@@ -55,7 +56,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             place = path.parent.resolve()
             run_status = status(place)
             if (place / CONFIG_FILE).is_file() and (run_status is None or run_status["status"] == "finished"):
-                settings = OmegaConf.to_container(OmegaConf.load(place / CONFIG_FILE))
+                settings = OmegaConf.to_container(run_config(place))
                 results = json.loads(path.read_text(encoding="utf-8"))
                 runs[place] = Run(place, dict(_flat(settings)), results)
     return list(runs.values())

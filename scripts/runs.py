@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,14 +15,15 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cfpos.baselines import list_policies
+from cfpos.scripts.reports import write_text
 from cfpos.scripts.settings import plain, schema, shown
 from cfpos_envs import list_envs
-from cfpos_envs.checkpoints import read_checkpoint
+from cfpos_envs.checkpoints import LAST, DamagedWarning, read_checkpoint
 from cfpos_envs.registry import make_config
 from cfpos_envs.scenarios.site_files import site_base
 
@@ -28,6 +31,8 @@ CONFIG_FILE = "config.yaml"
 _NO_DIFFERENCE = ("split", "kernel")
 """Options that evaluation sets itself, or that leave the game as it is."""
 _NAMED = 6
+_FIRST_LINE = "# Settings of a run; the last line is their digest. Take both lines out if you change anything."
+_LAST_LINE = "# sha256 "
 _UNQUOTED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./+")
 
 
@@ -55,7 +60,7 @@ class TrainedGame:
         if self.config is None:
             return None
         node = schema({"id": self.env_id}, make_config(self.env_id))
-        for name, value in saved_config(self.config).env.items():
+        for name, value in run_config(self.config.parent).env.items():
             if name not in node:
                 raise ValueError(
                     f"{self.config} sets env.{name}, which {self.env_id} does not know; say the settings with env=..."
@@ -64,19 +69,95 @@ class TrainedGame:
         return node
 
 
-def saved_config(path: Path) -> DictConfig:
-    """The settings of a run as its ``config.yaml`` has them.
+def write_config(path: Path, config: DictConfig) -> Path:
+    """Write the settings of a run, between two comments that tell whether they are whole."""
+    return write_text(path, config_text(config))
+
+
+def config_text(config: DictConfig) -> str:
+    """What ``write_config`` writes."""
+    text = OmegaConf.to_yaml(config, resolve=True)
+    return f"{_FIRST_LINE}\n{text}{_LAST_LINE}{_digest(text)}\n"
+
+
+def run_config(folder: Path, needed: Sequence[str] = ("env",)) -> DictConfig:
+    """The settings of a run; where ``config.yaml`` is not whole, with a warning those that its checkpoint notes.
+
+    Args:
+        folder: of the run.
+        needed: what must be among them.
 
     Raises:
-        ValueError: damaged.
+        ValueError: not whole, and nothing is noted.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        return saved_config(path, needed)
+    except ValueError:
+        noted = _noted(folder)
+        if noted is None:
+            raise
+    warnings.warn(f"{path} is damaged; the settings that {LAST} notes are used", DamagedWarning, stacklevel=2)
+    return noted
+
+
+def mend_config(folder: Path) -> None:
+    """Write the settings of a run again if they are not whole and its checkpoint notes them."""
+    try:
+        saved_config(folder / CONFIG_FILE)
+    except ValueError:
+        noted = _noted(folder)
+        if noted is not None:
+            write_config(folder / CONFIG_FILE, noted)
+
+
+def _noted(folder: Path) -> DictConfig | None:
+    try:
+        note = read_checkpoint(folder, LAST).get("note")
+    except (ValueError, FileNotFoundError):
+        return None
+    noted = OmegaConf.create(note or "")
+    return noted if isinstance(noted, DictConfig) and noted else None
+
+
+def saved_config(path: Path, needed: Sequence[str] = ("env",)) -> DictConfig:
+    """The settings of a run as its ``config.yaml`` has them.
+
+    Args:
+        path: of the file.
+        needed: what it must say.
+
+    Raises:
+        ValueError: damaged, cut short, or changed without taking the comments out.
     """
     try:
+        _check_whole(path)
         config = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); start a new run") from error
     if not isinstance(config, DictConfig) or "id" not in config.get("env", {}):
         raise ValueError(f"{path} is no configuration of a run; start a new run")
+    for name in needed:
+        if OmegaConf.select(config, name, default=MISSING) == MISSING:
+            raise ValueError(f"{path} is cut short: it does not say {name}; restore it or start a new run")
     return config
+
+
+def _check_whole(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if _FIRST_LINE not in text and _LAST_LINE not in text:  # of a build before, or written by hand
+        return
+    head, _, rest = text.partition("\n")
+    settings, _, digest = rest.rpartition(_LAST_LINE)
+    if head != _FIRST_LINE or digest != f"{_digest(settings)}\n":
+        raise ValueError(
+            f"{path} is damaged, cut short or was changed: restore it, or take its first and last line out if the "
+            "change is meant"
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def trained_game(entry: Any) -> TrainedGame | None:
@@ -95,7 +176,7 @@ def trained_game(entry: Any) -> TrainedGame | None:
     if "env_id" not in stored:
         return None
     env_id = str(stored["env_id"])
-    if config.is_file() and saved_config(config).env.id == env_id:
+    if config.is_file() and run_config(config.parent).env.id == env_id:
         return TrainedGame(path, env_id, config)
     return TrainedGame(path, env_id, None)
 

@@ -15,8 +15,7 @@ import math
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from cfpos.scripts.reports import write_json
-from cfpos_envs.checkpoints import LAST
+from cfpos_envs.checkpoints import holds_run
+from cfpos_envs.locks import exclusive
 
 STATUS = "run.json"
 OUTPUT = "output.log"
-LOCK = ".lock"
+RESULTS = "results.json"
 _TURN = ".turn"
 _NUMBERS = ".numbers"
 INTERRUPTED = 130
-_PATIENCE_S = 5.0
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -48,37 +47,6 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Hydra begins a sweep."""
         type(self).folder = Path(str(config.hydra.sweep.dir)).absolute()
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path, name: str = LOCK, patience_s: float | None = None) -> Iterator[None]:
-    """Lock ``folder`` against other writers meanwhile; the lock of a process that dies is released.
-
-    Args:
-        folder: made if it is not there.
-        name: of the lock's file in it.
-        patience_s: how long to wait for another process; None: seconds, enough for a killed one to end.
-
-    Raises:
-        ValueError: another process writes there.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / name, "a", encoding="ascii") as file:
-        until = time.monotonic() + (_PATIENCE_S if patience_s is None else patience_s)
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise ValueError(f"another run is writing to {folder}; choose another folder") from None
-                time.sleep(0.2)
-        yield
 
 
 def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
@@ -99,8 +67,10 @@ def run_apart(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, q
     """
     folder = place_of(overrides, folder)
     with exclusive(folder, _TURN, math.inf):
-        if (status(folder) or {}).get("status") != "finished":
+        if not _has_finished(folder):
             _do(script, overrides, folder, cwd, quiet)
+        elif (known := status(folder)) is not None and known["status"] != "finished":
+            write_json(folder / STATUS, {**known, "status": "finished", "reason": None})
 
 
 def place_of(overrides: Sequence[str], folder: Path) -> Path:
@@ -159,8 +129,15 @@ def _runs(sweep: Path) -> list[tuple[Path, dict[str, Any]]]:
     return [(folder, run) for folder, run in found if run is not None]
 
 
+def _has_finished(folder: Path) -> bool:
+    """Whether the run in a folder of a sweep is over, also if the sweep was killed before it could note that."""
+    known = status(folder) or {}
+    # A training writes its results last; other commands are simply done again.
+    return known.get("status") == "finished" or (holds_run(folder) and (folder / RESULTS).is_file())
+
+
 def _do(script: Path, overrides: Sequence[str], folder: Path, cwd: Path, quiet: bool) -> None:
-    if (folder / LAST).exists():
+    if holds_run(folder):
         arguments = [f"resume={folder}"]
     else:
         arguments = [*overrides, f"hydra.run.dir={folder}"]
@@ -190,7 +167,7 @@ def _begun(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_free(folder: Path) -> bool:
-    return not any((folder / name).exists() for name in (STATUS, LAST))
+    return not (folder / STATUS).exists() and not holds_run(folder)
 
 
 def _reason(code: int, output: Path | None) -> str:

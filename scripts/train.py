@@ -16,20 +16,22 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cfpos.agents import config_class, make_agent
+from cfpos.agents.runs import best_of
 from cfpos.scripts import reports
 from cfpos.scripts.cli import UsageError, output_folder, overrides_given, run_hydra
-from cfpos.scripts.runs import CONFIG_FILE, in_hydra, options, saved_config
+from cfpos.scripts.runs import CONFIG_FILE, in_hydra, mend_config, options, run_config, write_config
 from cfpos.scripts.settings import check_counts, plain, schema
-from cfpos.scripts.sweeps import exclusive
 from cfpos_envs import evaluate, make_env
-from cfpos_envs.checkpoints import LAST
+from cfpos_envs.checkpoints import LAST, holds_run
 from cfpos_envs.drawing.figures import cdf_figure, new_figure
+from cfpos_envs.locks import exclusive
 from cfpos_envs.registry import make_config
 from cfpos_envs.supervised.processes import check_shared, launched
 
 DEFAULT_STEPS = 30_000
 RESULTS_FILE = "results.json"
 _MAY_CHANGE = ("total_steps", "device", "threads", "debug", "resume")
+_NEEDED = ("env", "agent.name", "seed", "device", "threads", "total_steps")
 _FIGURE_EPISODES = 50
 
 
@@ -41,6 +43,9 @@ def main(config: DictConfig) -> None:
     folder = output_folder()
     if config.resume is not None:
         config = resumed_config(config)
+    # A run that goes on keeps to its plan, which may have been changed since it began, unless another one is named.
+    keeps_plan = config.resume is not None and "total_steps" not in overrides_given()
+    total_steps = None if keeps_plan else config.total_steps
     overrides = plain(config.env, "id")
     env = make_env(config.env.id, num_envs=config.agent.num_envs, seed=config.seed, device=config.device, **overrides)
     agent = make_agent(config.agent.name, env, **plain(config.agent, "name"))
@@ -51,7 +56,7 @@ def main(config: DictConfig) -> None:
         _check_processes(config, agent, processes)
     if rank > 0:
         # torchrun's first process alone writes; the others share its work.
-        agent.train(total_steps=config.total_steps, resume=config.resume, progress=False)
+        agent.train(total_steps=total_steps, resume=config.resume, progress=False)
         return
     # Whatever could be refused has been refused by now, so a wrong setting leaves no folder behind.
     reports.check_writable(folder)
@@ -61,14 +66,17 @@ def main(config: DictConfig) -> None:
         if config.resume is None:
             # Again: another run may have begun and ended here while this one waited.
             _refuse_used(folder)
-            reports.write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+            write_config(folder / CONFIG_FILE, config)
+        else:
+            mend_config(folder)
         print(f"writing to {folder}  (watch: tensorboard --logdir {folder})")
-        results = agent.train(
-            total_steps=config.total_steps,
+        results = _unwritten_results(folder, total_steps) or agent.train(
+            total_steps=total_steps,
             log_dir=folder,
             resume=config.resume,
             figures=lambda step: figures(config, agent, step),
             progress=True,
+            note=OmegaConf.to_yaml(config, resolve=True),
         )
         reports.write_json(folder / RESULTS_FILE, results)
     print("  ".join(f"{name}={value:.4g}" for name, value in results.items()))
@@ -92,7 +100,7 @@ def resumed_config(config: DictConfig) -> DictConfig:
         UsageError: no run there, or a setting that would make it another run.
     """
     path = Path(config.resume) / CONFIG_FILE
-    if not path.is_file() or not (path.parent / LAST).is_file():
+    if not path.parent.is_dir() or not holds_run(path.parent):
         raise UsageError(
             f"resume={config.resume} holds no run ({CONFIG_FILE} and {LAST}); give a folder made by train.py"
         )
@@ -103,7 +111,7 @@ def resumed_config(config: DictConfig) -> DictConfig:
             f"{fixed[0]}={given[fixed[0]]} cannot change while resuming; "
             f"allowed beside resume: {', '.join(_MAY_CHANGE[:-1])}; or start a new run"
         )
-    saved = saved_config(path)
+    saved = run_config(path.parent, _NEEDED)
     kept = {key: config[key] for key in _MAY_CHANGE if key in given}
     former = {"agent": dict(config_class(saved.agent.name).former)}
     merged = OmegaConf.merge(former, saved, kept)
@@ -124,6 +132,19 @@ def figures(config: DictConfig, agent: Any, step: int) -> dict[str, Any]:
     return {"test/cdf": cdf_figure([result], f"after {step} steps"), "test/episode": episode}
 
 
+def _unwritten_results(folder: Path, total_steps: int | None) -> dict[str, float] | None:
+    """Those of a run that was killed when it had finished and only this file was missing.
+
+    Args:
+        folder: of the run.
+        total_steps: how long it is to be; None: as it is.
+    """
+    if (folder / RESULTS_FILE).exists():
+        return None
+    results: dict[str, float] | None = (best_of(folder) or {}).get("results")
+    return None if results is None or (total_steps or 0) > results["steps"] else results
+
+
 def _check_processes(config: DictConfig, agent: Any, processes: int) -> None:
     if not agent.shares_batches:
         raise UsageError(f"agent={config.agent.name} trains in one process, not {processes}; start it without torchrun")
@@ -131,7 +152,7 @@ def _check_processes(config: DictConfig, agent: Any, processes: int) -> None:
 
 
 def _refuse_used(folder: Path) -> None:
-    if (folder / LAST).exists():
+    if holds_run(folder):
         raise UsageError(f"{folder} already holds a run; go on with resume={folder} or choose another folder")
 
 

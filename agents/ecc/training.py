@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from cfpos_envs.checkpoints import BEST, LAST, State
+from cfpos_envs.checkpoints import BEST, State, holds_run
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.scenarios.ecc.options import EccOptions
@@ -29,7 +30,7 @@ from cfpos_envs.supervised.processes import join_process_group, others_missed, p
 
 from ..base import Agent, Plan
 from ..memory import keep_freed_memory
-from ..runs import TrainingRun, progress_bar
+from ..runs import TrainingRun, best_of, progress_bar
 from . import pictures
 from .autoencoder import Autoencoders
 
@@ -97,7 +98,7 @@ class Training(TrainingRun):
         also = [signal.SIGTERM] if processes > 1 else []
         with self._says_how_to_go_on(), self.session(0, *also):
             began = time.process_time()
-            self.pool, self.validation = training_and_validation(self.agent, self.plan.progress)
+            self.pool, self.validation = self._pools()
             pool_seconds = time.process_time() - began
             self.agent.network.check_covers(self.pool.position_m)
             self.agent.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
@@ -108,7 +109,6 @@ class Training(TrainingRun):
             joint = self._joint()
             self.agent.network = joint.model.eval()
             self.agent.steps_trained = self.samples
-            self.write_best(self.agent.policy_state())
             found = errors_m(self.agent.network, self.validation)
             results = {
                 "steps": float(self.samples),
@@ -117,7 +117,15 @@ class Training(TrainingRun):
                 "train_cpu_s": seconds + joint.cpu_seconds,
             }
             self.log.hyper_parameters(self.config.to_dict(), results)
+            self.write_best(self.agent.policy_state(), finished=True, results=results)
         return results
+
+    def _pools(self) -> tuple[Pool, Pool]:
+        def asked() -> None:
+            if self.interruption.asked:
+                raise KeyboardInterrupt("stopped while the snapshots were made")
+
+        return training_and_validation(self.agent, self.plan.progress, asked)
 
     def _local(self) -> FitResult:
         """Stage I: every BS trains its own autoencoder on unlabelled snapshots (Algorithm 1)."""
@@ -175,20 +183,27 @@ class Training(TrainingRun):
             self.agent.network = training
 
     def _checkpoint(self, state: State) -> None:
-        self.write_last({"stage": self.stage, "fit": state, "samples": self.samples})
+        self.write_last({"stage": self.stage, "fit": state, "samples": self.samples}, self._place(state))
+
+    def _place(self, state: State) -> str:
+        stage = "Stage I" if self.stage == "local" else "Stage II"
+        return f"snapshot {state['step'] * self.config.batch_size} of {stage}"
 
     @contextlib.contextmanager
     def _says_how_to_go_on(self) -> Iterator[None]:
         """Ends that are not the run's own, with the setting that goes on."""
-        again = "" if self.log_dir is None else f"; go on with resume={self.log_dir}"
+        again = f"; go on with resume={self.log_dir}"
         try:
             with others_missed():
                 yield
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"{stop}{again}" if str(stop) else "") from None
+            raise KeyboardInterrupt(f"{stop}{again if self._begun else ''}" if str(stop) else "") from None
         except ConnectionError as missed:
-            begun = self.log_dir is not None and (self.log_dir / LAST).exists()
-            raise ConnectionError(f"{missed}{again if begun else '; nothing was kept yet'}") from None
+            raise ConnectionError(f"{missed}{again if self._begun else '; nothing was kept yet'}") from None
+
+    @property
+    def _begun(self) -> bool:
+        return self.log_dir is not None and holds_run(self.log_dir)
 
     def _resume(self, resume: str | Path, total_steps: int | None) -> None:
         path, content = self.stored(resume)
@@ -201,12 +216,16 @@ class Training(TrainingRun):
         self.samples = int(run["samples"])
         self.stage, self.fit_state = str(run["stage"]), run["fit"]
         done = self.fit_state is not None and self.fit_state["step"] * self.config.batch_size >= self.samples
-        if self.stage == "joint" and done:
+        # Killed between its last checkpoint and its result, a run still has that to write.
+        if self.stage == "joint" and done and best_of(path.parent) is not None:
             raise ValueError(f"the run in {path.parent} is finished; evaluate its {BEST}.")
         self.agent.load_policy(content["agent"])
+        self.kept = None if self.fit_state is None else self._place(self.fit_state)
 
 
-def training_and_validation(agent: EccLearner, progress: bool | None = None) -> tuple[Pool, Pool]:
+def training_and_validation(
+    agent: EccLearner, progress: bool | None = None, between: Callable[[], None] | None = None
+) -> tuple[Pool, Pool]:
     """What a run learns from and what its learning curve is measured on.
 
     Where snapshots are stored: every one of training once (again only to fill a batch), and those of the split
@@ -215,34 +234,45 @@ def training_and_validation(agent: EccLearner, progress: bool | None = None) -> 
     Args:
         agent: whose environment measures.
         progress: show a bar; None: only on a terminal.
+        between: called now and then meanwhile; what it raises ends the work.
     """
     config, game = agent.config, agent.game.config
     stored = stored_count(game)
     if stored is None:
-        return make_pool(agent, progress).split(config.validation)
+        return make_pool(agent, progress, between).split(config.validation)
     aside = game.changed(split="validation")
     counts = max(min(config.pool, stored), config.batch_size), min(config.validation, stored_count(aside) or 0)
-    pool, validation = (_drawn(agent, split, count, progress) for split, count in zip((game, aside), counts))
+    pool, validation = (_drawn(agent, split, count, progress, between) for split, count in zip((game, aside), counts))
     return pool, validation
 
 
-def make_pool(agent: EccLearner, progress: bool | None = None) -> Pool:
+def make_pool(agent: EccLearner, progress: bool | None = None, between: Callable[[], None] | None = None) -> Pool:
     """``config.pool`` snapshots for training and after them ``config.validation`` to be set aside.
 
     Args:
         agent: whose environment measures.
         progress: show a bar; None: only on a terminal.
+        between: called now and then meanwhile; what it raises ends the work.
     """
-    return _drawn(agent, agent.game.config, agent.config.pool + agent.config.validation, progress)
+    return _drawn(agent, agent.game.config, agent.config.pool + agent.config.validation, progress, between)
 
 
-def _drawn(agent: EccLearner, game: EccOptions, count: int, progress: bool | None) -> Pool:
+def _drawn(
+    agent: EccLearner, game: EccOptions, count: int, progress: bool | None, between: Callable[[], None] | None
+) -> Pool:
     config = agent.config
     chunk = min(CHUNK_SAMPLES, count)
     whole = -(-count // chunk) * chunk
     parts = draw_snapshots(game, whole, derive_seed(config.seed, "pool"), chunk, config.device)
     shown = progress_bar(progress, whole // chunk, "chunk", description="pool", over=parts)
-    return pool_of(((part.csi, part.valid, part.position_m) for part in shown), config, agent.system, count)
+
+    def rows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for part in shown:
+            if between is not None:
+                between()
+            yield part.csi, part.valid, part.position_m
+
+    return pool_of(rows(), config, agent.system, count)
 
 
 def _statistics(errors: np.ndarray) -> dict[str, float]:

@@ -123,9 +123,9 @@ def test_networks_that_ship_load_without_a_word(name: str) -> None:
 def test_files_carry_the_version_and_later_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.pt"
     write_checkpoint(path, {"agent": {}})
-    assert read_checkpoint(path)["format_version"] == FORMAT_VERSION == 1
+    assert read_checkpoint(path)["format_version"] == FORMAT_VERSION == 2
     write_checkpoint(path, {"agent": {}, "format_version": FORMAT_VERSION + 1})
-    with pytest.raises(ValueError, match=r"has format version 2, this build reads up to 1; update cfpos"):
+    with pytest.raises(ValueError, match=r"has format version 3, this build reads up to 2; update cfpos"):
         read_checkpoint(path)
 
 

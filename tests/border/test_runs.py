@@ -23,10 +23,11 @@ from omegaconf import OmegaConf
 from agents import make_agent
 from agents.ecc.weights import weights
 from baselines import make_policy
-from cfpos_envs import evaluate, make_env
+from cfpos_envs import evaluate, locks, make_env
 from scripts import cli, runs, sweeps
 from scripts.cli import run_hydra
 from scripts.settings import CONF, plain, register_folders, register_schemas, reserved_folder
+from tests.locked import held_elsewhere
 from tests.scripts.commands import files_below
 
 register_schemas()
@@ -216,12 +217,12 @@ def test_two_commands_at_one_time_get_two_folders_and_showing_one_makes_none(
 def test_settings_are_written_by_whoever_holds_the_lock(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(locks, "_PATIENCE_S", 0.1)
     small = (*SMALL, "agent.evaluations=0", "total_steps=2", "hydra.run.dir=run")
-    with sweeps.exclusive(tmp_path / "run"), pytest.raises(SystemExit) as ended:
+    with held_elsewhere(tmp_path / "run"), pytest.raises(SystemExit) as ended:
         command("train", *small)
     assert ended.value.code == 2
-    assert files_below(tmp_path / "run") == {".lock"}
+    assert files_below(tmp_path) == set()
 
 
 def test_a_finished_sweep_takes_further_values_and_runs_these_alone(

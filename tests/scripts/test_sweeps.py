@@ -19,6 +19,7 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 
+from cfpos_envs import locks
 from scripts import collect, sweeps
 from tests.scripts.commands import SCENE, TRAINER, command, environment, run
 
@@ -80,24 +81,24 @@ def test_an_interrupted_run_ends_the_sweep(script: Path, tmp_path: Path) -> None
 
 
 def hold(folder: Path, seconds: float) -> None:
-    with sweeps.exclusive(folder):
+    with locks.exclusive(folder):
         (folder / "held").touch()
         time.sleep(seconds)
 
 
 def test_two_runs_never_write_to_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(locks, "_PATIENCE_S", 0.3)
     other = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path, 60.0))
     other.start()
     while not (tmp_path / "held").exists():
         time.sleep(0.01)
-    with pytest.raises(ValueError, match="another run is writing to"), sweeps.exclusive(tmp_path):
+    with pytest.raises(ValueError, match="another run is writing to"), locks.exclusive(tmp_path):
         pass
     # A process that dies lets go.
     assert other.pid is not None
     other.kill()
     other.join()
-    with sweeps.exclusive(tmp_path):
+    with locks.exclusive(tmp_path):
         pass
 
 
