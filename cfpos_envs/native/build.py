@@ -6,18 +6,24 @@ sources, compiler, flags and processor, so that a home directory shared by diffe
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from cfpos_envs.locks import exclusive
+from cfpos_envs.native.kept import cache_folder, keep_library, kept_library
 
 _FOLDER = Path(__file__).parent
 _ENVIRONMENTS = (_FOLDER / "dcp.cpp", _FOLDER / "channel.cpp", _FOLDER / "random.cpp")
@@ -36,9 +42,9 @@ _FLAGS = (
 )
 # ``LANES`` of lanes.hpp.
 _LANES = 16
+_PARTS = ".building-"
 _COMPILERS = ("g++", "clang++", "c++")
 _SECONDS = 300
-_PRIVATE = 0o700
 
 
 class KernelUnavailableError(RuntimeError):
@@ -65,9 +71,12 @@ def library(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL:
 def _found(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL | KernelUnavailableError:
     try:
         compiler = _compiler()
-        path = cache_folder() / f"kernels-{_key(compiler, sources)}.so"
-        if not path.is_file():
-            _build(compiler, sources, path)
+        folder, key = cache_folder(), _key(compiler, sources)
+        path = kept_library(folder, key)
+        if path is None:
+            with _alone(folder, key):
+                # Another process may have built it while this one waited.
+                path = kept_library(folder, key) or _build(compiler, sources, folder, key)
         return ctypes.CDLL(str(path))
     except KernelUnavailableError as error:
         return error
@@ -84,18 +93,6 @@ def padded_rows(values: Tensor) -> Tensor:
     """[..., n] with zeros behind each row: at least one, and as many as fill whole vectors."""
     size = values.shape[-1]
     return torch.nn.functional.pad(values, (0, (size // _LANES + 1) * _LANES - size)).contiguous()
-
-
-def cache_folder() -> Path:
-    """Where libraries are kept: ``$CFPOS_CACHE``, else ``cfpos`` in the user's cache folder; private to the user."""
-    chosen = os.environ.get("CFPOS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(chosen) if chosen else Path(base) / "cfpos"
-    folder.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-    # What lies there is loaded into the process.
-    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-        raise OSError(f"{folder} belongs to another user; set CFPOS_CACHE to a folder of your own")
-    return folder
 
 
 def _compiler() -> str:
@@ -133,10 +130,23 @@ def _folders(sources: tuple[Path, ...]) -> list[Path]:
     return sorted({source.parent for source in sources} | {_FOLDER})
 
 
-def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
-    """Compile into ``path``; processes that do so at the same time do not disturb each other."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+@contextlib.contextmanager
+def _alone(folder: Path, key: str) -> Iterator[None]:
+    """Of several processes that need a library one builds it, and the others wait."""
+    with contextlib.ExitStack() as stack:
+        # Where nobody can lock, or one takes very long, several build at the same time and do not disturb each other.
+        with contextlib.suppress(OSError, ValueError):
+            stack.enter_context(exclusive(folder, f".{key}.lock", _SECONDS))
+            for left in folder.glob(f"{_PARTS}{key}-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def _build(compiler: str, sources: tuple[Path, ...], kept: Path, key: str) -> Path:
+    """Compile into the folder ``kept``, and say so: it takes long enough to wonder."""
+    print(f"building compiled kernels ({', '.join(_names(sources))}) once, into {kept}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=kept, prefix=f"{_PARTS}{key}-") as folder:
+        made = Path(folder) / "kernels.so"
         headers = (f"-I{folder}" for folder in _folders(sources))
         command = [compiler, *_FLAGS, *headers, *(str(source) for source in sources), "-o", str(made)]
         try:
@@ -146,4 +156,8 @@ def _build(compiler: str, sources: tuple[Path, ...], path: Path) -> None:
         if done.returncode != 0:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason given"]
             raise KernelUnavailableError(f"{compiler} fails: {lines[0].strip()}")
-        os.replace(made, path)
+        return keep_library(made, kept, key)
+
+
+def _names(sources: tuple[Path, ...]) -> list[str]:
+    return [source.name for source in sources]
