@@ -263,7 +263,7 @@ def _drawn(
     config = agent.config
     chunk = min(CHUNK_SAMPLES, count)
     whole = -(-count // chunk) * chunk
-    parts = draw_snapshots(game, whole, derive_seed(config.seed, "pool"), chunk, config.device)
+    parts = draw_snapshots(game, whole, derive_seed(config.seed, "pool"), chunk, config.device, config.move_m)
     shown = progress_bar(progress, whole // chunk, "chunk", description="pool", over=parts)
 
     def rows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -82,12 +82,15 @@ class EccAgentConfig(Settings):
         tokens: of the attention: ``per-subcarrier`` or ``flat`` (one of width N_sc d per BS, (24) as printed).
         head: what the CU states: ``regression``, three numbers, or ``bins``, probabilities over bins along every axis.
         bins: of ``bins``, along the longest edge of the area; vertical ones are half as high.
+        components: of ``bins``: products of bins along the axes that are mixed; 1: the axes do not know of each other.
         loss: of ``regression``: ``wmse`` (34) or ``distance``: the same weights over the distances instead of their
             squares.
         strategy: ``scratch``; ``local-joint``: Stage I, then everything; ``local-split``: Stage I, then the CU alone;
             ``raw``: lossless CSI at the CU, no encoder; ``scalar``: no encoder, the CSI quantised number by number.
         local_samples: snapshots that Stage I sees.
         pool: snapshots made (or taken from a data set) for training.
+        move_m: users of a ray-traced data set are moved anywhere within so many metres in training, their stored paths
+            with them: every snapshot of the pool is another place.
         validation: further snapshots for the learning curve.
         samples: snapshots seen in Stage II, with repetition, where the caller of ``train`` says nothing else.
         batch_size: snapshots per step, over all processes.
@@ -133,8 +136,10 @@ class EccAgentConfig(Settings):
         "heads": (1, 1024),
         "beta": (1e-6, 1e6),
         "bins": (2, 10_000),
+        "components": (1, 64),
         "local_samples": (1, MOST_STEPS),
         "pool": (2, 1 << 31),
+        "move_m": (0, 1),
         "validation": (1, 1 << 31),
     }
 
@@ -162,10 +167,12 @@ class EccAgentConfig(Settings):
     tokens: str = "per-subcarrier"
     head: str = "regression"
     bins: int = 150
+    components: int = 1
     loss: str = "wmse"
     strategy: str = "local-joint"
     local_samples: int = 20_000
     pool: int = 50_000
+    move_m: float = 0.0
     validation: int = 2_000
     samples: int = 150_000
     batch_size: int = FitConfig.batch_size

@@ -20,6 +20,7 @@ MARGIN_BINS = 4
 _MODE_BINS = 4
 """A position is the mean of the probabilities this near to the largest one."""
 _EPSILON_M2 = 1e-6
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -100,30 +101,41 @@ class BinHead(Head):
     mean is p to 1e-3 of a width, so that bins do not limit the resolution. A position is the mean of the probabilities
     around the largest one, so that two far places are not averaged into one between them.
 
+    With several components the probabilities are a mixture of R products, sum_r pi_r p_r(x) p_r(y) p_r(z): where two
+    places explain the messages, the x of one and the y of the other no longer make a third. The outputs are then R
+    logits of pi and R times those of the axes, and the loss -log sum_r pi_r exp(sum over the axes of the expectation
+    of log p_r under the labels), which is that of one product for R = 1 and by Jensen's inequality at least the
+    cross-entropy of the mixture.
+
     Args:
         area: where users may be; ``MARGIN_BINS`` bins lie beyond it on each side.
         bins: along the longest edge; vertical ones are half as high.
+        components: R >= 1.
     """
 
     centres_m: Tensor
 
-    def __init__(self, area: Area, bins: int) -> None:
+    def __init__(self, area: Area, bins: int, components: int = 1) -> None:
         super().__init__(area)
+        self.components = components
         side_m = 2 * area.scale_m / bins
         self.widths_m = (side_m, side_m, side_m / 2)
         edges = zip(area.low_m, area.high_m, self.widths_m, strict=True)
         axes = [_centres(low_m, high_m, width_m) for low_m, high_m, width_m in edges]
         self.counts = [len(axis) for axis in axes]
-        self.size = sum(self.counts)
+        self.size = components * sum(self.counts) + (components if components > 1 else 0)
         self.register_buffer("centres_m", torch.cat(axes), persistent=False)
 
     def loss(self, outputs: Float[Tensor, "B N size"], position_m: Float[Tensor, "B 3"]) -> Float[Tensor, ""]:
         """Sum over the axes of the cross-entropy between soft labels and probabilities, weighted as (34)."""
-        weights, total = late_weights(outputs), outputs.new_zeros((), dtype=torch.float32)
-        for logits, labels in zip(self._axes(outputs), self.labels(position_m), strict=True):
-            entropy = -(labels[:, None] * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
-            total = total + (entropy * weights).sum(dim=1).mean()
-        return total
+        log_shares, axes = self._components(outputs)
+        agreed = log_shares
+        for logits, labels in zip(axes, self.labels(position_m), strict=True):
+            # The same as the expectation of log_softmax, for labels add up to 1.
+            expected = (labels[:, None, None] * logits).sum(dim=-1) - torch.logsumexp(logits, dim=-1)
+            agreed = agreed + expected
+        entropy = -torch.logsumexp(agreed, dim=-1)
+        return (entropy * late_weights(outputs)).sum(dim=1).mean()
 
     def labels(self, position_m: Float[Tensor, "B 3"]) -> list[Float[Tensor, "B _"]]:
         """Soft labels of every axis."""
@@ -134,9 +146,21 @@ class BinHead(Head):
         ]
 
     def position_m(self, outputs: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch 3"]:
-        """Mean of the probabilities around the mode of every axis."""
-        pieces = zip(self._axes(outputs), self.centres_m.split(self.counts), strict=True)
-        return torch.stack([_mean_at_mode(torch.softmax(logits, dim=-1), axis) for logits, axis in pieces], dim=-1)
+        """Mean of the probabilities around the mode: of every axis, or around that of the likeliest component's modes
+        which has the largest probability around it."""
+        log_shares, axes = self._components(outputs)
+        # [*batch, R] of the modes around which there may be an answer, [*batch, R, R] of the components around them.
+        mass, sums = log_shares.exp().unsqueeze(-2), []
+        for logits, axis in zip(axes, self.centres_m.split(self.counts), strict=True):
+            probability = torch.softmax(logits, dim=-1)
+            near = _near_modes(probability)
+            part = near @ probability.transpose(-1, -2)
+            mass = mass * part
+            sums.append((near @ (probability * axis).transpose(-1, -2)) / part.clamp(min=_TINY))
+        best = mass.sum(dim=-1).argmax(dim=-1)[..., None, None]
+        chosen = mass.take_along_dim(best, dim=-2).squeeze(-2)
+        share = chosen / chosen.sum(dim=-1, keepdim=True)
+        return torch.stack([(share * mean.take_along_dim(best, dim=-2).squeeze(-2)).sum(dim=-1) for mean in sums], -1)
 
     def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
         """ValueError if places to learn from lie beyond the outermost bins."""
@@ -149,11 +173,19 @@ class BinHead(Head):
                     f"head=regression."
                 )
 
-    def _axes(self, outputs: Float[Tensor, "*batch size"]) -> Sequence[Float[Tensor, "*batch _"]]:
-        return outputs.float().split(self.counts, dim=-1)
+    def _components(
+        self, outputs: Float[Tensor, "*batch size"]
+    ) -> tuple[Float[Tensor, "*batch R"], Sequence[Float[Tensor, "*batch R _"]]]:
+        """Logarithms of pi, and the logits of every axis."""
+        outputs = outputs.float()
+        if self.components == 1:
+            return torch.zeros_like(outputs[..., :1]), outputs.unsqueeze(-2).split(self.counts, dim=-1)
+        shares, logits = outputs.split([self.components, self.size - self.components], dim=-1)
+        axes = logits.unflatten(-1, (self.components, -1)).split(self.counts, dim=-1)
+        return torch.log_softmax(shares, dim=-1), axes
 
 
-def make_head(kind: str, area: Area, bins: int, distance: bool) -> Head:
+def make_head(kind: str, area: Area, bins: int, distance: bool, components: int = 1) -> Head:
     """A head by name.
 
     Args:
@@ -161,8 +193,9 @@ def make_head(kind: str, area: Area, bins: int, distance: bool) -> Head:
         area: where users may be.
         bins: of ``bins``: along the longest edge of the area.
         distance: of ``regression``: see there.
+        components: of ``bins``: of the mixture.
     """
-    return BinHead(area, bins) if kind == "bins" else RegressionHead(area, distance)
+    return BinHead(area, bins, components) if kind == "bins" else RegressionHead(area, distance)
 
 
 def weighted_loss(
@@ -194,8 +227,8 @@ def _centres(low_m: float, high_m: float, width_m: float) -> Float[Tensor, " K"]
     return (middle + (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * width_m).float()
 
 
-def _mean_at_mode(probability: Float[Tensor, "*batch K"], centres_m: Float[Tensor, " K"]) -> Float[Tensor, "*batch"]:
+def _near_modes(probability: Float[Tensor, "*batch R K"]) -> Float[Tensor, "*batch R K"]:
+    """1 at the bins around the mode of every row, 0 elsewhere."""
     mode = probability.argmax(dim=-1, keepdim=True)
     near = (torch.arange(probability.shape[-1], device=mode.device) - mode).abs() <= _MODE_BINS
-    share = probability * near
-    return (share * centres_m).sum(dim=-1) / share.sum(dim=-1)
+    return near.to(probability.dtype)

@@ -76,7 +76,7 @@ class EccNetwork(nn.Module):
         delay_bits = config.delay_bits if config.clock == "free" else 0
         self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits, delay_bits)
         self.quantiser = LatentQuantiser(shape.num_bs, config.quantiser_bits)
-        self.head = make_head(config.head, shape.area, config.bins, config.loss == "distance")
+        self.head = make_head(config.head, shape.area, config.bins, config.loss == "distance", config.components)
         self.fusion = _fusion(config, shape, width, self.head.size, generator)
         if config.strategy == "local-split":
             self.encoder.requires_grad_(False)

@@ -37,6 +37,7 @@ EXPERIMENTS = {
     "ecc-cost": "ecc.cost",
     "ecc-munich": "ecc.munich",
     "ecc-settings": "ecc.settings",
+    "ecc-heads": "ecc.heads",
     "ecc-positions": "ecc.positions",
     "ecc-tracking": "ecc.tracking",
     "ecc-scenes": "ecc.scenes",

@@ -95,3 +95,60 @@ def test_a_head_has_no_weights_and_no_state_in_files(kind: str) -> None:
 def test_regression_says_units_of_the_area() -> None:
     made = RegressionHead(HALL, distance=True)
     torch.testing.assert_close(made.position_m(torch.tensor([0.5, 0.0, -0.1])), torch.tensor([20.0, 10.0, -0.5]))
+
+
+def mixed(made: BinHead, shares: list[float], places: list[list[float]]) -> torch.Tensor:
+    """What a network says that gives each of several places a component and a share."""
+    axes = [torch.cat([label[0] for label in made.labels(torch.tensor([place]))]) for place in places]
+    return torch.cat([torch.tensor(shares).log(), *(axis.clamp(min=1e-30).log() for axis in axes)])
+
+
+def test_a_mixture_of_one_is_the_product() -> None:
+    plain, place = head(), torch.tensor([[9.0, 0.0, 1.5], [1.0, 20.0, 0.3]])
+    outputs = torch.randn(2, 3, plain.size, generator=torch.Generator().manual_seed(0))
+    # Two components that say the same, whatever their shares, are one.
+    twice = BinHead(HALL, 20, components=2)
+    assert twice.size == 2 + 2 * plain.size
+    said = torch.cat([torch.tensor([0.3, -0.9]).expand(2, 3, 2), outputs, outputs], dim=-1)
+    torch.testing.assert_close(twice.loss(said, place), plain.loss(outputs, place))
+    torch.testing.assert_close(twice.position_m(said), plain.position_m(outputs))
+    # And by hand: the sum over the axes of the cross-entropy.
+    by_hand = torch.zeros(2, 3)
+    for logits, labels in zip(outputs.split(plain.counts, dim=-1), plain.labels(place), strict=True):
+        by_hand -= (labels[:, None] * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
+    torch.testing.assert_close(plain.loss(outputs, place), (by_hand @ torch.tensor([1 / 6, 2 / 6, 3 / 6])).mean())
+
+
+def test_loss_of_a_mixture_by_hand() -> None:
+    made, place = BinHead(HALL, 20, components=2), torch.tensor([[9.0, 0.0, 1.5]])
+    said = mixed(made, [0.25, 0.75], [[9.0, 0.0, 1.5], [9.0, 30.0, 1.5]])
+    entropy = sum(-float((label * label.clamp(min=1e-30).log()).sum()) for label in made.labels(place))
+    # The far component agrees with nothing.
+    assert float(made.loss(said[None, None], place)) == pytest.approx(entropy - math.log(0.25), rel=1e-4)
+
+
+def test_an_answer_is_where_the_mixture_has_most_around_a_mode() -> None:
+    made = BinHead(HALL, 20, components=3)
+    # Two components at almost one place have more together than the largest one has.
+    said = mixed(made, [0.3, 0.3, 0.4], [[5.0, 10.0, 1.0], [7.0, 10.0, 1.0], [15.0, -5.0, 2.0]])
+    torch.testing.assert_close(made.position_m(said), torch.tensor([6.0, 10.0, 1.0]), atol=0.03, rtol=0)
+
+
+def test_modes_that_do_not_belong_together_are_no_answer_of_a_mixture() -> None:
+    """Three places, two of which share their x: the likeliest x and the likeliest y are of different places."""
+    places = torch.tensor([[2.0, -6.0, 1.5]] * 3 + [[2.0, 8.0, 1.5]] * 3 + [[18.0, 26.0, 1.5]] * 4)
+    found = []
+    for components in (1, 4):
+        made = BinHead(HALL, 20, components)
+        start = torch.randn(made.size, generator=torch.Generator().manual_seed(1))
+        said = (0.5 * start).requires_grad_()
+        optimiser = torch.optim.Adam([said], 0.1)
+        for _ in range(150):
+            optimiser.zero_grad()
+            made.loss(said.expand(len(places), 1, -1), places).backward()
+            optimiser.step()
+        found.append(float((made.position_m(said.detach()) - places).norm(dim=-1).min()))
+    product, mixture = found
+    # (2, 26) is 16 m from the next place where anybody is.
+    assert product == pytest.approx(16.0, abs=0.5)
+    assert mixture < 0.5

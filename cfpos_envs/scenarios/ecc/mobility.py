@@ -65,6 +65,19 @@ def walk(points_m: Float[Tensor, "*batch W 3"], distance_m: Float[Tensor, " S"])
     return start + share.clamp(0.0, 1.0).unsqueeze(-1) * (end - start)
 
 
+def draw_moves(generator: torch.Generator, count: int, radius_m: float) -> Float[Tensor, "U 3"]:
+    """Steps in any direction, uniform in a ball.
+
+    Args:
+        generator: of the steps.
+        count: U.
+        radius_m: of the ball.
+    """
+    towards = torch.randn(count, 3, generator=generator, device=generator.device)
+    share = torch.rand(count, 1, generator=generator, device=generator.device)
+    return radius_m * share ** (1 / 3) * torch.nn.functional.normalize(towards, dim=-1)
+
+
 def _spirals(config: EccConfig, source: CsiSource, streams: Streams, count: int) -> tuple[Users, Tensor]:
     """Of several axes for each user the one whose spiral runs into buildings least."""
     many = source.draw_users(streams["drop"], count * _CANDIDATES, config.split)

@@ -20,6 +20,7 @@ from cfpos.scripts.experiments.ecc.nearest import nearest_m
 from cfpos_envs.channels.tracing.source import RaytracedSource
 from cfpos_envs.measurements.ecc import CsiMeasurements
 from cfpos_envs.registry import make_scenario
+from cfpos_envs.scenarios.ecc.mobility import draw_moves
 from cfpos_envs.scenarios.ecc.world import CsiWorld
 from cfpos_envs.streams import Streams, derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
@@ -82,31 +83,53 @@ class TracedData:
         total = len(self.source.users(split).index)
         return list(torch.arange(total if limit is None else min(limit, total)).split(_CHUNK))
 
-    def csi(self, split: str, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """CSI [U, L, T, A, N], valid [U, L], positions [U, 3] of some users; their noise depends on their numbers."""
-        users = self.source.users(split, index)
-        streams = Streams(derive_seed("munich", int(index[0])), split)
-        taken = self.world.measure(streams, users, torch.zeros(len(index), 1, 3))
-        return taken.csi[:, 0], taken.valid[:, 0], users.position_m
+    def csi(self, split: str, index: Tensor, copy: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """CSI [U, L, T, A, N], valid [U, L], positions [U, 3] of some users; their noise depends on their numbers.
 
-    def measured(self, split: str, inputs: Sequence[str], limit: int | None = None) -> Measured:
+        Args:
+            split: of the users.
+            index: their numbers.
+            copy: 0: where they were traced; another: moved by up to a metre, each number to another place.
+        """
+        users = self.source.users(split, index)
+        named = ("munich", int(index[0]), copy) if copy else ("munich", int(index[0]))
+        streams = Streams(derive_seed(*named), split)
+        moved = torch.zeros(len(index), 1, 3)
+        if copy:
+            moved = draw_moves(streams["mobility"], len(index), self.source.max_displacement_m)[:, None]
+        taken = self.world.measure(streams, users, moved)
+        return taken.csi[:, 0], taken.valid[:, 0], users.position_m + moved[:, 0]
+
+    def measured(self, split: str, inputs: Sequence[str], limit: int | None = None, copy: int = 0) -> Measured:
         """All users of a split.
 
         Args:
             split: ``train`` or ``test``.
             inputs: labels of ``INPUTS`` or names of learned policies, whose own inputs are taken.
             limit: users at most.
+            copy: see ``csi``.
         """
         makers = {name: self._maker(name) for name in inputs}
         parts: dict[str, list[Pool]] = {name: [] for name in inputs}
         for index in progress(self.chunks(split, limit), f"measuring {split}"):
-            csi, valid, position = self.csi(split, index)
+            csi, valid, position = self.csi(split, index, copy)
             for name, make in makers.items():
                 batch = make(csi, valid)
                 parts[name].append(Pool(batch.features.half(), batch.log_gain, batch.valid, position))
         pools = {name: joined(pieces) for name, pieces in parts.items()}
         count = len(next(iter(pools.values())))
         return Measured(pools, self.source.line_of_sight(self.source.users(split))[:count])
+
+    def with_moved(self, train: Pool, copies: int, name: str = "acf") -> Pool:
+        """The first training users and beside each of them its ``copies`` to within a metre, see ``csi``.
+
+        Args:
+            train: the users where they were traced.
+            copies: of each; 0: none.
+            name: label of ``INPUTS`` of the pool.
+        """
+        numbers = range(1, copies + 1)
+        return joined([train, *(self.measured("train", (name,), len(train), copy).pools[name] for copy in numbers)])
 
     def _maker(self, name: str) -> Callable[[Tensor, Tensor], Batch]:
         if name in INPUTS:

@@ -16,21 +16,24 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc.data import TracedData, Trained, by_sight, kept, train_network
+from cfpos.scripts.experiments.ecc.heads import COPIES
 from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
 FOLDER = "munich-100k"
 LONG, MIDDLE, SHORT = 6_400_000, 3_200_000, 800_000
-# (training positions, None: all of them; snapshots seen), what matters most first.
-CASES: tuple[tuple[int | None, int], ...] = (
-    (None, LONG),
-    (None, SHORT),
-    (18_000, SHORT),
-    (50_000, SHORT),
-    (18_000, MIDDLE),
+# (training positions, None: all of them; places within a metre beside each; snapshots seen), what matters most first.
+Case = tuple[int | None, int, int]
+CASES: tuple[Case, ...] = (
+    (None, COPIES, SHORT),
+    (None, 0, SHORT),
+    (None, 0, LONG),
+    (18_000, 0, SHORT),
+    (50_000, 0, SHORT),
+    (18_000, 0, MIDDLE),
 )
-_QUICK: tuple[tuple[int | None, int], ...] = ((None, 1024), (200, 512))
+_QUICK: tuple[Case, ...] = ((None, 1, 1024), (200, 0, 512))
 
 
 def run(effort: Effort) -> Outcome:
@@ -40,21 +43,24 @@ def run(effort: Effort) -> Outcome:
     train, test = (data.measured(split, ("acf",)) for split in ("train", "test"))
     there = len(train.lit)
     cases = [case for case in (_QUICK if effort.is_quick else CASES) if case[0] is None or case[0] < there]
-    runs: dict[tuple[int, int], Trained] = {}
+    runs: dict[tuple[int, int, int], Trained] = {}
     remarks = [
         f"{data.source.recipe.scene}, {there} training and {len(test.lit)} held-out outdoor users; ecc-fast with acf, "
-        "d_z = 4 and Q = 4, one seed per row; three-dimensional errors. Snapshots seen are those of the rows.",
+        "d_z = 4 and Q = 4, one seed per row; three-dimensional errors. Snapshots seen are those of the rows; moved "
+        "copies are further places within a metre of every position, to which its stored paths are moved.",
     ]
     try:
-        for users, samples in cases:
+        for users, copies, samples in cases:
             positions = there if users is None else users
 
-            def make(positions: int = positions, samples: int = samples) -> Trained:
+            def make(positions: int = positions, copies: int = copies, samples: int = samples) -> Trained:
                 config = EccFastAgentConfig(**BEST, samples=samples)
-                return train_network(config, data, train.first(positions).pools["acf"], test.pools["acf"], samples)
+                pool = data.with_moved(train.first(positions).pools["acf"], copies)
+                return train_network(config, data, pool, test.pools["acf"], samples)
 
-            name = f"positions-{EccFastAgentConfig.head}-{positions}-{samples}"
-            runs[positions, samples] = kept(None if folder is None else str(folder), name, make)
+            moved = f"-moved-{copies}" if copies else ""
+            name = f"positions-{EccFastAgentConfig.head}-{positions}-{samples}{moved}"
+            runs[positions, copies, samples] = kept(None if folder is None else str(folder), name, make)
     except KeyboardInterrupt:
         if not runs:
             raise
@@ -63,6 +69,7 @@ def run(effort: Effort) -> Outcome:
     rows = [
         {
             "positions": positions,
+            "moved copies": copies,
             "snapshots seen": samples,
             "bits/BS": trained.bits,
             "mean_m": float(trained.errors_m.mean()),
@@ -71,7 +78,7 @@ def run(effort: Effort) -> Outcome:
             **by_sight(trained.errors_m, test.lit.sum(dim=1)),
             "training CPU-s": round(trained.cpu_s),
         }
-        for (positions, samples), trained in runs.items()
+        for (positions, copies, samples), trained in runs.items()
     ]
     remarks += _pointing(rows)
     return Outcome(rows, _figure(rows), remarks)
@@ -89,7 +96,8 @@ def exponent(numbers: Sequence[float], errors_m: Sequence[float]) -> float:
 
 def _pointing(rows: list[dict[str, Any]]) -> list[str]:
     """What the last steps of the curves would give if they went on: extrapolation, not measurement."""
-    most = max(row["positions"] for row in rows)
+    rows = [row for row in rows if not row["moved copies"]]
+    most = max((row["positions"] for row in rows), default=0)
     seen = [row for row in rows if row["positions"] == most]
     found = []
     if len(seen) > 1:
@@ -116,10 +124,11 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
     curves = (("positions", "snapshots seen", axes[0]), ("snapshots seen", "positions", axes[1]))
     for fixed, along, part in curves:
-        for index, value in enumerate(sorted({row[fixed] for row in rows})):
-            line = [row for row in rows if row[fixed] == value]
+        for index, (value, copies) in enumerate(sorted({(row[fixed], row["moved copies"]) for row in rows})):
+            line = [row for row in rows if (row[fixed], row["moved copies"]) == (value, copies)]
             for key, style in (("mean_m", "o-"), ("median_m", "o:")):
                 label = f"{value:,} {fixed}, {key[:-2]}".replace(",", " ", value.__format__(",").count(","))
+                label += ", users moved" if copies else ""
                 points = [row[key] for row in line]
                 part.plot([row[along] for row in line], points, style, color=OKABE_ITO[index], label=label)
         part.set(xscale="log", yscale="log", xlabel=along)

@@ -119,6 +119,42 @@ def test_pools_are_their_seed_and_split() -> None:
         next(draw_snapshots(dataclasses.replace(CONFIG, mobility="spiral"), 5, seed=1))
 
 
+def test_moves_are_uniform_in_a_ball() -> None:
+    steps = mobility.draw_moves(torch.Generator().manual_seed(0), 20_000, 2.0)
+    assert float(steps.norm(dim=-1).max()) <= 2.0
+    # Mean radius 3 R / 4, and R^2 / 5 along every axis.
+    assert float(steps.norm(dim=-1).mean()) == pytest.approx(1.5, abs=0.01)
+    torch.testing.assert_close(steps.square().mean(dim=0), torch.full((3,), 0.8), atol=0.03, rtol=0)
+    torch.testing.assert_close(steps.mean(dim=0), torch.zeros(3), atol=0.03, rtol=0)
+
+
+def test_pools_of_a_traced_city_hold_other_places_if_users_are_moved() -> None:
+    config = EccConfig(source="raytraced", num_slots=2)
+    (still_pool,) = draw_snapshots(config, 200, seed=1)
+    (moved,) = draw_snapshots(config, 200, seed=1, move_m=0.5)
+    steps = (moved.position_m - still_pool.position_m).norm(dim=-1)
+    assert float(steps.min()) > 0
+    assert float(steps.max()) <= 0.5 + 1e-4
+    # Phases turn over centimetres, autocorrelations over subcarriers by the metre; nobody's link is lost.
+    assert torch.equal(moved.valid, still_pool.valid)
+    for lag, low, high in ((0, 0.3, 1.0), (1, 0.8, 1.0)):
+        first, second = (part.csi[..., 0, :, :] for part in (still_pool, moved))
+        if lag:
+            first, second = (rows[..., lag:] * rows[..., :-lag].conj() for rows in (first, second))
+        alike = (first * second.conj()).sum(dim=(-1, -2)).abs() / (
+            first.norm(dim=(-1, -2)) * second.norm(dim=(-1, -2))
+        ).clamp(min=1e-30)
+        assert low < float(alike[moved.valid].median()) < high
+    wrong: tuple[tuple[EccConfig, float, str], ...] = (
+        (config, 1.5, "can move its users by 1 m at most; use move_m=0"),
+        (config, -0.1, "can move its users by 1 m at most"),
+        (CONFIG, 0.5, "draws users anywhere; use move_m=0 and a larger pool"),
+    )
+    for there, move_m, said in wrong:
+        with pytest.raises(ValueError, match=said):
+            next(draw_snapshots(there, 5, seed=1, move_m=move_m))
+
+
 def test_a_spiral_by_hand() -> None:
     way = mobility.spiral(torch.tensor([10.0, 20.0]), torch.tensor(0.0), 0.0, 30.0, 13)
     assert way.shape == (13, 3)
