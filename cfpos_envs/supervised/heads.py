@@ -173,6 +173,14 @@ class BinHead(Head):
                     f"head=regression."
                 )
 
+    def marginals(self, outputs: Float[Tensor, "*batch size"]) -> list[Float[Tensor, "*batch _"]]:
+        """Logits of the bins of every axis by itself: of the mixture's marginals where components are mixed."""
+        log_shares, axes = self._components(outputs)
+        if self.components == 1:
+            return [logits.squeeze(-2) for logits in axes]
+        shares = log_shares.unsqueeze(-1)
+        return [torch.logsumexp(shares + torch.log_softmax(logits, dim=-1), dim=-2) for logits in axes]
+
     def _components(
         self, outputs: Float[Tensor, "*batch size"]
     ) -> tuple[Float[Tensor, "*batch R"], Sequence[Float[Tensor, "*batch R _"]]]:

@@ -152,3 +152,12 @@ def test_modes_that_do_not_belong_together_are_no_answer_of_a_mixture() -> None:
     # (2, 26) is 16 m from the next place where anybody is.
     assert product == pytest.approx(16.0, abs=0.5)
     assert mixture < 0.5
+
+
+def test_marginals_of_a_mixture_are_the_shares_of_its_components() -> None:
+    made, places = BinHead(HALL, 20, components=2), [[5.0, 10.0, 1.0], [15.0, -5.0, 2.0]]
+    labels = [made.labels(torch.tensor([place])) for place in places]
+    for axis, found in enumerate(made.marginals(mixed(made, [0.25, 0.75], places))):
+        torch.testing.assert_close(found.exp(), 0.25 * labels[0][axis][0] + 0.75 * labels[1][axis][0])
+    outputs = torch.randn(3, head().size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat(head().marginals(outputs), dim=-1), outputs)
