@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cfpos_envs.supervised.convolutions import layer
 from cfpos_envs.supervised.layers import PrivateLinear, initialised
 
 
@@ -81,7 +82,9 @@ class Residual(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Same size."""
-        return images + self.body(images)
+        norm, _, first, second_norm, _, second = self.body
+        hidden = layer(images, norm, first)  # type: ignore[arg-type]
+        return layer(hidden, second_norm, second, images)  # type: ignore[arg-type]
 
 
 class SegNetEncoder(nn.Module):
@@ -110,7 +113,23 @@ class SegNetEncoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H N"]) -> Float[Tensor, "B N width"]:
         """Z with one row per subcarrier."""
-        return self.collapse(self.stages(images))[:, :, 0].transpose(1, 2)
+        for stage in self.stages:
+            images = layer(images, None, stage) if isinstance(stage, nn.Conv2d) else stage(images)
+        return self.collapse(images)[:, :, 0].transpose(1, 2)
+
+    def multiply_adds(self, columns: int) -> int:
+        """Multiply-adds of the plain formulation for one snapshot.
+
+        Args:
+            columns: N_sc.
+        """
+        count, rows = self.collapse.weight.numel(), self.rows[0]
+        for stage in self.stages:
+            if isinstance(stage, nn.Conv2d):
+                rows = -(-rows // stage.stride[0])
+            parts = stage.modules()
+            count += rows * sum(part.weight.numel() for part in parts if isinstance(part, nn.Conv2d))
+        return count * columns
 
 
 class SegNetDecoder(nn.Module):
@@ -148,8 +167,8 @@ class SegNetDecoder(nn.Module):
         """Reconstructed features."""
         images = self.expand(latents.transpose(1, 2)[:, :, None])
         for block, rows in zip(self.blocks, reversed(self.rows[:-1])):
-            images = nn.functional.interpolate(block(images), size=(rows, images.shape[-1]), mode="nearest")
-        return self.out(images)
+            images = nn.functional.interpolate(_through(block, images), size=(rows, images.shape[-1]), mode="nearest")
+        return _through(self.out, images)
 
 
 class SegNetEncoders(nn.Module):
@@ -176,24 +195,9 @@ class SegNetEncoders(nn.Module):
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one BS for one snapshot."""
-        count = 0
-        handles = []
-
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            nonlocal count
-            assert isinstance(module, nn.Conv2d)
-            count += module.weight[0].numel() * output.numel()
-
         first = self.each[0]
-        for module in first.modules():
-            if isinstance(module, nn.Conv2d):
-                handles.append(module.register_forward_hook(note))
-        with torch.no_grad():
-            weight = next(first.parameters())
-            first(torch.zeros(1, self.shape.channels, self.shape.rows, self.shape.columns, device=weight.device))
-        for handle in handles:
-            handle.remove()
-        return count
+        assert isinstance(first, SegNetEncoder)
+        return first.multiply_adds(self.shape.columns)
 
 
 class RawTokens(nn.Module):
@@ -206,6 +210,14 @@ class RawTokens(nn.Module):
     def multiply_adds(self) -> int:
         """None: a BS forwards what it measured."""
         return 0
+
+
+def _through(block: nn.Module, images: Tensor) -> Tensor:
+    """A residual block and the convolution after it."""
+    assert isinstance(block, nn.Sequential)
+    convolution = block[1]
+    assert isinstance(convolution, nn.Conv2d)
+    return layer(block[0](images), None, convolution)
 
 
 def _conv(size_in: int, size_out: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Module:
