@@ -16,9 +16,9 @@ from cfpos_envs.supervised.errors import errors_m
 from scripts.experiments.common import Effort
 from scripts.experiments.ecc import common as ecc
 from scripts.experiments.ecc import table2
+from scripts.experiments.ecc.baselines import EQUAL, NEAREST, City, yardsticks
 from scripts.experiments.ecc.data import Trained, by_sight, kept
 from scripts.experiments.ecc.learning import learned, local_stage, objective
-from scripts.experiments.ecc.munich import EQUAL, NEAREST, yardsticks
 from scripts.experiments.ecc.nearest import nearest_m, received_numbers
 from scripts.experiments.ecc.positions import exponent
 from scripts.experiments.ecc.rate import ahead
@@ -116,10 +116,10 @@ def test_reconstructions_are_judged_up_to_scale_and_common_phase() -> None:
 
 
 def test_tables_say_what_is_ahead_of_the_learned_code() -> None:
-    points = [("ecc-fast a", 96, 1.0), ("ecc-fast b", 384, 0.7), ("csi-scalar-q", 384, 0.6), ("nearest a", 96, 1.1)]
+    points = [("ecc-fast a", 96, 1.0), ("ecc-fast b", 384, 0.7), ("csi-scalar-q", 384, 0.6), ("other", 96, 1.1)]
     rows = [{"model": name, "bits_per_bs": bits, "mean_m": mean} for name, bits, mean in points]
     assert ahead(rows, "csi-scalar-q") == "At equal bits csi-scalar-q is ahead of ecc-fast at 384 bits (of 1 payloads)."
-    assert ahead(rows, "nearest") == "At equal bits nearest is ahead of ecc-fast nowhere (of 1 payloads)."
+    assert ahead(rows, "other") == "At equal bits other is ahead of ecc-fast nowhere (of 1 payloads)."
     cells = [(EQUAL, 393.0, 3.0), (NEAREST + EQUAL, 393.0, 2.5), ("csi-scalar-q", 1545.0, 3.5)]
     near, plain = yardsticks([{"policy": name, "bits/BS": bits, "mean_m": mean} for name, bits, mean in cells])
     assert "better than the network that reads them: 2.50 and 3.00 m" in near
@@ -141,3 +141,14 @@ def test_kept_rows_hold_everything(tmp_path: Path) -> None:
         for _ in range(2):  # written, then read
             found = kept(str(tmp_path), name, lambda run_of=run_of: run_of)  # type: ignore[misc]
             np.testing.assert_equal(dataclasses.asdict(found), dataclasses.asdict(run_of))
+
+
+def test_held_out_users_and_ways_are_told_apart(tmp_path: Path) -> None:
+    city = City(dataclasses.replace(Effort.quick(), agents_folder=str(tmp_path)))
+    errors = np.arange(city.held_out + 50.0)
+    kept(str(tmp_path), "baselines-mfcnet", lambda: Trained(errors, [], 1.0, 2.0, np.outer(errors, np.ones(3))))
+    found = city.row("mfcnet")
+    assert found.held_out.errors_m[-1] == city.held_out - 1
+    np.testing.assert_equal(found.ways.errors_m, errors[-50:])
+    np.testing.assert_equal(found.ways.position_m[:, 2], errors[-50:])  # type: ignore[index]
+    assert found.ways.nearest_m is None

@@ -8,7 +8,7 @@ Ctrl-C ends the run early and writes those.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome
+from cfpos.scripts.experiments.ecc.common import HEAD, HEAD_REMARK
 from cfpos.scripts.experiments.ecc.data import (
     ENV_ID,
     INPUTS,
@@ -32,7 +33,6 @@ from cfpos.scripts.experiments.ecc.data import (
     train_network,
     train_policy,
 )
-from cfpos.scripts.experiments.ecc.nearest import NEIGHBOURS
 from cfpos_envs import make_env
 from cfpos_envs.channels.tracing.recipe import Recipe
 from cfpos_envs.drawing.figures import OKABE_ITO
@@ -40,12 +40,10 @@ from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfi
 
 CLOCK_OFFSET_NS = 100.0
 # Chosen on training users that were set aside (the experiment ecc-settings), never on the held-out ones.
-BEST: dict[str, Any] = {"features": "acf", "bs_dropout": 0.0, "batch_size": 128, "head": "bins", "bins": 75}
-_BINS = {name: BEST[name] for name in ("head", "bins")}
-_LONG, _SHORT, _SLOW, _LOCAL = 800_000, 120_000, 24_000, 12_000
+BEST: dict[str, Any] = {"features": "acf", "bs_dropout": 0.0, "batch_size": 128, "head": HEAD}
+_BEST_SAMPLES = 2_900_000
+_LONGEST, _LONG, _SHORT, _SLOW, _LOCAL = 2_400_000, 800_000, 120_000, 24_000, 12_000
 _QUICK_SAMPLES = 512
-EQUAL = "ecc-fast, batches of 64, 120 000 snapshots seen"
-"""The row to compare with the learned baselines, which have as many."""
 # Few snapshots per second, so small batches: the steps count.
 _SEGNET: dict[str, Any] = {
     "encoder": "segnet",
@@ -78,22 +76,17 @@ class Case:
     users: int | None = None
     env: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def finds_nearest(self) -> bool:
-        """Whether nearest neighbours among its latents are a row of their own."""
-        return self.group == "ECC"
-
     def config(self, samples: int) -> EccAgentConfig:
         """Settings of the network and its training."""
-        fields: dict[str, Any] = {**INPUTS[self.inputs], **_BINS, "bs_dropout": 0.0, **self.changes}
+        fields: dict[str, Any] = {**INPUTS[self.inputs], "bs_dropout": 0.0, "head": HEAD, **self.changes}
         local = min(samples, fields.pop("local_samples", _LOCAL))
         return EccFastAgentConfig(**fields, local_samples=local, samples=samples)
 
 
 def cases() -> Iterator[Case]:
     """Everything of ECC that is trained, what matters most first."""
-    yield Case("ECC", "ecc-fast, batches of 128, 800 000 snapshots seen", _LONG, changes=BEST)
-    yield Case("ECC", EQUAL, _SHORT, changes={"batch_size": 64})
+    yield Case("ECC", "ecc-fast, 800 000 snapshots seen", _LONG)
+    yield Case("ECC", "ecc-fast, batches of 64, 120 000 snapshots seen", _SHORT, changes={"batch_size": 64})
     yield Case("features", "ecc-fast, acf", _SHORT)
     for name in ("stabilised", "amplitude", "cov", "stabilised per slot"):
         yield Case("features", f"ecc-fast, {name}", _SHORT, inputs=name)
@@ -105,13 +98,15 @@ def cases() -> Iterator[Case]:
         yield Case("payload", f"ecc-fast, d_z {width}, Q {bits}", _SHORT, changes=changes)
     for users in (2250, 4500, 9000):
         yield Case("positions", f"ecc-fast, {users} positions", _SHORT, users=users)
+    yield Case("ECC", "ecc-fast, 2 400 000 snapshots seen", _LONGEST)
+    yield Case("ECC", "ecc-fast, batches of 128, 2 900 000 snapshots seen", _BEST_SAMPLES, changes=BEST)
     for count in (6, 12, 48):
         # As many latent numbers per BS at every width of the band: the payload stays what it is.
         narrow: dict[str, Any] = {"changes": {"latent_width": 96 // count}, "env": {"num_subcarriers": count}}
         yield Case("subcarriers", f"ecc-fast, {count} subcarriers", _SHORT, **narrow)
     for strategy in ("scratch", "local-joint", "local-split", "raw"):
         yield Case("strategy", f"ecc (acf), {strategy}", _SLOW, changes={**_SEGNET, "strategy": strategy})
-    paper = {**_SEGNET, "strategy": "local-joint", "head": "regression", "loss": "wmse"}
+    paper = {**_SEGNET, "strategy": "local-joint", "loss": "wmse"}
     yield Case("strategy", "ecc, the paper's preprocessing and loss", _SLOW, inputs="stabilised", changes=paper)
     offset = {"clock_offset_ns": CLOCK_OFFSET_NS}
     yield Case("clock", f"ecc-fast, clocks off by up to {CLOCK_OFFSET_NS:g} ns", _SHORT, env=offset)
@@ -120,13 +115,11 @@ def cases() -> Iterator[Case]:
 BASELINES: dict[str, dict[str, Any]] = {
     "csi-knn": {"references": 18_432},
     "music": {},
-    "csi-scalar-q": {"train_steps": 1880, "batch_size": 64, **_BINS},
-    "mfcnet": {"train_steps": 4000, "batch_size": 64, **_BINS},
-    "transformer": {"train_steps": 1880, "batch_size": 64, **_BINS},
-    "adcpm": {"train_steps": 1280, "batch_size": 32, **_BINS},
+    "csi-scalar-q": {"train_steps": 1880, "batch_size": 64},
+    "mfcnet": {"train_steps": 4000, "batch_size": 64},
+    "transformer": {"train_steps": 1880, "batch_size": 64},
+    "adcpm": {"train_steps": 1280, "batch_size": 32},
 }
-NEAREST = "nearest messages, "
-"""How the rows without a network at the CU begin; the rest is the label of the ``ecc-fast`` that sends them."""
 _LEARNED = ("csi-scalar-q", "mfcnet", "transformer", "adcpm")
 
 
@@ -154,12 +147,9 @@ def run(effort: Effort) -> Outcome:
             raise
         remarks.append(f"Stopped early: {len(runs)} of {len(todo) + len(BASELINES)} rows.")
     groups = ("ECC", "baseline", "features", "payload", "positions", "subcarriers", "strategy", "clock")
-    runs |= {
-        NEAREST + label: ("baseline", _nearest(run)) for label, (_, run) in runs.items() if run.nearest_m is not None
-    }
     ordered = dict(sorted(runs.items(), key=lambda item: groups.index(item[1][0])))
     rows = [_row(group, label, trained, lit) for label, (group, trained) in ordered.items()]
-    return Outcome(rows, _figure(ordered, lit), [*remarks, *yardsticks(rows)])
+    return Outcome(rows, _figure(ordered, lit), remarks)
 
 
 def _dataset(effort: Effort) -> str:
@@ -177,8 +167,7 @@ def _trained(case: Case, effort: Effort, measured: _Measured) -> Trained:
     def make() -> Trained:
         data, train, test = measured.of(case.env)
         train = train if case.users is None else train.first(case.users)
-        pools = train.pools[case.inputs], test.pools[case.inputs]
-        return train_network(case.config(samples), data, *pools, samples, nearest=case.finds_nearest)
+        return train_network(case.config(samples), data, train.pools[case.inputs], test.pools[case.inputs], samples)
 
     return kept(effort.agents_folder, name, make)
 
@@ -189,13 +178,13 @@ def _baseline(name: str, effort: Effort, measured: _Measured) -> Trained:
     def make() -> Trained:
         if name in _LEARNED:
             data, train, test = measured.of({})
-            policy: Any = make_policy(name, **options)
+            policy: Any = make_policy(name, **options, head=HEAD)
             policy.system = data.system
             return train_policy(policy, train.pools[name], test.pools[name])
         policy = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=measured.dataset), **options)
         return Trained(located(policy, measured.plain, "test"), [], float(policy.fronthaul_bits), 0.0)
 
-    return kept(effort.agents_folder, f"{EccFastAgentConfig.head}-{name}" if name in _LEARNED else name, make)
+    return kept(effort.agents_folder, f"{HEAD}-{name}" if name in _LEARNED else name, make)
 
 
 class _Measured:
@@ -215,37 +204,6 @@ class _Measured:
             self._found = data, data.measured("train", inputs), data.measured("test", inputs)
             self._key = str(dict(env))
         return self._found
-
-
-def yardsticks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sentences: whether nearest neighbours of the same messages, or plainly quantised CSI, locate better than ECC.
-
-    Args:
-        rows: of the table.
-    """
-    means = {line["policy"]: (line["bits/BS"], line["mean_m"]) for line in rows}
-    found = []
-    for label, (bits, mean) in means.items():
-        if label.startswith(NEAREST):
-            network = means[label.removeprefix(NEAREST)][1]
-            better = "better" if mean < network else "worse"
-            found.append(
-                f"At the same {bits:g} bits the nearest training places in the latent space are {better} than the "
-                f"network that reads them: {mean:.2f} and {network:.2f} m ({label.removeprefix(NEAREST)})."
-            )
-    if "csi-scalar-q" in means and EQUAL in means:
-        (plain_bits, plain), (bits, mean) = means["csi-scalar-q"], means[EQUAL]
-        better = "better" if plain < mean else "worse"
-        found.append(
-            f"csi-scalar-q on as many snapshots in as large batches is {better} than ecc-fast, {plain:.2f} and "
-            f"{mean:.2f} m, with {plain_bits / bits:.1f} times the bits."
-        )
-    return found
-
-
-def _nearest(run: Trained) -> Trained:
-    assert run.nearest_m is not None
-    return Trained(run.nearest_m, [], run.bits, run.cpu_s)
 
 
 def _row(group: str, label: str, trained: Trained, lit: Tensor) -> dict[str, Any]:
@@ -274,8 +232,7 @@ def _remarks(data: TracedData) -> list[str]:
         f"{_SHORT}, mfcnet 256000 and adcpm 40960. Learned baselines take batches of 64, adcpm of 32, "
         f"ecc-fast 256 unless its row says otherwise; the networks of the strategies {_SLOW} in batches of 32, after "
         f"{_LOCAL} without labels where there is a Stage I.",
-        f"Learned rows state bins of {300 / BEST['bins']:g} m, but for the paper's loss, which is of three numbers; "
-        f"{NEAREST}...: mean of the {NEIGHBOURS} training places whose messages from that ecc-fast are most alike.",
+        HEAD_REMARK,
         processor_remark("training CPU-s"),
     ]
 
@@ -283,7 +240,7 @@ def _remarks(data: TracedData) -> list[str]:
 def _figure(runs: dict[str, tuple[str, Trained]], lit: Tensor) -> Any:
     """Distributions of errors, errors by links in sight, learning curves over data and compute."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
-    first = next(label for label, (group, _) in runs.items() if group == "ECC")
+    first = [label for label, (group, _) in runs.items() if group == "ECC"][-1]
     equal = [label for label, (group, _) in runs.items() if group == "features"][:1]
     shown = [first, *equal, *(label for label, (group, _) in runs.items() if group == "baseline")]
     for index, label in enumerate(shown):

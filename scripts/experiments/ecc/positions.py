@@ -54,7 +54,7 @@ def run(effort: Effort) -> Outcome:
             positions = there if users is None else users
 
             def make(positions: int = positions, copies: int = copies, samples: int = samples) -> Trained:
-                config = EccFastAgentConfig(**BEST, samples=samples)
+                config = EccFastAgentConfig(**{**BEST, "head": EccFastAgentConfig.head}, samples=samples)
                 pool = data.with_moved(train.first(positions).pools["acf"], copies)
                 return train_network(config, data, pool, test.pools["acf"], samples)
 

@@ -15,7 +15,6 @@ from cfpos.scripts.experiments.common import Effort, Outcome, progress
 from cfpos.scripts.experiments.ecc import common as ecc
 from cfpos.scripts.experiments.ecc.data import Trained, kept, train_policy
 from cfpos.scripts.experiments.ecc.learning import trained
-from cfpos.scripts.experiments.ecc.nearest import NEIGHBOURS, nearest_m
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
@@ -27,7 +26,7 @@ from cfpos_envs.supervised.errors import errors_m
 POINTS = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4), (8, 4), (16, 4), (32, 4), (32, 10))
 SCALAR_BITS = (1, 2, 4, 8)
 # With 256 there are 400 steps only, and which width of the code learns fastest hides what it can carry.
-BATCH_SIZE = 64
+_TRAINING: dict[str, Any] = {"batch_size": 64, "head": ecc.HEAD}
 _SIDE_BITS = 9
 _CHUNK = 2048
 
@@ -36,31 +35,24 @@ def run(effort: Effort) -> Outcome:
     """Train ``ecc-fast`` at every point, and the policy ``csi-scalar-q`` over its own bits, with several seeds."""
     seeds = range(effort.seeds)
     rows: list[dict[str, Any]] = []
-    beside: list[dict[str, Any]] = []
     points = effort.chosen(POINTS)
     for width, bits in progress(points, "training", len(points)):
-        errors, nearest = [], []
+        errors = []
         for seed in seeds:
-            config = ecc.fast(effort, latent_width=width, bits=bits, seed=seed, batch_size=BATCH_SIZE)
-            network, pool = trained(config, effort), ecc.test_pool(config, effort)
-            errors.append(errors_m(network, pool))
-            places = nearest_m(network, ecc.snapshots(config, "train", config.pool), pool)
-            nearest.append((places - pool.position_m).norm(dim=1).numpy())
+            config = ecc.fast(effort, latent_width=width, bits=bits, seed=seed, **_TRAINING)
+            errors.append(errors_m(trained(config, effort), ecc.test_pool(config, effort)))
         rows.append(_row(f"ecc-fast d_z={width} Q={bits}", 24 * width * bits, errors))
-        beside.append(_row(f"nearest d_z={width} Q={bits}", 24 * width * bits, nearest))
     for bits, payload, errors in _scalar(effort, effort.chosen(SCALAR_BITS)):
-        beside.append(_row(f"csi-scalar-q Q={bits}", payload, errors))
-    rows += beside
-    config = ecc.fast(effort, batch_size=BATCH_SIZE)
+        rows.append(_row(f"csi-scalar-q Q={bits}", payload, errors))
+    config = ecc.fast(effort, **_TRAINING)
     remark = (
         f"{ecc.ENV_ID}; every network sees {config.samples} snapshots drawn from {config.pool} in "
         f"batches of {config.batch_size}; {effort.seeds} seed(s) of weights and order, mean_m being their mean, lowest "
         "and highest beside it; tested on the same unseen places; csi-scalar-q is the policy of that name, which takes "
-        "the same phase-free features after the fronthaul that ecc-fast takes before it; nearest: mean of the "
-        f"{NEIGHBOURS} training places whose messages from the same ecc-fast are most alike, no network at the CU; "
-        "100 % is complex64 forwarding; gain (8 bits) and path flag (1 bit) come on top."
+        "the same phase-free features after the fronthaul that ecc-fast takes before it; 100 % is complex64 "
+        "forwarding; gain (8 bits) and path flag (1 bit) come on top."
     )
-    return Outcome(rows, _figure(rows), [remark, *(ahead(rows, name) for name in ("csi-scalar-q", "nearest"))])
+    return Outcome(rows, _figure(rows), [remark, ecc.HEAD_REMARK, ahead(rows, "csi-scalar-q")])
 
 
 def ahead(rows: Sequence[Mapping[str, Any]], other: str) -> str:
@@ -79,7 +71,7 @@ def ahead(rows: Sequence[Mapping[str, Any]], other: str) -> str:
 
 def _scalar(effort: Effort, bits: Sequence[int]) -> Iterator[tuple[int, int, list[np.ndarray]]]:
     """(Q, payload bits, errors of every seed) of the baseline without an encoder."""
-    config = ecc.fast(effort, batch_size=BATCH_SIZE)
+    config = ecc.fast(effort, **_TRAINING)
     pools: dict[str, dict[int, Pool]] = {}
 
     def received(split: str, number: int) -> Pool:
@@ -102,7 +94,13 @@ def _scalar(effort: Effort, bits: Sequence[int]) -> Iterator[tuple[int, int, lis
 
 def _policy(bits: int, seed: int, steps: int, batch_size: int) -> Any:
     policy: Any = make_policy(
-        "csi-scalar-q", bits=bits, seed=seed, train_steps=steps, batch_size=batch_size, train_samples=batch_size
+        "csi-scalar-q",
+        bits=bits,
+        head=ecc.HEAD,
+        seed=seed,
+        train_steps=steps,
+        batch_size=batch_size,
+        train_samples=batch_size,
     )
     policy.system = ecc.system()
     return policy
@@ -140,7 +138,7 @@ def _row(label: str, bits: int, errors: list[np.ndarray]) -> dict[str, Any]:
 
 def _figure(rows: list[dict[str, Any]]) -> Any:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for index, name in enumerate(("ecc-fast", "csi-scalar-q", "nearest")):
+    for index, name in enumerate(("ecc-fast", "csi-scalar-q")):
         lines = sorted((line for line in rows if line["model"].startswith(name)), key=lambda line: line["bits_per_bs"])
         bits = [line["bits_per_bs"] for line in lines]
         for key, style in (("mean_m", "o-"), ("p90_m", "o:")):

@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
-from cfpos.scripts.experiments.ecc.data import TracedData, Trained, kept, train_network
+from cfpos.scripts.experiments.ecc.common import HEAD_REMARK
+from cfpos.scripts.experiments.ecc.data import TracedData, Trained, kept, processor_remark, train_network
 from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
@@ -60,4 +61,4 @@ def run(effort: Effort) -> Outcome:
         f"{data.source.recipe.scene}: ecc-fast with acf, {samples} snapshots of {len(train)} training users, tested on "
         f"the {aside} training users that were set aside; one seed."
     )
-    return Outcome(rows, figure, [remark])
+    return Outcome(rows, figure, [remark, HEAD_REMARK, processor_remark("training CPU-s")])
