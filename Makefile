@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_ARGS ?=
 BENCHMARK_ARGS ?= --out outputs/benchmark.json
+FAULTS_ARGS ?= --out outputs/faults.json
 # One arithmetic thread per process: the networks are small and the tests already run in parallel.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help venv demo ecc-demo explorer test slow lint types docs check benchmark clean
+.PHONY: help venv demo ecc-demo explorer test slow lint types docs check benchmark faults clean
 help:
 	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 2 minutes after the install)"
 	@echo "make ecc-demo   install, train CSI positioning over a thin fronthaul, compare it with every baseline (about 4 minutes)"
@@ -16,6 +17,7 @@ help:
 	@echo "make test   all tests      make slow   the tests that train for minutes"
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
 	@echo "make benchmark   speed in CPU time beside mpe2, VMAS and mobile-env (which it installs)"
+	@echo "make faults   kill trainings, damage their files, fill their disk: tables of what is lost (nothing)"
 	@echo "make venv   only install   make clean  remove $(VENV), caches and builds (never outputs/)"
 
 venv: $(VENV)/.installed
@@ -62,6 +64,9 @@ check: lint types docs test
 benchmark: venv
 	$(BIN)/python -m pip install --quiet -e ".[benchmark]" -c constraints.txt
 	$(BIN)/python scripts/benchmark.py $(BENCHMARK_ARGS)
+
+faults: venv
+	$(TEST_ENV) $(BIN)/python scripts/faults.py $(FAULTS_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

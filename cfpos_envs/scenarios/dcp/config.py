@@ -188,7 +188,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         num_angles: resolution of the angle profile.
         ue_height_m: height of the UEs, used with the AP heights of a site file.
         kernel: what computes rounds on a CPU: ``torch``, or ``native``, compiled code several times as fast that a C++
-            compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding.
+            compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding where
+            rounding decides nothing (see docs/benchmarks.md).
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {

@@ -246,3 +246,18 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setattr(build.os, "getuid", lambda: -1)
     with pytest.raises(OSError, match="belongs to another user"):
         build.cache_folder()
+
+
+def test_two_antennas_leave_it_to_rounding_which_side_is_heard():
+    """Two peaks of a spectrum may be equally high, and then are each other's mirror image: where agreement ends."""
+    bearings = []
+    for name in ("torch", "native"):
+        options = {"num_aps": 2, "num_antennas": 2, "num_ues": 3, "num_sites": 2}
+        env = make_env("dcp-rss-v0", num_envs=64, seed=5, kernel=name, **options)
+        env.reset()
+        bearings.append(env.game_state.bearing_rad.flatten())
+    one, other = bearings
+    torch.testing.assert_close(one.cos().abs(), other.cos().abs(), rtol=0, atol=0.02)
+    mirrored = (one - other).abs() > 0.1
+    torch.testing.assert_close(one[mirrored], torch.pi - other[mirrored], rtol=0, atol=0.02)
+    assert 0 < mirrored.float().mean() < 0.2

@@ -1,0 +1,123 @@
+"""Kill trainings, damage their files and fill their disk, and show in tables that nothing is lost.
+
+``python scripts/faults.py`` does all of it in about a quarter of an hour of CPU time; ``--quick`` does a little of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cfpos.scripts import reports
+from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.faulty import commands, damage, growth, kills
+from cfpos.scripts.faulty.subjects import subjects
+
+PARTS = ("kills", "damage", "full disk", "commands", "growth")
+_QUICK = {"kills": 1, "command_kills": 1, "flips": 40, "steps": 2_000, "updates": 100}
+
+
+def report(parts: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Do what is asked, and the rows of every part.
+
+    Args:
+        parts: some of ``PARTS``.
+        names: kinds of training.
+        options: of the command line.
+    """
+    chosen = [subjects()[name] for name in names]
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        began = time.process_time(), time.perf_counter()
+        if part == "kills":
+            tables["kills"] = [kills.killed_runs(subject, options.kills, options.seed) for subject in chosen]
+        elif part == "damage":
+            rows = [damage.flipped_bits(subject, options.flips, options.seed) for subject in chosen]
+            harms = damage.FEW_HARMS if options.quick else damage.HARMS
+            tables["flipped bits"] = rows
+            tables["damaged files"] = [row for subject in chosen for row in damage.damaged_files(subject, harms)]
+        elif part == "full disk":
+            tables["full disk"] = [damage.full_disk(subject) for subject in chosen]
+        elif part == "commands":
+            several = [commands.killed_commands(kind, options.command_kills, options.seed) for kind in commands.KINDS]
+            tables["commands"] = several
+        else:
+            tables["growth"] = [growth.growth(options.steps, options.updates)]
+        print(f"{part}: {time.perf_counter() - began[1]:.0f} s", file=sys.stderr)
+    return tables
+
+
+def lost(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A line for everything in the tables that should not be."""
+    lines = []
+    for row in [*tables.get("kills", []), *tables.get("commands", [])]:
+        if row["errors"] not in ("", "not installed") or row["equal"] != row["runs"]:
+            lines.append(f"{row['run']}: {row['runs'] - row['equal']} other weights, {row['errors'] or 'no error'}")
+    for row in tables.get("flipped bits", []):
+        if row["found"] != row["flipped bits"]:
+            lines.append(f"{row['run']}: {row['flipped bits'] - row['found']} flipped bits were not found")
+    for row in tables.get("damaged files", []):
+        if row["outcome"] != "the same weights":
+            lines.append(f"{row['run']}: {row['file']}, {row['harm']}: {row['outcome']}")
+    for row in tables.get("full disk", []):
+        if row["afterwards"] != "the same weights" or row["left over"] or "go on with resume=RUN" not in row["said"]:
+            lines.append(f"{row['run']}, full disk: {row['said']}; {row['afterwards']}")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do it, print the tables, end with exit code 1 if anything was lost."""
+    arguments = parser().parse_args(argv)
+    with user_errors(arguments.debug):
+        for name, given, allowed in (
+            ("parts", arguments.parts, PARTS),
+            ("runs", arguments.runs, tuple(subjects())),
+        ):
+            for word in given:
+                if word not in allowed:
+                    raise UsageError(f"--{name} names {word!r}: {suggest(word, allowed)}")
+        if arguments.quick:
+            vars(arguments).update(_QUICK)
+        torch.set_num_threads(1)
+        tables = report(arguments.parts, arguments.runs, arguments)
+        for name, rows in tables.items():
+            print(f"{name}\n{reports.table(rows)}\n")
+        if arguments.out is not None:
+            print(f"wrote {reports.write_json(arguments.out, tables)}")
+        found = lost(tables)
+        print("\n".join(found) if found else "nothing was lost")
+        if found:
+            raise SystemExit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    arguments.add_argument(
+        "--parts", type=_words, default=PARTS, help=f"comma-separated; default all: {','.join(PARTS)}"
+    )
+    arguments.add_argument("--runs", type=_words, default=tuple(subjects()), help="kinds of training; default all")
+    arguments.add_argument("--kills", type=int, default=50, help="of every kind of training")
+    arguments.add_argument("--command-kills", type=int, default=20, help="of every command of several processes")
+    arguments.add_argument("--flips", type=int, default=300, help="bits flipped in a checkpoint, one at a time")
+    arguments.add_argument("--steps", type=int, default=1_000_000, help="environment steps of the long training")
+    arguments.add_argument("--updates", type=int, default=100_000, help="updates of the long training")
+    arguments.add_argument("--seed", type=int, default=0, help="of moments, bits and what is killed")
+    arguments.add_argument("--quick", action="store_true", help="a little of everything")
+    arguments.add_argument("--out", type=Path, help="JSON file")
+    arguments.add_argument("--debug", action="store_true", help="show tracebacks")
+    return arguments
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The short form of ``make faults``: some kills, some damage and a full disk; what is lost is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cfpos_envs.checkpoints import LAST, write_checkpoint
+from scripts import faults
+from scripts.faulty import kills, subjects
+from scripts.faulty.processes import forked
+
+
+def test_a_killed_run_ends_as_if_nobody_had_killed_it(capsys: pytest.CaptureFixture[str]) -> None:
+    faults.main(["--quick", "--runs", "maddpg", "--parts", "kills"])
+    told = capsys.readouterr().out
+    assert told.splitlines()[3].split() == ["maddpg", "1", "1", "1", "1"]
+    assert told.endswith("nothing was lost\n")
+
+
+@pytest.mark.slow
+def test_a_little_of_everything_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    faults.main(["--quick", "--runs", "maddpg", "--parts", "kills,damage,full disk"])
+    told = capsys.readouterr().out
+    assert told.endswith("nothing was lost\n")
+    tables = {block.split("\n")[0]: block.split("\n")[3:] for block in told.split("\n\n")}
+    assert [row.split() for row in tables["flipped bits"]] == [["maddpg", "40", "40"]]
+    assert [row.split()[1] for row in tables["damaged files"]] == ["last.pt", "previous.pt", "best.pt"]
+    assert "No space" in tables["full disk"][0] or "File too large" in tables["full disk"][0]
+    assert "go on with resume=RUN from environment step" in tables["full disk"][0]
+
+
+def test_what_is_lost_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"run": "maddpg", "kills": 1, "resumed": 1, "runs": 2, "equal": 1, "errors": ""}
+    monkeypatch.setattr(kills, "killed_runs", lambda *_: row)
+    with pytest.raises(SystemExit) as ended:
+        faults.main(["--runs", "maddpg", "--parts", "kills"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.endswith("maddpg: 1 other weights, no error\n")
+
+
+def test_a_kill_in_the_middle_of_a_file_is_one(tmp_path: Path) -> None:
+    def killed(moment: int) -> None:
+        killer = kills.Killer(moment)
+        killer.watch()
+        write_checkpoint(tmp_path / LAST, {"agent": {"n": moment}})
+
+    ends = [forked(lambda moment=moment: killed(moment)) for moment in (0, 3, 10_000)]
+    assert [end.killed for end in ends] == [True, True, False]
+    assert forked(lambda: 1 / 0).error == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize(("name", "word"), [("--parts", "kill"), ("--runs", "madpg")])
+def test_unknown_words_are_refused(name: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        faults.main([name, word])
+    assert f"{name} names '{word}': did you mean" in capsys.readouterr().err
+
+
+def test_every_kind_of_training_is_there() -> None:
+    assert set(subjects.subjects()) == {"maddpg", "sb3-ppo", "ecc-fast", "ecc"}
