@@ -35,6 +35,7 @@ EXPERIMENTS = {
     "ecc-subcarriers": "ecc.subcarriers",
     "ecc-table2": "ecc.table2",
     "ecc-cost": "ecc.cost",
+    "ecc-sizes": "ecc.sizes",
     "ecc-munich": "ecc.munich",
     "ecc-baselines": "ecc.baselines",
     "ecc-heads": "ecc.heads",

@@ -13,6 +13,7 @@ import torch
 from cfpos_envs.channels.tracing.generate import generate, statistics
 from cfpos_envs.channels.tracing.storage import DatasetError
 from cfpos_envs.supervised.errors import errors_m
+from scripts.experiments import experiment
 from scripts.experiments.common import Effort
 from scripts.experiments.ecc import common as ecc
 from scripts.experiments.ecc import table2
@@ -152,3 +153,15 @@ def test_held_out_users_and_ways_are_told_apart(tmp_path: Path) -> None:
     np.testing.assert_equal(found.ways.errors_m, errors[-50:])
     np.testing.assert_equal(found.ways.position_m[:, 2], errors[-50:])  # type: ignore[index]
     assert found.ways.nearest_m is None
+
+
+def test_parameters_of_both_ends_are_counted() -> None:
+    rows = {row["model"]: row for row in experiment("ecc-sizes")(Effort.quick()).rows}
+    plain = rows["ecc-fast small, three numbers"]
+    # 336 lags -> 256 -> 24 tokens x 4, with biases, at every one of six stations.
+    assert plain["station_parameters"] == 336 * 256 + 256 + 256 * 96 + 96
+    assert plain["all_parameters"] == 6 * plain["station_parameters"] + plain["centre_parameters"]
+    # Two matrices of 512, and one that reads six messages with gain and flag.
+    assert plain["centre_parameters"] == 6 * 98 * 512 + 512 + 2 * (512 * 512 + 512) + 512 * 3 + 3
+    assert rows["ecc paper"]["message_bits"] == 32 * 24 * 10 + 32 + 1
+    assert rows["ecc paper, bins"]["station_parameters"] == rows["ecc paper"]["station_parameters"]

@@ -35,7 +35,7 @@ BATCH, _QUICK_BATCH = 64, 8
 # The paper's network trains in smaller batches, so that a few of its steps take seconds and not minutes.
 _PAPER_SHARE = 4
 _SECONDS = 0.5
-_TURNS = 3
+_TURNS = 2
 _MATRIX = 1024
 
 

@@ -1,0 +1,63 @@
+"""Size of the networks at both ends: parameters of a base station and of the central unit, multiply-adds, files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from cfpos.scripts.experiments.common import Effort, Outcome
+from cfpos.scripts.experiments.ecc import common as ecc
+from cfpos.scripts.experiments.ecc.cost import network_work
+from cfpos_envs.drawing.figures import OKABE_ITO
+from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
+from cfpos_envs.supervised.inputs import network_shape
+from cfpos_envs.supervised.network import EccNetwork
+
+MODELS: dict[str, EccAgentConfig] = {
+    "ecc-fast small": EccFastAgentConfig.preset("small"),
+    "ecc-fast small, three numbers": EccFastAgentConfig.preset("small", head="regression"),
+    "ecc-fast urban": EccFastAgentConfig.preset("urban"),
+    "ecc small": EccAgentConfig.preset("small"),
+    "ecc paper": EccAgentConfig.preset("paper"),
+    "ecc paper, bins": EccAgentConfig.preset("paper", head="bins"),
+    "ecc paper, bins, slots averaged": EccAgentConfig.preset("paper", head="bins", slots=1),
+}
+_HALF_BYTES = 2
+
+
+def run(effort: Effort) -> Outcome:
+    """Count; nothing is measured, so that every machine finds the same."""
+    known = ecc.system()
+    rows: list[dict[str, Any]] = []
+    for label, config in MODELS.items():
+        network = EccNetwork(config, network_shape(config, known), torch.Generator().manual_seed(0))
+        station, centre = network.encoder_parameters(), network.fusion_parameters()
+        together = known.num_bs * station + centre
+        rows.append(
+            {
+                "model": label,
+                "head": config.head,
+                "station_parameters": station,
+                "centre_parameters": centre,
+                "all_parameters": together,
+                "half_precision_MB": _HALF_BYTES * together / 1e6,
+                "station_multiply_adds": network.encoder_multiply_adds(),
+                "snapshot_multiply_adds": int(network_work(network)),
+                "message_bits": network.layout.message_bits,
+            }
+        )
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    for index, name in enumerate(("station_parameters", "centre_parameters")):
+        places = [place + 0.3 * (index - 0.5) for place in range(len(rows))]
+        axes.barh(places, [row[name] for row in rows], height=0.3, color=OKABE_ITO[index], label=name)
+    axes.set(xscale="log", xlabel="parameters")
+    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+    axes.invert_yaxis()
+    axes.legend()
+    remark = (
+        f"Counted in {ecc.ENV_ID}: {known.num_bs} base stations with weights of their own; multiply-adds of one "
+        "snapshot forwards, all encoders and roughly the central unit; training takes three times that."
+    )
+    return Outcome(rows, figure, [remark])
