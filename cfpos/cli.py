@@ -9,6 +9,7 @@ import sys
 COMMANDS = {
     "train": "train an agent (Hydra)",
     "evaluate": "score policies and trained agents on the same drops (Hydra)",
+    "calibrate": "give a trained network of base stations an uncertainty",
     "locate": "positions, and a map, from measurements of your own",
     "plot": "pictures of bounds, loci, error distributions and episodes",
     "reproduce": "the experiments of the documentation",

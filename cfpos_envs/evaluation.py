@@ -88,6 +88,7 @@ def evaluate_many(
     tallies = [_Tally() for _ in policies]
     bounds: list[np.ndarray] = []
     sites: list[np.ndarray] = []
+    sights: list[np.ndarray | None] = []
     with torch_threads(threads):
         for state in _test_states(scenario, episodes, seed):
             truth = scenario.truth(state)
@@ -96,6 +97,8 @@ def evaluate_many(
             measured = scenario.measurements(state)
             if isinstance(measured, _OfSites) and measured.site_ids is not None:
                 sites.append(_to_numpy(measured.site_ids).astype(int))
+            seen = scenario.in_sight(state) if isinstance(scenario, KnowsSight) else None
+            sights.append(None if seen is None else seen.cpu().numpy().astype(int))
             for run, tally in zip(runners, tallies):
                 tally.add(run(scenario, state))
     shared = {
@@ -104,6 +107,7 @@ def evaluate_many(
         "seed": seed,
         "bounds": np.concatenate(bounds) if bounds else None,
         "sites": np.concatenate(sites) if sites else None,
+        "in_sight": _together(sights),
     }
     return [
         tally.result(_name(policy), {**shared, "fronthaul_bits": sent})
@@ -121,6 +125,7 @@ class _ChunkResult:
     truth_m: np.ndarray | None
     covariance_m2: np.ndarray | None
     reason: np.ndarray | None
+    radii: np.ndarray | None
     squared_by_round: list[float] | None
     seconds: float
     policy_seconds: float
@@ -157,6 +162,7 @@ class _Tally:
             valid=valid,
             reason=_together([chunk.reason for chunk in self.chunks]),
             truth_m=_together([chunk.truth_m for chunk in self.chunks]),
+            radii=_together([chunk.radii for chunk in self.chunks]),
             **shared,
         )
 
@@ -189,6 +195,14 @@ class Acts(Protocol):
 
     def act(self, observations: dict[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Actions from observations, both by agent name."""
+
+
+@runtime_checkable
+class KnowsSight(Protocol):
+    """A game that knows how many stations see a user; for reports, never for policies."""
+
+    def in_sight(self, state: Any) -> Tensor | None:
+        """[B, K] stations with a line of sight; None where nobody knows."""
 
 
 @runtime_checkable
@@ -244,6 +258,7 @@ def _run_locate(policy: Locates, scenario: Game, state: TensorState) -> _ChunkRe
         truth_m=_if_given(truth.get("true_position")),
         covariance_m2=_if_given(estimate.covariance),
         reason=None if estimate.reason is None else estimate.reason.cpu().numpy().astype(int),
+        radii=_if_given(estimate.radii),
         squared_by_round=None,
         seconds=seconds,
         policy_seconds=seconds,
@@ -309,6 +324,7 @@ def _played(
         truth_m=_if_given(truth.get("true_position")),
         covariance_m2=None,
         reason=None,
+        radii=None,
         squared_by_round=squared,
         seconds=seconds,
         policy_seconds=policy_seconds,

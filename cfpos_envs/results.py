@@ -96,8 +96,12 @@ _ARRAYS: dict[str, type] = {
     "valid": bool,
     "reason": int,
     "truth_m": float,
+    "radii": float,
+    "in_sight": int,
 }
 """Fields that are arrays, where they are not None."""
+_LATER = ("radii", "in_sight")
+"""Fields that files of this format need not have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +125,8 @@ class EvaluationResult:
         valid: [episodes, ues] for whom the policy says that it has an answer.
         reason: [episodes, ues] ``Reason`` as integer, or None where the policy gives none.
         truth_m: [episodes, ues, D] true positions.
+        radii: [episodes, ues, 2] of the regions of 50 and 90 %, see ``PositionEstimate``; None: those of a Gaussian.
+        in_sight: [episodes, ues] stations with a line of sight to the user; None where the environment does not know.
     """
 
     policy: str
@@ -140,6 +146,8 @@ class EvaluationResult:
     valid: np.ndarray | None = None
     reason: np.ndarray | None = None
     truth_m: np.ndarray | None = None
+    radii: np.ndarray | None = None
+    in_sight: np.ndarray | None = None
 
     @property
     def rmse(self) -> float:
@@ -280,7 +288,12 @@ class EvaluationResult:
             if content["format"] not in (_FORMAT, *_OLD_FORMATS):
                 raise KeyError("format")
             old = content["format"] != _FORMAT
-            entries = [entry for entry in dataclasses.fields(cls) if not (old and entry.default is None)]
+            missing = [name for name in _LATER if name not in content]
+            entries = [
+                entry
+                for entry in dataclasses.fields(cls)
+                if not (old and entry.default is None) and entry.name not in missing
+            ]
             values = {entry.name: content[entry.name] for entry in entries}
             arrays: dict[str, np.ndarray] = {
                 name: np.asarray(values[name], dtype=kind) for name, kind in _ARRAYS.items() if values.get(name)

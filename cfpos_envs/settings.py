@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -54,6 +54,8 @@ class Settings(Declared):
     """Allowed words."""
     former: ClassVar[Mapping[str, object]] = {}
     """Values of fields that files of builds before do not name, where that is not the default."""
+    unsaid: ClassVar[Collection[str]] = ()
+    """Those of ``former`` that change nothing of what a stored policy plays, so that nobody has to be told."""
 
     num_envs: int = 16
     seed: int = 0
@@ -96,7 +98,7 @@ class Settings(Declared):
         """Settings from a file, see ``former``; a warning says where they are not today's defaults."""
         defaults = {entry.name: entry.default for entry in dataclasses.fields(cls)}
         for name, value in cls.former.items():
-            if name not in fields and value != defaults[name]:
+            if name not in fields and value != defaults[name] and name not in cls.unsaid:
                 warnings.warn(former_value(cls.title, name, value, defaults[name]), stacklevel=2)
         return cls.build({**cls.former, **fields})
 

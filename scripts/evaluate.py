@@ -1,4 +1,4 @@
-"""Evaluate policies on the same unseen drops: a table, results.json, positions.csv, cdf.png, a picture of an episode.
+"""Evaluate policies on the same unseen drops: tables, results.json, positions.csv, pictures of errors and an episode.
 
 ``python scripts/evaluate.py env=dcp-jar policy=[fingerprint,music,joint-gn,RUN_DIR] episodes=200 seed=7``
 ``python scripts/evaluate.py policy=[RUN_DIR,music]`` plays the game of the run, with its settings.
@@ -25,6 +25,8 @@ from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.arithmetic_threads import torch_threads
 from cfpos_envs.checks import one_of
+from cfpos_envs.coverage import format_coverage
+from cfpos_envs.drawing.coverage import coverage_figure
 from cfpos_envs.drawing.figures import cdf_figure, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
 from cfpos_envs.files.positions import Positions
@@ -96,11 +98,12 @@ def main(config: DictConfig) -> None:
             else [Positions.joined([*map(Positions.from_evaluation, results)]).write(folder / table)]
         ),
         *_pictures(results, f"{config.env.id}, {config.episodes} unseen episodes", config.answers, folder / "cdf.png"),
+        *_coverage(results, folder / "coverage.png"),
         reports.save_image(folder / "episode.png", frame),
     ]
     if config.settings_of is not None:
         print(f"{config.env.id} with the settings of {config.settings_of}")
-    print(format_table(results))
+    print("\n\n".join(filter(None, (format_table(results), format_coverage(results)))))
     print("\n".join(f"wrote {path}" for path in written))
 
 
@@ -132,6 +135,12 @@ def _pictures(results: list[EvaluationResult], title: str, answers: str, path: P
         warn("no answer is valid: no picture of their errors; answers=all draws those of all")
         return []
     return [save_figure(cdf_figure(results, title, answers), path)]
+
+
+def _coverage(results: list[EvaluationResult], path: Path) -> list[Path]:
+    """What was stated beside what was found; none where no policy states a covariance."""
+    figure = coverage_figure(results)
+    return [] if figure is None else [save_figure(figure, path)]
 
 
 if __name__ == "__main__":

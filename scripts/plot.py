@@ -99,6 +99,8 @@ def parser() -> Parser:
     cdf.add_argument(
         "--answers", type=one_of(ANSWERS), help="valid or all: which to draw (valid of tables, all of evaluations)"
     )
+    stated = kind("coverage", "what stated uncertainties hold: calibration curve, stated against actual error")
+    stated.add_argument("files", type=Path, nargs="+", metavar="FILE", help="as of cdf")
     episode = kind("episode", "one episode of an environment, as it draws itself")
     episode.add_argument("--env", required=True, metavar="ID", help="a registered environment, e.g. dcp-jar-v0")
     episode.add_argument("--policy", required=True, help="a registered policy, a run's folder or a checkpoint")
@@ -245,6 +247,13 @@ def draw_cdf(arguments: argparse.Namespace, out: Path) -> list[str]:
     return [result.summary() for result in found]
 
 
+def draw_coverage(arguments: argparse.Namespace, out: Path) -> list[str]:
+    """Draw what stated uncertainties hold, from files."""
+    figure, table = results.stated_figure(arguments.files)
+    save(figure, out)
+    return [table]
+
+
 def draw_episode(arguments: argparse.Namespace, out: Path) -> list[str]:
     """Play and draw an episode."""
     overrides = dict(_setting(entry) for entry in arguments.set)
@@ -268,6 +277,7 @@ DRAW: dict[str, Callable[[argparse.Namespace, Path], list[str]]] = {
     "tdoa-loci": draw_tdoa_loci,
     "ellipses": draw_ellipses,
     "cdf": draw_cdf,
+    "coverage": draw_coverage,
     "episode": draw_episode,
 }
 

@@ -23,16 +23,18 @@ from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.settings import Settings
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
+from cfpos_envs.supervised.beliefs import Answers
 from cfpos_envs.supervised.bitstream import Messages
+from cfpos_envs.supervised.calibration import Calibration
 from cfpos_envs.supervised.data import Batch
-from cfpos_envs.supervised.doubts import learned_doubts
+from cfpos_envs.supervised.doubts import judge
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
 from cfpos_envs.supervised.loading import load_weights
 from cfpos_envs.supervised.network import EccNetwork
 
 from ..base import Plan
 from ..environments import as_vector_env
-from .training import EccLearner, Training
+from .training import EccLearner, Training, calibrated, fresh_places
 
 # What an observation holds after the features: log gain, validity, ...; see ``scenarios.ecc.observe``.
 _LOG_GAIN_SCALE = 4.0
@@ -49,6 +51,7 @@ class Ecc(EccLearner):
 
     Attributes:
         messages: what the base stations sent last.
+        calibration: what covariances are stated by; None: none are.
 
     Raises:
         ValueError: an environment without CSI, or settings that its CSI cannot serve.
@@ -73,6 +76,7 @@ class Ecc(EccLearner):
         generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
         self.network = EccNetwork(config, network_shape(config, self.system), generator).to(config.device).eval()
         self.messages: Messages | None = None
+        self.calibration: Calibration | None = None
 
     @property
     def fronthaul_bits(self) -> float:
@@ -99,11 +103,28 @@ class Ecc(EccLearner):
         """
         return Training(self, plan).run()
 
-    def locate(self, measurements: object) -> PositionEstimate:
-        """Positions [B, J, 3] of all users from the transmitted bits, without covariance.
+    def calibrate(self, places: int | None = None, progress: bool | None = None) -> Calibration:
+        """Learn what the errors of the present network are like: ``locate`` then states covariances and regions.
 
-        Invalid where no BS hears the user, gains are none of the training's, or the answer lies outside of its area:
-        a valid answer is one to something like the training, not a good one.
+        Training does so by itself at its end. This is for a network that has been trained without.
+
+        Args:
+            places: to set aside; None: ``config.set_aside`` or its default.
+            progress: show a bar; None: only on a terminal.
+
+        Raises:
+            ValueError: too few places, or an environment whose places have all been trained on.
+        """
+        count = places if places is not None else self.config.set_aside or type(self.config).set_aside
+        self.calibration = calibrated(self, fresh_places(self, count, progress).pool)
+        return self.calibration
+
+    def locate(self, measurements: object) -> PositionEstimate:
+        """Positions [B, J, 3] of all users from the transmitted bits, with covariances and regions where calibrated.
+
+        Invalid where no BS hears the user, gains are none of the training's, the answer lies outside of its area, or
+        the stated deviation is hardly less than that of any place: a valid answer is one to something like the
+        training, not a good one.
 
         Args:
             measurements: ``CsiMeasurements``.
@@ -116,11 +137,20 @@ class Ecc(EccLearner):
                 f"{self.name} needs CsiMeasurements, got {type(measurements).__name__}; use it with an ecc environment."
             )
         batch = snapshots(measurements, self.config, self.system).to(self.config.device)
-        position = self._positions(batch)
-        reason = learned_doubts(self.system, batch, position)
+        judged = judge(self.system, batch, self._answers(batch), self.calibration)
         shape, device = measurements.csi.shape[:2], measurements.csi.device
-        placed, why = (values.unflatten(0, shape).to(device) for values in (position, reason))
-        return PositionEstimate(placed, None, why == int(Reason.VALID), why).moved(measurements.origin_m)
+
+        def by_user(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.unflatten(0, shape).to(device)
+
+        why = judged.reason.unflatten(0, shape).to(device)
+        return PositionEstimate(
+            judged.position_m.unflatten(0, shape).to(device),
+            by_user(judged.covariance_m2),
+            why == int(Reason.VALID),
+            why,
+            radii=by_user(judged.radii),
+        ).moved(measurements.origin_m)
 
     def encode(self, measurements: CsiMeasurements) -> Messages:
         """What the base stations send for all users of all episodes, one after another."""
@@ -161,7 +191,12 @@ class Ecc(EccLearner):
 
     def network_state(self) -> State:
         """A copy of the networks and the constants of the network of base stations."""
-        return {"system": dataclasses.asdict(self.system), "network": copy.deepcopy(self.network.state_dict())}
+        state: State = {
+            "system": dataclasses.asdict(self.system),
+            "network": copy.deepcopy(self.network.state_dict()),
+        }
+        # Where there is none, files look as they did before there were any.
+        return state if self.calibration is None else {**state, "calibration": self.calibration.state()}
 
     def check_game(self, state: State) -> None:
         """ValueError if ``state`` belongs to another network of base stations, or to another game."""
@@ -181,13 +216,18 @@ class Ecc(EccLearner):
         """Take over networks from ``network_state``; ``check_game`` has looked at what they are for."""
         load_weights(self.network, state["network"], self.config.head)
         self.system = _stored_system(state)
+        stored = state.get("calibration")
+        self.calibration = None if stored is None else Calibration.restored(stored)
 
     def _positions(self, batch: Batch) -> Float[Tensor, "S 3"]:
+        return self._answers(batch).belief.position_m
+
+    def _answers(self, batch: Batch) -> Answers:
         self.network.eval()
         if self.network.layout.bits == 0:
-            return self.network.predict(batch)
+            return self.network.answers(batch)
         self.messages = self.network.encode(batch)
-        return self.network.decode(self.messages)
+        return self.network.read(self.messages)
 
     def _from_observations(self, observations: Tensor) -> Batch | None:
         """The base stations' inputs out of their observations; None if the observations do not hold them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor
 
 from cfpos_envs.checkpoints import BEST, State, holds_run
 from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.scenarios.ecc.aside import Aside, aside, elsewhere
 from cfpos_envs.scenarios.ecc.game import EccScenario
 from cfpos_envs.scenarios.ecc.options import EccOptions
-from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, draw_snapshots
+from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, LabelledCsi, draw_snapshots
 from cfpos_envs.scenarios.ecc.worlds import stored_count
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig
-from cfpos_envs.supervised.data import Pool
+from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network
+from cfpos_envs.supervised.data import Pool, one_per_place
 from cfpos_envs.supervised.errors import errors_m
 from cfpos_envs.supervised.fitting import FitResult, Hooks, fit
 from cfpos_envs.supervised.inputs import pool_of
@@ -54,12 +57,27 @@ class EccLearner(Agent):
         game: the environment's game.
         system: constants of the network it was trained in; they standardise the gains.
         network: encoders, quantiser, fusion.
+        calibration: what the network's errors are like, or None.
     """
 
     config: EccAgentConfig
     game: EccScenario
     system: CsiSystem
     network: EccNetwork
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """Snapshots that a run sets aside.
+
+    Attributes:
+        pool: one per place.
+        costs: whether training must leave out their places.
+    """
+
+    pool: Pool
+    costs: bool
 
 
 class Training(TrainingRun):
@@ -98,7 +116,9 @@ class Training(TrainingRun):
         also = [signal.SIGTERM] if processes > 1 else []
         with self._says_how_to_go_on(), self.session(0, *also):
             began = time.process_time()
-            self.pool, self.validation = self._pools()
+            # What an earlier training has learned of its errors says nothing of these weights.
+            self.agent.calibration = None
+            self.pool, self.validation, held = self._pools()
             pool_seconds = time.process_time() - began
             self.agent.network.check_covers(self.pool.position_m)
             self.agent.network.calibrate_inputs(self.pool.batch(slice(0, _CALIBRATION_SAMPLES)))
@@ -109,23 +129,34 @@ class Training(TrainingRun):
             joint = self._joint()
             self.agent.network = joint.model.eval()
             self.agent.steps_trained = self.samples
+            began = time.process_time()
+            if held is not None:
+                self.agent.calibration = calibrated(self.agent, held.pool)
+            calibration_seconds = time.process_time() - began
             found = errors_m(self.agent.network, self.validation)
             results = {
                 "steps": float(self.samples),
                 **_statistics(found),
                 "pool_cpu_s": pool_seconds,
                 "train_cpu_s": seconds + joint.cpu_seconds,
+                "calibration_cpu_s": calibration_seconds,
             }
             self.log.hyper_parameters(self.config.to_dict(), results)
             self.write_best(self.agent.policy_state(), finished=True, results=results)
         return results
 
-    def _pools(self) -> tuple[Pool, Pool]:
+    def _pools(self) -> tuple[Pool, Pool, Held | None]:
         def asked() -> None:
             if self.interruption.asked:
                 raise KeyboardInterrupt("stopped while the snapshots were made")
 
-        return training_and_validation(self.agent, self.plan.progress, asked)
+        pool, validation = training_and_validation(self.agent, self.plan.progress, asked)
+        held = places_aside(self.agent, self.plan.progress, asked)
+        if held is not None and held.costs:
+            # Users that training moves stay outside of where they could have come from a place set aside.
+            fresh = elsewhere(pool.position_m, held.pool.position_m, self.config.move_m)
+            pool = pool.select(fresh.nonzero()[:, 0])
+        return pool, validation, held
 
     def _local(self) -> FitResult:
         """Stage I: every BS trains its own autoencoder on unlabelled snapshots (Algorithm 1)."""
@@ -246,6 +277,71 @@ def training_and_validation(
     return pool, validation
 
 
+def places_aside(
+    agent: EccLearner, progress: bool | None = None, between: Callable[[], None] | None = None
+) -> Held | None:
+    """Snapshots at places that training does not see, for the calibration; None where there are too few.
+
+    Args:
+        agent: whose environment measures.
+        progress: show a bar; None: only on a terminal.
+        between: called after every chunk; what it raises ends the making.
+    """
+    source = aside(agent.game.config, min(agent.config.set_aside, agent.config.pool // 10))
+    if source.count < LEAST_PLACES:
+        return None
+    held = _held(agent, source, progress, between)
+    return None if len(held.pool) < LEAST_PLACES else held
+
+
+def fresh_places(agent: EccLearner, count: int, progress: bool | None = None) -> Held:
+    """Snapshots at places that a network which has been trained has not seen.
+
+    Args:
+        agent: with the network, whose environment measures.
+        count: places, at most.
+        progress: show a bar; None: only on a terminal.
+
+    Raises:
+        ValueError: there are no other places than those of training, or too few.
+    """
+    config, game = agent.config, agent.game.config
+    source = aside(game, count)
+    if source.costs:
+        # Only what training has left out is fresh, and only all of it is what it has left out.
+        source = aside(game, min(config.set_aside, config.pool // 10))
+        if count > source.count:
+            raise ValueError(
+                f"training has left out {source.count} of the stored places, too few to set {count} aside now; train "
+                f"again with set_aside={count}."
+            )
+    if source.count < LEAST_PLACES:
+        raise ValueError(
+            f"{source.count} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}."
+        )
+    held = _held(agent, source, progress)
+    return Held(held.pool.first(count), held.costs)
+
+
+def _held(agent: EccLearner, source: Aside, progress: bool | None, between: Callable[[], None] | None = None) -> Held:
+    config = agent.config
+    pool = _pool_of(agent, source.draw(config.seed, config.device), source.count, progress, between)
+    return Held(one_per_place(pool), source.costs)
+
+
+def calibrated(agent: EccLearner, held: Pool) -> Calibration:
+    """What an agent's network errs by at places that it has not been trained on.
+
+    Args:
+        agent: with the network.
+        held: these places.
+
+    Raises:
+        ValueError: too few of them.
+    """
+    return calibrate_network(agent.network, held, agent.network.shape.area, agent.config.seed)
+
+
 def make_pool(agent: EccLearner, progress: bool | None = None, between: Callable[[], None] | None = None) -> Pool:
     """``config.pool`` snapshots for training and after them ``config.validation`` to be set aside.
 
@@ -264,7 +360,18 @@ def _drawn(
     chunk = min(CHUNK_SAMPLES, count)
     whole = -(-count // chunk) * chunk
     parts = draw_snapshots(game, whole, derive_seed(config.seed, "pool"), chunk, config.device, config.move_m)
-    shown = progress_bar(progress, whole // chunk, "chunk", description="pool", over=parts)
+    return _pool_of(agent, parts, count, progress, between)
+
+
+def _pool_of(
+    agent: EccLearner,
+    parts: Iterable[LabelledCsi],
+    count: int,
+    progress: bool | None,
+    between: Callable[[], None] | None = None,
+) -> Pool:
+    chunks = -(-count // min(CHUNK_SAMPLES, count))
+    shown = progress_bar(progress, chunks, "chunk", description="pool", over=parts)
 
     def rows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         for part in shown:
@@ -272,7 +379,7 @@ def _drawn(
                 between()
             yield part.csi, part.valid, part.position_m
 
-    return pool_of(rows(), config, agent.system, count)
+    return pool_of(rows(), agent.config, agent.system, count)
 
 
 def _statistics(errors: np.ndarray) -> dict[str, float]:

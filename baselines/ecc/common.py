@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason, Rows, first_reason
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.supervised.doubts import anywhere
 
 from ..base import Estimator
 
@@ -27,7 +28,7 @@ class CsiAnswers(Rows):
 
     Attributes:
         position_m: the answers.
-        covariance_m2, chi_squared, degrees_of_freedom: see ``PositionEstimate``; None where the method has none.
+        covariance_m2, chi_squared, degrees_of_freedom, radii: see ``PositionEstimate``; None where the method has none.
         reason: why an answer is not to be believed, 0 where it is; None: the method does not say.
     """
 
@@ -36,6 +37,7 @@ class CsiAnswers(Rows):
     reason: Int[Tensor, " S"] | None = None
     chi_squared: Float[Tensor, " S"] | None = None
     degrees_of_freedom: Int[Tensor, " S"] | None = None
+    radii: Float[Tensor, "S levels"] | None = None
 
 
 class CsiEstimator(Estimator[CsiMeasurements]):
@@ -92,6 +94,7 @@ class CsiEstimator(Estimator[CsiMeasurements]):
             reason.unflatten(0, shape),
             None if chi_squared is None else by_user(torch.where(answered, chi_squared, 0.0)),
             None if freedom is None else by_user(torch.where(answered, freedom, 0)),
+            by_user(found.radii),
         )
 
     def _answers(
@@ -111,12 +114,6 @@ class CsiEstimator(Estimator[CsiMeasurements]):
             valid: links that hold something.
             of: one episode per snapshot, for the base stations' places; its users are not to be looked at.
         """
-
-
-def anywhere(system: CsiSystem) -> Float[Tensor, "3 3"]:
-    """Covariance of a user anywhere in the area."""
-    low, high = (torch.tensor(corner) for corner in (system.area_min_m, system.area_max_m))
-    return torch.diag((high - low).square() / 12)
 
 
 def usable(

@@ -21,24 +21,27 @@ from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoi
 from cfpos_envs.checks import SEEDS
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
+from cfpos_envs.scenarios.ecc.aside import check_set_aside, elsewhere
+from cfpos_envs.scenarios.ecc.pool import LabelledCsi
 from cfpos_envs.settings import former_value
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
-from cfpos_envs.supervised.data import Batch, Pool, joined
-from cfpos_envs.supervised.doubts import learned_doubts
+from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network
+from cfpos_envs.supervised.data import Batch, Pool, joined, one_per_place
+from cfpos_envs.supervised.doubts import judge
 from cfpos_envs.supervised.fit_config import FitConfig
 from cfpos_envs.supervised.fitting import fit
-from cfpos_envs.supervised.heads import HEADS
+from cfpos_envs.supervised.heads import HEADS, Area
 from cfpos_envs.supervised.loading import load_weights
 
 from .common import CsiAnswers, CsiEstimator, same_network
-from .surveys import system_of, training_snapshots
+from .surveys import snapshots_aside, system_of, training_snapshots
 
 if TYPE_CHECKING:
     from ..base import Env
 
 _CALIBRATION_SAMPLES = 4096
-_TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr")
+_TRAINING = ("weights", "train_samples", "train_steps", "batch_size", "lr", "set_aside")
 
 
 @runtime_checkable
@@ -60,6 +63,8 @@ class LearnedOptions(Declared):
         batch_size: snapshots per step.
         lr: highest learning rate.
         head, bins: what the network states, see ``EccFastAgentConfig``.
+        set_aside: further places, a tenth of ``train_samples`` at most, that the stated uncertainty is learned on; 0:
+            none, no uncertainty is stated.
         seed: of weights, snapshots and their order.
     """
 
@@ -69,6 +74,7 @@ class LearnedOptions(Declared):
         "batch_size": (1, 1 << 24),
         "lr": (0, 1),
         "bins": (2, 10_000),
+        "set_aside": (0, 1 << 31),
         "seed": SEEDS,
     }
     choices: ClassVar[Mapping[str, Collection[str]]] = {"head": HEADS}
@@ -80,6 +86,7 @@ class LearnedOptions(Declared):
     lr: float = FitConfig.lr
     head: str = EccFastAgentConfig.head
     bins: int = EccFastAgentConfig.bins
+    set_aside: int = EccFastAgentConfig.set_aside
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,6 +107,7 @@ class LearnedCsi(CsiEstimator):
     Attributes:
         system: the network of base stations that it learned in; None before that.
         train_cpu_s: processor time of its training.
+        calibration: what covariances are stated by; None: none are.
     """
 
     options_class: ClassVar[type[LearnedOptions]] = LearnedOptions
@@ -109,6 +117,7 @@ class LearnedCsi(CsiEstimator):
         super().__init__(env, options)
         self.system: CsiSystem | None = system_of(env)
         self.train_cpu_s = 0.0
+        self.calibration: Calibration | None = None
         self._network: Any = None
         if self.options.weights:
             self.load(self.options.weights)
@@ -138,21 +147,36 @@ class LearnedCsi(CsiEstimator):
         pieces = []
         with bar:
             for part in parts:
-                batch = self.inputs(part.csi, part.valid, system)
-                pieces.append(Pool(batch.features.half(), batch.log_gain, batch.valid, part.position_m))
+                pieces.append(self._pool(part, system))
                 bar.update(len(part.position_m))
-        self.train_on(joined(pieces), progress)
+        pool = joined(pieces)
+        others, costs = snapshots_aside(self.env, min(options.set_aside, options.train_samples // 10), options.seed)
+        held = one_per_place(joined([self._pool(part, system) for part in others])) if others else None
+        if held is None or len(held) < LEAST_PLACES:
+            self.train_on(pool, progress)
+            return
+        if costs:
+            pool = pool.select(elsewhere(pool.position_m, held.position_m).nonzero()[:, 0])
+        self.train_on(pool, progress, held)
 
-    def train_on(self, pool: Pool, progress: bool | None = None) -> None:
+    def _pool(self, part: LabelledCsi, system: CsiSystem) -> Pool:
+        batch = self.inputs(part.csi, part.valid, system)
+        return Pool(batch.features.half(), batch.log_gain, batch.valid, part.position_m)
+
+    def train_on(self, pool: Pool, progress: bool | None = None, held: Pool | None = None) -> None:
         """Learn from a pool of ``inputs`` with positions.
 
         Args:
             pool: at least ``batch_size`` snapshots.
             progress: show a bar; None: only on a terminal.
+            held: others at places that are not in ``pool``, to learn from what the errors are like; None: no
+                uncertainty will be stated.
 
         Raises:
-            ValueError: the pool is smaller than a batch, or there is no environment.
+            ValueError: the pool is smaller than a batch, places are in both pools, or there is no environment.
         """
+        if held is not None:
+            check_set_aside(held.position_m, pool.position_m)
         generator = torch.Generator().manual_seed(derive_seed(self.options.seed, self.name))
         network = self.make_network(self._known_system(), generator)
         network.check_covers(pool.position_m)
@@ -161,6 +185,11 @@ class LearnedCsi(CsiEstimator):
         with torch_threads():
             result = fit(network, pool, self.options.fit_config(), progress=progress)
         self._network, self.train_cpu_s = result.model.eval(), result.cpu_seconds
+        self.calibration = None
+        if held is not None:
+            system = self._known_system()
+            area = Area(system.area_min_m, system.area_max_m)
+            self.calibration = calibrate_network(self._network, held, area, self.options.seed)
 
     def save(self, path: str | Path) -> None:
         """Write networks and what they belong to; ``weights=path`` takes them up again.
@@ -174,6 +203,8 @@ class LearnedCsi(CsiEstimator):
         system = dataclasses.asdict(self._known_system())
         state = copy.deepcopy(self._network.state_dict())
         content = {"name": self.name, "options": options, "system": system, "network": state}
+        if self.calibration is not None:
+            content["calibration"] = self.calibration.state()
         game = game_of(self.env) if isinstance(self.env, NamedGame) else {}
         write_checkpoint(path, {"agent": {**game, **content}})
 
@@ -200,6 +231,8 @@ class LearnedCsi(CsiEstimator):
         load_weights(network, stored["network"], self.options.head)
         # Gains are standardised with the averages that the network was trained with.
         self.system, self._network = there, network.eval()
+        known = stored.get("calibration")
+        self.calibration = None if known is None else Calibration.restored(known)
 
     def _stored_options(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         former = EccFastAgentConfig.former["head"]
@@ -216,7 +249,7 @@ class LearnedCsi(CsiEstimator):
     def _answers(
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
     ) -> CsiAnswers:
-        """Answers without covariance: ``valid`` says that there is one, for gains and a place like the training's."""
+        """Answers with what the calibration states of them; not to be believed where ``doubts`` says so."""
         if self._network is None:
             with torch.enable_grad():
                 self.train()
@@ -225,8 +258,8 @@ class LearnedCsi(CsiEstimator):
         if differs:
             raise ValueError(f"{self.name} was trained with {differs}; train it on this network")
         batch = self.inputs(csi, valid, system)
-        position = self.predict(batch)
-        return CsiAnswers(position, reason=learned_doubts(system, batch, position))
+        judged = judge(system, batch, self._network.answers(batch), self.calibration)
+        return CsiAnswers(judged.position_m, judged.covariance_m2, judged.reason, radii=judged.radii)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "S 3"]:

@@ -19,6 +19,7 @@ from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.physics.ecc.csi import STABILISE, normalise_gain, stabilise_phase
 from cfpos_envs.physics.ecc.features import FEATURES
 from cfpos_envs.supervised.agent_config import CHOICES, EccFastAgentConfig
+from cfpos_envs.supervised.beliefs import Answers
 from cfpos_envs.supervised.bitstream import Layout, pack_messages, unpack_messages
 from cfpos_envs.supervised.data import Batch, check_shape
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, Received
@@ -296,6 +297,10 @@ class FrequencyConvolutions(nn.Module):
     def predict(self, batch: Batch) -> Float[Tensor, "B 3"]:
         """Positions in metres."""
         return self.head.position_m(self.forward(batch))
+
+    def answers(self, batch: Batch) -> Answers:
+        """``predict`` with what is known of the errors."""
+        return Answers(self.head.belief(self.forward(batch)), batch.log_gain, batch.valid)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.scenarios.ecc.aside import aside
 from cfpos_envs.scenarios.ecc.config import EccConfig
 from cfpos_envs.scenarios.ecc.csi_config import EccCsiConfig
 from cfpos_envs.scenarios.ecc.options import EccOptions
@@ -49,8 +50,7 @@ def training_snapshots(env: Env | None, policy: str, count: int, seed: int, leas
             f"{policy} has learned nothing yet; make it with an ecc environment to learn from, "
             f"make_policy({policy!r}, env), or with weights=FILE"
         )
-    still = {"mobility": "static"} if isinstance(config, EccConfig) else {}
-    plain = config.changed(split="train", lost_bs=0, num_ues=1, **still)
+    plain = _plain(config)
     stored = stored_count(plain)
     if stored is not None:
         count = max(min(count, stored), least)
@@ -58,6 +58,21 @@ def training_snapshots(env: Env | None, policy: str, count: int, seed: int, leas
     for part in draw_snapshots(plain, count, derive_seed(seed, "survey"), min(_CHUNK, count)):
         yield LabelledCsi(part.position_m[:left], part.csi[:left], part.valid[:left])
         left -= len(part.position_m)
+
+
+def snapshots_aside(env: Env | None, count: int, seed: int) -> tuple[list[LabelledCsi], bool]:
+    """Snapshots at places that training does not see, one per place, and whether training must leave these out.
+
+    Args:
+        env: that training has looked at.
+        count: at most.
+        seed: of the training.
+    """
+    config = None if env is None else env.scenario.config
+    if not isinstance(config, EccOptions) or count < 1:
+        return [], False
+    source = aside(_plain(config), count)
+    return (list(source.draw(seed)) if source.count else []), source.costs
 
 
 def held_apart_m(env: Env | None) -> float:
@@ -72,6 +87,12 @@ def held_apart_m(env: Env | None) -> float:
         return 0.0
     sides = [high - low for low, high in zip(system.area_min_m[:2], system.area_max_m[:2])]
     return config.split_block_m or max(sides) / BLOCKS
+
+
+def _plain(config: EccOptions) -> EccOptions:
+    """The training split with one static user and all base stations on."""
+    still = {"mobility": "static"} if isinstance(config, EccConfig) else {}
+    return config.changed(split="train", lost_bs=0, num_ues=1, **still)
 
 
 def system_of(env: Env | None) -> CsiSystem | None:

@@ -84,6 +84,16 @@ class EmbeddedCity:
         low, high = points_m.new_tensor(self.area_min_m), points_m.new_tensor(self.area_max_m)
         return ((points_m >= low) & (points_m <= high)).all(dim=-1) & ~inside_buildings(self.city, points_m)
 
+    def stored_users(self, split: str) -> int | None:
+        """None: every draw is another place."""
+        del split
+        return None
+
+    def sees(self, points_m: Float[Tensor, "U 3"], split: str) -> Bool[Tensor, "U L"]:
+        """See ``CsiSource``."""
+        del split
+        return self.line_of_sight(points_m)
+
     def line_of_sight(self, points_m: Float[Tensor, "U 3"]) -> Bool[Tensor, "U L"]:
         """Which BSs see points; for reports, no policy knows it."""
         return line_of_sight(self.city, points_m)

@@ -77,5 +77,16 @@ class CsiSource(UserSource, Protocol):
             ValueError: a displacement beyond ``max_displacement_m``.
         """
 
+    def stored_users(self, split: str) -> int | None:
+        """How many users a split has to draw from; None where every draw is another place."""
+
+    def sees(self, points_m: Float[Tensor, "U 3"], split: str) -> Bool[Tensor, "U L"]:
+        """Which links of users at points have a line of sight; for reports, never for policies.
+
+        Args:
+            points_m: where users are.
+            split: that they were drawn from.
+        """
+
     def is_free(self, points_m: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
         """Whether a user can be at points (in the area, outside of buildings)."""

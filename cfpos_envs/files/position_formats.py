@@ -27,6 +27,7 @@ _Read = tuple[dict[str, np.ndarray], GeoOrigin | None]
 FORMAT = "cfpos-positions-1"
 _INTEGERS = ("episode", "degrees_of_freedom")
 _SWITCHES = ("valid",)
+_RADII = ("radius_50", "radius_90")
 _TEXTS = ("user", "reason", "policy", "epoch", "floor")
 # Tenths of a millimetre.
 _DEGREE_DECIMALS, _METRE_DECIMALS = 9, 4
@@ -112,7 +113,7 @@ def _read_csv(path: Path) -> _Read:
 
 def _known(name: str) -> bool:
     """Numbers of ours end in their unit, so that a note in a column that somebody added is no wrong number."""
-    return name in _INTEGERS or name == "chi_squared" or name.endswith(("_m", "_m2", "_s"))
+    return name in (*_INTEGERS, "chi_squared", *_RADII) or name.endswith(("_m", "_m2", "_s"))
 
 
 def _switch(cell: str, where: str) -> bool:

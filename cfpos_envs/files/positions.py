@@ -23,7 +23,8 @@ from cfpos_envs.results import Answers, EvaluationResult
 REASONS = tuple(reason.name.lower() for reason in Reason)
 """How a file says why an answer is not valid, or ``valid``; empty where the method does not say."""
 _AXES = "xyz"
-_NUMBERS = ("time_s", "chi_squared", "error_m", "bound_m")
+_RADII = ("radius_50", "radius_90")
+_NUMBERS = ("time_s", "chi_squared", "error_m", "bound_m", *_RADII)
 _TEXTS = ("policy", "epoch", "floor")
 
 
@@ -42,6 +43,8 @@ class Positions:
         policy: what made the estimate.
         floor: of a building.
         chi_squared, degrees_of_freedom: of the residuals, see ``PositionEstimate``.
+        radius_50, radius_90: of the regions that hold half and nine tenths of the truths, see ``PositionEstimate``; NaN
+            or None: those of a Gaussian.
         truth_m: where the user was.
         error_m: distance to the truth; follows from ``truth_m`` unless the area wraps around its edges.
         bound_m: position error bound.
@@ -66,6 +69,8 @@ class Positions:
     truth_m: Float[np.ndarray, "n D"] | None = None
     error_m: Float[np.ndarray, " n"] | None = None
     bound_m: Float[np.ndarray, " n"] | None = None
+    radius_50: Float[np.ndarray, " n"] | None = None
+    radius_90: Float[np.ndarray, " n"] | None = None
     geo_origin: GeoOrigin | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +91,13 @@ class Positions:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.position_m)
+
+    @property
+    def radii(self) -> Float[np.ndarray, "n 2"] | None:
+        """``radius_50`` and ``radius_90`` side by side."""
+        if self.radius_50 is None or self.radius_90 is None:
+            return None
+        return np.stack((self.radius_50, self.radius_90), axis=1)
 
     @property
     def answers(self) -> Answers:
@@ -136,6 +148,7 @@ class Positions:
         if estimate.chi_squared is not None and estimate.degrees_of_freedom is not None:
             told["chi_squared"] = _array(estimate.chi_squared).reshape(rows).astype(np.float64)
             told["degrees_of_freedom"] = _array(estimate.degrees_of_freedom).reshape(rows).astype(np.int64)
+        told.update(_radii(estimate.radii, rows))
         for name, value in known.items():
             if value is not None:
                 shape = (rows, axes) if name == "truth_m" else (rows,)
@@ -153,7 +166,7 @@ class Positions:
             raise ValueError(f"the evaluation of {result.policy} holds errors but no positions; evaluate it again")
         episodes, users, axes = result.positions_m.shape
         rows = episodes * users
-        covariance = result.covariance_m2
+        covariance, radii = result.covariance_m2, _radii(result.radii, rows)
         return cls(
             position_m=result.positions_m.reshape(rows, axes),
             valid=result.valid.reshape(rows),
@@ -165,6 +178,8 @@ class Positions:
             truth_m=None if result.truth_m is None else result.truth_m.reshape(rows, axes),
             error_m=result.errors.reshape(rows),
             bound_m=None if result.bounds is None else result.bounds.reshape(rows),
+            radius_50=radii.get("radius_50"),
+            radius_90=radii.get("radius_90"),
         )
 
     @classmethod
@@ -203,7 +218,7 @@ class Positions:
         found.update(_given(self, "valid", "reason", "floor"))
         if self.covariance_m2 is not None:
             found.update({name: self.covariance_m2[:, i, j] for name, i, j in _covariances(len(used))})
-        found.update(_given(self, "chi_squared", "degrees_of_freedom"))
+        found.update(_given(self, *_RADII, "chi_squared", "degrees_of_freedom"))
         if self.truth_m is not None:
             found.update({f"truth_{axis}_m": self.truth_m[:, i] for i, axis in enumerate(used)})
         found.update(_given(self, "error_m", "bound_m"))
@@ -266,6 +281,12 @@ class Positions:
 
 def _given(owner: Positions, *names: str) -> dict[str, np.ndarray]:
     return {name: getattr(owner, name) for name in names if getattr(owner, name) is not None}
+
+
+def _radii(given: ArrayLike | Tensor | None, rows: int) -> dict[str, np.ndarray]:
+    if given is None:
+        return {}
+    return dict(zip(_RADII, _array(given).reshape(rows, len(_RADII)).astype(np.float64).T))
 
 
 def _covariances(axes: int) -> list[tuple[str, int, int]]:

@@ -142,6 +142,8 @@ class PositionEstimate(Rows):
         chi_squared: [..., K] sum of the squared residuals over their variances; None where the method has no
             stated noise to compare with.
         degrees_of_freedom: [..., K] residuals minus unknowns; chi_squared is believed only where this is positive.
+        radii: [..., K, 2] of the regions that hold half and nine tenths of the truths, in units of the covariance:
+            (p - position)' covariance^-1 (p - position) <= radius^2. None: those of a Gaussian.
     """
 
     position: Float[Tensor, "*batch K D"]
@@ -150,6 +152,7 @@ class PositionEstimate(Rows):
     reason: Int[Tensor, "*batch K"] | None = None
     chi_squared: Float[Tensor, "*batch K"] | None = None
     degrees_of_freedom: Int[Tensor, "*batch K"] | None = None
+    radii: Float[Tensor, "*batch K levels"] | None = None
 
     def moved(self, origin_m: Sequence[float]) -> PositionEstimate:
         """The same in coordinates whose origin lies at -``origin_m``, in double precision; itself if that is zero.

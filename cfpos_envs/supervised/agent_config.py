@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -92,6 +92,8 @@ class EccAgentConfig(Settings):
         move_m: users of a ray-traced data set are moved anywhere within so many metres in training, their stored paths
             with them: every snapshot of the pool is another place.
         validation: further snapshots for the learning curve.
+        set_aside: further places, a tenth of ``pool`` at most, that the stated uncertainty is learned on; where places
+            are a given set, a tenth of them that training leaves out; 0: none, no uncertainty is stated.
         samples: snapshots seen in Stage II, with repetition, where the caller of ``train`` says nothing else.
         batch_size: snapshots per step, over all processes.
         lr: highest learning rate of AdamW.
@@ -113,7 +115,8 @@ class EccAgentConfig(Settings):
     """
 
     title: ClassVar[str] = "ECC"
-    former: ClassVar[Mapping[str, object]] = {"head": "regression"}
+    former: ClassVar[Mapping[str, object]] = {"head": "regression", "set_aside": 0}
+    unsaid: ClassVar[Collection[str]] = ("set_aside",)
     presets: ClassVar[Presets] = {
         "default": {},
         "small": {},
@@ -141,6 +144,7 @@ class EccAgentConfig(Settings):
         "pool": (2, 1 << 31),
         "move_m": (0, 1),
         "validation": (1, 1 << 31),
+        "set_aside": (0, 1 << 31),
     }
 
     num_envs: int = 256
@@ -174,6 +178,7 @@ class EccAgentConfig(Settings):
     pool: int = 50_000
     move_m: float = 0.0
     validation: int = 2_000
+    set_aside: int = 6_000
     samples: int = 150_000
     batch_size: int = FitConfig.batch_size
     lr: float = 1e-3

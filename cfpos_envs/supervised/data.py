@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -77,7 +78,11 @@ class Pool:
         """The first snapshots."""
         return self._part(slice(0, count))
 
-    def _part(self, index: slice) -> Pool:
+    def select(self, index: Tensor) -> Pool:
+        """Some snapshots only."""
+        return self._part(index)
+
+    def _part(self, index: slice | Tensor) -> Pool:
         return Pool(**{name: value[index] for name, value in self.__dict__.items()})
 
 
@@ -102,6 +107,16 @@ def joined(parts: list[Pool]) -> Pool:
         parts: at least one, with features of one shape.
     """
     return Pool(**{name: torch.cat([getattr(part, name) for part in parts]) for name in Pool.__dataclass_fields__})
+
+
+def one_per_place(pool: Pool) -> Pool:
+    """The first snapshot of every place, in the pool's order.
+
+    Args:
+        pool: in which places may come again.
+    """
+    _, first = np.unique(pool.position_m.cpu().numpy(), axis=0, return_index=True)
+    return pool.select(torch.from_numpy(np.sort(first)))
 
 
 def draw_arrivals(shape: tuple[int, int], probability: float, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cfpos_envs.supervised.beliefs import Belief, axis_doubts, axis_moments, diagonal_m2
+
 HEADS = ("regression", "bins")
 MARGIN_BINS = 4
 """Bins beyond the area on each side."""
@@ -63,6 +65,11 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def position_m(self, outputs: Float[Tensor, "*batch size"]) -> Float[Tensor, "*batch 3"]:
         """The positions that outputs stand for, metres."""
+
+    def belief(self, outputs: Float[Tensor, "S size"]) -> Belief:
+        """Positions with what the outputs say of their errors; nothing unless a head knows better."""
+        position = self.position_m(outputs)
+        return Belief(position, None, position.new_zeros(len(position), 0))
 
     def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
         """ValueError if places to learn from cannot be said."""
@@ -161,6 +168,16 @@ class BinHead(Head):
         chosen = mass.take_along_dim(best, dim=-2).squeeze(-2)
         share = chosen / chosen.sum(dim=-1, keepdim=True)
         return torch.stack([(share * mean.take_along_dim(best, dim=-2).squeeze(-2)).sum(dim=-1) for mean in sums], -1)
+
+    def belief(self, outputs: Float[Tensor, "S size"]) -> Belief:
+        """Positions, second moments of the bins around them, axis by axis, and the doubts of every axis."""
+        position = self.position_m(outputs)
+        variances, doubts = [], []
+        pieces = zip(self.marginals(outputs), self.centres_m.split(self.counts), self.widths_m, strict=True)
+        for i, (logits, axis, width) in enumerate(pieces):
+            variances.append(axis_moments(torch.softmax(logits, dim=-1), axis, position[:, i]))
+            doubts.append(axis_doubts(logits, axis, position[:, i], width, _MODE_BINS))
+        return Belief(position, diagonal_m2(variances), torch.cat(doubts, dim=-1))
 
     def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
         """ValueError if places to learn from lie beyond the outermost bins."""

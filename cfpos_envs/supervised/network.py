@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cfpos_envs.physics.ecc.clock import delay_differences, mean_delay, num_delay_differences, without_delay
 from cfpos_envs.supervised.agent_config import EccAgentConfig
+from cfpos_envs.supervised.beliefs import Answers
 from cfpos_envs.supervised.bitstream import (
     Layout,
     Messages,
@@ -115,6 +116,13 @@ class EccNetwork(nn.Module):
         return self.decode(self.encode(batch))
 
     @torch.no_grad()
+    def answers(self, batch: Batch) -> Answers:
+        """``predict`` with what the central unit can say of its errors."""
+        if self.layout.bits == 0:
+            return Answers(self.head.belief(self.forward(batch)[:, -1]), batch.log_gain, batch.valid)
+        return self.read(self.encode(batch))
+
+    @torch.no_grad()
     def encode(self, batch: Batch, received: Bool[Tensor, "B L"] | None = None) -> Messages:
         """What the base stations send.
 
@@ -133,12 +141,17 @@ class EccNetwork(nn.Module):
         Raises:
             BitstreamError: messages of another layout or number of base stations, or not of the layout's length.
         """
-        check_agreed(messages, self.layout, self.shape.num_bs)
-        codes, gains, has_path = unpack_messages(messages)
-        latents = self.quantiser.levels(codes).transpose(0, 1)
-        delays = unpack_delays(messages) if self.layout.delay_bits else None
-        received = self._received(latents, gains, delays, has_path & messages.received)
-        return self.head.position_m(self.fusion(received)[:, -1])
+        return self.head.position_m(self.fusion(self._unpacked(messages))[:, -1])
+
+    @torch.no_grad()
+    def read(self, messages: Messages) -> Answers:
+        """``decode`` with what the central unit can say of its errors.
+
+        Raises:
+            BitstreamError: as of ``decode``.
+        """
+        received = self._unpacked(messages)
+        return Answers(self.head.belief(self.fusion(received)[:, -1]), received.log_gain, received.valid)
 
     def images(self, features: Float[Tensor, "B L C H W"]) -> Float[Tensor, "L B C H W"]:
         """Scaled features, BS first, as the encoders take them; without their mean delay where clocks are free."""
@@ -167,6 +180,13 @@ class EccNetwork(nn.Module):
         """Codes of the mean delays that ``images`` takes out; None where clocks are trusted."""
         bits = self.layout.delay_bits
         return cycle_codes(mean_delay(features), bits) if bits else None
+
+    def _unpacked(self, messages: Messages) -> Received:
+        check_agreed(messages, self.layout, self.shape.num_bs)
+        codes, gains, has_path = unpack_messages(messages)
+        latents = self.quantiser.levels(codes).transpose(0, 1)
+        delays = unpack_delays(messages) if self.layout.delay_bits else None
+        return self._received(latents, gains, delays, has_path & messages.received)
 
     def _received(
         self,

@@ -44,6 +44,7 @@ EXPERIMENTS = {
     "ecc-tracking": "ecc.tracking",
     "ecc-ways": "ecc.ways",
     "ecc-scenes": "ecc.scenes",
+    "ecc-uncertainty": "ecc.uncertainty",
     "trainers": "trainers",
     "ris-snr": "ris.snr",
     "ris-clock": "ris.clock",

@@ -9,14 +9,15 @@ from scipy.special import gammaincinv
 
 from cfpos.scripts.locating.common import Located
 from cfpos.scripts.plots.style import metres
+from cfpos_envs.coverage import LEVELS, of_positions
 from cfpos_envs.files.positions import REASONS, Positions
 from cfpos_envs.measurements.base import Reason
 
 _TOO_SMALL, _TOO_LARGE = 1.5, 0.5
 """Residuals over their stated size from which on the summary says that the statement is off."""
 
-_ELLIPSES, _FAR = (0.5, 0.9), (3, 5)
-"""What the summary compares errors with, where the truth is known."""
+_FAR = (3, 5)
+"""Standard deviations that the summary compares errors with, where the truth is known."""
 
 
 def summary(found: Located, answers: str = "valid") -> list[str]:
@@ -97,19 +98,13 @@ def _errors(found: Located, answers: str) -> list[str]:
 
 
 def _calibration(table: Positions) -> list[str]:
-    """Errors against the stated covariances: a Gaussian has half of them in the ellipse of 50 %, and so on."""
-    if table.covariance_m2 is None or table.truth_m is None:
+    """Errors against what was stated: half of them belong in the ellipse of 50 %, and so on."""
+    found = of_positions(table)
+    if found is None:
         return []
-    away = table.position_m - table.truth_m
-    rows = table.valid & np.isfinite(away).all(axis=1) & np.isfinite(table.covariance_m2).all(axis=(1, 2))
-    if not rows.any():
-        return []
-    axes, covariance = away.shape[1], table.covariance_m2[rows]
-    squared = (away[rows] * np.linalg.solve(covariance, away[rows, :, None])[..., 0]).sum(axis=1)
-    inside = [float((squared <= 2 * gammaincinv(axes / 2, share)).mean()) for share in _ELLIPSES]
-    deviations = np.linalg.norm(away[rows], axis=1) / np.sqrt(np.trace(covariance, axis1=1, axis2=2))
+    deviations = found.error_m / found.stated_m
     told = " and ".join(
-        f"{100 * found:.0f} % in that of {100 * share:.0f} %" for share, found in zip(_ELLIPSES, inside)
+        f"{100 * float(share):.0f} % in that of {100 * level:.0f} %" for level, share in zip(LEVELS, found.inside)
     )
     beyond = " and ".join(f"{100 * float((deviations > far).mean()):.2g} % by more than {far}" for far in _FAR)
     return [f"ellipses of valid positions: {told}; off {beyond} standard deviations"]

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from cfpos.scripts.plots.style import LABEL, panels
 from cfpos.scripts.policies import build_policy
 from cfpos_envs import make_env
+from cfpos_envs.coverage import Judgement, coverage_table, of_evaluation, of_positions
+from cfpos_envs.drawing.coverage import judgement_figure
 from cfpos_envs.drawing.figures import draw_cdf, episode_figure
 from cfpos_envs.files.position_formats import ENDINGS
 from cfpos_envs.files.positions import Positions
@@ -113,6 +115,40 @@ def read_errors(path: Path, answers: str | None = None) -> list[Errors]:
     which, episodes = answers or "all", f"{len(result.errors)} episodes"
     interval = ", RMSE of all in [{:.3f}, {:.3f}] m with 95 %".format(*result.ci("rmse"))
     return [Errors(result.policy, result.env_id, result.answers, which, drops, bounds, episodes, interval)]
+
+
+def stated_figure(files: Sequence[Path]) -> tuple[Figure, str]:
+    """Stated uncertainties of evaluations and tables of positions, and a table of what they hold.
+
+    Args:
+        files: as ``cdf_figure`` takes them. What ``EvaluationResult.to_json`` wrote knows stations in sight.
+
+    Raises:
+        ValueError: a file is none of these, or no file has a valid answer with a covariance and a truth.
+        OSError: it cannot be read.
+    """
+    told: dict[str, tuple[Judgement, np.ndarray | None]] = {}
+    for path in files:
+        for policy, entry in _stated(path / "results.json" if path.is_dir() else path):
+            told[policy if policy not in told else f"{policy} ({path.stem})"] = entry
+    if not told:
+        raise ValueError(
+            f"{', '.join(str(file) for file in files)}: no valid answer has a covariance and a truth, so there is "
+            "nothing to draw; evaluate a policy that states covariances"
+        )
+    return judgement_figure(told), coverage_table(told)
+
+
+def _stated(file: Path) -> list[tuple[str, tuple[Judgement, np.ndarray | None]]]:
+    report = None if file.suffix.lower() in ENDINGS else _report(file)
+    if file.suffix.lower() not in ENDINGS and report is None:
+        result = EvaluationResult.from_json(file)
+        known = of_evaluation(result)
+        return [] if known is None else [(result.policy, known)]
+    table = Positions.read(file if report is None else file.with_name(report["positions"]))
+    policies = np.full(len(table), file.stem) if table.policy is None else table.policy
+    parts = [(str(name), of_positions(table.select(policies == name))) for name in dict.fromkeys(policies.tolist())]
+    return [(name, (found, None)) for name, found in parts if found is not None]
 
 
 def _report(file: Path) -> dict[str, Any] | None:

@@ -106,6 +106,17 @@ class RaytracedSource:
         low, high = points_m.new_tensor(self.area_min_m), points_m.new_tensor(self.area_max_m)
         return ((points_m >= low) & (points_m <= high)).all(dim=-1)
 
+    def stored_users(self, split: str) -> int | None:
+        """How many users of a split are stored."""
+        return len(self._split(split)[0])
+
+    def sees(self, points_m: Tensor, split: str) -> Tensor:
+        """[U, L] of the stored users next to points, see ``CsiSource``: nobody moves far from where it was traced."""
+        places, _, seen = self._split("test" if split == "test" else "train")
+        exact = "donot_use_mm_for_euclid_dist"
+        nearest = [torch.cdist(part, places, compute_mode=exact).argmin(dim=1) for part in points_m.split(_SIGHT_CHUNK)]
+        return seen[torch.cat(nearest)]
+
     def line_of_sight(self, users: Users) -> Tensor:
         """[U, L] whether a link has a line of sight; for reports, never for policies."""
         tables = {split: self._split(split)[2] for split in SPLITS if self._has(users.index, split)}
@@ -141,6 +152,7 @@ class RaytracedSource:
         return self._splits[split]
 
 
+_SIGHT_CHUNK = 1024
 # Numbers of the users of each split start at its multiple, so that a number alone identifies its split.
 _SPLIT_OFFSET = 1 << 40
 

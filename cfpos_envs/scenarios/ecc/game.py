@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfpos_envs.channels.sources import CsiSource
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.scenarios.base import Entities, Scenario, Transition
 from cfpos_envs.scenarios.ecc import fusion, reward
@@ -132,6 +133,16 @@ class EccScenario(Scenario[EccState]):
     def with_estimate(self, state: EccState, positions: Float[Tensor, "B J 3"]) -> EccState:
         """The state with the fused report at ``positions``, or the nearest points of the area."""
         return super().with_estimate(state, fusion.into_area(self.system, positions.to(state.consensus_m)))
+
+    def in_sight(self, state: EccState) -> Int[Tensor, "B J"] | None:
+        """Base stations that send and have a line of sight to the user; None of stored CSI, which does not tell."""
+        source = self.world.source
+        if not isinstance(source, CsiSource):
+            return None
+        played = state.played()
+        places = played.now(state.true_position_m)
+        sees = source.sees(places.flatten(0, 1), self.config.split).unflatten(0, places.shape[:2])
+        return (sees & played.now(state.sequence_valid)).sum(dim=-1)
 
     def truth(self, state: EccState) -> dict[str, Tensor]:
         """True positions, errors, validity (some link has a path) and bits sent; for infos and evaluation only."""

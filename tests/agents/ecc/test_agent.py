@@ -15,6 +15,8 @@ from agents.ecc.agent import Ecc
 from agents.ecc.weights import list_weights, weights
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import BEST, LAST, read_checkpoint, write_checkpoint
+from cfpos_envs.coverage import of_evaluation
+from cfpos_envs.measurements.base import Reason
 from cfpos_envs.supervised.bitstream import BitstreamError, messages_from_bytes
 from scripts.reports import episode_frame
 from tests.baselines.ecc.synthetic import silenced
@@ -252,3 +254,51 @@ def test_trained_networks_come_along_and_are_good(name: str) -> None:
     assert result.mean < {"ecc-fast-small": 0.7, "ecc-fast-urban": 1.5, "ecc-small": 4.5}[name]
     with pytest.raises(ValueError, match="did you mean ecc-fast-small"):
         weights("ecc-fast-smal")
+
+
+def test_it_states_covariances_that_files_keep(trained: tuple[Any, Path, dict[str, float]], tmp_path: Path) -> None:
+    agent, folder, found = trained
+    assert agent.calibration.places == 400
+    assert found["calibration_cpu_s"] > 0
+    result = evaluate(ENV_ID, agent, episodes=200, **SCENE)
+    known = of_evaluation(result)
+    assert known is not None
+    judged, in_sight = known
+    # 160 places measure the radii, 200 users judge: three standard deviations.
+    assert judged.inside == pytest.approx([0.5, 0.9], abs=0.15)
+    assert judged.rank_correlation > 0.2
+    assert in_sight is not None
+    again = evaluate(ENV_ID, load_agent(folder, agent.env), episodes=50, **SCENE)
+    assert again.covariance_m2 is not None
+    assert np.array_equal(again.covariance_m2, result.covariance_m2[:50])  # type: ignore[index]
+    state = read_checkpoint(folder)
+    del state["agent"]["calibration"]
+    write_checkpoint(tmp_path / "old.pt", state)
+    venv = make_env(ENV_ID, num_envs=3, seed=3, **SCENE)
+    venv.reset()
+    older = load_agent(tmp_path / "old.pt", venv)
+    estimate = older.locate(venv.measurements)
+    assert estimate.covariance is None
+    assert estimate.radii is None
+    assert torch.equal(estimate.position, load_agent(folder, venv).locate(venv.measurements).position)
+    # Learned again from the same places it is the same.
+    assert older.calibrate().state()["factor"] == pytest.approx(agent.calibration.factor)
+
+
+def test_an_answer_that_could_be_anywhere_is_not_valid(trained: tuple[Any, Path, dict[str, float]]) -> None:
+    venv = make_env(ENV_ID, num_envs=3, seed=3, **SCENE)
+    venv.reset()
+    vague: Any = load_agent(trained[1], venv)
+    assert bool(vague.locate(venv.measurements).valid.all())
+    vague.calibration = dataclasses.replace(vague.calibration, factor=1e9)
+    estimate = vague.locate(venv.measurements)
+    assert set(estimate.reason.unique().tolist()) == {int(Reason.AMBIGUOUS)}
+
+
+def test_too_few_or_known_places_calibrate_nothing() -> None:
+    agent = make_agent("ecc-fast", make_env(ENV_ID, num_envs=2, seed=0, **SCENE), **TINY)
+    with pytest.raises(ValueError, match="100 places set aside are too few to calibrate an uncertainty; at least 200"):
+        agent.calibrate(100)
+    traced = make_agent("ecc-fast", make_env("ecc-raytraced-v0", num_envs=2, seed=0, **SCENE), set_aside=0, **TINY)
+    with pytest.raises(ValueError, match="training has left out 0 of the stored places, too few to set 200 aside"):
+        traced.calibrate(200)

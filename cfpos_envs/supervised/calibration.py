@@ -1,0 +1,190 @@
+"""An uncertainty one can believe: covariances and regions of learned positions, calibrated on places set aside.
+
+A network's own probabilities are no uncertainty. Places that it has not been trained on teach how large its errors are
+beside the signs of doubt (``error_scales``); other such places then measure the radii within which half and nine tenths
+of the truths lie (``conformal``), whatever is wrong with what was learned before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from scipy.special import gammaincinv
+from torch import Tensor, nn
+
+from cfpos_envs.checkpoints import State
+from cfpos_envs.measurements.base import Rows
+from cfpos_envs.streams import derive_seed
+from cfpos_envs.supervised.beliefs import Answers
+from cfpos_envs.supervised.conformal import LEVELS, conformal_radius
+from cfpos_envs.supervised.data import Batch, Pool
+from cfpos_envs.supervised.error_scales import ErrorScales, fit_error_scales
+from cfpos_envs.supervised.heads import Area
+from cfpos_envs.supervised.layers import mlp
+
+LEAST_PLACES = 200
+"""Places set aside below which nothing is learned: the 90 % region then holds 87 to 93 % of the truths on average over
+sets of that size (its standard deviation is 3 points with the 80 places that measure radii)."""
+_BATCH = 1024
+_MEASURED = 0.4
+"""Share of the places that measures radii; the others teach covariances."""
+
+
+@dataclass(frozen=True)
+class Stated(Rows):
+    """What is stated of S answers.
+
+    Attributes:
+        covariance_m2: symmetric, positive definite; the 90 % ellipsoid of a Gaussian of this covariance holds nine
+            tenths of the truths.
+        radii: of the regions of ``LEVELS``, in units of that covariance: the region is
+            (p - answer)' C^-1 (p - answer) <= radius^2.
+    """
+
+    covariance_m2: Float[Tensor, "S 3 3"]
+    radii: Float[Tensor, "S levels"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What places set aside have taught.
+
+    Attributes:
+        scales: covariances up to a factor.
+        factor: of all covariances.
+        radii: see ``Stated``.
+        places: set aside for it.
+    """
+
+    scales: ErrorScales
+    factor: float
+    radii: tuple[float, ...]
+    places: int
+
+    def states(self, answers: Answers, area: Area) -> Stated:
+        """Covariances and radii of answers.
+
+        Args:
+            answers: of the network that the calibration belongs to.
+            area: of its training.
+        """
+        covariance = self.factor * self.scales.covariance_m2(signs_of_doubt(answers, area))
+        radii = covariance.new_tensor(self.radii).expand(len(covariance), -1)
+        return Stated(covariance.to(answers.belief.position_m.dtype), radii.to(answers.belief.position_m.dtype))
+
+    def state(self) -> State:
+        """Tensors and plain values, as files hold them."""
+        scales = self.scales
+        return {
+            "mean": scales.mean.clone(),
+            "deviation": scales.deviation.clone(),
+            "scale_m": scales.scale_m,
+            "network": {name: value.clone() for name, value in scales.network.state_dict().items()},
+            "factor": self.factor,
+            "radii": list(self.radii),
+            "places": self.places,
+        }
+
+    @classmethod
+    def restored(cls, state: State) -> Calibration:
+        """From ``state``."""
+        weights = [value for name, value in state["network"].items() if name.endswith("weight")]
+        sizes = (weights[0].shape[1], *(len(weight) for weight in weights))
+        network = mlp(sizes, torch.Generator().manual_seed(0)).requires_grad_(False)
+        network.load_state_dict(state["network"])
+        scales = ErrorScales(state["mean"], state["deviation"], float(state["scale_m"]), network)
+        return cls(scales, float(state["factor"]), tuple(map(float, state["radii"])), int(state["places"]))
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A trained network."""
+
+    def answers(self, batch: Batch) -> Answers:
+        """Positions and what is known of their errors."""
+
+
+def calibrate_network(network: Answering, held: Pool, area: Area, seed: int) -> Calibration:
+    """``learn_calibration`` for a network and snapshots at places that it has not been trained on.
+
+    Args:
+        network: in evaluation mode.
+        held: one snapshot per place.
+        area: of its training.
+        seed: of the error network.
+
+    Raises:
+        ValueError: too few places.
+    """
+    return learn_calibration(answers_of(network, held), held.position_m, area, seed)
+
+
+@torch.no_grad()
+def answers_of(network: Answering, pool: Pool) -> Answers:
+    """Answers to all snapshots of a pool, on the processor."""
+    parts = [slice(low, low + _BATCH) for low in range(0, len(pool), _BATCH)]
+    answered = [network.answers(pool.batch(part).to(_device_of(network))).to("cpu") for part in parts]
+    return Answers.joined(answered)
+
+
+def _device_of(network: Answering) -> torch.device:
+    assert isinstance(network, nn.Module)
+    return next(network.parameters()).device
+
+
+def signs_of_doubt(answers: Answers, area: Area) -> Float[Tensor, "S F"]:
+    """What covariances are learned from: the read-out's doubts, gains and flags of the links, the answer itself.
+
+    Args:
+        answers: of a network.
+        area: whose size is the unit of places.
+    """
+    valid = answers.valid.to(answers.log_gain.dtype)
+    place = (answers.belief.position_m - answers.log_gain.new_tensor(area.centre_m)) / area.scale_m
+    return torch.cat((answers.belief.doubts, answers.log_gain * valid, valid, place), dim=-1)
+
+
+def learn_calibration(answers: Answers, position_m: Float[Tensor, "S 3"], area: Area, seed: int) -> Calibration:
+    """Learn from places set aside what the errors of a network are like.
+
+    Covariances are learned from the first places, the radii of ``LEVELS`` are measured on the others. The factor makes
+    the 90 % ellipsoid of a Gaussian hold nine tenths of the truths; errors have heavier tails than that, so that the
+    ellipsoid of 50 % would hold more than half: its radius is stated apart.
+
+    Args:
+        answers: to snapshots at these places.
+        position_m: of the truth.
+        area: of the network's training.
+        seed: of the error network.
+
+    Raises:
+        ValueError: fewer than ``LEAST_PLACES``.
+    """
+    if len(position_m) < LEAST_PLACES:
+        raise ValueError(
+            f"{len(position_m)} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}."
+        )
+    learned = len(position_m) - int(_MEASURED * len(position_m))
+    inputs, error_m = signs_of_doubt(answers, area), answers.belief.position_m - position_m
+    generator = torch.Generator().manual_seed(derive_seed(seed, "calibration"))
+    scales = fit_error_scales(inputs[:learned], error_m[:learned], generator)
+    squared = mahalanobis_squared(error_m[learned:], scales.covariance_m2(inputs[learned:]))
+    measured = [conformal_radius(squared.sqrt(), level) for level in LEVELS]
+    gaussian = [math.sqrt(2 * gammaincinv(1.5, level)) for level in LEVELS]
+    unit = max(measured[-1], 1e-6) / gaussian[-1]
+    return Calibration(scales, unit**2, tuple(radius / unit for radius in measured), len(position_m))
+
+
+def mahalanobis_squared(error_m: Float[Tensor, "S D"], covariance_m2: Float[Tensor, "S D D"]) -> Float[Tensor, " S"]:
+    """Squared Mahalanobis length e' C^-1 e, in double precision.
+
+    Args:
+        error_m: e.
+        covariance_m2: C, positive definite.
+    """
+    error = error_m.double().unsqueeze(-1)
+    return (error * torch.linalg.solve(covariance_m2.double(), error)).sum(dim=(-2, -1))
