@@ -29,6 +29,7 @@ FLOORS = (
     ("cfpos_envs.physics",),
     ("cfpos_envs.measurements",),
     ("cfpos_envs.files",),
+    ("cfpos_envs.coverage",),
     ("cfpos_envs.importers",),
     ("cfpos_envs.datasets",),
     ("cfpos_envs.channels", "cfpos_envs.drawing", "cfpos_envs.supervised"),
