@@ -305,7 +305,7 @@ def fresh_places(agent: EccLearner, count: int, progress: bool | None = None) ->
     Raises:
         ValueError: there are no other places than those of training, or too few.
     """
-    config, game = agent.config, agent.game.config
+    config, game = agent.config, agent.game.config.changed(split="train")
     source = aside(game, count)
     if source.costs:
         # Only what training has left out is fresh, and only all of it is what it has left out.

@@ -282,7 +282,7 @@ def test_it_states_covariances_that_files_keep(trained: tuple[Any, Path, dict[st
     assert estimate.radii is None
     assert torch.equal(estimate.position, load_agent(folder, venv).locate(venv.measurements).position)
     # Learned again from the same places it is the same.
-    assert older.calibrate().state()["factor"] == pytest.approx(agent.calibration.factor)
+    assert older.calibrate(400).state()["factor"] == pytest.approx(agent.calibration.factor)
 
 
 def test_an_answer_that_could_be_anywhere_is_not_valid(trained: tuple[Any, Path, dict[str, float]]) -> None:
