@@ -16,6 +16,7 @@ from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.surveys import SurveyTable, ap_number
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.arrays import profile_peak
 
 from ..base import Estimator
 from ..neighbour_errors import ErrorModel
@@ -28,7 +29,7 @@ from .links import cleaned, finished, require_arrays, usable_links
 from .matching import locate_by_matching
 from .nearest import Queries, needs_spectra
 from .own_survey import OwnSurvey, natural_feature
-from .radio_map import RadioMap, SiteCache, sites_with_rows
+from .radio_map import RadioMap, SiteCache, measured_profiles, sites_with_rows
 from .simulated_errors import simulated_errors
 from .survey import (
     Survey,
@@ -246,8 +247,11 @@ class Fingerprint(Estimator[RadioMeasurements]):
             errors = self._errors[shadowing_db].get(site, lambda there: self._simulated(there, shadowing_db))
             covariance[rows.cpu()] = errors.covariance_m2(found.made_of).float().reshape(len(rows), num_ues, 2, 2)
         device = measurements.rss_dbm.device
-        powers = link_observations(clean, usable, shadowing_db, None)
-        return judged_by_powers(measurements, RadioMap.of(clean), powers, positions.to(device), covariance.to(device))
+        powers = told = link_observations(clean, usable, shadowing_db, None)
+        if with_spectra:
+            told = link_observations(clean, usable, shadowing_db, profile_peak(measured_profiles(clean))[0])
+        site_map, placed = RadioMap.of(clean), positions.to(device)
+        return judged_by_powers(measurements, site_map, powers, placed, covariance.to(device), told)
 
     def _locate_by_survey(self, own: OwnSurvey, measurements: RadioMeasurements) -> PositionEstimate:
         """Match with the survey, whose coordinates and APs are those of whoever made it."""

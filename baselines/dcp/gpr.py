@@ -21,6 +21,7 @@ from cfpos_envs.checks import SEEDS
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
+from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.geometry import unit_vectors
 
 from ..base import Estimator
@@ -28,7 +29,7 @@ from .database import GRIDS, reference_points
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import judged_by_powers
 from .links import by_heard_aps, cleaned, require_arrays, usable_links
-from .radio_map import RadioMap, SiteCache, sites_with_rows
+from .radio_map import RadioMap, SiteCache, measured_profiles, sites_with_rows
 from .survey import simulate_survey
 
 if TYPE_CHECKING:
@@ -123,7 +124,9 @@ class GaussianProcess(Estimator[RadioMeasurements]):
         device = measurements.rss_dbm.device
         covariance = (variances[..., None, None] * torch.eye(2)).to(device)
         powers = link_observations(clean, usable, shadowing_db, None)
-        return judged_by_powers(measurements, RadioMap.of(clean), powers, positions.to(device), covariance)
+        bearing = None if clean.angular_power is None else profile_peak(measured_profiles(clean))[0]
+        told = link_observations(clean, usable, shadowing_db, bearing if self.options.feature != "rss-db" else None)
+        return judged_by_powers(measurements, RadioMap.of(clean), powers, positions.to(device), covariance, told)
 
     def _fit(self, site: RadioMap) -> FittedProcess:
         radio, options = site.radio, self.options

@@ -24,6 +24,10 @@ from .links import finished
 from .radio_map import RadioMap
 
 LEAST_LINKS = 2
+_FEW_LINKS = 3
+"""Up to so many access points are often in one line, so that a mirror image explains their powers as well."""
+_RESOLUTION = 0.01
+"""Share of the side below which two places count as one there."""
 _UNKNOWN_SHARE = 12**-0.5
 """Deviation of a uniform distribution by its length: a position that is no better known is none."""
 
@@ -156,6 +160,7 @@ def judged_by_powers(
     powers: LinkObservations,
     positions_m: Float[Tensor, "B K 2"],
     covariance_m2: Float[Tensor, "B K 2 2"],
+    evidence: LinkObservations | None = None,
 ) -> PositionEstimate:
     """An estimate that knows how far off it may be, compared with the received powers.
 
@@ -168,6 +173,8 @@ def judged_by_powers(
         site: of the clean measurements.
         powers: RSS with its deviations.
         positions_m, covariance_m2: of the method.
+        evidence: for methods whose covariance does not know of second places: everything that may tell two places
+            apart. One link is then too few, and users with few of them are asked for mirror images.
     """
     assert powers.rss_dbm is not None
     assert powers.rss_std_db is not None
@@ -181,8 +188,13 @@ def judged_by_powers(
     move = NormalEquations(*information.parts()).plus(prior).solve(0.0)
     explained = information.x * move[..., 0] + information.y * move[..., 1]
     chi_squared = torch.nan_to_num((weight * residual.square()).sum(dim=1) - explained, nan=0.0).clamp(min=0.0)
-    answered = usable.any(dim=1)
-    freedom = torch.where(answered, usable.sum(dim=1), 0)
+    links_used = usable.sum(dim=1)
+    answered = links_used >= (1 if evidence is None else LEAST_LINKS)
+    freedom = torch.where(answered, links_used, 0)
+    few = (links_used <= _FEW_LINKS) & answered
+    mirror = torch.zeros_like(few)
+    if evidence is not None and bool(few.any()):
+        mirror = few & has_mirror_image(measurements, site, evidence, positions_m, _RESOLUTION * site.radio.side_m)
     unknown_m = _HARDLY_KNOWN * _UNKNOWN_SHARE * site.radio.side_m
     estimate = finished(
         measurements,
@@ -190,6 +202,7 @@ def judged_by_powers(
         covariance_m2,
         answered,
         (Reason.POOR_GEOMETRY, largest_std_m(covariance_m2) > unknown_m),
+        (Reason.AMBIGUOUS, mirror),
         (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, freedom)),
     )
     return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)

@@ -8,6 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs.checks import fits
+
+# What is computed for every point of a lattice, for all links: so many that 2^24 points are the most.
+_NUMBERS_PER_POINT = 256
+
 
 def nearest_image(delta_m: Float[Tensor, "*batch"], side_m: float, wrap: bool) -> Float[Tensor, "*batch"]:
     """Shortest representative of a coordinate difference on the torus of side ``side_m``; unchanged if not ``wrap``."""
@@ -152,10 +157,11 @@ def lattice(side_m: float, spacing_m: float, *, to_border: bool = False) -> Floa
         to_border: put the outermost points on the border.
 
     Raises:
-        ValueError: for a spacing outside (0, side_m].
+        ValueError: for a spacing outside (0, side_m], or so fine that the points would not fit into memory.
     """
     if not 0.0 < spacing_m <= side_m:
         raise ValueError(f"spacing must lie in (0, {side_m}] m, got {spacing_m}")
     cells = max(1, round(side_m / spacing_m))
+    fits("a lattice", _NUMBERS_PER_POINT * cells**2, f"spacing={spacing_m:g} m on side_m={side_m:g}")
     axis = torch.linspace(0.0, side_m, cells + 1) if to_border else (torch.arange(cells) + 0.5) * (side_m / cells)
     return torch.cartesian_prod(axis, axis).to(torch.float32)

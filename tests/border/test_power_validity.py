@@ -248,3 +248,22 @@ def test_a_slope_of_zero_leaves_a_regression_nothing_to_learn() -> None:
     flat = dataclasses.replace(m, radio=dataclasses.replace(m.radio, path_loss_slope_db=0.0))
     with pytest.raises(ValueError, match=r"the received powers are the same everywhere.*path_loss_slope_db=0"):
         make_policy("gpr", feature="rss-db", spacing=8.0).locate(flat)
+
+
+@pytest.mark.parametrize(("name", "options"), [("fingerprint", {"spacing": 5.0}), ("gpr", {"spacing": 12.5})])
+def test_one_or_two_access_points_do_not_place_a_user_by_likeness(name: str, options: dict[str, Any]) -> None:
+    env = make_env("dcp-jar-v0", num_envs=8, seed=3, split="test", site="clean", num_aps=16, num_sites=1, wrap=False)
+    env.reset()
+    measured, truth = env.measurements, env.truth()["true_position"]
+    policy, right = make_policy(name, env, **options), {}
+    for count in (1, 2, 16):
+        heard = (torch.arange(16) < count)[None, :, None]
+        found = policy.locate(dataclasses.replace(measured, rss_dbm=torch.where(heard, measured.rss_dbm, torch.nan)))
+        error = torch.linalg.vector_norm(found.position - truth, dim=-1)
+        std = found.covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1).sqrt()
+        right[count] = found.valid.double().mean(), (found.valid & (error > 5 * std)).double().mean()
+        if count == 1:
+            assert (found.reason == int(Reason.TOO_FEW_LINKS)).all()
+    assert right[1][0] == 0.0
+    assert right[2][1] < 0.05
+    assert right[16][0] > 0.9

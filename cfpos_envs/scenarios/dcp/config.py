@@ -289,19 +289,21 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         s, rounds = self.settings, self.rounds if self.speed_m_s else 1
         return self.num_ues * s.num_aps * (2 * rounds * s.num_antennas**2 + 2 * s.num_antennas + self.num_angles)
 
+    @property
+    def numbers_per_site(self) -> float:
+        """What a site holds: shadowing maps, and predictions at the points of the coarse grid."""
+        s = self.settings
+        spacing_m = min(s.map_resolution_m, self.coarse_spacing_m)
+        return float(s.num_aps * max(1.0, s.side_m / spacing_m) ** 2)
+
     def _check_sizes(self) -> None:
         s = self.settings
         links = f"num_aps={s.num_aps}, num_ues={self.num_ues}"
         fits("an episode", self.numbers_per_episode, f"{links}, num_antennas={s.num_antennas}, rounds={self.rounds}")
         fits("the paths of an episode", self.num_ues * s.num_aps * s.num_paths, f"{links}, num_paths={s.num_paths}")
-        in_area = f"num_sites={s.num_sites}, num_aps={s.num_aps}, side_m={s.side_m:g}"
-        points = s.num_sites * s.num_aps * s.side_m**2
-        fits("maps", points / s.map_resolution_m**2, f"{in_area}, map_resolution_m={s.map_resolution_m:g}")
-        fits(
-            "the coarse grid",
-            points / self.coarse_spacing_m**2,
-            f"{in_area}, coarse_spacing_m={self.coarse_spacing_m:g}",
-        )
+        grids = f"map_resolution_m={s.map_resolution_m:g}, coarse_spacing_m={self.coarse_spacing_m:g}"
+        in_area = f"num_sites={s.num_sites}, num_aps={s.num_aps}, side_m={s.side_m:g}, {grids}"
+        fits("the maps of all sites", s.num_sites * self.numbers_per_site, in_area)
 
     @property
     def credits_counterfactual(self) -> bool:

@@ -258,8 +258,8 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         links = f"num_aps={self.settings.num_aps}, num_ues={self.num_ues}, rounds={self.rounds}"
         antennas = f"num_antennas={self.settings.num_antennas}, num_subcarriers={self.settings.num_subcarriers}"
         fits("an episode", self.numbers_per_episode, f"{links}, {antennas}")
-        lattice = self.settings.num_aps * self.coarse_points**2
-        fits("the lattice", lattice, f"num_aps={self.settings.num_aps}, coarse_points={self.coarse_points}")
+        said = f"num_aps={self.settings.num_aps}, coarse_points={self.coarse_points}"
+        fits("the lattice", self.numbers_per_site, said)
 
     @property
     def numbers_per_episode(self) -> int:
@@ -268,6 +268,11 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         links = rounds * self.num_ues * s.num_aps
         drawn = 3 * s.num_antennas * s.num_subcarriers + s.num_paths if self.measurement == "waveform" else 0
         return links * (16 + drawn)
+
+    @property
+    def numbers_per_site(self) -> int:
+        """What is predicted at the points of the lattice."""
+        return self.settings.num_aps * self.coarse_points**2
 
     @cached_property
     def ue_clock_std(self) -> float:
