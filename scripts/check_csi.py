@@ -6,11 +6,10 @@ order and sign, and compared with the measured ones. What fits is printed as it 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos_envs.importers.arrays import read_csi
 from cfpos_envs.importers.csi_check import Convention, Findings, find_conventions
 from cfpos_envs.physics.ecc.conventions import PHASES, SUBCARRIER_ORDERS
@@ -23,7 +22,7 @@ _LEAST_WIDTH = 36
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print how well every convention fits, and what to pass on."""
-    parser = argparse.ArgumentParser(prog="cfpos check-csi", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="cfpos check-csi", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path, help="npz, HDF5 or MATLAB file, see docs/data/csi.md")
     parser.add_argument("--snapshots", help="numbers of the snapshots to look at, 0,4,7; best in line of sight")
     parser.add_argument("--subcarrier-order", choices=SUBCARRIER_ORDERS, help="instead of what the file says")

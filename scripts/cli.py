@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -41,6 +42,19 @@ _SHOWING = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-he
 
 class UsageError(ValueError):
     """The person at the keyboard can mend this; the message says what was wrong, what is allowed, what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses like every command of the project: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it instead of printing the usage.
+
+        Raises:
+            SystemExit: always.
+        """
+        print(f"error: {one_line(UsageError(message))}; see --help", file=sys.stderr)
+        raise SystemExit(USER_ERROR)
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from cfpos.scripts import reports
-from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.cli import Parser, UsageError, suggest, user_errors
 from cfpos.scripts.runs import run_config
 from cfpos.scripts.sweeps import STATUS, status, unfinished
 from cfpos.scripts.train import CONFIG_FILE, RESULTS_FILE
@@ -110,7 +110,7 @@ def rows(runs: Sequence[Run], metric: str, by: Sequence[str]) -> list[dict[str, 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments = Parser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("folders", nargs="+", type=Path, help="folders of runs or sweeps, searched with all below")
     arguments.add_argument("--metric", default="rmse_m", help="figure of results.json (default: rmse_m)")
     arguments.add_argument("--by", nargs="*", help="settings that make a line; default: all that differ but seeds")

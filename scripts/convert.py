@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos_envs.channels.tracing.imported import HOLD_OUT, imported_summary, write_imported
 from cfpos_envs.files.tables import read_table
 from cfpos_envs.importers.arrays import read_csi
@@ -33,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The options of every tool."""
-    top = argparse.ArgumentParser(
-        prog="cfpos convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    top = Parser(prog="cfpos convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tools = top.add_subparsers(metavar="TOOL", required=True)
     deepmimo = _tool(tools, "deepmimo", "folder of a DeepMIMO 4 scenario (params.json and array files)", _deepmimo)
     deepmimo.add_argument(
@@ -63,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _tool(
-    tools: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    tools: "argparse._SubParsersAction[Parser]",
     name: str,
     what: str,
     convert: Callable[[argparse.Namespace], None],

@@ -22,7 +22,7 @@ from cfpos.agents import load_agent, make_agent
 from cfpos.agents.maddpg.config import MaddpgConfig
 from cfpos.baselines import make_policy
 from cfpos.scripts import reports
-from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.drawing.figures import draw_cdf, save_figure
@@ -205,7 +205,7 @@ def _scene(plan: Plan) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, help=f"training budget in environment steps per site ({Plan.steps})")
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes, one core each (all cores)")

@@ -22,7 +22,7 @@ from cfpos.agents import load_agent, make_agent
 from cfpos.agents.ecc.weights import weights
 from cfpos.baselines import make_policy
 from cfpos.scripts import reports
-from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import make_env
 from cfpos_envs.drawing.figures import draw_cdf, save_figure
@@ -173,7 +173,7 @@ def _line(result: EvaluationResult, lossless_bits: float) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument(
         "--workers", type=int, default=default_workers(), help="networks trained at the same time, one core each"

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from matplotlib.colors import to_hex
 
-from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos.scripts.plots.sites import (
     AP_ABOVE_USER_M,
     CARRIER_HZ,
@@ -96,7 +95,7 @@ def page() -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("outputs/explorer.html"), help="the file to write")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     arguments = parser.parse_args(argv)

@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 
 from cfpos.baselines.toa.spatial import SIDES
-from cfpos.scripts.cli import UsageError, user_errors
+from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos.scripts.locating import csi, following, links, spatial, surveys
 from cfpos.scripts.locating.common import Located, in_our_words, spoken
 from cfpos.scripts.locating.summary import failure, summary
-from cfpos.scripts.plot import Parser
 from cfpos.scripts.plots.positions import positions_figure
 from cfpos.scripts.plots.style import check_target, save
 from cfpos.scripts.runs import warn

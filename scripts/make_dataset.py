@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cfpos.scripts.cli import Parser
 from cfpos.scripts.plots.city_maps import map_figure
 from cfpos.scripts.plots.style import check_target, save
 from cfpos_envs.channels.tracing.cluster import NEW_CLUSTER, ClusterUnavailableError, connected, on_cluster
@@ -49,7 +50,7 @@ _HELP = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--train", type=int, default=18_000, help="training users")
     parser.add_argument("--test", type=int, default=2_000, help="held-out users")

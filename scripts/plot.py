@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
-from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.cli import Parser, UsageError, suggest, user_errors
 from cfpos.scripts.plots import ellipses, loci, maps, results
 from cfpos.scripts.plots.sites import LAYOUTS, DrawnSiteConfig, Site, make_site
 from cfpos.scripts.plots.style import check_target, coordinate, metres, save
@@ -30,18 +30,6 @@ PRESETS: dict[str, DrawnSiteConfig] = {"site": DrawnSiteConfig(), "ring": maps.R
 _LOCI = DrawnSiteConfig(family="tdoa", layout="circle", aps=3)
 _FEWEST_STEPS, _MOST_STEPS = 4, 4000
 _DRAWN_ONLY = ("layout", "aps", "side_m", "radius_m", "seed")
-
-
-class Parser(argparse.ArgumentParser):
-    """Refuses like every command of the project: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{message}; see --help")
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from cfpos.scripts import reports
-from cfpos.scripts.cli import user_errors
+from cfpos.scripts.cli import Parser, user_errors
 from cfpos.scripts.experiments import EXPERIMENTS, experiment
 from cfpos.scripts.experiments.common import Effort
 from cfpos_envs.drawing.figures import save_figure
@@ -22,7 +22,7 @@ from cfpos_envs.drawing.figures import save_figure
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments = Parser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("names", nargs="+", choices=list(EXPERIMENTS), metavar="NAME", help=", ".join(EXPERIMENTS))
     arguments.add_argument("--quick", action="store_true", help="tiny networks and few drops; the numbers mean nothing")
     arguments.add_argument("--seeds", type=int, help="trained agents per setting")
