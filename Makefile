@@ -6,10 +6,11 @@ WORKERS ?= 2
 DEMO_ARGS ?=
 BENCHMARK_ARGS ?= --out outputs/benchmark.json
 FAULTS_ARGS ?= --out outputs/faults.json
+FUZZ_ARGS ?=
 # One arithmetic thread per process: the networks are small and the tests already run in parallel.
 TEST_ENV := OMP_NUM_THREADS=1 MPLBACKEND=Agg
 
-.PHONY: help venv demo ecc-demo explorer test slow lint types docs check benchmark faults clean
+.PHONY: help venv demo ecc-demo explorer test slow lint types docs check benchmark faults fuzz clean
 help:
 	@echo "make demo   install, train DCP-MADDPG, compare it with every baseline (about 2 minutes after the install)"
 	@echo "make ecc-demo   install, train CSI positioning over a thin fronthaul, compare it with every baseline (about 4 minutes)"
@@ -18,6 +19,7 @@ help:
 	@echo "make lint   ruff           make types  mypy           make docs  check links, pages, equation index"
 	@echo "make benchmark   speed in CPU time beside mpe2, VMAS and mobile-env (which it installs)"
 	@echo "make faults   kill trainings, damage their files, fill their disk: tables of what is lost (nothing)"
+	@echo "make fuzz   10 000 wrong options, files and command lines: what crashes, hangs, gives NaN or is refused unclearly"
 	@echo "make venv   only install   make clean  remove $(VENV), caches and builds (never outputs/)"
 
 venv: $(VENV)/.installed
@@ -67,6 +69,9 @@ benchmark: venv
 
 faults: venv
 	$(TEST_ENV) $(BIN)/python scripts/faults.py $(FAULTS_ARGS)
+
+fuzz: venv
+	$(TEST_ENV) $(BIN)/python scripts/fuzz.py $(FUZZ_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
