@@ -46,8 +46,8 @@ _IN_A_RUN: dict[str, Any] = {"num_envs": 2, "evaluations": 0, "validation_envs":
 _IN_A_RUN |= {"batch_size": 4, "buffer_size": 64, "n_steps": 2, "minibatch_size": 4, "pool": 64, "validation": 16}
 _IN_A_RUN |= {"samples": 64, "local_samples": 64, "fusion_hidden": 8, "fusion_size": 8, "encoder_hidden": 8}
 _IN_A_RUN |= {"actor_hidden": [8], "critic_hidden": [8], "hidden": [8], "channels": [4], "updates_per_step": 1}
-_HEAVY = ("rllib-ppo",)
-"""Agents that start processes of their own: made from their settings alone."""
+_HEAVY = ("rllib-ppo", "ecc")
+"""Agents that start processes of their own, or whose first step takes seconds: their settings alone are made."""
 
 
 def small(env_id: str) -> dict[str, Any]:

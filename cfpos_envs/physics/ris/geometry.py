@@ -202,7 +202,7 @@ def geometry_faults(
         "the UE lies in the plane of the base station's array (x = const); move one": (
             paths.direction[..., 0, 0].abs() < GRAZING
         ),
-        "the delays do not fit into one window c N / B; use more subcarriers or less bandwidth": ~fits_window(
+        "the delays do not fit into one window c N / B; raise num_subcarriers or lower bandwidth_hz": ~fits_window(
             paths.length_m, window_m
         ),
     }
