@@ -239,13 +239,17 @@ class RisConfig(Declared):
     def _check_places(self) -> None:
         ue, bs, ris = self.places_m("ue"), self.places_m("bs"), self.places_m("ris")
         pairs = (self.num_ues, self.num_bs)
-        check_geometry(
-            ue.unsqueeze(1).expand(*pairs, 3),
-            bs.expand(*pairs, 3),
-            ris.expand(*pairs, *ris.shape),
-            self.rotation.expand(*pairs, 3, 3),
-            self.system.window_m,
-        )
+        try:
+            check_geometry(
+                ue.unsqueeze(1).expand(*pairs, 3),
+                bs.expand(*pairs, 3),
+                ris.expand(*pairs, *ris.shape),
+                self.rotation.expand(*pairs, 3, 3),
+                self.system.window_m,
+            )
+        except ValueError as error:
+            options = "ue_positions_m, bs_positions_m, ris_positions_m, euler_deg"
+            raise ValueError(f"{error} ({options})") from None
 
 
 _PLACES = {"num_ris": "ris_positions_m", "num_ues": "ue_positions_m", "num_bs": "bs_positions_m"}
