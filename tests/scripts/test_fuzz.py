@@ -67,7 +67,7 @@ def test_damage_is_damage() -> None:
 
 def test_a_short_run_finds_nothing() -> None:
     # In a process of its own: in this one jaxtyping's import hook answers first.
-    arguments = ["--cases", "150", "--workers", "1", "--areas", "environments", "policies", "files"]
+    arguments = ["--cases", "100", "--workers", "1", "--areas", "environments", "files"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "fuzz.py"), *arguments],
         env=environment(),
@@ -79,4 +79,4 @@ def test_a_short_run_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     counted = re.search(r"^all +(\d+)", done.stdout, re.MULTILINE)
     assert counted is not None
-    assert int(counted[1]) == 123
+    assert int(counted[1]) == 62

@@ -188,7 +188,7 @@ class RisConfig(Declared):
             object.__setattr__(self, name, _as_points(name, getattr(self, name)))
         if isinstance(self.los_blocked, bool):
             object.__setattr__(self, "los_blocked", float(self.los_blocked))
-        object.__setattr__(self, "euler_deg", _as_point("euler_deg", self.euler_deg))
+        object.__setattr__(self, "euler_deg", as_point("euler_deg", self.euler_deg))
         for name in ("bs_shape", "ue_shape", "ris_shape"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _as_shape(name, getattr(self, name)))
@@ -320,7 +320,7 @@ class RisGameConfig(RisConfig):
         return self.reach_m * self.zoom ** rounds_played.to(torch.float32)
 
 
-def _as_point(name: str, value: Any) -> tuple[float, ...]:
+def as_point(name: str, value: Any) -> tuple[float, ...]:
     """Three finite numbers as a tuple."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
         raise ValueError(f"{name}={value!r} must be three numbers")
@@ -333,7 +333,7 @@ def _as_points(name: str, value: Any) -> tuple[tuple[float, ...], ...]:
     """A list of points as a tuple of tuples."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ValueError(f"{name}={value!r} must be a list of points, three numbers each")
-    return tuple(_as_point(name, point) for point in value)
+    return tuple(as_point(name, point) for point in value)
 
 
 def _as_shape(name: str, value: Any) -> tuple[int, int]:

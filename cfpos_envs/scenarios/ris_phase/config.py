@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.scenarios.ranges import MOST_ROUNDS
-from cfpos_envs.scenarios.ris.config import PRESETS, RisConfig
+from cfpos_envs.scenarios.ris.config import PRESETS, RisConfig, as_point
 
 ACTIONS = ("beam", "raw")
 FEEDBACKS = ("none", "energy", "position")
@@ -85,6 +85,7 @@ class RisPhaseConfig(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        as_point("ue_position_m", self.ue_position_m)
         scene = self.scene
         object.__setattr__(self, "ris_positions_m", scene.ris_positions_m)
         object.__setattr__(self, "ue_position_m", scene.ue_positions_m[0])
