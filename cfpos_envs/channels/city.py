@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfpos_envs import draws
+
 WALL_PERMITTIVITY = (3.9, 6.3)
 """Relative permittivity of walls is drawn between those of brick and glass (ITU-R P.2040, table 3)."""
 GROUND_PERMITTIVITY = 5.24
@@ -43,7 +45,7 @@ class City:
 
 
 def draw_city(
-    generator: torch.Generator,
+    generator: draws.Source,
     size_m: tuple[float, float, float],
     blocks: tuple[int, int],
     building_height_m: tuple[float, float],
@@ -68,7 +70,7 @@ def draw_city(
     device = generator.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=generator, device=device)
+        return low + (high - low) * draws.uniform(generator, *shape)
 
     size = torch.tensor(size_m, device=device)
     count = blocks[0] * blocks[1]
@@ -127,7 +129,7 @@ def first_free(city: City, candidates_m: Float[Tensor, "*batch tries 3"]) -> Flo
     return torch.where(inside.all(dim=-1).unsqueeze(-1), lifted, chosen)
 
 
-def draw_points(generator: torch.Generator, city: City, count: int) -> Float[Tensor, "count 3"]:
+def draw_points(generator: draws.Source, city: City, count: int) -> Float[Tensor, "count 3"]:
     """Users uniform in the area outside of the buildings.
 
     Every user is drawn ``_TRIES`` times, so that what the buildings hold never shifts the random numbers of others.
@@ -137,7 +139,7 @@ def draw_points(generator: torch.Generator, city: City, count: int) -> Float[Ten
         city: area and buildings.
         count: number of users.
     """
-    share = torch.rand(count, _TRIES, 3, generator=generator, device=generator.device)
+    share = draws.uniform(generator, count, _TRIES, 3)
     return first_free(city, city.area_min_m + share * (city.area_max_m - city.area_min_m))
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.channels.city import GROUND_PERMITTIVITY, City, count_crossings, draw_points
 from cfpos_envs.physics.ecc.csi import CsiPaths
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
@@ -185,7 +186,7 @@ def line_of_sight(city: City, points_m: Float[Tensor, "U 3"]) -> Bool[Tensor, "U
 
 
 def choose_mirrors(
-    generator: torch.Generator, city: City, surfaces: Surfaces, singles: int, pairs: int, wavelength_m: float
+    generator: draws.Source, city: City, surfaces: Surfaces, singles: int, pairs: int, wavelength_m: float
 ) -> Mirrors:
     """The image sources that bring the most power to users all over the area, blockage counted.
 

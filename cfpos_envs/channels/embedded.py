@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.channels.city import draw_city, draw_points, inside_buildings
 from cfpos_envs.channels.city_paths import choose_mirrors, line_of_sight, surfaces_of, trace
 from cfpos_envs.channels.scene import EccSceneConfig
@@ -64,7 +65,7 @@ class EmbeddedCity:
         self.box_min_m: Tensor = self.city.box_min_m
         self.box_max_m: Tensor = self.city.box_max_m
 
-    def draw_users(self, generator: torch.Generator, count: int, split: str) -> Users:
+    def draw_users(self, generator: draws.Source, count: int, split: str) -> Users:
         """See ``CsiSource``; every split draws from its own generator and shares no place with another one."""
         position = draw_points(generator, self.city, count)
         return Users(position, torch.full((count,), -1, dtype=torch.long, device=position.device))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.ecc.csi import CsiPaths
 
 
@@ -44,7 +44,7 @@ class UserSource(Protocol):
     box_min_m: Float[Tensor, "buildings 3"]
     box_max_m: Float[Tensor, "buildings 3"]
 
-    def draw_users(self, generator: torch.Generator, count: int, split: str) -> Users:
+    def draw_users(self, generator: draws.Source, count: int, split: str) -> Users:
         """Users at random places.
 
         Args:

@@ -6,6 +6,33 @@ the same alone and in any batch, with any number of threads, compiled or not.
 """
 
 from cfpos_envs.draws.counter import CounterSource
-from cfpos_envs.draws.sampling import Source, complex_normal, gamma, integers, normal, permutation, uniform
+from cfpos_envs.draws.sampling import (
+    Source,
+    complex_normal,
+    gamma,
+    in_turn,
+    inner,
+    inner_gamma,
+    integers,
+    normal,
+    normal_pair,
+    permutation,
+    tries,
+    uniform,
+)
 
-__all__ = ["CounterSource", "Source", "complex_normal", "gamma", "integers", "normal", "permutation", "uniform"]
+__all__ = [
+    "CounterSource",
+    "Source",
+    "complex_normal",
+    "gamma",
+    "in_turn",
+    "inner",
+    "inner_gamma",
+    "integers",
+    "normal",
+    "normal_pair",
+    "permutation",
+    "tries",
+    "uniform",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -109,22 +109,40 @@ class CounterSource:
             found = self._gamma(first, pairs, wanted)
         return found.reshape(shape.shape).to(shape.dtype)
 
-    def tries(self, count: int, *shape: int) -> list[CounterSource]:
+    def tries(self, count: int, *shape: int) -> Iterator[CounterSource]:
         """``count`` sources for uniform numbers of ``shape``, for what is drawn until it fits.
 
         However many of them an episode needs, what is drawn afterwards is the same.
         """
         blocks = blocks_for(self._each(shape))
         first = self.claim(count * blocks)
-        found = []
-        for number in range(count):
-            source = self.select(slice(None))
-            source._next = first + number * blocks
-            found.append(source)
-        return found
 
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        def each() -> Iterator[CounterSource]:
+            for number in range(count):
+                source = self.select(slice(None))
+                source._next = first + number * blocks
+                yield source
+
+        return each()
+
+    def permutation(self, count: int) -> Int[Tensor, " count"]:
+        """The numbers 0 to count - 1 in random order; for a source of one episode."""
+        return self.uniform(count, dtype=torch.float64).argsort(stable=True)
+
+    def in_turn(self, count: int, wanted: int) -> Int[Tensor, " wanted"]:
+        """Numbers 0 to count - 1 in random order, all of them before one comes again, over the episodes in their order.
+
+        Episode e takes as many as each, those from e times as many on, of an endless row of random orders.
+        """
+        each = self._each((wanted,))
+        places = self._episodes.unsqueeze(1) * each + torch.arange(each, device=self.device)
+        orders, which = torch.unique(places // count, return_inverse=True)
+        rows = []
+        for number in orders:
+            # Orders are drawn where no episode draws.
+            source = CounterSource(self._keys[:1], -1 - number.view(1))
+            rows.append(source.permutation(count))
+        return torch.stack(rows)[which, places % count].flatten()
 
     def _each(self, shape: tuple[int, ...]) -> int:
         """Numbers per episode."""

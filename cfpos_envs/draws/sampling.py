@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Complex, Float, Int
@@ -37,9 +38,18 @@ def normal(source: Source, *shape: int, dtype: torch.dtype = torch.float32) -> F
 def complex_normal(source: Source, *shape: int, dtype: torch.dtype = torch.complex64) -> Complex[Tensor, "*shape"]:
     """Circular numbers of variance 1; see ``uniform``."""
     if isinstance(source, CounterSource):
-        parts = source.normal(*shape, 2, dtype=torch.float32 if dtype == torch.complex64 else torch.float64)
-        return torch.view_as_complex(parts * math.sqrt(0.5))
+        real, imaginary = normal_pair(source, *shape, dtype=dtype.to_real())
+        return torch.complex(real * math.sqrt(0.5), imaginary * math.sqrt(0.5))
     return torch.randn(shape, generator=source, device=source.device, dtype=dtype)
+
+
+def normal_pair(source: Source, *shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Two independent tensors as of ``normal``."""
+    if isinstance(source, CounterSource):
+        one, other = source.normal(shape[0], 2, *shape[1:], dtype=dtype).unbind(dim=1)
+        return one, other
+    one, other = torch.randn((2, *shape), generator=source, device=source.device, dtype=dtype)
+    return one, other
 
 
 def gamma(source: Source, shape: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -64,5 +74,48 @@ def integers(source: Source, high: int, *shape: int) -> Int[Tensor, "*shape"]:
 def permutation(source: Source, count: int) -> Int[Tensor, " count"]:
     """The numbers 0 to count - 1 in random order; of a counter that stands for one episode only."""
     if isinstance(source, CounterSource):
-        return source.uniform(count, dtype=torch.float64).argsort(stable=True)
+        return source.permutation(count)
     return torch.randperm(count, generator=source, device=source.device)
+
+
+def inner(draw: Callable[..., Tensor], source: Source, shape: Sequence[int], count: int) -> Tensor:
+    """[*shape, count] by one of the functions above; of a counter, entries that differ in the last place lie apart.
+
+    Whoever computes with the numbers of many links at once then finds neighbouring links next to each other.
+    """
+    if isinstance(source, CounterSource):
+        return draw(source, shape[0], count, *shape[1:]).movedim(1, -1)
+    return draw(source, *shape, count)
+
+
+def inner_gamma(source: Source, shape: Sequence[int], degrees: Float[Tensor, " N"]) -> Float[Tensor, "*shape N"]:
+    """[*shape, N] gamma numbers of N shapes, laid out as those of ``inner``."""
+    if isinstance(source, CounterSource):
+        wanted = degrees.view(1, -1, *(1 for _ in shape[1:])).expand(shape[0], -1, *shape[1:])
+        return source.gamma(wanted).movedim(1, -1)
+    return gamma(source, degrees.expand(*shape, -1))
+
+
+def tries(source: Source, count: int, *shape: int) -> Iterator[Source]:
+    """Sources for ``count`` drawings of uniform numbers of ``shape``, for what is drawn until it fits.
+
+    Args:
+        source: a generator runs on; of a counter, how often an episode draws changes nothing that follows.
+        count: most drawings.
+        shape: of each.
+    """
+    return source.tries(count, *shape) if isinstance(source, CounterSource) else iter([source] * count)
+
+
+def in_turn(source: Source, count: int, wanted: int) -> Int[Tensor, " wanted"]:
+    """``wanted`` of the numbers 0 to count - 1 in random order, all of them before one comes again.
+
+    Args:
+        source: a generator begins a new order with every call; a counter goes on from episode to episode.
+        count: how many there are.
+        wanted: a multiple of the episodes of a counter.
+    """
+    if isinstance(source, CounterSource):
+        return source.in_turn(count, wanted)
+    orders = [permutation(source, count) for _ in range(-(-wanted // count))]
+    return torch.cat(orders)[:wanted] if orders else torch.zeros(0, dtype=torch.long, device=source.device)

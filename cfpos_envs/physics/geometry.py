@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.checks import fits
 
 # What is computed for every point of a lattice, for all links: so many that 2^24 points are the most.
@@ -128,7 +129,7 @@ def grid_layout(num_points: int, side_m: float) -> Float[Tensor, "M 2"]:
 
 
 def uniform_layout(
-    generator: torch.Generator, num_points: int, side_m: float, wrap: bool, min_spacing_m: float = 0.0
+    generator: draws.Source, num_points: int, side_m: float, wrap: bool, min_spacing_m: float = 0.0
 ) -> Float[Tensor, "M 2"]:
     """Independent uniform points, each redrawn until it keeps ``min_spacing_m`` from the earlier ones.
 
@@ -137,7 +138,7 @@ def uniform_layout(
     """
     points = torch.empty(0, 2, device=generator.device)
     for _ in range(10_000):
-        candidate = torch.rand(1, 2, generator=generator, device=generator.device) * side_m
+        candidate = draws.uniform(generator, 1, 2) * side_m
         gaps = torch.linalg.vector_norm(nearest_image(points - candidate, side_m, wrap), dim=-1)
         if min_spacing_m == 0.0 or bool((gaps >= min_spacing_m).all()):
             points = torch.cat((points, candidate))

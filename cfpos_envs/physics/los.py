@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.checks import unknown_name
 
 LOS_SCENARIOS = ("umi_street_canyon", "inh_mixed_office", "inh_open_office")
@@ -53,7 +54,7 @@ def los_probability(scenario: str, distance_2d_m: Float[Tensor, "*batch"]) -> Fl
     return torch.where(d <= 49.0, near, far)
 
 
-def draw_los(generator: torch.Generator, probability: Float[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
+def draw_los(generator: draws.Source, probability: Float[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
     """Independent draws of line of sight, true with the given probability.
 
     Args:
@@ -65,7 +66,7 @@ def draw_los(generator: torch.Generator, probability: Float[Tensor, "*batch"]) -
     """
     if not bool(((probability >= 0) & (probability <= 1)).all()):
         raise ValueError("probability must lie in [0, 1]")
-    uniform = torch.rand(probability.shape, generator=generator, device=probability.device, dtype=probability.dtype)
+    uniform = draws.uniform(generator, *probability.shape, dtype=probability.dtype)
     return uniform < probability
 
 

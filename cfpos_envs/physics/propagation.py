@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.geometry import nearest_image
 
 
@@ -32,7 +33,7 @@ def distance_from_gain(
 
 
 def shadowing_maps(
-    generator: torch.Generator,
+    generator: draws.Source,
     num_maps: int,
     side_m: float,
     wrap: bool,
@@ -65,7 +66,7 @@ def shadowing_maps(
     spectrum = torch.fft.fft2(torch.pow(2.0, -distance / decorrelation_m)).real.clamp(min=0.0)
     # The torus metric is not exactly positive definite; after clamping, restore unit variance.
     spectrum = spectrum / spectrum.mean()
-    white = torch.randn(num_maps, size, size, dtype=torch.float64, generator=generator, device=generator.device)
+    white = draws.normal(generator, num_maps, size, size, dtype=torch.float64)
     coloured = torch.fft.ifft2(torch.fft.fft2(white) * spectrum.sqrt().to(white.device)).real
     kept = coloured if wrap else coloured[:, : cells + 1, : cells + 1]
     return (std_db * kept).to(torch.float32)

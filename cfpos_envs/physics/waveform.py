@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.arrays import ula_response
 
 # The part of the period 1 / spacing that stands for negative delays.
@@ -43,7 +44,7 @@ class WaveformPaths:
 
 
 def draw_paths(
-    generator: torch.Generator,
+    generator: draws.Source,
     is_los: Bool[Tensor, "*batch"],
     first_delay_s: Float[Tensor, "*batch"],
     gain_linear: Float[Tensor, "*batch"],
@@ -78,10 +79,10 @@ def draw_paths(
     if not (delay_spread_s >= 0 and angular_spread_rad >= 0):
         raise ValueError(f"spreads must not be negative, got {delay_spread_s} s and {angular_spread_rad} rad")
     shape = (*is_los.shape, num_paths)
-    device, dtype = first_delay_s.device, first_delay_s.dtype
+    dtype = first_delay_s.dtype
 
     def uniform(*size: int) -> Tensor:
-        return torch.rand(size, generator=generator, device=device, dtype=dtype)
+        return draws.uniform(generator, *size, dtype=dtype)
 
     def exponential() -> Tensor:
         return -torch.log1p(-uniform(*shape))
@@ -89,7 +90,7 @@ def draw_paths(
     behind = exponential() * delay_spread_s
     behind[..., 0] = 0.0
     power = torch.exp(-behind / delay_spread_s) if delay_spread_s > 0 else torch.ones_like(behind)
-    real, imaginary = torch.randn((2, *shape), generator=generator, device=device, dtype=dtype)
+    real, imaginary = draws.normal_pair(generator, *shape, dtype=dtype)
     scattered = torch.complex(real, imaginary) * (power / 2).sqrt()
     phase = 2 * math.pi * uniform(*is_los.shape)
     sign = torch.where(uniform(*shape) < 0.5, -1.0, 1.0)
@@ -141,7 +142,7 @@ def frequency_response(
 
 
 def add_noise(
-    generator: torch.Generator, cfr: Complex[Tensor, "*batch N S"], variance: float
+    generator: draws.Source, cfr: Complex[Tensor, "*batch N S"], variance: float
 ) -> Complex[Tensor, "*batch N S"]:
     """CFR as a receiver estimates it: with white circular noise of the given variance per entry.
 
@@ -155,8 +156,8 @@ def add_noise(
     """
     if not variance >= 0:
         raise ValueError(f"noise variance must not be negative, got {variance}")
-    parts = torch.randn((2, *cfr.shape), generator=generator, device=cfr.device, dtype=cfr.real.dtype)
-    return cfr + math.sqrt(variance / 2) * torch.complex(parts[0], parts[1])
+    real, imaginary = draws.normal_pair(generator, *cfr.shape, dtype=cfr.real.dtype)
+    return cfr + math.sqrt(variance / 2) * torch.complex(real, imaginary)
 
 
 def delay_profile(

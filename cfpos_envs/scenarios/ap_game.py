@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.drawing.figures import draw_episode
 from cfpos_envs.physics import geometry
 from cfpos_envs.physics.bounds import position_error_bound
@@ -198,10 +199,10 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
 
     def reset(self, streams: Streams, num_envs: int) -> ApStateT:
         """Draw sites, drops, measurements and held-out APs; see ``Scenario.reset``."""
+        streams = self.drawing(streams, num_envs)
         pool, count = self._pool_for(streams), self.config.settings.num_sites
         # Sites in turn from a random first one: every batch covers the pool evenly.
-        first = torch.randint(count, (1,), generator=streams["drop"], device=self.device)
-        site_ids = (first + torch.arange(num_envs, device=self.device)) % count
+        site_ids = streams.in_turn("drop", count, num_envs)
         return self.start(self.draw_episodes(pool, site_ids, streams), pool)
 
     def _pool_for(self, streams: Streams) -> SitePool[SiteT]:
@@ -226,7 +227,7 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
     ) -> Bool[Tensor, "B M K"]:
         """Measured links that take part in fusion and broadcasts: of every user ``num_held_out`` (or [B, 1, K]) random
         ones are left out, to judge."""
-        order = torch.rand(valid.shape, generator=streams["held-out"], device=self.device)
+        order = draws.uniform(streams["held-out"], *valid.shape)
         # Links that are not measured come last, so that the share is one of the measured ones.
         order = torch.where(valid, order, order + 1.0).argsort(dim=1).argsort(dim=1)
         return valid & (order >= num_held_out)

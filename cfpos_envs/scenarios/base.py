@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.scenarios.features import Row, Words, describe, width
-from cfpos_envs.streams import Streams
+from cfpos_envs.streams import COUNTER, RNGS, Streams
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,6 +192,10 @@ class Scenario(ABC, Generic[StateT]):
     def encode_estimate(self, state: StateT, positions: Tensor) -> Tensor:
         """[B, n, action_size]: the actions by which every agent reports ``positions`` [B, K, D] as nearly as the
         action space can say it."""
+
+    def drawing(self, streams: Streams, num_envs: int) -> Streams:
+        """What ``reset`` draws from: the running streams, or with ``rng=counter`` those of the next episodes."""
+        return streams.episodes(num_envs) if getattr(self.config, "rng", RNGS[0]) == COUNTER else streams
 
     # What a game may add -------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics import geometry
 from cfpos_envs.scenarios.site_files import SiteFile
 from cfpos_envs.streams import Streams
@@ -66,7 +67,7 @@ def draw_places(
     settings: ApSiteConfig,
     site_file: SiteFile | None,
     ue_height_m: float,
-    generator: torch.Generator,
+    generator: draws.Source,
     wrap: bool = False,
     orientation_deg: float | None = None,
 ) -> Places:
@@ -80,7 +81,7 @@ def draw_places(
     """
     device = generator.device
     positions = _positions(settings, site_file, generator, wrap).to(device)
-    orientation = torch.rand(settings.num_aps, generator=generator, device=device) * (2 * math.pi) - math.pi
+    orientation = draws.uniform(generator, settings.num_aps) * (2 * math.pi) - math.pi
     height = torch.full((settings.num_aps,), settings.height_diff_m, device=device)
     if orientation_deg is not None:
         orientation = torch.full_like(orientation, math.radians(orientation_deg))
@@ -91,7 +92,7 @@ def draw_places(
     return Places(positions, orientation, height)
 
 
-def _positions(settings: ApSiteConfig, site_file: SiteFile | None, generator: torch.Generator, wrap: bool) -> Tensor:
+def _positions(settings: ApSiteConfig, site_file: SiteFile | None, generator: draws.Source, wrap: bool) -> Tensor:
     if site_file is not None:
         return site_file.ap_positions_m.float()
     if settings.layout == "grid":
@@ -116,7 +117,7 @@ class SitePool(Generic[SiteT]):
     def __init__(self, draw: Callable[[Streams, int], SiteT], streams: Streams) -> None:
         self._draw = draw
         self._key = (streams.seed, streams.split)
-        self._streams = Streams(streams.seed, streams.split, streams.device)
+        self._streams = streams.restarted()
         self._sites: dict[int, SiteT] = {}
 
     def belongs_to(self, streams: Streams) -> bool:
@@ -156,7 +157,7 @@ def trajectories(
     if speed_m_s == 0.0:
         return start
     batch, num_ues = start_m.shape[:2]
-    heading = torch.rand(batch, 1, num_ues, generator=streams["mobility"], device=streams.device) * (2 * math.pi)
+    heading = draws.uniform(streams["mobility"], batch, 1, num_ues) * (2 * math.pi)
     moved = start + times_s.view(1, -1, 1, 1) * speed_m_s * geometry.unit_vectors(heading)
     if wrap:
         return geometry.into_area(moved, side_m, wrap=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import Users
 from cfpos_envs.channels.tracing.storage import SPLITS, DatasetError, Header, Shard, load_users
@@ -65,7 +66,7 @@ class RaytracedSource:
         self.box_min_m = self.box_max_m = torch.zeros(0, 3, device=self.device)
         self._splits: dict[str, tuple[Tensor, StoredPaths, Tensor]] = {}
 
-    def draw_users(self, generator: torch.Generator, count: int, split: str) -> Users:
+    def draw_users(self, generator: draws.Source, count: int, split: str) -> Users:
         """Stored users at random, with replacement; ``calibrate`` takes those of training. See ``CsiSource``.
 
         Raises:
@@ -73,7 +74,7 @@ class RaytracedSource:
         """
         stored = "test" if split == "test" else "train"
         there = len(self._split(stored)[0])
-        return self.users(stored, torch.randint(there, (count,), generator=generator, device=self.device))
+        return self.users(stored, draws.integers(generator, there, count))
 
     def users(self, split: str, index: Tensor | None = None) -> Users:
         """Chosen users of a split, in order; None: all of them.

@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from cfpos_envs import draws
+
 
 def path_angles(
-    generator: torch.Generator, angle_rad: Float[Tensor, "*batch"], num_paths: int, spread_rad: float
+    generator: draws.Source, angle_rad: Float[Tensor, "*batch"], num_paths: int, spread_rad: float
 ) -> Float[Tensor, "*batch N"]:
     """Angles theta_n of the paths of eq. (1): Laplacian around the mean with standard deviation ``spread_rad``."""
-    uniform = torch.rand(*angle_rad.shape, num_paths, generator=generator, device=angle_rad.device) - 0.5
+    uniform = draws.inner(draws.uniform, generator, angle_rad.shape, num_paths) - 0.5
     # The clamp keeps log away from zero at the one point in 2^24 where |u| is exactly one half.
     magnitude = -torch.log((1 - 2 * uniform.abs()).clamp(min=1e-7))
     return angle_rad.unsqueeze(-1) + (spread_rad / math.sqrt(2)) * torch.sign(uniform) * magnitude
@@ -47,7 +49,7 @@ def channel_covariance(
 
 
 def draw_sample_covariance(
-    generator: torch.Generator,
+    generator: draws.Source,
     covariance: Complex[Tensor, "*batch L L"],
     snapshots: int,
     dtype: torch.dtype | None = None,
@@ -69,7 +71,7 @@ def draw_sample_covariance(
 
 
 def draw_white(
-    generator: torch.Generator, shape: tuple[int, ...], num_antennas: int, snapshots: int
+    generator: draws.Source, shape: tuple[int, ...], num_antennas: int, snapshots: int
 ) -> Complex[Tensor, "*batch L T"]:
     """The random part of ``draw_sample_covariance``: Bartlett's triangular A, or T vectors CN(0, I) if T < L.
 
@@ -80,7 +82,7 @@ def draw_white(
     """
     size, device = num_antennas, generator.device
     if snapshots < size:
-        return torch.randn(*shape, size, snapshots, dtype=torch.complex64, generator=generator, device=device)
+        return draws.complex_normal(generator, *shape, size, snapshots)
     below, square = draw_bartlett(generator, shape, size, snapshots)
     rows, columns = torch.tril_indices(size, size, offset=-1, device=device)
     white = torch.diag_embed(square.sqrt()).to(torch.complex64)
@@ -89,7 +91,7 @@ def draw_white(
 
 
 def draw_bartlett(
-    generator: torch.Generator, shape: tuple[int, ...], num_antennas: int, snapshots: int
+    generator: draws.Source, shape: tuple[int, ...], num_antennas: int, snapshots: int
 ) -> tuple[Complex[Tensor, "*batch N"], Float[Tensor, "*batch L"]]:
     """Bartlett's triangular matrix: the entries below its diagonal, row by row, and the squares of the diagonal.
 
@@ -99,9 +101,9 @@ def draw_bartlett(
     """
     size, device = num_antennas, generator.device
     num_below = size * (size - 1) // 2
-    below = torch.randn(*shape, num_below, dtype=torch.complex64, generator=generator, device=device)
-    degrees = (snapshots - torch.arange(size, device=device, dtype=torch.float32)).expand(*shape, size)
-    return below, torch._standard_gamma(degrees.contiguous(), generator=generator)
+    below = draws.inner(draws.complex_normal, generator, shape, num_below)
+    degrees = snapshots - torch.arange(size, device=device, dtype=torch.float32)
+    return below, draws.inner_gamma(generator, shape, degrees)
 
 
 def sample_covariance_of(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.checks import one_of
 
 GAIN_EPSILON = 1e-12
@@ -138,7 +139,7 @@ def channel(
 
 
 def slot_gains(
-    generator: torch.Generator, shape: tuple[int, ...], num_slots: int, num_paths: int, path_jitter_rad: float
+    generator: draws.Source, shape: tuple[int, ...], num_slots: int, num_paths: int, path_jitter_rad: float
 ) -> Complex[Tensor, "*batch T P"]:
     """What residual fading and oscillators do from slot to slot: exp(j (phi_t + jitter_{t,k})).
 
@@ -151,20 +152,19 @@ def slot_gains(
         num_slots, num_paths: T and P.
         path_jitter_rad: standard deviation of the jitter.
     """
-    device = generator.device
-    common = 2 * math.pi * torch.rand(*shape, num_slots, 1, generator=generator, device=device)
-    phase = common + path_jitter_rad * torch.randn(*shape, num_slots, num_paths, generator=generator, device=device)
+    common = 2 * math.pi * draws.uniform(generator, *shape, num_slots, 1)
+    phase = common + path_jitter_rad * draws.normal(generator, *shape, num_slots, num_paths)
     return torch.polar(torch.ones_like(phase), phase)
 
 
-def complex_noise(generator: torch.Generator, shape: torch.Size, variance: float) -> Complex[Tensor, "*shape"]:
+def complex_noise(generator: draws.Source, shape: torch.Size, variance: float) -> Complex[Tensor, "*shape"]:
     """Circular complex Gaussian noise of a variance."""
-    parts = torch.randn(*shape, 2, generator=generator, device=generator.device)
+    parts = draws.normal(generator, *shape, 2)
     return torch.view_as_complex(parts.mul_(math.sqrt(variance / 2)))
 
 
 def receive_pilots(
-    generator: torch.Generator,
+    generator: draws.Source,
     channel: Complex[Tensor, "*batch A N"],
     pilots: Complex[Tensor, " N"],
     noise_power_w: float,

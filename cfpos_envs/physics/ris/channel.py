@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.ris.geometry import RisPaths
 from cfpos_envs.physics.ris.modes import BS_MODES, DELAY_MODE, UE_MODES
 
@@ -142,7 +143,7 @@ def received_block(
     return block.reshape(*gains.shape[:-1], u1, u2, first.shape[-1], second.shape[-1], n) + white
 
 
-def complex_normal(generator: torch.Generator, *size: int, dtype: torch.dtype = torch.complex64) -> Tensor:
+def complex_normal(generator: draws.Source, *size: int, dtype: torch.dtype = torch.complex64) -> Tensor:
     """Circular normal numbers of variance 1.
 
     Args:
@@ -150,7 +151,7 @@ def complex_normal(generator: torch.Generator, *size: int, dtype: torch.dtype = 
         size: shape.
         dtype: complex type.
     """
-    return torch.randn(size, generator=generator, device=generator.device, dtype=dtype)
+    return draws.complex_normal(generator, *size, dtype=dtype)
 
 
 def _rician(paths: RisPaths, propagation: Propagation) -> Tensor:

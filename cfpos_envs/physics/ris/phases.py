@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.ris.geometry import RIS_AXES, spherical_direction
 from cfpos_envs.physics.ris.modes import mode_vector
 
@@ -143,14 +144,14 @@ def chirp_profile(
     return unit_modulus((spread * arriving.conj()).sum(dim=0))
 
 
-def random_profiles(generator: torch.Generator, *size: int) -> Complex[Tensor, "*size"]:
+def random_profiles(generator: draws.Source, *size: int) -> Complex[Tensor, "*size"]:
     """Uniform phases.
 
     Args:
         generator: where to draw from, and on which device.
         size: shape of the result.
     """
-    phase = 2 * math.pi * torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64)
+    phase = 2 * math.pi * draws.uniform(generator, *size, dtype=torch.float64)
     return torch.polar(torch.ones_like(phase), phase)
 
 

@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.ris.channel import complex_normal
 from cfpos_envs.physics.ris.modes import mode_vector
 from cfpos_envs.physics.ris.phases import array_gain
 
 
 def draw_siso_samples(
-    generator: torch.Generator,
+    generator: draws.Source,
     phases: Complex[Tensor, "T NR"],
     shape: tuple[int, int],
     outgoing: Float[Tensor, "*batch 2"],

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs import draws
+
 
 @dataclass(frozen=True)
 class FeatureLaw:
@@ -51,7 +53,7 @@ FEATURE_LAWS = (KURTOSIS, RISE_TIME_NS, MEAN_EXCESS_DELAY_NS, RMS_DELAY_SPREAD_N
 
 
 def draw_features(
-    generator: torch.Generator, is_los: Bool[Tensor, "*batch"], expected_rss_dbm: Float[Tensor, "*batch"]
+    generator: draws.Source, is_los: Bool[Tensor, "*batch"], expected_rss_dbm: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch 5"]:
     """Features of every link: kurtosis, rise time, mean excess delay, RMS delay spread (ns), RSS (dBm).
 
@@ -62,7 +64,7 @@ def draw_features(
     """
     scores = _scores_mean(is_los, expected_rss_dbm.dtype)
     std = torch.tensor([law.std for law in FEATURE_LAWS], dtype=scores.dtype, device=scores.device)
-    noise = torch.randn(scores.shape, generator=generator, device=scores.device, dtype=scores.dtype)
+    noise = draws.normal(generator, *scores.shape, dtype=scores.dtype)
     scores = scores + std * noise
     delays = torch.pow(10.0, scores[..., :4])
     return torch.cat((delays, (expected_rss_dbm + scores[..., 4]).unsqueeze(-1)), dim=-1)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.checks import unknown_name
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 
@@ -173,7 +174,7 @@ def range_variance_m2(
     return c2 * (delay_variance_s2 + sync.square())
 
 
-def draw_clock_errors(generator: torch.Generator, std_s: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
+def draw_clock_errors(generator: draws.Source, std_s: Float[Tensor, "*batch M"]) -> Float[Tensor, "*batch M"]:
     """Clock errors delta_m ~ N(0, std^2) of the APs, seconds: one per AP and episode, the same for all its UEs.
 
     Args:
@@ -185,7 +186,7 @@ def draw_clock_errors(generator: torch.Generator, std_s: Float[Tensor, "*batch M
     """
     if not bool((std_s >= 0).all()):
         raise ValueError("std_s must not be negative; 0 means perfect clocks")
-    return std_s * torch.randn(std_s.shape, generator=generator, device=std_s.device, dtype=std_s.dtype)
+    return std_s * draws.normal(generator, *std_s.shape, dtype=std_s.dtype)
 
 
 def calibration_std_s(
@@ -203,7 +204,7 @@ def calibration_std_s(
 
 
 def draw_nlos_excess_m(
-    generator: torch.Generator, is_los: Bool[Tensor, "*batch"], mean_m: float, gamma_shape: float = 1.0
+    generator: draws.Source, is_los: Bool[Tensor, "*batch"], mean_m: float, gamma_shape: float = 1.0
 ) -> Float[Tensor, "*batch"]:
     """Excess path b >= 0 of links without line of sight, metres; 0 in line of sight.
 
@@ -221,12 +222,12 @@ def draw_nlos_excess_m(
     if not (math.isfinite(gamma_shape) and gamma_shape > 0):
         raise ValueError(f"gamma_shape must be a positive number (1: exponential), got {gamma_shape}")
     shape = torch.full(is_los.shape, gamma_shape, device=is_los.device)
-    excess = torch._standard_gamma(shape, generator=generator) * (mean_m / gamma_shape)
+    excess = draws.gamma(generator, shape) * (mean_m / gamma_shape)
     return torch.where(is_los, torch.zeros_like(excess), excess)
 
 
 def draw_ranges(
-    generator: torch.Generator,
+    generator: draws.Source,
     family: str,
     distance_m: Float[Tensor, "*batch M K"],
     delay_variance_s2: Float[Tensor, "*batch M K"],
@@ -252,7 +253,7 @@ def draw_ranges(
     check_family(family)
 
     def noise() -> Tensor:
-        return torch.randn(distance_m.shape, generator=generator, device=distance_m.device, dtype=distance_m.dtype)
+        return draws.normal(generator, *distance_m.shape, dtype=distance_m.dtype)
 
     # Infinite variance (no SNR) must not give 0 * inf.
     delay_std_s = delay_variance_s2.sqrt()

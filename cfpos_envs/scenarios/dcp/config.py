@@ -15,6 +15,7 @@ from cfpos_envs.physics.units import thermal_noise_w
 from cfpos_envs.scenarios.ranges import CARRIERS_HZ, GAME_RANGES, MOST_M, MOST_ROUNDS, SITE_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, refuse_outside
+from cfpos_envs.streams import RNGS
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         kernel: what computes rounds on a CPU: ``torch``, or ``native``, compiled code several times as fast that a C++
             compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding where
             rounding decides nothing (see docs/benchmarks.md).
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {
@@ -212,6 +215,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         "fusion": FUSIONS,
         "start": STARTS,
         "kernel": KERNELS,
+        "rng": RNGS,
     }
     site_presets: ClassVar[Mapping[str, DcpSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clean"
@@ -269,6 +273,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     num_sites: int | None = None
     ue_height_m: float = USER_HEIGHT_M
     kernel: str = "auto"
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

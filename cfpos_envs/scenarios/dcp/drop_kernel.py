@@ -7,6 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.native import border
 from cfpos_envs.native.build import address, library, padded_rows
 from cfpos_envs.physics.dcp import channel
@@ -67,7 +68,7 @@ class DropKernel:
     def __reduce__(self) -> tuple[type[DropKernel], tuple[DcpConfig]]:
         return DropKernel, (self._config,)
 
-    def sample(self, generator: torch.Generator, angle_rad: Tensor, gain_db: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, generator: draws.Source, angle_rad: Tensor, gain_db: Tensor) -> tuple[Tensor, Tensor]:
         """Sample covariances [..., L, L] of links with mean angles and gains [...], and their traces [...].
 
         Takes from ``generator`` what ``channel.path_angles`` and ``channel.draw_white`` take.
@@ -75,8 +76,9 @@ class DropKernel:
         shape, size = gain_db.shape, self._num_antennas
         border.check(angle_rad, "angle_rad", shape)
         border.check(gain_db, "gain_db", shape)
-        uniform = torch.rand(*shape, self._channel.num_paths, generator=generator)
-        below, square = channel.draw_bartlett(generator, shape, size, self._channel.snapshots)
+        uniform = draws.inner(draws.uniform, generator, shape, self._channel.num_paths).contiguous()
+        drawn = channel.draw_bartlett(generator, shape, size, self._channel.snapshots)
+        below, square = (tensor.contiguous() for tensor in drawn)
         covariance = torch.empty(*shape, size, size, dtype=torch.complex64)
         trace = torch.empty(shape)
         angle_rad, gain_db = angle_rad.contiguous(), gain_db.contiguous()

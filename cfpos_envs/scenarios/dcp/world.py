@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics import geometry, propagation
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.dcp import channel
@@ -57,7 +58,7 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
     maps_stream = streams.fresh("map", index)
     std_db = settings.shadowing_db
     if settings.shadowing_random:
-        std_db *= float(torch.rand(1, generator=maps_stream, device=device))
+        std_db *= float(draws.uniform(maps_stream, 1))
     maps = propagation.shadowing_maps(
         maps_stream,
         settings.num_aps,
@@ -68,7 +69,7 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
         settings.shadowing_decorrelation_m,
     )
     faults = streams.fresh("impairments", index)
-    biased, bias_sign, offset = torch.rand(3, settings.num_aps, generator=faults, device=device)
+    biased, bias_sign, offset = draws.uniform(faults, 3, settings.num_aps)
     # An exact share, not a coin per AP: sites of one preset then differ in which APs are wrong, not in how many.
     is_biased = biased.argsort().argsort() < round(settings.biased_share * settings.num_aps)
     candidates = geometry.lattice(settings.side_m, min(config.coarse_spacing_m, settings.side_m)).to(device)
@@ -134,10 +135,8 @@ def draw_drop(
         settings.wrap,
     )
     drop_stream, shape = streams["drop"], (batch, settings.num_aps, num_ues)
-    blocked = torch.rand(shape, generator=drop_stream, device=streams.device)
-    turn = torch.rand(shape, generator=drop_stream, device=streams.device)
-    side = torch.rand(shape, generator=drop_stream, device=streams.device)
-    noise = torch.randn(shape, generator=drop_stream, device=streams.device)
+    blocked, turn, side = (draws.uniform(drop_stream, *shape) for _ in range(3))
+    noise = draws.normal(drop_stream, *shape)
     is_blocked = (blocked < pool.stack(site_ids, "nlos_share").view(-1, 1, 1)).float()
     low, high = math.radians(settings.nlos_offset_min_deg), math.radians(settings.nlos_offset_max_deg)
     detour = is_blocked * (low + (high - low) * turn) * torch.where(side < 0.5, -1.0, 1.0)
@@ -167,16 +166,16 @@ def _starting_points(config: DcpConfig, ap_positions_m: Tensor, streams: Streams
     """[B, K, 2] uniform in the area, each redrawn until it keeps ``min_ue_distance_m`` from every AP."""
     settings, generator = config.settings, streams["drop"]
     shape = (len(ap_positions_m), config.num_ues, 2)
-    points = torch.rand(shape, generator=generator, device=streams.device) * settings.side_m
+    points = draws.uniform(generator, *shape) * settings.side_m
     if settings.min_ue_distance_m == 0.0:
         return points
-    for _ in range(_MAX_REDRAWS):
+    for source in draws.tries(generator, _MAX_REDRAWS, *shape):
         vectors = geometry.displacement(ap_positions_m, points, settings.side_m, settings.wrap)
         nearest_m = torch.linalg.vector_norm(vectors, dim=-1).amin(dim=-2)
         is_close = (nearest_m < settings.min_ue_distance_m).unsqueeze(-1)
         if not bool(is_close.any()):
             return points
-        others = torch.rand(shape, generator=generator, device=streams.device) * settings.side_m
+        others = draws.uniform(source, *shape) * settings.side_m
         points = torch.where(is_close, others, points)
     raise ValueError(
         f"no user finds a place min_ue_distance_m={settings.min_ue_distance_m} from every AP in a square of "

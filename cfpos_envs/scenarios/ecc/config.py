@@ -44,6 +44,8 @@ class EccConfig(EccOptions, SiteOptions[EccSceneConfig]):
             and with what was measured.
         fronthaul_bits_max: most bits that a policy may send per BS, user and snapshot; None: no limit.
         lost_bs: number of BSs, others in every episode, that send nothing.
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
         mobility: ``static``; ``spiral``: three turns of 6 m radius from the ground to the top; ``waypoint``: straight
             from one random point to the next.
         speed_m_s: of ``waypoint``.
@@ -65,6 +67,7 @@ class EccConfig(EccOptions, SiteOptions[EccSceneConfig]):
     reward: str = "error"
     fronthaul_bits_max: float | None = None
     lost_bs: int = 0
+    rng: str = "stream"
     mobility: str = "static"
     speed_m_s: float = 5.0
     round_s: float = 0.5

@@ -41,6 +41,8 @@ class EccCsiConfig(EccOptions):
             label-free, which needs CSI in units of the channel's gain and clocks that agree.
         fronthaul_bits_max: most bits that a policy may send per BS, user and snapshot; None: no limit.
         lost_bs: number of BSs, others in every episode, that send nothing.
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
@@ -73,6 +75,7 @@ class EccCsiConfig(EccOptions):
     reward: str = "error"
     fronthaul_bits_max: float | None = None
     lost_bs: int = 0
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

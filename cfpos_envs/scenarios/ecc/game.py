@@ -67,7 +67,7 @@ class EccScenario(Scenario[EccState]):
 
     def reset(self, streams: Streams, num_envs: int) -> EccState:
         """Draw users, their ways and all snapshots; see ``Scenario.reset``."""
-        return draw_state(self.config, self.world, streams, num_envs)
+        return draw_state(self.config, self.world, self.drawing(streams, num_envs), num_envs)
 
     def observe(self, state: EccState) -> Float[Tensor, "B L obs"]:
         """In [-1, 1], one user after another; see ``describe()`` for the entries."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.channels.sources import CsiSource, Users, UserSource
 from cfpos_envs.channels.spiral import SPIRAL_RADIUS_M, spiral
 from cfpos_envs.scenarios.ecc.config import EccConfig
@@ -81,7 +82,7 @@ def draw_moves(generator: torch.Generator, count: int, radius_m: float) -> Float
 def _spirals(config: EccConfig, source: CsiSource, streams: Streams, count: int) -> tuple[Users, Tensor]:
     """Of several axes for each user the one whose spiral runs into buildings least."""
     many = source.draw_users(streams["drop"], count * _CANDIDATES, config.split)
-    turn = torch.rand(len(many.index), generator=streams["mobility"], device=many.position_m.device) * (2 * math.pi)
+    turn = draws.uniform(streams["mobility"], len(many.index)) * (2 * math.pi)
     low, high = source.area_min_m, source.area_max_m
     centre = torch.stack(
         [many.position_m[:, a].clamp(low[a] + SPIRAL_RADIUS_M, high[a] - SPIRAL_RADIUS_M) for a in range(2)], dim=-1

@@ -12,6 +12,7 @@ from cfpos_envs.fields import Declared, Range
 from cfpos_envs.physics.ecc.csi import STABILISE
 from cfpos_envs.physics.ecc.features import FEATURES
 from cfpos_envs.scenarios.ranges import GAME_RANGES
+from cfpos_envs.streams import RNGS
 
 FUSIONS = ("mean", "confidence")
 REWARDS = ("error", "consistency")
@@ -38,6 +39,7 @@ class EccOptions(Declared, ABC):
         "stabilise": STABILISE,
         "fusion": FUSIONS,
         "reward": REWARDS,
+        "rng": RNGS,
     }
 
     split: str
@@ -50,6 +52,7 @@ class EccOptions(Declared, ABC):
     reward: str
     fronthaul_bits_max: float | None
     lost_bs: int
+    rng: str
 
     def changed(self: OptionsT, **changes: object) -> OptionsT:
         """A copy with some fields changed."""

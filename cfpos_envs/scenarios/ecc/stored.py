@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.channels.sources import Users
 from cfpos_envs.importers.arrays import CsiFile, read_csi
 from cfpos_envs.measurements.ecc import CsiSystem
@@ -58,13 +59,10 @@ class StoredUsers:
         self.bs_positions_m, self.bs_orientation_rad = bs_positions_m, bs_orientation_rad
         self.box_min_m = self.box_max_m = positions_m.new_zeros(0, 3)
 
-    def draw_users(self, generator: torch.Generator, count: int, split: str) -> Users:
+    def draw_users(self, generator: draws.Source, count: int, split: str) -> Users:
         """Snapshots of a split in random order; all of them before one comes again. ``calibrate`` is training."""
         rows = self.rows["train" if split == "calibrate" else split]
-        passes = [
-            torch.randperm(len(rows), generator=generator, device=rows.device) for _ in range(-(-count // len(rows)))
-        ]
-        index = rows[torch.cat(passes)[:count]] if passes else rows[:0]
+        index = rows[draws.in_turn(generator, len(rows), count)]
         return Users(self._positions_m[index], index)
 
 

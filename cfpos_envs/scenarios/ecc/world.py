@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.channels.scene import EccSceneConfig
 from cfpos_envs.channels.sources import CsiSource, Users
 from cfpos_envs.measurements.ecc import CsiSystem
@@ -83,7 +84,7 @@ class CsiWorld:
         step = max(1, CHUNK_SNAPSHOTS // displacement_m.shape[1])
         parts = [
             self._measure_chunk(
-                streams,
+                streams.of(slice(start, start + step)),
                 Users(users.position_m[start : start + step], users.index[start : start + step]),
                 displacement_m[start : start + step],
             )
@@ -95,7 +96,7 @@ class CsiWorld:
         settings = self.settings
         paths = self.source.paths(users, displacement_m)
         if settings.clock_offset_ns > 0:
-            share = torch.rand(len(users.index), 1, 1, 1, generator=streams["clock"], device=self.device)
+            share = draws.uniform(streams["clock"], len(users.index), 1, 1, 1)
             offset_s = 1e-9 * settings.clock_offset_ns * (2 * share - 1)
             paths = chain.CsiPaths(paths.gain, paths.delay_s + offset_s, paths.direction)
         shape = paths.gain.shape
@@ -143,9 +144,10 @@ def draw_state(config: EccOptions, world: World, streams: Streams, num_envs: int
         num_envs: B.
     """
     system, users = world.system, config.num_ues
-    drawn, displacement = draw_ways(config, world.source, streams, num_envs * users)
-    taken = world.measure(streams, drawn, displacement)
-    order = torch.rand(num_envs, system.num_bs, generator=streams["lost"], device=world.device).argsort(dim=1)
+    each = streams.parts(users)
+    drawn, displacement = draw_ways(config, world.source, each, num_envs * users)
+    taken = world.measure(each, drawn, displacement)
+    order = draws.uniform(streams["lost"], num_envs, system.num_bs).argsort(dim=1)
     heard = order >= config.lost_bs
 
     def by_episode(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from cfpos_envs.scenarios.ranges import GAME_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M
 from cfpos_envs.scenarios.toa.config import SITE_PRESETS, ToaConfig, ToaSiteConfig
+from cfpos_envs.streams import RNGS
 
 REWARDS = ("similarity", "held-out")
 _OF_THE_SITE = ("num_aps", "num_antennas", "side_m", "shadowing_db", "snr_db", "nlos_share")
@@ -39,6 +40,8 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
         ue_height_m: height of the UEs, used with the AP heights of a site file.
         num_aps, num_antennas, side_m, shadowing_db, snr_db, nlos_share: of the site; see ``toa-v0``. The standard
             deviation of the shadowing is known to the network.
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {
@@ -47,7 +50,11 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
         "nlos_direction_std": (0, 10),
         "coarse_points": (2, 4096),
     }
-    choices: ClassVar[Mapping[str, Collection[str]]] = {"split": ("train", "test"), "reward": REWARDS}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "split": ("train", "test"),
+        "reward": REWARDS,
+        "rng": RNGS,
+    }
     site_presets: ClassVar[Mapping[str, ToaSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clear"
 
@@ -71,6 +78,7 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
     shadowing_db: float | None = None
     snr_db: float | None = None
     nlos_share: float | None = None
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.hybrid import direction_variance, predict
 from cfpos_envs.scenarios.hybrid.config import HybridConfig
 from cfpos_envs.scenarios.sites import SitePool
@@ -34,8 +35,8 @@ def draw_measurements(
     )
     snr_db = drop.snr_db
     variance = direction_variance(model, torch.pow(10.0, snr_db / 10)) + config.direction_error_std**2
-    extra = config.nlos_direction_std * torch.randn(drop.is_los.shape, generator=noise, device=streams.device)
-    error = variance.sqrt() * torch.randn(snr_db.shape, generator=noise, device=streams.device)
+    extra = config.nlos_direction_std * draws.normal(noise, *drop.is_los.shape)
+    error = variance.sqrt() * draws.normal(noise, *snr_db.shape)
     direction = exact[..., 1] + torch.nan_to_num(error, posinf=0.0, neginf=0.0)
     direction = direction + (extra * ~drop.is_los).unsqueeze(1)
     # The SNR of a link holds its shadowing: the power that belongs to it.

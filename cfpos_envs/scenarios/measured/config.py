@@ -14,10 +14,11 @@ from cfpos_envs.measurements.toa import NLOS_MEAN_M
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.ranges import GAME_RANGES, MOST_M
 from cfpos_envs.scenarios.toa.config import ToaConfig
+from cfpos_envs.streams import RNGS
 
 FAMILIES = ("rtt", "toa", "tdoa", "dcp")
 SAMPLE, TABLE = "sample", "table"
-_OWN = ("family", "split", "site", "num_ues", "rounds", "kernel")
+_OWN = ("family", "split", "site", "num_ues", "rounds", "kernel", "rng")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class MeasuredConfig(Declared):
         nlos_mean_m: mean excess of ranges without line of sight, for estimators that must be told.
         game: further options of the simulated game whose rules are played (``toa-v0``, ``dcp-rss-v0``), e.g.
             ``{reward: similarity}``.
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -48,7 +51,12 @@ class MeasuredConfig(Declared):
         "std_m": (1e-6, MOST_M),
         "nlos_mean_m": (0, MOST_M),
     }
-    choices: ClassVar[Mapping[str, Collection[str]]] = {"split": splits, "family": FAMILIES, "std_m": (REPORTED,)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "split": splits,
+        "family": FAMILIES,
+        "std_m": (REPORTED,),
+        "rng": RNGS,
+    }
 
     split: str = "train"
     data: str | None = None
@@ -61,6 +69,7 @@ class MeasuredConfig(Declared):
     std_m: float | str | None = None
     nlos_mean_m: float = NLOS_MEAN_M
     game: Mapping[str, Any] | None = field(default=None, hash=False)
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

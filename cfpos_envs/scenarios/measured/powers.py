@@ -79,6 +79,7 @@ class PowersGame(DcpScenario):
         rules = DcpConfig(
             **{**_RULES, **_LAW, **(config.game or {})},
             split=config.split,
+            rng=config.rng,
             site={
                 "preset": "clean",
                 "num_aps": len(aps),

@@ -45,6 +45,7 @@ class RangesGame(ToaScenario):
         rules = ToaConfig(
             family=config.family,
             split=config.split,
+            rng=config.rng,
             site={"preset": "clear", "num_aps": count, "side_m": whole.model.side_m, "num_sites": 1},
             num_ues=users_of(config, measured),
             rounds=config.rounds,

@@ -6,10 +6,10 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.datasets import MeasuredSet, load_dataset
 from cfpos_envs.datasets.sample import sample
 from cfpos_envs.datasets.table import load_table
@@ -59,8 +59,4 @@ def users_of(config: MeasuredConfig, measured: MeasuredSet) -> int:
 
 def draw_rows(streams: Streams, count: int, num_envs: int, num_ues: int) -> Int[Tensor, "B K"]:
     """Epochs in random order, all of them before one comes again."""
-    wanted = num_envs * num_ues
-    passes = [
-        torch.randperm(count, generator=streams["drop"], device=streams.device) for _ in range(-(-wanted // count))
-    ]
-    return torch.cat(passes)[:wanted].view(num_envs, num_ues)
+    return draws.in_turn(streams["drop"], count, num_envs * num_ues).view(num_envs, num_ues)

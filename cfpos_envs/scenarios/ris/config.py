@@ -19,6 +19,7 @@ from cfpos_envs.physics.ris.geometry import check_geometry, euler_rotation
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
 from cfpos_envs.scenarios.ranges import CARRIERS_HZ, MOST_ROUNDS
 from cfpos_envs.scenarios.site_config import given_fields
+from cfpos_envs.streams import RNGS
 
 _COORDINATES: Range = (-1e6, 1e6)
 RADIO_RANGES: dict[str, Range] = {
@@ -271,6 +272,8 @@ class RisGameConfig(RisConfig):
         area_m: half the side of the cube around the UEs' middle in which estimates stay.
         reach_m: largest correction of a coordinate, and of the clock, in the first round.
         zoom: factor of the reach from round to round, in (0, 1].
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
 
     Raises:
         ValueError: for a value outside its range, or an area that does not hold all places of the UEs.
@@ -286,6 +289,7 @@ class RisGameConfig(RisConfig):
         "observation": OBSERVATIONS,
         "action": ACTIONS,
         "reward": REWARDS,
+        "rng": RNGS,
     }
 
     rounds: int = 6
@@ -295,6 +299,7 @@ class RisGameConfig(RisConfig):
     area_m: float = 6.0
     reach_m: float = 5.0
     zoom: float = 0.4
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,7 @@ class RisScenario(Scenario[RisState]):
 
     def reset(self, streams: Streams, num_envs: int) -> RisState:
         """Draw places, clocks, channels and noise; see ``Scenario.reset``."""
-        return draw_state(self.config, streams, num_envs)
+        return draw_state(self.config, self.drawing(streams, num_envs), num_envs)
 
     # Rounds --------------------------------------------------------------------------------------------------------
 

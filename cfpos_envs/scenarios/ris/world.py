@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.measurements.ris import RisMeasurements, SisoMeasurements
 from cfpos_envs.physics.ris import channel, information
 from cfpos_envs.physics.ris import phases as designs
@@ -51,9 +52,9 @@ def draw_scene(config: RisConfig, streams: Streams, batch: int) -> Scene:
     counts = (batch, config.num_ues, config.num_bs)
     drop, fading = streams["drop"], streams["fading"]
     ue = config.places_m("ue").to(device)
-    shift = 2 * torch.rand(batch, config.num_ues, 3, generator=drop, device=device, dtype=torch.float64) - 1
-    blocked = torch.rand(counts, generator=drop, device=device) < config.los_blocked
-    phase = 2 * torch.pi * torch.rand(*counts, config.num_ris + 1, generator=fading, device=device, dtype=torch.float64)
+    shift = 2 * draws.uniform(drop, batch, config.num_ues, 3, dtype=torch.float64) - 1
+    blocked = draws.uniform(drop, *counts) < config.los_blocked
+    phase = 2 * torch.pi * draws.uniform(fading, *counts, config.num_ris + 1, dtype=torch.float64)
     scene = Scene(
         bs_m=config.places_m("bs").to(device).expand(batch, -1, -1),
         ris_m=config.places_m("ris").to(device).expand(batch, -1, -1),
@@ -229,7 +230,7 @@ def draw_state(config: RisGameConfig, streams: Streams, batch: int) -> RisState:
 def _draw_bias_m(config: RisConfig, streams: Streams, batch: int) -> Tensor:
     """[B, J, I]: one clock per UE, and every further base station's a step later."""
     low, high = config.bias_range_ns
-    drawn = torch.rand(batch, config.num_ues, 1, generator=streams["clock"], device=streams.device, dtype=torch.float64)
+    drawn = draws.uniform(streams["clock"], batch, config.num_ues, 1, dtype=torch.float64)
     ue = torch.arange(config.num_ues, device=streams.device, dtype=torch.float64).unsqueeze(-1)
     bs = torch.arange(config.num_bs, device=streams.device, dtype=torch.float64)
     return 1e-9 * SPEED_OF_LIGHT_M_S * (low + (high - low) * drawn + config.bias_step_ns * (ue + bs))
@@ -239,7 +240,7 @@ def _draw_links_m(config: RisConfig, ue_m: Float[Tensor, "B J 3"], streams: Stre
     if config.link_std_m is None or config.num_ues < 2:
         return None
     truth = ue_m[:, :1] - ue_m[:, 1:]
-    error = torch.randn(truth.shape, generator=streams["links"], device=truth.device, dtype=truth.dtype)
+    error = draws.normal(streams["links"], *truth.shape, dtype=truth.dtype)
     return truth + config.link_std_m * error
 
 

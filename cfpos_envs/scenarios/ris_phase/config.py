@@ -11,6 +11,7 @@ from typing import ClassVar
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.scenarios.ranges import MOST_ROUNDS
 from cfpos_envs.scenarios.ris.config import PRESETS, RisConfig, as_point
+from cfpos_envs.streams import RNGS
 
 ACTIONS = ("beam", "raw")
 FEEDBACKS = ("none", "energy", "position")
@@ -41,6 +42,8 @@ class RisPhaseConfig(Declared):
         site_deg: half-width of the directions that the middle of a sector may have.
         site_share: distances to the surfaces vary by up to this share.
         report_db: reported energies are believed with this standard deviation: distances are not known.
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
 
     Raises:
         ValueError: for a value outside its range.
@@ -61,6 +64,7 @@ class RisPhaseConfig(Declared):
         "action": ACTIONS,
         "feedback": FEEDBACKS,
         "reward": REWARDS,
+        "rng": RNGS,
         "preset": tuple(PRESETS),
     }
 
@@ -82,6 +86,7 @@ class RisPhaseConfig(Declared):
     site_deg: float = 3.0
     site_share: float = 0.1
     report_db: float = 1.5
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -54,7 +54,7 @@ class RisPhaseScenario(Scenario[RisPhaseState]):
 
     def reset(self, streams: Streams, num_envs: int) -> RisPhaseState:
         """Draw users, surfaces and noise; see ``Scenario.reset``."""
-        return draw_state(self.config, streams, num_envs)
+        return draw_state(self.config, self.drawing(streams, num_envs), num_envs)
 
     # Rounds --------------------------------------------------------------------------------------------------------
 

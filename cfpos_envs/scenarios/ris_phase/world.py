@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics.ris import channel, information
 from cfpos_envs.physics.ris.geometry import (
     azimuth_elevation,
@@ -73,9 +74,7 @@ def draw_state(config: RisPhaseConfig, streams: Streams, batch: int) -> RisPhase
         entry_variance=entry_variance,
         turned=(outgoing - incoming).transpose(1, 2).to(torch.float32),
         report_noise=white * relative.unsqueeze(1).to(torch.float32),
-        estimate_noise=torch.randn(
-            batch, config.num_ues, 3, generator=streams["estimate"], device=device, dtype=torch.float64
-        ),
+        estimate_noise=draws.normal(streams["estimate"], batch, config.num_ues, 3, dtype=torch.float64),
         valid=geometry_valid(users, pair_bs, pair_ris, rotation, system.window_m),
         bs_m=bs.expand(batch, 3),
         ris_m=ris,
@@ -123,7 +122,7 @@ def played_from_m(state: RisPhaseState) -> Float[Tensor, "B J 3"]:
 
 def _draw_users(
     config: RisPhaseConfig,
-    generator: torch.Generator,
+    generator: draws.Source,
     first: Float[Tensor, "B 3"],
     ris: Float[Tensor, "B R 3"],
     azimuth: Float[Tensor, "B R"],
@@ -148,6 +147,6 @@ def _draw_users(
     return torch.cat((first.unsqueeze(1), others), dim=1)
 
 
-def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+def _uniform(generator: draws.Source, *shape: int) -> Tensor:
     """Uniform in [-1, 1], double precision."""
-    return 2 * torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64) - 1
+    return 2 * draws.uniform(generator, *shape, dtype=torch.float64) - 1

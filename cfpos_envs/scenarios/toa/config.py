@@ -19,6 +19,7 @@ from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S, thermal_noise_w
 from cfpos_envs.scenarios.ranges import GAME_RANGES, MOST_M, RATIOS_DB, SITE_RANGES
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, SiteFile, refuse_outside
+from cfpos_envs.streams import RNGS
 
 SNR_REFERENCE_M = 50.0
 MEASUREMENTS = ("statistical", "waveform")
@@ -180,6 +181,8 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         speed_m_s: speed of the UEs in m/s, straight on with random headings; 0 for static.
         round_s: time between rounds, for moving UEs.
         ue_height_m: height of the UEs, used with the AP heights of a site file.
+        rng: how episodes are drawn: ``stream``, one after another from running generators, or ``counter``: each by its
+            number, so that it is the same alone or in any batch.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {**GAME_RANGES, "coarse_points": (2, 4096), "correction_m": (0, MOST_M)}
@@ -189,6 +192,7 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         "split": ("train", "test"),
         "reward": REWARDS,
         "start": STARTS,
+        "rng": RNGS,
     }
     site_presets: ClassVar[Mapping[str, ToaSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clear"
@@ -244,6 +248,7 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
     angular_spread_deg: float | None = None
     nlos_loss_db: float | None = None
     num_sites: int | None = None
+    rng: str = "stream"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics import waveform
 from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s, music_delay_s
 from cfpos_envs.physics.units import SPEED_OF_LIGHT_M_S
@@ -71,7 +72,7 @@ def measure_waveforms(
     uplink = heard(clock + offset)
     found_s = arrival_s(uplink)
     if model.family == "rtt":
-        processing = torch.randn(path_m.shape, generator=noise, device=path_m.device)
+        processing = draws.normal(noise, *path_m.shape)
         back_s = arrival_s(heard(-offset.expand_as(path_m)))
         found_s = 0.5 * (found_s + back_s + model.processing_error_std_s * processing)
     features = waveform.channel_features(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cfpos_envs import draws
 from cfpos_envs.physics import los
 from cfpos_envs.physics.toa import ranging as timing
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
@@ -76,11 +77,11 @@ def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, stre
     Positions and lines of sight come from the stream ``drop``, clocks from ``clock``, gains and paths from ``fading``,
     everything else that differs between two measurements of one place from ``noise``.
     """
-    settings, model, device = config.settings, config.model, streams.device
+    settings, model = config.settings, config.model
     aps = pool.stack(site_ids, "ap_positions_m")
     height, sync = pool.stack(site_ids, "height_diff_m"), pool.stack(site_ids, "sync_std_s")
     shape = (len(site_ids), config.num_ues, 2)
-    start = settings.side_m * torch.rand(shape, generator=streams["drop"], device=device)
+    start = settings.side_m * draws.uniform(streams["drop"], *shape)
     positions = user_ways(config, start, False, streams)
     times = positions.shape[1]
     _, slant = unit_vectors_to(
@@ -90,10 +91,10 @@ def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, stre
     drop, links = streams["drop"], slant[:, 0].shape
     is_los = los.draw_los(drop, _los_probability(config, aps, positions[:, 0], drop))
     excess = timing.draw_nlos_excess_m(drop, is_los, settings.nlos_mean_m, settings.excess_shape)
-    valid = torch.rand(links, generator=drop, device=device) >= settings.blocked_share
+    valid = draws.uniform(drop, *links) >= settings.blocked_share
     clock = timing.draw_clock_errors(streams["clock"], sync)
-    offset = config.ue_clock_std * torch.randn(links[0], config.num_ues, generator=streams["clock"], device=device)
-    shadowing_db = settings.shadowing_db * torch.randn(links, generator=streams["fading"], device=device)
+    offset = config.ue_clock_std * draws.normal(streams["clock"], links[0], config.num_ues)
+    shadowing_db = settings.shadowing_db * draws.normal(streams["fading"], *links)
 
     snr = model.snr_linear(slant) * torch.pow(10.0, shadowing_db.unsqueeze(1) / 10.0)
     if config.measurement == "waveform":
@@ -135,7 +136,7 @@ def draw_drop(config: ToaConfig, pool: SitePool[ToaSite], site_ids: Tensor, stre
     )
 
 
-def _los_probability(config: ToaConfig, aps: Tensor, points: Tensor, generator: torch.Generator) -> Tensor:
+def _los_probability(config: ToaConfig, aps: Tensor, points: Tensor, generator: draws.Source) -> Tensor:
     """[B, M, K] chance of a line of sight."""
     settings = config.settings
     distance = torch.linalg.vector_norm(points.unsqueeze(1) - aps.unsqueeze(2), dim=-1)
@@ -143,5 +144,5 @@ def _los_probability(config: ToaConfig, aps: Tensor, points: Tensor, generator: 
         return los.los_probability(settings.los, distance)
     share = torch.full((len(aps), 1, 1), settings.nlos_share, device=aps.device)
     if settings.nlos_share_random:
-        share = share * torch.rand(len(aps), 1, 1, generator=generator, device=aps.device)
+        share = share * draws.uniform(generator, len(aps), 1, 1)
     return (1.0 - share).expand_as(distance)
