@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from cfpos_envs import draws
 from cfpos_envs.physics.dcp.bounds import drop_bound, measurement_statistics
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.propagation import shadowing_maps
@@ -79,10 +80,10 @@ def bounds_table(
 
 
 def _draw_drop(
-    stream: torch.Generator, radio: RadioModel, batch: int, num_aps: int, users: int, height_diff_m: float
+    stream: draws.Source, radio: RadioModel, batch: int, num_aps: int, users: int, height_diff_m: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """AP positions, array orientations, height differences and user positions, all uniform."""
-    ap_positions = torch.rand(batch, num_aps, 2, generator=stream) * radio.side_m
-    orientation = torch.rand(batch, num_aps, generator=stream) * (2 * math.pi)
-    points = torch.rand(batch, users, 2, generator=stream) * radio.side_m
+    ap_positions = draws.uniform(stream, batch, num_aps, 2) * radio.side_m
+    orientation = draws.uniform(stream, batch, num_aps) * (2 * math.pi)
+    points = draws.uniform(stream, batch, users, 2) * radio.side_m
     return ap_positions, orientation, torch.full_like(orientation, height_diff_m), points

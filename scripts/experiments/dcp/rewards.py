@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome
-from cfpos_envs import make_env
+from cfpos_envs import draws, make_env
 from cfpos_envs.drawing.figures import new_figure
 from cfpos_envs.scenarios.dcp.similarity import Judge
 from cfpos_envs.streams import Streams
@@ -38,9 +38,9 @@ def random_estimates(effort: Effort, **overrides: Any) -> tuple[Tensor, dict[str
     truth = env.truth()["true_position"].unsqueeze(1)
     generator = Streams(EVALUATION_SEED, "test").fresh("random-estimates")
     count = max(1, effort.points // _DROPS)
-    exponent = torch.rand(_DROPS, count, 1, 1, generator=generator)
+    exponent = draws.uniform(generator, _DROPS, count, 1, 1)
     scale_m = _SMALLEST_M * (_LARGEST_M / _SMALLEST_M) ** exponent
-    error_m = scale_m * torch.randn(_DROPS, count, *truth.shape[2:], generator=generator)
+    error_m = scale_m * draws.normal(generator, _DROPS, count, *truth.shape[2:])
 
     def similarity(kind: str, stage: str) -> Tensor:
         config = dataclasses.replace(env.config, similarity=kind, stage=stage, reward="shared")

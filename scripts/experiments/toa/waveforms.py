@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
+from cfpos_envs import draws
 from cfpos_envs.drawing.figures import draw_convergence, new_figure
 from cfpos_envs.physics.toa.delay_estimation import first_peak_delay_s, music_delay_s
 from cfpos_envs.physics.toa.ranging import delay_variance_s2, rms_bandwidth_hz
@@ -66,9 +67,9 @@ def _errors(trials: int, snr_db: float, estimate: Callable[..., Tensor]) -> Tens
     """Delay errors [trials] in seconds of paths of unit gain."""
     generator = Streams(EVALUATION_SEED, "test").fresh("waveforms")
     low, high = _DELAYS_S
-    delay_s = low + (high - low) * torch.rand(trials, generator=generator)
+    delay_s = low + (high - low) * draws.uniform(generator, trials)
     ones = torch.ones(trials)
-    angle_rad = math.pi * torch.rand(trials, generator=generator)
+    angle_rad = math.pi * draws.uniform(generator, trials)
     paths = draw_paths(generator, ones > 0, delay_s, ones, angle_rad, 1, 0.0, 0.0, 0.0)
     clean = frequency_response(paths, NUM_ANTENNAS, 0.5, NUM_SUBCARRIERS, SPACING_HZ)
     # The SNR of the whole pilot on all antennas.
