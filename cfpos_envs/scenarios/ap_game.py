@@ -203,6 +203,10 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
         pool, count = self._pool_for(streams), self.config.settings.num_sites
         # Sites in turn from a random first one: every batch covers the pool evenly.
         site_ids = streams.in_turn("drop", count, num_envs)
+        return self.begin(pool, site_ids, streams)
+
+    def begin(self, pool: SitePool[SiteT], site_ids: Int[Tensor, " B"], streams: Streams) -> ApStateT:
+        """New episodes on given sites, with their first estimate."""
         return self.start(self.draw_episodes(pool, site_ids, streams), pool)
 
     def _pool_for(self, streams: Streams) -> SitePool[SiteT]:
@@ -229,7 +233,8 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
         ones are left out, to judge."""
         order = draws.uniform(streams["held-out"], *valid.shape)
         # Links that are not measured come last, so that the share is one of the measured ones.
-        order = torch.where(valid, order, order + 1.0).argsort(dim=1).argsort(dim=1)
+        # Of equal numbers the first one is the smaller, on every device.
+        order = torch.where(valid, order, order + 1.0).argsort(dim=1, stable=True).argsort(dim=1)
         return valid & (order >= num_held_out)
 
     # Rounds --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ PARTS = (
     "imports",
     "environments",
     "phases",
+    "resets",
     "growth",
     "contention",
     "ecc",

@@ -14,7 +14,7 @@ import pytest
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.similarity import rss_law
 from scripts import benchmark, docs_blocks
-from scripts.benchmarks import PARTS, changes, common, growth, phases, ratios, roofline, yardsticks
+from scripts.benchmarks import PARTS, changes, common, growth, phases, ratios, resets, roofline, yardsticks
 from scripts.benchmarks.common import Options, Played
 from tests.scripts.commands import error_line, files_below, run
 
@@ -56,6 +56,8 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "ris stages": ("ms/estimate", "share"),
         "rates": ("giga/s",),
         "work": ("flops", "logs", "exps", "bytes"),
+        "resets": ("reset us/episode", "round us/episode", "agent-steps/s", "times"),
+        "reset roofline": ("measured us/reset", "times fused", "times eager"),
         "roofline": ("measured us/round", "times fused", "times eager"),
         "ratios": ("ratio", "ratio with resets"),
         "imports": ("CPU s", "over import torch"),
@@ -322,3 +324,19 @@ def test_the_command_runs_from_outside(tmp_path: Path) -> None:
     assert "wrote x/y.json" in done.stdout
     assert "times fused" in done.stdout
     assert "--threads=0" in error_line(run("benchmark", "--threads", "0", folder=tmp_path))
+
+
+def test_the_work_of_a_reset_is_that_counted_by_hand() -> None:
+    # One AP, one user, two antennas, one path: 2 + 3 uniform numbers of a link and a path, 1 + 2 normal, 2 gamma.
+    config = DcpConfig(
+        stage="rss", num_aps=1, num_ues=1, num_antennas=2, num_paths=1, num_angles=19, split="test", start="centroid"
+    )
+    work = resets.reset_work(1, 1, config, 0)
+    assert work.logs == pytest.approx(1 + 1 + 3 * 0.5 + 2 * 2.5 + 1)
+    assert work.angles == pytest.approx(1 + 3 + 3 + 2)
+    assert work.gathers == 4
+    words = 25 * (2 + 3 + 1 + 3 + 2 * 2)
+    numbers = 3 * 6 + 6 * 3 + 2 * (6 + 16)
+    matrices = 8 * (2 + 1 + 2 * 4)
+    assert work.flops == pytest.approx(words + numbers + 40 + 12 + matrices + 4 * 4 + 2 * 2 * 19 + 19)
+    assert resets.reset_bytes(1, 1, 2) == 4 * (8 + 2 + 3.25 + 4 + 8)

@@ -19,22 +19,26 @@ from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
+from cfpos_envs.scenarios.dcp.episode_kernel import EpisodeKernel, episode_kernel_for
 from cfpos_envs.scenarios.dcp.kernel import DcpKernel, drop_kernel_for, kernel_for, takes
 from cfpos_envs.scenarios.dcp.observe import feature_table, observe
 from cfpos_envs.scenarios.dcp.readings import direction_spectra
 from cfpos_envs.scenarios.dcp.reward import REWARDS, reward
 from cfpos_envs.scenarios.dcp.similarity import Judge
 from cfpos_envs.scenarios.dcp.state import DcpState
-from cfpos_envs.scenarios.dcp.world import DcpSite, draw_drop, draw_site
+from cfpos_envs.scenarios.dcp.world import DcpSite, draw_drop, draw_positions, draw_site
 from cfpos_envs.scenarios.features import Words, width
 from cfpos_envs.scenarios.sites import SitePool
-from cfpos_envs.streams import Streams
+from cfpos_envs.streams import COUNTER, EpisodeStreams, Streams
 
 STAGE_ONE_ROUNDS = 6
 
 
 class DcpScenario(ApScenario[DcpState, DcpSite]):
     """Distributed collaborative positioning, Liu et al. (DCP), in the variants of ``DcpConfig``.
+
+    Attributes:
+        simulates: channels are drawn; false where measurements are somebody's.
 
     Args:
         config: validated options.
@@ -45,6 +49,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     config_class = DcpConfig
     family = "dcp"
     sees_directions = True
+    simulates: bool = True
 
     def __init__(self, config: DcpConfig, device: torch.device | str = "cpu") -> None:
         super().__init__(config, device, feature_table(config), fusion.ACTIONS[config.action], config.radio.wrap)
@@ -83,6 +88,28 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         # A kernel that is asked for and missing is an error before anything is drawn.
         _ = self._kernel
         return super().reset(streams, num_envs)
+
+    def begin(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams) -> DcpState:
+        """New episodes on given sites; compiled as a whole where each is drawn by its number."""
+        kernel = self._episode_kernel
+        if kernel is None or not isinstance(streams, EpisodeStreams):
+            return super().begin(pool, site_ids, streams)
+        config, settings = self.config, self.config.settings
+        positions = None
+        if config.speed_m_s or settings.min_ue_distance_m:
+            positions = draw_positions(config, pool.stack(site_ids, "ap_positions_m"), streams)
+        state = DcpState(
+            **kernel.begin(pool, site_ids, streams, positions),
+            site_ids=site_ids,
+            consensus_m=torch.zeros(0),
+            round=torch.zeros(len(site_ids), dtype=torch.long),
+            shadowing_maps=pool.stack(site_ids, "shadowing_maps") if config.shadowing_known else None,
+            spread_m=torch.zeros(len(site_ids), self.num_ues),
+        )
+        state.consensus_m = state.start_m
+        if config.start == "centroid":
+            return self.start(state, pool)
+        return self._after_neutral_rss(state) if config.start == "stage-1" else state
 
     def draw_site(self, streams: Streams, index: int) -> DcpSite:
         """See ``world.draw_site``."""
@@ -126,14 +153,19 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         if self.config.start == "centroid":
             start = rss_weighted_centroid(state.ap_positions_m, state.rss_dbm, self.side_m, self.wrap, state.fused)
             return state.replace(consensus_m=start, start_m=start)
-        # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
-        uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
-        uses_aoa = self.config.start == "coarse" and self.config.stage != "rss"
+        uses_rss, uses_aoa = self._coarse_start_uses
         scale_db = self.config.coarse_rss_scale_db if uses_rss else None
         best = self._best_candidates(state, pool, scale_db, uses_aoa)
         start = torch.gather(pool.stack(state.site_ids, "candidates_m"), 1, best.unsqueeze(-1).expand(-1, -1, 2))
         state = state.replace(consensus_m=start, start_m=start)
         return self._after_neutral_rss(state) if self.config.start == "stage-1" else state
+
+    @property
+    def _coarse_start_uses(self) -> tuple[bool, bool]:
+        """Whether the coarse start looks at the RSS, and at bearings."""
+        # The AOA game may not look at the RSS; only the joint and chained ones may look at both.
+        uses_rss = self.config.start == "stage-1" or self.config.stage != "aoa"
+        return uses_rss, self.config.start == "coarse" and self.config.stage != "rss"
 
     def _best_candidates(
         self, state: DcpState, pool: SitePool[DcpSite], scale_db: float | None, uses_aoa: bool
@@ -203,6 +235,12 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     @cached_property
     def _drop_kernel(self) -> DropKernel | None:
         return drop_kernel_for(self.config, self.device)
+
+    @cached_property
+    def _episode_kernel(self) -> EpisodeKernel | None:
+        if self.config.rng != COUNTER or not self.simulates or self._drop_kernel is None:
+            return None
+        return episode_kernel_for(self.config, *self._coarse_start_uses)
 
     @cached_property
     def _kernel(self) -> DcpKernel | None:

@@ -122,7 +122,7 @@ def draw_drop(
     """
     settings, batch, num_ues = config.settings, len(site_ids), config.num_ues
     ap_positions = pool.stack(site_ids, "ap_positions_m")
-    positions = user_ways(config, _starting_points(config, ap_positions, streams), settings.wrap, streams)
+    positions = draw_positions(config, ap_positions, streams)
     times = positions.shape[1]
     true_orientation = pool.stack(site_ids, "ap_orientation_rad") + pool.stack(site_ids, "orientation_error_rad")
     # [B, M, T*K]: the rounds of a moving user are further points of the same site.
@@ -160,6 +160,11 @@ def draw_drop(
         return values.unflatten(2, (times, num_ues)).transpose(1, 2)
 
     return DcpDrop(positions, by_round(covariance), by_round(rss))
+
+
+def draw_positions(config: DcpConfig, ap_positions_m: Tensor, streams: Streams) -> Tensor:
+    """[B, T, K, 2] users in all rounds, T = 1 where they stand still."""
+    return user_ways(config, _starting_points(config, ap_positions_m, streams), config.settings.wrap, streams)
 
 
 def _starting_points(config: DcpConfig, ap_positions_m: Tensor, streams: Streams) -> Tensor:

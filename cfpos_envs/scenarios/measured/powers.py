@@ -62,6 +62,8 @@ class PowersGame(DcpScenario):
         ValueError: no powers or no places of access points, options of the game that cannot be.
     """
 
+    simulates = False
+
     def __init__(self, config: MeasuredConfig, measured: MeasuredSet, device: torch.device | str) -> None:
         if measured.train.rss_dbm is None or measured.ap_positions_m is None:
             raise ValueError(f"{measured.name} has no powers of access points at known places, which family=dcp plays")
