@@ -11,7 +11,7 @@ namespace cfpos {
 
 // The fields are those of ``_Episode`` in scenarios/dcp/episode_kernel.py, in its order.
 struct Episode {
-    int32_t num_aps, num_ues, num_antennas, num_paths, snapshots, num_angles, times, wrap, map_size, num_candidates;
+    int32_t num_aps, num_ues, num_antennas, num_paths, snapshots, num_angles, times, wrap, num_candidates;
     int32_t num_held_out, with_start, with_rss, with_aoa;
     float side_m, spread_rad, spacing_wavelengths, noise_over_power, intercept_db, slope_db;
     float nlos_loss_db, nlos_low_rad, nlos_high_rad, power_w, per_rss_db, per_aoa;
@@ -19,12 +19,13 @@ struct Episode {
     int64_t places, blocked, turns, sides, bearings, paths, below, squares, held_out;
 };
 
-// What a site is known by, see ``_Site``; G = map_size, P = num_candidates.
+// What a site is known by, see ``_Site``; P = num_candidates.
 struct Site {
     const float *ap_positions_m, *ap_orientation_rad, *height_diff_m;            // [M, 2], [M], [M]
     const float *true_axis, *rss_bias_db, *bearing_noise_rad, *shadowing_maps;   // [M, 2], [M], [M], [M, G, G]
     const float *candidates_m, *candidate_rss_dbm, *candidate_spectra;           // [P, 2], [M, padded P], [M, L, padded P]
     float nlos_share, shadowing_std_db;
+    int32_t map_size;  // G
 };
 
 struct Given {
@@ -362,9 +363,9 @@ void measure(const Episode& e, const Given& given, const Drawn& out, int64_t epi
             const float is_blocked = blocked[of_user] < site.nlos_share ? 1.0f : 0.0f;
             const float detour = is_blocked * (e.nlos_low_rad + (e.nlos_high_rad - e.nlos_low_rad) * turn[of_user]);
             angle[link] += (side[of_user] < 0.5f ? -detour : detour) + noise[of_user] * site.bearing_noise_rad[m];
-            const float* map = site.shadowing_maps + int64_t(m) * e.map_size * e.map_size;
+            const float* map = site.shadowing_maps + int64_t(m) * site.map_size * site.map_size;
             if (site.shadowing_std_db > 0.0f)
-                gain_db[link] += map_value(map, e.map_size, e.wrap, e.side_m, positions[2 * p], positions[2 * p + 1]);
+                gain_db[link] += map_value(map, site.map_size, e.wrap, e.side_m, positions[2 * p], positions[2 * p + 1]);
             gain_db[link] -= e.nlos_loss_db * is_blocked;
         }
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cfpos_envs.draws.counter import blocks_for, gamma_blocks_for
+from cfpos_envs.native import border
 from cfpos_envs.native.build import library
 from cfpos_envs.physics.dcp.innovations import COARSE_AOA_SCALE
 from cfpos_envs.scenarios.dcp.config import DcpConfig
@@ -33,7 +34,7 @@ class _Episode(ctypes.Structure):
             (name, ctypes.c_int32)
             for name in (
                 "num_aps", "num_ues", "num_antennas", "num_paths", "snapshots", "num_angles", "times", "wrap",
-                "map_size", "num_candidates", "num_held_out", "with_start", "with_rss", "with_aoa",
+                "num_candidates", "num_held_out", "with_start", "with_rss", "with_aoa",
             )
         ),
         *(
@@ -60,6 +61,7 @@ class _Site(ctypes.Structure):
         ),
         ("nlos_share", ctypes.c_float),
         ("shadowing_std_db", ctypes.c_float),
+        ("map_size", ctypes.c_int32),
     ]  # fmt: skip
 
 
@@ -161,6 +163,8 @@ class EpisodeKernel:
         """
         config, batch, size = self._config, len(site_ids), self._episode.num_antennas
         aps, users, times = config.settings.num_aps, config.num_ues, 1 if positions_m is None else positions_m.shape[1]
+        if positions_m is not None:
+            border.check(positions_m, "positions_m", (batch, times, users, 2))
         rows = self._site_rows(pool, site_ids)
         drop, fading, held_out = (streams[name] for name in ("drop", "fading", "held-out"))
         each, links = self._links, times * self._links
@@ -207,6 +211,8 @@ class EpisodeKernel:
             self._pool, self._kept, self._rows = pool, [], {}
         ids = site_ids.tolist()
         new = [index for index in dict.fromkeys(ids) if index not in self._rows]
+        if new:
+            self._episode.num_candidates = len(pool[next(iter(self._rows), new[0])].candidates_m)
         for index in new:
             self._rows[index] = len(self._kept)
             self._kept.append(self._tables(pool[index]))
@@ -214,34 +220,44 @@ class EpisodeKernel:
             sites = [pool[index] for index in self._rows]
             self._sites = (_Site * len(sites))(
                 *(
-                    _Site(*(tensor.data_ptr() for tensor in kept), site.nlos_share, site.shadowing_std_db)
+                    _Site(
+                        *(tensor.data_ptr() for tensor in kept),
+                        site.nlos_share,
+                        site.shadowing_std_db,
+                        site.shadowing_maps.shape[-1],
+                    )
                     for kept, site in zip(self._kept, sites)
                 )
             )
-            self._episode.map_size = sites[0].shadowing_maps.shape[-1]
-            self._episode.num_candidates = len(sites[0].candidates_m)
         return torch.tensor([self._rows[index] for index in ids])
 
     def _tables(self, site: DcpSite) -> tuple[Tensor, ...]:
         """In the order of ``_Site``."""
         orientation = site.ap_orientation_rad + site.orientation_error_rad
         axis = torch.stack((orientation.cos(), orientation.sin()), dim=-1)
-        last = self._config.num_angles - 1
+        aps, last = self._config.settings.num_aps, self._config.num_angles - 1
+        cells, places = site.shadowing_maps.shape[-1], self._episode.num_candidates
         nearest = (site.candidate_angle_rad.abs() * (last / math.pi)).round().long()
-        spectra = self._spectra[nearest].transpose(1, 2) if self._episode.with_aoa else torch.zeros(0)
-        tables = (
-            site.ap_positions_m,
-            site.ap_orientation_rad,
-            site.height_diff_m,
-            axis,
-            site.rss_bias_db,
-            site.bearing_noise_rad,
-            site.shadowing_maps,
-            site.candidates_m,
-            _padded(site.candidate_rss_dbm),
-            _padded(spectra),
-        )
-        return tuple(table.to(torch.float32).contiguous() for table in tables)
+        spectra = self._spectra[nearest].transpose(1, 2) if self._episode.with_aoa else torch.zeros(1)
+        tables: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+            "ap_positions_m": (site.ap_positions_m, (aps, 2)),
+            "ap_orientation_rad": (site.ap_orientation_rad, (aps,)),
+            "height_diff_m": (site.height_diff_m, (aps,)),
+            "true_axis": (axis, (aps, 2)),
+            "rss_bias_db": (site.rss_bias_db, (aps,)),
+            "bearing_noise_rad": (site.bearing_noise_rad, (aps,)),
+            "shadowing_maps": (site.shadowing_maps, (aps, cells, cells)),
+            "candidates_m": (site.candidates_m, (places, 2)),
+            "candidate_rss_dbm": (_padded(site.candidate_rss_dbm), (aps, _padded_size(places))),
+            "candidate_spectra": (_padded(spectra), (aps, self._episode.num_antennas, _padded_size(places))),
+        }
+        if not self._episode.with_aoa:
+            tables["candidate_spectra"] = (torch.zeros(1), (1,))
+        found = []
+        for name, (table, shape) in tables.items():
+            border.check(table, name, shape)
+            found.append(table.contiguous())
+        return tuple(found)
 
 
 def episode_kernel_for(config: DcpConfig, uses_rss: bool, uses_aoa: bool) -> EpisodeKernel | None:
@@ -257,4 +273,8 @@ def episode_kernel_for(config: DcpConfig, uses_rss: bool, uses_aoa: bool) -> Epi
 def _padded(values: Tensor) -> Tensor:
     """Rows with zeros behind them, as many as ``padded`` of lanes.hpp says."""
     size = values.shape[-1]
-    return torch.nn.functional.pad(values, (0, (size // _LANES + 1) * _LANES - size)).contiguous()
+    return torch.nn.functional.pad(values, (0, _padded_size(size) - size)).contiguous()
+
+
+def _padded_size(size: int) -> int:
+    return (size // _LANES + 1) * _LANES
