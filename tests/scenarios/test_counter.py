@@ -116,14 +116,14 @@ def test_without_a_compiler_the_numbers_are_the_same(monkeypatch: pytest.MonkeyP
 
 
 def test_episodes_are_distributed_as_those_of_streams() -> None:
-    # 400 episodes each; two samples by Kolmogorov and Smirnov, threshold 1e-5.
+    # 300 episodes each, one link of each; two samples by Kolmogorov and Smirnov, threshold 1e-5.
     drawn = {}
     for rng in ("stream", "counter"):
-        env = make_env("dcp-jar-v0", num_envs=400, seed=5, rng=rng, **DCP, num_sites=400)
+        env = make_env("dcp-jar-v0", num_envs=300, seed=5, rng=rng, **DCP, site="clean", num_sites=60)
         env.reset()
         drawn[rng] = env.game_state
     for name in ("true_position_m", "sequence_rss_dbm", "peak", "bearing_rad"):
-        one, other = (getattr(drawn[rng], name)[:, ..., 0].flatten().numpy() for rng in drawn)
+        one, other = (getattr(drawn[rng], name).flatten(1)[:, 0].numpy() for rng in drawn)
         assert stats.ks_2samp(one, other).pvalue > 1e-5, name
     ratio = [
         torch.diagonal(found.sequence_covariance, dim1=-2, dim2=-1).real.std(dim=-1)
