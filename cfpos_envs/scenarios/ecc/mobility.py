@@ -66,7 +66,7 @@ def walk(points_m: Float[Tensor, "*batch W 3"], distance_m: Float[Tensor, " S"])
     return start + share.clamp(0.0, 1.0).unsqueeze(-1) * (end - start)
 
 
-def draw_moves(generator: torch.Generator, count: int, radius_m: float) -> Float[Tensor, "U 3"]:
+def draw_moves(generator: draws.Source, count: int, radius_m: float) -> Float[Tensor, "U 3"]:
     """Steps in any direction, uniform in a ball.
 
     Args:
@@ -74,8 +74,8 @@ def draw_moves(generator: torch.Generator, count: int, radius_m: float) -> Float
         count: U.
         radius_m: of the ball.
     """
-    towards = torch.randn(count, 3, generator=generator, device=generator.device)
-    share = torch.rand(count, 1, generator=generator, device=generator.device)
+    towards = draws.normal(generator, count, 3)
+    share = draws.uniform(generator, count, 1)
     return radius_m * share ** (1 / 3) * torch.nn.functional.normalize(towards, dim=-1)
 
 
