@@ -134,7 +134,7 @@ def _estimate(
         (Reason.AMBIGUOUS, ~unique),
         (Reason.LARGE_RESIDUALS, ~fits),
     )
-    return SpatialEstimate(place, covariance, valid, reason, cost, freedom, other)
+    return SpatialEstimate(place, covariance, valid, reason, cost, freedom, mirror_m=other)
 
 
 def _plane(aps: Float[Tensor, "M 3"]) -> tuple[Tensor, Tensor, bool]:

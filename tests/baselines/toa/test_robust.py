@@ -225,7 +225,7 @@ def test_never_fewer_links_than_the_minimum() -> None:
         ("toa-em", {"nlos_mean_m": -1.0}, "nlos_mean_m=-1.0"),
         ("toa-em", {"rounds": 0}, "rounds=0"),
         ("toa-nlos-drop", {"minimum": 2}, "minimum=2 must be at least 3"),
-        ("toa-nlos-drop", {"los_share": 1.0}, "los_share is 1.0"),
+        ("toa-nlos-drop", {"los_share": 1.0}, "los_share=1.0 must be at most 0.999999"),
         ("toa-nlos-drop", {"coefficients": (1.0, 2.0)}, "coefficients has 2 numbers; it must have 6"),
     ],
 )
