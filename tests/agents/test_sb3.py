@@ -193,7 +193,7 @@ def test_somebody_elses_game_is_played() -> None:
         (PpoSettings, {"n_steps": 0}, "n_steps=0 must be at least 1"),
         (SacSettings, {"tau": 2.0}, r"tau=2.0 must be at most 1"),
         (SacSettings, {"share": "entities"}, "is not one of agent, entity"),
-        (Td3Settings, {"hidden": (0,)}, "whole numbers of units"),
+        (Td3Settings, {"hidden": (0,)}, "hidden=0 must be at least 1"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(settings: Any, wrong: dict[str, Any], told: str) -> None:
