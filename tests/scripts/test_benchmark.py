@@ -48,6 +48,7 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
     positive = {
         "environments": ("step ms", "reset ms", "agent-steps/s", "with resets", "reset share"),
         "growth": ("ms/episode",),
+        "contention": ("alone, per CPU-s", "beside, per CPU-s", "kept"),
         "memory": ("reset peak MiB", "peak MiB"),
         "csi": ("samples/s", "with stabilised", "with cov", "with acf"),
         "locating": ("us/user", "policy alone us/user", "fingerprint 0.5 m over it"),
