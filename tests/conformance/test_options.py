@@ -39,7 +39,12 @@ def configs() -> Iterator[Declared]:
             yield policy.options_class()
 
 
-UNIQUE = {type(config): config for config in configs() if dataclasses.fields(config)}
+def is_ours(config: Declared) -> bool:
+    """Not of a game that another test has registered."""
+    return not type(config).__module__.startswith("tests.") and bool(dataclasses.fields(config))
+
+
+UNIQUE = {type(config): config for config in configs() if is_ours(config)}
 FIELDS = [(config, entry.name) for config in UNIQUE.values() for entry in dataclasses.fields(config)]
 NAMES = [f"{type(config).__name__}.{name}" for config, name in FIELDS]
 
