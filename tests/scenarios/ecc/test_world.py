@@ -197,7 +197,7 @@ class Stiff:
     def draw_users(self, generator, count, split):
         raise AssertionError("must not be asked")
 
-    paths = is_free = draw_users
+    paths = is_free = sees = stored_users = draw_users
 
 
 def test_a_source_that_cannot_move_users_is_named() -> None:
