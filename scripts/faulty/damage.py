@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cfpos.scripts.faulty.processes import Killer, forked
+from cfpos.scripts.faulty.kills import train_until
+from cfpos.scripts.faulty.processes import forked
 from cfpos.scripts.faulty.subjects import Subject, same, weights
 from cfpos_envs.checkpoints import BEST, LAST, PREVIOUS, DamagedError, read_checkpoint
 
@@ -59,9 +60,9 @@ def damaged_files(subject: Subject, harms: Mapping[str, Harm]) -> list[dict[str,
     rows = []
     with tempfile.TemporaryDirectory() as place:
         whole, stopped = Path(place) / "whole", Path(place) / "stopped"
-        seen = _train(subject, whole, None)
+        seen = train_until(subject, whole, None)
         wanted = weights(whole)
-        _train(subject, stopped, int(_STOPPED_AFTER * seen))
+        train_until(subject, stopped, int(_STOPPED_AFTER * seen))
         files = [name for name in (LAST, PREVIOUS, BEST) if (stopped / name).exists()]
         for name in files:
             for how, harm in harms.items():
@@ -78,8 +79,8 @@ def full_disk(subject: Subject) -> dict[str, Any]:
     """A run whose checkpoint finds no more room (a limit on the size of files), and goes on when there is some."""
     with tempfile.TemporaryDirectory() as place:
         whole, folder = Path(place) / "whole", Path(place) / "run"
-        seen = _train(subject, whole, None)
-        _train(subject, folder, seen // 2)
+        seen = train_until(subject, whole, None)
+        train_until(subject, folder, seen // 2)
         room = (folder / LAST).stat().st_size // 2
 
         def work() -> None:
@@ -92,22 +93,6 @@ def full_disk(subject: Subject) -> dict[str, Any]:
         equal = again.error is None and same(weights(folder), weights(whole))
         said = (full.error or "nothing").replace(str(folder), "RUN")
         return {"run": subject.name, "said": said, "left over": len(left), "afterwards": again.error or _words(equal)}
-
-
-def _train(subject: Subject, folder: Path, moment: int | None) -> int:
-    """Train, killed at a moment; how many moments there were until the end if not."""
-    count = folder.with_name("count")
-
-    def work() -> None:
-        killer = Killer(moment)
-        killer.watch()
-        subject.train(folder, resume=False, callback=killer)
-        count.write_text(str(killer.seen))
-
-    end = forked(work)
-    if end.error is not None:
-        raise RuntimeError(f"{subject.name} cannot be trained: {end.error}")
-    return 0 if end.killed else int(count.read_text())
 
 
 def _words(equal: bool) -> str:

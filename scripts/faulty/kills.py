@@ -25,7 +25,7 @@ def killed_runs(subject: Subject, kills: int, seed: int) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as place:
         whole = Path(place) / "whole"
-        moments = _moments(subject, whole)
+        moments = train_until(subject, whole, None)
         wanted = weights(whole)
         drawn = random.Random(seed)
         row: dict[str, Any] = {"run": subject.name, "kills": 0, "resumed": 0, "runs": 0, "equal": 0, "errors": ""}
@@ -48,20 +48,24 @@ def killed_runs(subject: Subject, kills: int, seed: int) -> dict[str, Any]:
     return row
 
 
-def _moments(subject: Subject, folder: Path) -> int:
-    """Train without a kill; how many moments there were."""
-    count = folder.with_name("moments")
+def train_until(subject: Subject, folder: Path, moment: int | None) -> int:
+    """Train, killed at a moment (None: not at all); how many moments there were until the end, 0 if killed.
+
+    Raises:
+        RuntimeError: the training itself failed.
+    """
+    count = folder.with_name("count")
 
     def work() -> None:
-        killer = Killer(None)
+        killer = Killer(moment)
         killer.watch()
         subject.train(folder, resume=False, callback=killer)
         count.write_text(str(killer.seen))
 
-    ended = forked(work)
-    if ended.error is not None:
-        raise RuntimeError(f"{subject.name} cannot be trained: {ended.error}")
-    return int(count.read_text())
+    end = forked(work)
+    if end.error is not None:
+        raise RuntimeError(f"{subject.name} cannot be trained: {end.error}")
+    return 0 if end.killed else int(count.read_text())
 
 
 def _go_on(subject: Subject, folder: Path, moment: int | None) -> None:

@@ -48,24 +48,26 @@ def run(effort: Effort) -> Outcome:
     runs = {_ECC: kept(effort.agents_folder, f"tracking-{HEAD}-ecc-fast", ecc)}
     for name in policies:
         runs[name] = kept(effort.agents_folder, f"tracking-{name}", lambda name=name: baseline(name))  # type: ignore[misc]
-    rows = [
-        {
-            "policy": name,
-            "bits/BS": trained.bits,
-            "mean_m": float(trained.errors_m.mean()),
-            "median_m": float(np.median(trained.errors_m)),
-            "p90_m": float(np.percentile(trained.errors_m, 90)),
-            "best_way_mean_m": float(min(way.mean() for way in ways_of(trained))),
-            "worst_way_mean_m": float(max(way.mean() for way in ways_of(trained))),
-        }
-        for name, trained in runs.items()
-    ]
+    rows = [way_row(name, trained) for name, trained in runs.items()]
     remark = (
         f"{data.source.recipe.scene}: {len(ways_of(runs[_ECC]))} spirals of three turns of 6 m radius through open "
         f"places, {WAY_POINTS} traced points each; every point is located by itself, nothing is smoothed. ecc-fast was "
         f"trained on {samples} snapshots of {len(data.source.users('train').index)} standing users, one seed."
     )
     return Outcome(rows, _figure(runs), [remark, HEAD_REMARK])
+
+
+def way_row(name: str, trained: Trained) -> dict[str, Any]:
+    """One table line: errors of all points, and of the best and the worst way."""
+    return {
+        "policy": name,
+        "bits/BS": trained.bits,
+        "mean_m": float(trained.errors_m.mean()),
+        "median_m": float(np.median(trained.errors_m)),
+        "p90_m": float(np.percentile(trained.errors_m, 90)),
+        "best_way_mean_m": float(min(way.mean() for way in ways_of(trained))),
+        "worst_way_mean_m": float(max(way.mean() for way in ways_of(trained))),
+    }
 
 
 def ways_of(trained: Trained) -> list[np.ndarray]:

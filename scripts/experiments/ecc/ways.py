@@ -14,7 +14,7 @@ import numpy as np
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc.baselines import EQUAL, HEAD, SHORT, City
 from cfpos.scripts.experiments.ecc.data import Trained, processor_remark
-from cfpos.scripts.experiments.ecc.tracking import ways_of
+from cfpos.scripts.experiments.ecc.tracking import way_row, ways_of
 from cfpos_envs.channels.tracing.ways import WAY_POINTS
 from cfpos_envs.drawing.figures import OKABE_ITO
 
@@ -27,19 +27,7 @@ def run(effort: Effort) -> Outcome:
     """Take the networks of ``ecc-baselines``, which learned from standing users; locate every point by itself."""
     city = City(effort)
     runs = {name: city.row(label).ways for name, label in LEARNED.items()}
-    rows = [
-        {
-            "policy": name,
-            "bits/BS": trained.bits,
-            "mean_m": float(trained.errors_m.mean()),
-            "median_m": float(np.median(trained.errors_m)),
-            "p90_m": float(np.percentile(trained.errors_m, 90)),
-            "best_way_mean_m": float(min(way.mean() for way in ways_of(trained))),
-            "worst_way_mean_m": float(max(way.mean() for way in ways_of(trained))),
-            "training CPU-s": round(trained.cpu_s),
-        }
-        for name, trained in runs.items()
-    ]
+    rows = [{**way_row(name, trained), "training CPU-s": round(trained.cpu_s)} for name, trained in runs.items()]
     remark = (
         f"{city.data.source.recipe.scene}: {len(ways_of(runs['ecc-fast']))} spirals of three turns of 6 m radius "
         f"through open places, {WAY_POINTS} traced points each; every point is located by itself, nothing is smoothed. "
