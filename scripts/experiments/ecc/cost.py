@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
@@ -81,15 +81,7 @@ def run(effort: Effort) -> Outcome:
                 **training_rates(network, batch, users // (_PAPER_SHARE if label == "ecc paper" else 1), effort),
             }
         )
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    names = ("bs_features_ms", "bs_encoder_ms", "cu_ms")
-    for index, name in enumerate(names):
-        places = [place + 0.25 * (index - 1) for place in range(len(rows))]
-        axes.barh(places, [line[name] for line in rows], height=0.25, color=OKABE_ITO[index], label=name)
-    axes.set(xscale="log", xlabel="processor time per user [ms]")
-    axes.set_yticks(range(len(rows)), [line["model"] for line in rows])
-    axes.invert_yaxis()
-    axes.legend()
+    figure = model_bars(rows, ("bs_features_ms", "bs_encoder_ms", "cu_ms"), "processor time per user [ms]")
     remark = (
         f"process time of one core in float32, {users} users at once (cu_one_user_ms: one); bs columns are for one "
         "base station; features include normalisation and phase stabilisation or autocorrelation; trained_per_s: "
@@ -99,6 +91,26 @@ def run(effort: Effort) -> Outcome:
         f"square matrices of {_MATRIX} multiplied at {matrix_rate(effort):.3g} GFLOP/s (float32) on the same core."
     )
     return Outcome(rows, figure, [remark])
+
+
+def model_bars(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], label: str) -> Any:
+    """A picture of some columns, one bar per model and column on a logarithmic axis.
+
+    Args:
+        rows: of a table with the column ``model``.
+        columns: of positive numbers.
+        label: of the axis.
+    """
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    height = min(0.3, 0.75 / len(columns))
+    for index, name in enumerate(columns):
+        places = [place + height * (index - 0.5 * (len(columns) - 1)) for place in range(len(rows))]
+        axes.barh(places, [row[name] for row in rows], height=height, color=OKABE_ITO[index], label=name)
+    axes.set(xscale="log", xlabel=label)
+    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
+    axes.invert_yaxis()
+    axes.legend()
+    return figure
 
 
 def training_rates(network: EccNetwork, batch: Batch, size: int, effort: Effort) -> dict[str, float | None]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc import common as ecc
-from cfpos.scripts.experiments.ecc.cost import network_work
-from cfpos_envs.drawing.figures import OKABE_ITO
+from cfpos.scripts.experiments.ecc.cost import model_bars, network_work
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.inputs import network_shape
 from cfpos_envs.supervised.network import EccNetwork
@@ -48,14 +46,7 @@ def run(effort: Effort) -> Outcome:
                 "message_bits": network.layout.message_bits,
             }
         )
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-    for index, name in enumerate(("station_parameters", "centre_parameters")):
-        places = [place + 0.3 * (index - 0.5) for place in range(len(rows))]
-        axes.barh(places, [row[name] for row in rows], height=0.3, color=OKABE_ITO[index], label=name)
-    axes.set(xscale="log", xlabel="parameters")
-    axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
-    axes.invert_yaxis()
-    axes.legend()
+    figure = model_bars(rows, ("station_parameters", "centre_parameters"), "parameters")
     remark = (
         f"Counted in {ecc.ENV_ID}: {known.num_bs} base stations with weights of their own; multiply-adds of one "
         "snapshot forwards, all encoders and roughly the central unit; training takes three times that."
