@@ -21,20 +21,11 @@ struct ComplexLanes32 {
     float re[LANES], im[LANES];
 };
 
-// sin x in double precision, x = n pi + r: the series up to r^17 / 17!, error 4e-14.
+// sin x in double precision, x = n pi + r.
 INLINE double precise_sin(double x) {
     const double n = std::nearbyint(x * (2.0 / TAU));
     const double r = (x - n * 3.141592653589793) - n * 1.2246467991473532e-16;
-    const double t = r * r;
-    double p = 1.0 / 355687428096000.0;
-    p = p * t - 1.0 / 1307674368000.0;
-    p = p * t + 1.0 / 6227020800.0;
-    p = p * t - 1.0 / 39916800.0;
-    p = p * t + 1.0 / 362880.0;
-    p = p * t - 1.0 / 5040.0;
-    p = p * t + 1.0 / 120.0;
-    p = p * t - 1.0 / 6.0;
-    const double sine = r + r * t * p;
+    const double sine = sine_series(r);
     return (int64_t(n) & 1) ? -sine : sine;
 }
 

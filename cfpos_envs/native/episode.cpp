@@ -51,18 +51,9 @@ struct Floats {
     float re[LANES], im[LANES];
 };
 
-// sin of 2 pi y for |y| <= 1/4, double precision: the series up to (2 pi y)^17 / 17!.
+// sin of 2 pi y for |y| <= 1/4, double precision.
 INLINE double sine_of_share(double y) {
-    const double r = 6.283185307179586 * y, t = r * r;
-    double p = 1.0 / 355687428096000.0;
-    p = p * t - 1.0 / 1307674368000.0;
-    p = p * t + 1.0 / 6227020800.0;
-    p = p * t - 1.0 / 39916800.0;
-    p = p * t + 1.0 / 362880.0;
-    p = p * t - 1.0 / 5040.0;
-    p = p * t + 1.0 / 120.0;
-    p = p * t - 1.0 / 6.0;
-    return r + r * t * p;
+    return sine_series(6.283185307179586 * y);
 }
 
 INLINE float nearest_image_of(float delta, float side) {
