@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import gammaincinv
 from scipy.stats import spearmanr
 
 from cfpos_envs.files.positions import Positions
+from cfpos_envs.measurements.regions import LEVELS, gaussian_radii
 from cfpos_envs.results import EvaluationResult
 
-LEVELS = (0.5, 0.9)
-"""Shares of the truth that stated regions are to hold."""
 EVERYBODY = "all"
 _LEAST_RANKED = 3
 
@@ -73,16 +71,6 @@ def judged(
     deviation = np.sqrt(np.trace(covariance_m2, axis1=1, axis2=2))
     length = np.sqrt(np.maximum(squared, 0.0))
     return Judgement(np.linalg.norm(away_m, axis=1), deviation, length, told, away_m.shape[1])
-
-
-def gaussian_radii(dimensions: int) -> Float[np.ndarray, " levels"]:
-    """Radii of a Gaussian's regions: roots of the quantiles of chi^2.
-
-    Args:
-        dimensions: D.
-    """
-    radii: np.ndarray = np.sqrt([2 * gammaincinv(dimensions / 2, level) for level in LEVELS])
-    return radii
 
 
 def of_evaluation(result: EvaluationResult) -> tuple[Judgement, np.ndarray | None] | None:

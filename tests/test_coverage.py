@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from cfpos_envs.coverage import format_coverage, gaussian_radii, groups, judged, of_evaluation, row
+from cfpos_envs.coverage import format_coverage, groups, judged, of_evaluation, row
 from cfpos_envs.drawing.coverage import coverage_figure
 from cfpos_envs.files.positions import Positions
 from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.regions import gaussian_radii
 from cfpos_envs.results import EvaluationResult
 
 

@@ -23,7 +23,7 @@ from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, LabelledCsi, draw_snaps
 from cfpos_envs.scenarios.ecc.worlds import stored_count
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig
-from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network
+from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network, check_places
 from cfpos_envs.supervised.data import Pool, one_per_place
 from cfpos_envs.supervised.errors import errors_m
 from cfpos_envs.supervised.fitting import FitResult, Hooks, fit
@@ -315,10 +315,7 @@ def fresh_places(agent: EccLearner, count: int, progress: bool | None = None) ->
                 f"training has left out {source.count} of the stored places, too few to set {count} aside now; train "
                 f"again with set_aside={count}."
             )
-    if source.count < LEAST_PLACES:
-        raise ValueError(
-            f"{source.count} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}."
-        )
+    check_places(source.count)
     held = _held(agent, source, progress)
     return Held(held.pool.first(count), held.costs)
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import gammainc
 
-from cfpos_envs.coverage import EVERYBODY, LEVELS, Judgement, groups, of_evaluation
+from cfpos_envs.coverage import EVERYBODY, Judgement, groups, of_evaluation
 from cfpos_envs.drawing.figures import OKABE_ITO, new_figure, plain_numbers
+from cfpos_envs.measurements.regions import LEVELS
 from cfpos_envs.results import EvaluationResult
 
 _SCATTERED = 1500

@@ -7,20 +7,19 @@ of the truths lie (``conformal``), whatever is wrong with what was learned befor
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from scipy.special import gammaincinv
 from torch import Tensor, nn
 
 from cfpos_envs.checkpoints import State
 from cfpos_envs.measurements.base import Rows
+from cfpos_envs.measurements.regions import LEVELS, gaussian_radii
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.beliefs import Answers
-from cfpos_envs.supervised.conformal import LEVELS, conformal_radius
+from cfpos_envs.supervised.conformal import conformal_radius
 from cfpos_envs.supervised.data import Batch, Pool
 from cfpos_envs.supervised.error_scales import ErrorScales, fit_error_scales
 from cfpos_envs.supervised.heads import Area
@@ -164,19 +163,21 @@ def learn_calibration(answers: Answers, position_m: Float[Tensor, "S 3"], area: 
     Raises:
         ValueError: fewer than ``LEAST_PLACES``.
     """
-    if len(position_m) < LEAST_PLACES:
-        raise ValueError(
-            f"{len(position_m)} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}."
-        )
+    check_places(len(position_m))
     learned = len(position_m) - int(_MEASURED * len(position_m))
     inputs, error_m = signs_of_doubt(answers, area), answers.belief.position_m - position_m
     generator = torch.Generator().manual_seed(derive_seed(seed, "calibration"))
     scales = fit_error_scales(inputs[:learned], error_m[:learned], generator)
     squared = mahalanobis_squared(error_m[learned:], scales.covariance_m2(inputs[learned:]))
     measured = [conformal_radius(squared.sqrt(), level) for level in LEVELS]
-    gaussian = [math.sqrt(2 * gammaincinv(1.5, level)) for level in LEVELS]
-    unit = max(measured[-1], 1e-6) / gaussian[-1]
+    unit = max(measured[-1], 1e-6) / float(gaussian_radii(error_m.shape[1])[-1])
     return Calibration(scales, unit**2, tuple(radius / unit for radius in measured), len(position_m))
+
+
+def check_places(count: int) -> None:
+    """ValueError if so many places set aside are too few to learn from."""
+    if count < LEAST_PLACES:
+        raise ValueError(f"{count} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}.")
 
 
 def mahalanobis_squared(error_m: Float[Tensor, "S D"], covariance_m2: Float[Tensor, "S D D"]) -> Float[Tensor, " S"]:

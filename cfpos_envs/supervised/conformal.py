@@ -8,9 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEVELS = (0.5, 0.9)
-"""Shares of the truth that stated regions hold."""
-
 
 def least_places(level: float) -> int:
     """Smallest set that can bound a risk of 1 - ``level``: ceil((n + 1) level) <= n.

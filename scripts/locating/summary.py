@@ -9,9 +9,10 @@ from scipy.special import gammaincinv
 
 from cfpos.scripts.locating.common import Located
 from cfpos.scripts.plots.style import metres
-from cfpos_envs.coverage import LEVELS, of_positions
+from cfpos_envs.coverage import of_positions
 from cfpos_envs.files.positions import REASONS, Positions
 from cfpos_envs.measurements.base import Reason
+from cfpos_envs.measurements.regions import LEVELS
 
 _TOO_SMALL, _TOO_LARGE = 1.5, 0.5
 """Residuals over their stated size from which on the summary says that the statement is off."""
