@@ -178,7 +178,7 @@ def test_a_geometry_without_a_model_is_refused_by_name(case: str) -> None:
     assert not bool(geometry.geometry_valid(*arguments, window_m))
     wrong = [message for message, found in geometry.geometry_faults(*arguments, window_m).items() if bool(found)]
     assert any(case.split(",")[0] in message for message in wrong)
-    with pytest.raises(ValueError, match=r"move|turn|use|both must"):
+    with pytest.raises(ValueError, match=r"move|turn|use|raise|both must"):
         geometry.check_geometry(*arguments, window_m)
 
 
