@@ -153,7 +153,7 @@ def _read(path: Path) -> State:
         raise damaged
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
+    except (PermissionError, MemoryError):
         raise
     # Old files have checksums, but not of everything: what is wrong with one may show as anything.
     except Exception:

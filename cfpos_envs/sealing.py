@@ -104,7 +104,7 @@ def _checksums_hold(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except PermissionError:
+    except (PermissionError, MemoryError):
         raise
     # Whatever a damaged directory of an archive makes of the parser: seeks before the file, names that are no text.
     except Exception:
