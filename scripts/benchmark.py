@@ -24,7 +24,7 @@ from cfpos.scripts.benchmarks import PARTS, measure
 from cfpos.scripts.benchmarks.common import Options, readable
 from cfpos.scripts.benchmarks.ratios import ratios
 from cfpos.scripts.benchmarks.yardsticks import PACKAGES
-from cfpos.scripts.cli import ROOT, UsageError, suggest, user_errors
+from cfpos.scripts.cli import ROOT, UsageError, suggest, user_errors, words
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     base = Options()
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     arguments.add_argument(
-        "--parts", type=_words, default=PARTS, help=f"comma-separated; default all: {','.join(PARTS)}"
+        "--parts", type=words, default=PARTS, help=f"comma-separated; default all: {','.join(PARTS)}"
     )
     arguments.add_argument("--threads", type=int, help=f"arithmetic threads ({base.threads})")
     arguments.add_argument(
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--seconds", type=float, help=f"CPU seconds that a timing lasts at least ({base.seconds})")
     arguments.add_argument("--batches", type=_numbers, help=f"episodes played at once ({_joined(base.batches)})")
-    arguments.add_argument("--modes", type=_words, help=f"execution of our environments ({','.join(base.modes)})")
+    arguments.add_argument("--modes", type=words, help=f"execution of our environments ({','.join(base.modes)})")
     arguments.add_argument("--num-aps", type=int, help=f"M ({base.num_aps})")
     arguments.add_argument("--num-ues", type=int, help=f"K ({base.num_ues})")
     arguments.add_argument("--num-antennas", type=int, help=f"L ({base.num_antennas})")
@@ -156,12 +156,8 @@ def _interpreters(entries: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in _words(text))
+    return tuple(int(word) for word in words(text))
 
 
 def _joined(values: Sequence[int]) -> str:

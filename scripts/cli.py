@@ -57,6 +57,11 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(USER_ERROR)
 
 
+def words(text: str) -> tuple[str, ...]:
+    """The words of a comma-separated option."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """``did you mean a or b? Allowed: a, b, c``: the end of every message about an unknown name."""
     names = sorted(allowed)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cfpos.scripts import reports
-from cfpos.scripts.cli import UsageError, suggest, user_errors
+from cfpos.scripts.cli import Parser, UsageError, suggest, user_errors, words
 from cfpos.scripts.faulty import commands, damage, growth, kills
 from cfpos.scripts.faulty.subjects import subjects
 
@@ -68,6 +68,9 @@ def lost(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
     for row in tables.get("full disk", []):
         if row["afterwards"] != "the same weights" or row["left over"] or "go on with resume=RUN" not in row["said"]:
             lines.append(f"{row['run']}, full disk: {row['said']}; {row['afterwards']}")
+    for row in tables.get("growth", []):
+        if row["growth, MB"] > growth.MOST_GROWTH * row["at a quarter, MB"]:
+            lines.append(f"memory grew by {row['growth, MB']} MB in {row['steps']} steps")
     return lines
 
 
@@ -98,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    arguments = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     arguments.add_argument(
-        "--parts", type=_words, default=PARTS, help=f"comma-separated; default all: {','.join(PARTS)}"
+        "--parts", type=words, default=PARTS, help=f"comma-separated; default all: {','.join(PARTS)}"
     )
-    arguments.add_argument("--runs", type=_words, default=tuple(subjects()), help="kinds of training; default all")
+    arguments.add_argument("--runs", type=words, default=tuple(subjects()), help="kinds of training; default all")
     arguments.add_argument("--kills", type=int, default=50, help="of every kind of training")
     arguments.add_argument("--command-kills", type=int, default=20, help="of every command of several processes")
     arguments.add_argument("--flips", type=int, default=300, help="bits flipped in a checkpoint, one at a time")
@@ -113,10 +116,6 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--out", type=Path, help="JSON file")
     arguments.add_argument("--debug", action="store_true", help="show tracebacks")
     return arguments
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from cfpos.agents import make_agent
 from cfpos.scripts.faulty.processes import forked
 from cfpos_envs import make_env
 
-_PAGE_MB = 4096 / 1e6
+MOST_GROWTH = 0.1
+"""Share of the memory at a quarter of the run by which it may have grown at the end: buffers are full by then."""
 _SCENE: dict[str, Any] = {"num_aps": 9, "num_ues": 2, "num_antennas": 4, "num_sites": 2, "side_m": 50.0}
 
 
@@ -50,4 +52,4 @@ def growth(steps: int, updates: int) -> dict[str, Any]:
 
 
 def _resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_MB
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6

@@ -31,6 +31,12 @@ def test_a_little_of_everything_loses_nothing(capsys: pytest.CaptureFixture[str]
     assert "go on with resume=RUN from environment step" in tables["full disk"][0]
 
 
+def test_memory_that_grows_is_told() -> None:
+    row = {"steps": 100, "at a quarter, MB": 200.0, "growth, MB": 19.0}
+    assert faults.lost({"growth": [row]}) == []
+    assert faults.lost({"growth": [{**row, "growth, MB": 21.0}]}) == ["memory grew by 21.0 MB in 100 steps"]
+
+
 def test_what_is_lost_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"run": "maddpg", "kills": 1, "resumed": 1, "runs": 2, "equal": 1, "errors": ""}
     monkeypatch.setattr(kills, "killed_runs", lambda *_: row)
