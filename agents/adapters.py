@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cfpos_envs.checkpoints import State
 from cfpos_envs.front_ends.base import BatchedEnv, VectorStep
+from cfpos_envs.front_ends.resets import Options, Seed, episode_seeds, is_single, reset_mask
 from cfpos_envs.streams import derive_seed
 
 
@@ -79,10 +81,12 @@ class PettingZooVectorEnv(BatchedEnv):
         self._history: list[Tensor] = []
         self._done = True
 
-    def reset(self, seed: int | None = None) -> Float[Tensor, "1 n obs"]:
-        """Start the next episode; an integer restarts the sequence of episode seeds."""
-        if seed is not None:
-            self._seed, self._episode = seed, 0
+    def reset(self, seed: Seed = None, options: Options = None) -> Float[Tensor, "1 n obs"]:
+        """Start the next episode; an integer, or a list of one, restarts the sequence of episode seeds."""
+        reset_mask(options, 1)
+        first = seed if seed is None or is_single(seed) else episode_seeds(seed, 1)[0]
+        if first is not None:
+            self._seed, self._episode = operator.index(first), 0  # type: ignore[arg-type]
         self._episode += 1
         return self._start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfpos_envs.front_ends.base import BatchedEnv, Env
+from cfpos_envs.front_ends.base import BatchedEnv, Env, begin_by_reset
 from cfpos_envs.registry import make_env
 
 from .adapters import PettingZooGame, PettingZooVectorEnv
@@ -18,12 +18,14 @@ def as_vector_env(env: object, num_envs: int, seed: int, device: str = "cpu") ->
         device: torch device for an id.
 
     Raises:
-        ValueError: something else was given.
+        ValueError: something else was given, or an environment whose episodes begin anew by themselves.
     """
     if isinstance(env, str):
         return make_env(env, num_envs=num_envs, seed=seed, device=device)
     if isinstance(env, Env):
-        return env.batched(num_envs, seed)
+        batched = env.batched(num_envs, seed)
+        begin_by_reset(batched)
+        return batched
     if isinstance(env, PettingZooGame):
         return PettingZooVectorEnv(env, seed=seed)
     raise ValueError(

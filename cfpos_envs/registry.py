@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 import gymnasium
 import pettingzoo
 import torch
+from gymnasium.vector import AutoresetMode
 
 from cfpos_envs.checks import unknown_name
 from cfpos_envs.front_ends.base import Game
@@ -26,7 +27,7 @@ NAMESPACE = "cfpos"
 """Prefix of the ids in the registries of Gymnasium and PettingZoo: ``cfpos/dcp-rss-v0``."""
 
 _ATTRIBUTES = ("config", "agents", "observation_size", "action_size", "rounds")
-_RESERVED = ("num_envs", "device", "seed", "render_mode")
+_RESERVED = ("num_envs", "device", "seed", "render_mode", "autoreset_mode")
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
+    autoreset_mode: None = None,
     **overrides: object,
 ) -> ParallelEnv: ...
 @overload
@@ -168,6 +170,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: None = None,
+    autoreset_mode: AutoresetMode | str | None = None,
     **overrides: object,
 ) -> VectorEnv: ...
 def make_env(
@@ -177,6 +180,7 @@ def make_env(
     device: str | torch.device = "cpu",
     seed: int | None = None,
     render_mode: str | None = None,
+    autoreset_mode: AutoresetMode | str | None = None,
     **overrides: object,
 ) -> ParallelEnv | VectorEnv:
     """Make an environment: a PettingZoo ``ParallelEnv``, or with ``num_envs`` a batched ``VectorEnv``.
@@ -187,6 +191,7 @@ def make_env(
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         seed: first seed of all random streams; None takes one from the operating system.
         render_mode: ``"rgb_array"``, ``"human"`` or None; a ``VectorEnv`` draws nothing.
+        autoreset_mode: of a ``VectorEnv``, see there; None: episodes begin anew by ``reset`` alone.
         overrides: fields of the scenario's config dataclass.
 
     Raises:
@@ -195,9 +200,11 @@ def make_env(
     """
     if num_envs is not None and render_mode is not None:
         raise ValueError("render_mode needs num_envs=None: batched environments draw nothing; leave one of the two out")
+    if num_envs is None and autoreset_mode is not None:
+        raise ValueError("autoreset_mode needs num_envs: one episode begins anew by reset(); leave one of the two out")
     scenario = make_scenario(id, device=device, **overrides)
     if num_envs is not None:
-        return VectorEnv(scenario, num_envs, seed=seed, env_id=_bare(id))
+        return VectorEnv(scenario, num_envs, seed=seed, env_id=_bare(id), autoreset_mode=autoreset_mode)
     return ParallelEnv(scenario, seed=seed, render_mode=render_mode, env_id=_bare(id))
 
 

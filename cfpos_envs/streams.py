@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -152,3 +153,26 @@ class EpisodeStreams(Streams):
         part = EpisodeStreams(self.seed, self.split, self.numbers[rows], self.name)
         part._sources = {name: source.select(rows) for name, source in self._sources.items()}
         return part
+
+
+class NumberedStreams(Streams):
+    """Streams whose episodes have given numbers instead of the next ones, for ``rng=counter``.
+
+    Args:
+        seed, split, device: see ``Streams``.
+        numbers: of all episodes that are to be drawn.
+    """
+
+    def __init__(self, seed: int, split: str, device: torch.device | str, numbers: Sequence[int]) -> None:
+        super().__init__(seed, split, device)
+        self._numbers = list(numbers)
+
+    def episodes(self, count: int) -> EpisodeStreams:
+        """Streams of the episodes.
+
+        Raises:
+            ValueError: another ``count`` than there are numbers.
+        """
+        if count != len(self._numbers):
+            raise ValueError(f"{count} episodes are drawn, but {len(self._numbers)} have a number; draw as many")
+        return EpisodeStreams(self.seed, self.split, torch.tensor(self._numbers, device=self.device))

@@ -8,9 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from cfpos_envs.checkpoints import State
+from cfpos_envs.front_ends.resets import Options, Seed
 from cfpos_envs.scenarios.base import Entities, Scenario
 
 Game = Scenario[Any]
@@ -82,6 +84,7 @@ class BatchedEnv(Env):
     """Many episodes at once, tensors in and out: what trainers play.
 
     Attributes:
+        metadata: ``autoreset_mode``, a ``gymnasium.vector.AutoresetMode``: what follows the end of an episode.
         agents: names in the order of the second dimension.
         num_envs: number of episodes B.
         knows_truth: whether ``truth`` holds errors in metres.
@@ -89,14 +92,16 @@ class BatchedEnv(Env):
             [B, n], whose end is final, and ``agent_valid`` [B, n], who acted and has something to learn from the round.
     """
 
+    metadata: Mapping[str, Any] = {"autoreset_mode": AutoresetMode.DISABLED}
     agents: tuple[str, ...]
     num_envs: int
     knows_truth: ClassVar[bool] = False
     agents_leave: ClassVar[bool] = False
 
     @abstractmethod
-    def reset(self, seed: int | None = None) -> Tensor:
-        """Begin all episodes, observations [B, n, observation_size]; an integer restarts the random streams."""
+    def reset(self, seed: Seed = None, options: Options = None) -> Tensor:
+        """Begin all episodes, or those of ``options["reset_mask"]``; an integer restarts the random streams, a list has
+        one seed per episode. Observations [B, n, observation_size] of all."""
 
     @abstractmethod
     def step(self, actions: Tensor) -> VectorStep:
@@ -136,3 +141,13 @@ class BatchedEnv(Env):
     def unpack(self, actions: Tensor, agents: Sequence[str]) -> dict[str, np.ndarray]:
         """Actions [1, n, action_size] that answer ``pack``, by agent name."""
         return dict(zip(agents, actions[0].detach().cpu().numpy(), strict=True))
+
+
+def begin_by_reset(env: BatchedEnv) -> None:
+    """ValueError where episodes begin anew by themselves: who calls ``reset`` at their end would mix two of them."""
+    mode = env.metadata["autoreset_mode"]
+    if mode != AutoresetMode.DISABLED:
+        raise ValueError(
+            f"{env.env_id} has autoreset_mode={mode.value}, but episodes are begun by reset() here; make the env "
+            "without it"
+        )

@@ -195,11 +195,8 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
         return dict(zip(self.possible_agents, _to_numpy(observations[0])))
 
     def _infos(self, score: float) -> Infos:
-        truth = self.vector.truth()
-        info: dict[str, Any] = {key: _to_numpy(truth[key][0]) for key in _TRUTH_KEYS if key in truth}
-        for name in ("rmse_m", "fronthaul_bits"):
-            if name in info:
-                info[name] = float(info[name])
+        told = told_truth(self.vector.truth())
+        info: dict[str, Any] = {name: float(of[0]) if of.ndim == 1 else of[0] for name, of in told.items()}
         info["score"] = score
         return {name: dict(info) for name in self.possible_agents}
 
@@ -221,6 +218,16 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
             name = self.agents[int(np.argmin(np.isfinite(joint).all(axis=1)))]
             raise ValueError(f"action of {name} contains NaN or infinity; every entry must be finite")
         return torch.from_numpy(joint)[None]
+
+
+def told_truth(truth: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """What infos say of the truth, [B, ...] by name; one number per episode in double precision.
+
+    Args:
+        truth: of a scenario.
+    """
+    told = {name: _to_numpy(truth[name]) for name in _TRUTH_KEYS if name in truth}
+    return {name: value.astype(np.float64) if value.ndim == 1 else value for name, value in told.items()}
 
 
 def _unit_box(size: int) -> Box:

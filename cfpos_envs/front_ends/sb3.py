@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from cfpos_envs.checkpoints import State
-from cfpos_envs.front_ends.base import BatchedEnv, VectorStep
+from cfpos_envs.front_ends.base import BatchedEnv, VectorStep, begin_by_reset
 
 Share = Literal["agent", "entity"]
 Indices = int | Iterable[int] | None
@@ -129,7 +129,7 @@ class Sb3VecEnv(VecEnv):
         last_step: what it returned last.
 
     Raises:
-        ValueError: not a batched environment, or ``share`` asks for what it has not.
+        ValueError: not a batched environment, one that resets itself, or ``share`` asks for what it has not.
     """
 
     def __init__(
@@ -144,6 +144,7 @@ class Sb3VecEnv(VecEnv):
             raise ValueError(
                 f"{type(env).__name__} is not a batched environment; make one with make_env(id, num_envs=16)."
             )
+        begin_by_reset(env)
         self.env, self.scale, self.time_limits = env, scale, time_limits
         self.rows = Rows.of(env, share, agent_id)
         self.last_step: VectorStep | None = None

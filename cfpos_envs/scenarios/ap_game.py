@@ -209,6 +209,10 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
         """New episodes on given sites, with their first estimate."""
         return self.start(self.draw_episodes(pool, site_ids, streams), pool)
 
+    def relabelled(self, state: ApStateT, label: int) -> ApStateT:
+        """Sites of another seed under other numbers; a game in one place has the same ones whatever the seed."""
+        return state if self.fixed_site else state.replace(site_ids=state.site_ids + label)
+
     def _pool_for(self, streams: Streams) -> SitePool[SiteT]:
         if self._pool is None or not self._pool.belongs_to(streams):
             self._pool = SitePool(self.draw_site, streams)

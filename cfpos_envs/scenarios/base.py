@@ -31,6 +31,26 @@ class TensorState:
         """Only the episodes ``index``."""
         return self._map(lambda tensor: tensor[index])
 
+    def updated(self: StateT, rows: Tensor, others: StateT) -> StateT:
+        """The same state with ``others`` in the place of its episodes ``rows`` [N].
+
+        Raises:
+            ValueError: ``others`` has tensors of other shapes per episode.
+        """
+        merged = self.state_dict()
+        for name, value in others.state_dict().items():
+            mine = merged[name]
+            if mine is None and value is None:
+                continue
+            if mine is None or value is None or value.shape != (len(rows), *mine.shape[1:]):
+                raise ValueError(
+                    f"{name} of new episodes is {_shape(value)}, of the running ones {_shape(mine)}; a game whose "
+                    "tensors differ between episodes can only be reset as a whole"
+                )
+            # Out of place, so that whoever holds the state before keeps it.
+            merged[name] = mine.index_copy(0, rows, value.to(mine))
+        return dataclasses.replace(self, **merged)
+
     def to(self: StateT, device: torch.device | str) -> StateT:
         """The same state on another device."""
         return self._map(lambda tensor: tensor.to(device))
@@ -195,7 +215,12 @@ class Scenario(ABC, Generic[StateT]):
 
     def drawing(self, streams: Streams, num_envs: int) -> Streams:
         """What ``reset`` draws from: the running streams, or with ``rng=counter`` those of the next episodes."""
-        return streams.episodes(num_envs) if getattr(self.config, "rng", RNGS[0]) == COUNTER else streams
+        return streams.episodes(num_envs) if self.draws_by_number else streams
+
+    @property
+    def draws_by_number(self) -> bool:
+        """Whether episodes are drawn by their numbers, each for itself (``rng=counter``)."""
+        return getattr(self.config, "rng", RNGS[0]) == COUNTER
 
     # What a game may add -------------------------------------------------------------------------------------------
 
@@ -212,6 +237,11 @@ class Scenario(ABC, Generic[StateT]):
     def bound_m(self, state: StateT) -> Tensor | None:
         """[B, K] position error bound, metres, NaN-free; None where the game has none."""
         return None
+
+    def relabelled(self, state: StateT, label: int) -> StateT:
+        """New episodes whose sites, where a state names them, can be told from those of other seeds by ``label``."""
+        del label
+        return state
 
     def displacement_m(self, start_m: Tensor, end_m: Tensor) -> Tensor:
         """From one point to another; shorter than the difference in an area that wraps around."""
@@ -319,3 +349,7 @@ def at_round(sequence: Tensor, round: Tensor) -> Tensor:
         return sequence[:, 0]
     index = round.clamp(max=sequence.shape[1] - 1)
     return sequence[torch.arange(len(index), device=index.device), index]
+
+
+def _shape(value: Tensor | None) -> str:
+    return "None" if value is None else f"of shape {tuple(value.shape)}"
