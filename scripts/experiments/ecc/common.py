@@ -23,9 +23,6 @@ from cfpos_envs.supervised.network import EccNetwork
 ENV_ID = "ecc-urban-small-v0"
 # Snapshots that a network sees, is drawn from and tested on, where the command says nothing else (--steps, --episodes).
 SAMPLES, POOL, TEST = 102_400, 30_000, 4_000
-HEAD = "regression"
-"""What the networks of the tables say that have not been made again since ``ecc-fast`` states bins."""
-HEAD_REMARK = f"Made with head={HEAD}, as its command still does; ecc-fast and the learned baselines now state bins."
 # The source's network, narrowed, with its own three numbers: bins need more snapshots than this before they pay.
 NARROW: Mapping[str, Any] = {
     "samples": 20_480,
@@ -33,7 +30,7 @@ NARROW: Mapping[str, Any] = {
     "pool": 10_000,
     "channels": (8, 16),
     "batch_size": 32,
-    "head": HEAD,
+    "head": "regression",
     "evaluations": 8,
 }
 _QUICK: Mapping[str, Any] = {

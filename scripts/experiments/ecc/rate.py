@@ -26,7 +26,7 @@ from cfpos_envs.supervised.errors import errors_m
 POINTS = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4), (8, 4), (16, 4), (32, 4), (32, 10))
 SCALAR_BITS = (1, 2, 4, 8)
 # With 256 there are 400 steps only, and which width of the code learns fastest hides what it can carry.
-_TRAINING: dict[str, Any] = {"batch_size": 64, "head": ecc.HEAD}
+_TRAINING: dict[str, Any] = {"batch_size": 64}
 _SIDE_BITS = 9
 _CHUNK = 2048
 
@@ -46,13 +46,13 @@ def run(effort: Effort) -> Outcome:
         rows.append(_row(f"csi-scalar-q Q={bits}", payload, errors))
     config = ecc.fast(effort, **_TRAINING)
     remark = (
-        f"{ecc.ENV_ID}; every network sees {config.samples} snapshots drawn from {config.pool} in "
+        f"{ecc.ENV_ID}; head={config.head}; every network sees {config.samples} snapshots drawn from {config.pool} in "
         f"batches of {config.batch_size}; {effort.seeds} seed(s) of weights and order, mean_m being their mean, lowest "
         "and highest beside it; tested on the same unseen places; csi-scalar-q is the policy of that name, which takes "
         "the same phase-free features after the fronthaul that ecc-fast takes before it; 100 % is complex64 "
         "forwarding; gain (8 bits) and path flag (1 bit) come on top."
     )
-    return Outcome(rows, _figure(rows), [remark, ecc.HEAD_REMARK, ahead(rows, "csi-scalar-q")])
+    return Outcome(rows, _figure(rows), [remark, ahead(rows, "csi-scalar-q")])
 
 
 def ahead(rows: Sequence[Mapping[str, Any]], other: str) -> str:
@@ -96,7 +96,6 @@ def _policy(bits: int, seed: int, steps: int, batch_size: int) -> Any:
     policy: Any = make_policy(
         "csi-scalar-q",
         bits=bits,
-        head=ecc.HEAD,
         seed=seed,
         train_steps=steps,
         batch_size=batch_size,

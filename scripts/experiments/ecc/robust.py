@@ -25,7 +25,7 @@ def run(effort: Effort) -> Outcome:
     """Train with and without lost messages; change one thing at a time in the test."""
     rows: list[dict[str, Any]] = []
     for label, share in TRAININGS.items():
-        config = ecc.fast(effort, bs_dropout=share, head=ecc.HEAD)
+        config = ecc.fast(effort, bs_dropout=share)
         network = trained(config, effort)
         pool = ecc.test_pool(config, effort)
         cases: list[tuple[str, float, Any, Pool]] = []
@@ -52,10 +52,10 @@ def run(effort: Effort) -> Outcome:
     panels[0].legend()
     config = ecc.fast(effort)
     remark = (
-        f"{ecc.ENV_ID}; ecc-fast, d_z = 4, Q = 4, {config.samples} snapshots, one seed; the noise of training is that "
+        f"{ecc.ENV_ID}; ecc-fast, d_z = 4, Q = 4, head={config.head}, {config.samples} snapshots, one seed; the noise of training is that "
         "of the scene, not that of the test."
     )
-    return Outcome(rows, figure, [remark, ecc.HEAD_REMARK])
+    return Outcome(rows, figure, [remark])
 
 
 def without(pool: Pool, lost: int) -> Pool:

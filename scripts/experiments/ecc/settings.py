@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
-from cfpos.scripts.experiments.ecc.common import HEAD_REMARK
 from cfpos.scripts.experiments.ecc.data import TracedData, Trained, kept, processor_remark, train_network
 from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs.drawing.figures import OKABE_ITO
@@ -43,7 +42,7 @@ def run(effort: Effort) -> Outcome:
         def make(config: EccFastAgentConfig = config) -> Trained:
             return train_network(config, data, train, rest, samples)
 
-        trained = kept(effort.agents_folder, f"settings-{config.head}-{name.replace(' ', '-')}", make)
+        trained = kept(effort.agents_folder, f"settings-{config.head}-{config.bins}-{name.replace(' ', '-')}", make)
         rows.append(
             {
                 "settings": name,
@@ -61,4 +60,4 @@ def run(effort: Effort) -> Outcome:
         f"{data.source.recipe.scene}: ecc-fast with acf, {samples} snapshots of {len(train)} training users, tested on "
         f"the {aside} training users that were set aside; one seed."
     )
-    return Outcome(rows, figure, [remark, HEAD_REMARK, processor_remark("training CPU-s")])
+    return Outcome(rows, figure, [remark, processor_remark("training CPU-s")])

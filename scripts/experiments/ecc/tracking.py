@@ -14,7 +14,6 @@ import numpy as np
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.common import HEAD, HEAD_REMARK
 from cfpos.scripts.experiments.ecc.data import ENV_ID, TracedData, Trained, kept, located, train_network
 from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos_envs import make_env
@@ -45,7 +44,7 @@ def run(effort: Effort) -> Outcome:
         policy: Any = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=dataset), **policies[name])
         return Trained(located(policy, data, split), [], float(policy.fronthaul_bits), 0.0)
 
-    runs = {_ECC: kept(effort.agents_folder, f"tracking-{HEAD}-ecc-fast", ecc)}
+    runs = {_ECC: kept(effort.agents_folder, "tracking-bins-ecc-fast", ecc)}
     for name in policies:
         runs[name] = kept(effort.agents_folder, f"tracking-{name}", lambda name=name: baseline(name))  # type: ignore[misc]
     rows = [way_row(name, trained) for name, trained in runs.items()]
@@ -54,7 +53,7 @@ def run(effort: Effort) -> Outcome:
         f"places, {WAY_POINTS} traced points each; every point is located by itself, nothing is smoothed. ecc-fast was "
         f"trained on {samples} snapshots of {len(data.source.users('train').index)} standing users, one seed."
     )
-    return Outcome(rows, _figure(runs), [remark, HEAD_REMARK])
+    return Outcome(rows, _figure(runs), [remark])
 
 
 def way_row(name: str, trained: Trained) -> dict[str, Any]:
