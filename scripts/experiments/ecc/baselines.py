@@ -27,13 +27,12 @@ from cfpos.scripts.experiments.ecc.data import (
     train_network,
     train_policy,
 )
+from cfpos.scripts.experiments.ecc.munich import HEAD
 from cfpos.scripts.experiments.ecc.nearest import NEIGHBOURS
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 from cfpos_envs.supervised.data import Pool, joined
 
-# 4 m along the 300 m of the area.
-HEAD: dict[str, Any] = {"head": "bins", "bins": 75}
 LONG, SHORT = 400_000, 120_000
 EQUAL = "ecc-fast, batches of 64, 120 000 snapshots seen"
 """The row to compare with the learned baselines, which have as many."""

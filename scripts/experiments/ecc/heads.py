@@ -14,17 +14,13 @@ import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc.data import TracedData, Trained, by_sight, kept, processor_remark, train_network
-from cfpos.scripts.experiments.ecc.munich import BEST
+from cfpos.scripts.experiments.ecc.munich import BEST, COPIES
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
 SAMPLES, ASIDE = 300_000, 2_000
 _QUICK_SAMPLES, _QUICK_ASIDE = 512, 50
-BINS = 75
-"""Along the longest edge of the area, 300 m: 4 m wide."""
-COPIES = 3
-"""Of every training user where users are moved."""
-_PLAIN: dict[str, Any] = {**BEST, "head": "bins", "bins": BINS, "components": 1}
+_PLAIN: dict[str, Any] = {**BEST, "components": 1}
 # (settings, whether users are moved), what matters most first.
 CASES: dict[str, tuple[dict[str, Any], bool]] = {
     "bins of 4 m": ({}, False),

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.common import HEAD, HEAD_REMARK
 from cfpos.scripts.experiments.ecc.data import (
     ENV_ID,
     INPUTS,
@@ -39,9 +38,12 @@ from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 
 CLOCK_OFFSET_NS = 100.0
-# Chosen on training users that were set aside (the experiment ecc-settings), never on the held-out ones.
-BEST: dict[str, Any] = {"features": "acf", "bs_dropout": 0.0, "batch_size": 128, "head": HEAD}
-_BEST_SAMPLES = 2_900_000
+HEAD: dict[str, Any] = {"head": "bins", "bins": 75}
+"""Bins of 4 m: 75 of them along the 300 m of the area."""
+# Chosen on training users that were set aside (the experiments ecc-settings and ecc-heads), never on the held-out ones.
+BEST: dict[str, Any] = {"features": "acf", "bs_dropout": 0.0, "batch_size": 128, **HEAD}
+COPIES = 3
+"""Of every training user where users are moved."""
 _LONGEST, _LONG, _SHORT, _SLOW, _LOCAL = 2_400_000, 800_000, 120_000, 24_000, 12_000
 _QUICK_SAMPLES = 512
 # Few snapshots per second, so small batches: the steps count.
@@ -52,6 +54,8 @@ _SEGNET: dict[str, Any] = {
     "fusion_hidden": 128,
     "loss": "distance",
     "batch_size": 32,
+    # Bins need more snapshots than these see before they pay.
+    "head": "regression",
 }
 
 
@@ -66,6 +70,7 @@ class Case:
         changes: fields of ``EccFastAgentConfig``.
         users: training users; None: all.
         env: environment overrides.
+        copies: places within a metre beside every training user, to which its stored paths are moved.
     """
 
     group: str
@@ -75,17 +80,19 @@ class Case:
     changes: Mapping[str, Any] = field(default_factory=dict)
     users: int | None = None
     env: Mapping[str, Any] = field(default_factory=dict)
+    copies: int = 0
 
     def config(self, samples: int) -> EccAgentConfig:
         """Settings of the network and its training."""
-        fields: dict[str, Any] = {**INPUTS[self.inputs], "bs_dropout": 0.0, "head": HEAD, **self.changes}
+        fields: dict[str, Any] = {**INPUTS[self.inputs], "bs_dropout": 0.0, **HEAD, **self.changes}
         local = min(samples, fields.pop("local_samples", _LOCAL))
         return EccFastAgentConfig(**fields, local_samples=local, samples=samples)
 
 
 def cases() -> Iterator[Case]:
     """Everything of ECC that is trained, what matters most first."""
-    yield Case("ECC", "ecc-fast, 800 000 snapshots seen", _LONG)
+    yield Case("ECC", "ecc-fast, users moved, 800 000 snapshots seen", _LONG, changes=BEST, copies=COPIES)
+    yield Case("ECC", "ecc-fast, 800 000 snapshots seen", _LONG, changes=BEST)
     yield Case("ECC", "ecc-fast, batches of 64, 120 000 snapshots seen", _SHORT, changes={"batch_size": 64})
     yield Case("features", "ecc-fast, acf", _SHORT)
     for name in ("stabilised", "amplitude", "cov", "stabilised per slot"):
@@ -98,8 +105,7 @@ def cases() -> Iterator[Case]:
         yield Case("payload", f"ecc-fast, d_z {width}, Q {bits}", _SHORT, changes=changes)
     for users in (2250, 4500, 9000):
         yield Case("positions", f"ecc-fast, {users} positions", _SHORT, users=users)
-    yield Case("ECC", "ecc-fast, 2 400 000 snapshots seen", _LONGEST)
-    yield Case("ECC", "ecc-fast, batches of 128, 2 900 000 snapshots seen", _BEST_SAMPLES, changes=BEST)
+    yield Case("ECC", "ecc-fast, users moved, 2 400 000 snapshots seen", _LONGEST, changes=BEST, copies=COPIES)
     for count in (6, 12, 48):
         # As many latent numbers per BS at every width of the band: the payload stays what it is.
         narrow: dict[str, Any] = {"changes": {"latent_width": 96 // count}, "env": {"num_subcarriers": count}}
@@ -162,12 +168,13 @@ def _trained(case: Case, effort: Effort, measured: _Measured) -> Trained:
     samples = _QUICK_SAMPLES if effort.is_quick else case.samples
     label = "".join(letter if letter.isalnum() else "-" for letter in case.label)
     # Rows that an earlier build kept are of another head.
-    name = f"{case.config(samples).head}-{label}"
+    name = f"{case.config(samples).head}-{case.config(samples).bins}-{label}"
 
     def make() -> Trained:
         data, train, test = measured.of(case.env)
         train = train if case.users is None else train.first(case.users)
-        return train_network(case.config(samples), data, train.pools[case.inputs], test.pools[case.inputs], samples)
+        pool = data.with_moved(train.pools[case.inputs], case.copies, case.inputs)
+        return train_network(case.config(samples), data, pool, test.pools[case.inputs], samples)
 
     return kept(effort.agents_folder, name, make)
 
@@ -178,13 +185,13 @@ def _baseline(name: str, effort: Effort, measured: _Measured) -> Trained:
     def make() -> Trained:
         if name in _LEARNED:
             data, train, test = measured.of({})
-            policy: Any = make_policy(name, **options, head=HEAD)
+            policy: Any = make_policy(name, **options, **HEAD)
             policy.system = data.system
             return train_policy(policy, train.pools[name], test.pools[name])
         policy = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=measured.dataset), **options)
         return Trained(located(policy, measured.plain, "test"), [], float(policy.fronthaul_bits), 0.0)
 
-    return kept(effort.agents_folder, f"{HEAD}-{name}" if name in _LEARNED else name, make)
+    return kept(effort.agents_folder, f"bins-{name}" if name in _LEARNED else name, make)
 
 
 class _Measured:
@@ -229,10 +236,11 @@ def _remarks(data: TracedData) -> list[str]:
         f"interactions from {recipe.rays} rays, one seed per row; three-dimensional errors.",
         "The payload counts flag and gain; without a quantiser its numbers are counted as 32-bit floats.",
         "Snapshots seen are those of the rows, not of the command line; the networks without a number of their own saw "
-        f"{_SHORT}, mfcnet 256000 and adcpm 40960. Learned baselines take batches of 64, adcpm of 32, "
-        f"ecc-fast 256 unless its row says otherwise; the networks of the strategies {_SLOW} in batches of 32, after "
-        f"{_LOCAL} without labels where there is a Stage I.",
-        HEAD_REMARK,
+        f"{_SHORT}, mfcnet 256000 and adcpm 40960. Learned baselines take batches of 64, adcpm of 32, ecc-fast 256, "
+        f"128 in the rows of 800 000 and more; the networks of the strategies {_SLOW} in batches of 32, after {_LOCAL} "
+        "without labels where there is a Stage I.",
+        f"All state bins, {HEAD['bins']} along the longest edge of the area, but the networks of the strategies, which "
+        f"state three numbers. Moved users: each also at {COPIES} places within {data.source.max_displacement_m:g} m.",
         processor_remark("training CPU-s"),
     ]
 

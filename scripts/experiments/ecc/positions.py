@@ -16,8 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc.data import TracedData, Trained, by_sight, kept, train_network
-from cfpos.scripts.experiments.ecc.heads import BINS, COPIES
-from cfpos.scripts.experiments.ecc.munich import BEST
+from cfpos.scripts.experiments.ecc.munich import BEST, COPIES
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
@@ -54,12 +53,12 @@ def run(effort: Effort) -> Outcome:
             positions = there if users is None else users
 
             def make(positions: int = positions, copies: int = copies, samples: int = samples) -> Trained:
-                config = EccFastAgentConfig(**{**BEST, "head": EccFastAgentConfig.head, "bins": BINS}, samples=samples)
+                config = EccFastAgentConfig(**BEST, samples=samples)
                 pool = data.with_moved(train.first(positions).pools["acf"], copies)
                 return train_network(config, data, pool, test.pools["acf"], samples)
 
             moved = f"-moved-{copies}" if copies else ""
-            name = f"positions-{EccFastAgentConfig.head}-{positions}-{samples}{moved}"
+            name = f"positions-{BEST['head']}-{positions}-{samples}{moved}"
             runs[positions, copies, samples] = kept(None if folder is None else str(folder), name, make)
     except KeyboardInterrupt:
         if not runs:

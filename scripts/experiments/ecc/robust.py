@@ -52,8 +52,8 @@ def run(effort: Effort) -> Outcome:
     panels[0].legend()
     config = ecc.fast(effort)
     remark = (
-        f"{ecc.ENV_ID}; ecc-fast, d_z = 4, Q = 4, head={config.head}, {config.samples} snapshots, one seed; the noise of training is that "
-        "of the scene, not that of the test."
+        f"{ecc.ENV_ID}; ecc-fast, d_z = 4, Q = 4, head={config.head}, {config.samples} snapshots, one seed; the noise "
+        "of training is that of the scene, not that of the test."
     )
     return Outcome(rows, figure, [remark])
 

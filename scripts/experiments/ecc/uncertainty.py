@@ -20,6 +20,7 @@ from cfpos.agents import load_agent
 from cfpos.agents.ecc.weights import list_weights, weights
 from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
 from cfpos.scripts.experiments.ecc.data import TracedData
+from cfpos.scripts.experiments.ecc.munich import BEST
 from cfpos.scripts.experiments.ecc.trained import ENVIRONMENTS
 from cfpos_envs import coverage, evaluate
 from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
@@ -39,7 +40,6 @@ SAMPLES, PARTS = 300_000, 9
 _QUICK_SAMPLES = 512
 _CALIBRATION_SAMPLES = 4096
 _CITY = "munich"
-_CITY_SETTINGS: dict[str, Any] = {"features": "acf", "bs_dropout": 0.0, "batch_size": 128, "head": "bins", "bins": 75}
 
 
 def run(effort: Effort) -> Outcome:
@@ -88,7 +88,7 @@ def _traced(effort: Effort) -> tuple[EvaluationResult, list[dict[str, Any]], lis
 
 def _network(effort: Effort, data: TracedData, train: Pool) -> tuple[EccNetwork, float]:
     """A trained network and its processor time, kept in the folder of agents."""
-    config = EccFastAgentConfig(**_CITY_SETTINGS, samples=_samples(effort))
+    config = EccFastAgentConfig(**BEST, samples=_samples(effort))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, "weights"))
     network = EccNetwork(config, network_shape(config, data.system), generator)
     path = None if effort.agents_folder is None else Path(effort.agents_folder) / "uncertainty.pt"

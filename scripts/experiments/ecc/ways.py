@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.baselines import EQUAL, HEAD, SHORT, City
+from cfpos.scripts.experiments.ecc.baselines import EQUAL, SHORT, City
 from cfpos.scripts.experiments.ecc.data import Trained, processor_remark
 from cfpos.scripts.experiments.ecc.tracking import way_row, ways_of
 from cfpos_envs.channels.tracing.ways import WAY_POINTS
@@ -31,7 +31,7 @@ def run(effort: Effort) -> Outcome:
     remark = (
         f"{city.data.source.recipe.scene}: {len(ways_of(runs['ecc-fast']))} spirals of three turns of 6 m radius "
         f"through open places, {WAY_POINTS} traced points each; every point is located by itself, nothing is smoothed. "
-        f"The networks are those of ecc-baselines (head={HEAD['head']}): both saw {SHORT} snapshots in batches of 64 "
+        f"The networks are those of ecc-baselines (head=bins): both saw {SHORT} snapshots in batches of 64 "
         f"of {len(city.data.source.users('train').index)} standing users; one seed. The picture shows one way."
     )
     truth = city.data.source.users(city.ways).position_m.numpy()
