@@ -19,6 +19,7 @@ import numpy as np
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc.data import (
+    HEAD,
     TracedData,
     Trained,
     by_sight,
@@ -27,7 +28,6 @@ from cfpos.scripts.experiments.ecc.data import (
     train_network,
     train_policy,
 )
-from cfpos.scripts.experiments.ecc.munich import HEAD
 from cfpos.scripts.experiments.ecc.nearest import NEIGHBOURS
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig

@@ -13,8 +13,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.data import TracedData, Trained, by_sight, kept, processor_remark, train_network
-from cfpos.scripts.experiments.ecc.munich import BEST, COPIES
+from cfpos.scripts.experiments.ecc.data import (
+    BEST,
+    COPIES,
+    TracedData,
+    Trained,
+    by_sight,
+    kept,
+    processor_remark,
+    train_network,
+)
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 

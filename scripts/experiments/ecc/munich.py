@@ -1,8 +1,8 @@
 """A ray-traced city: ECC at several payloads, features, strategies and amounts of data, beside its baselines.
 
-Needs a data set in the folder ``munich`` beside the results, made by ``scripts/make_dataset.py`` (quick mode takes the
-small one that comes with the package). Rows that are finished are kept in the folder ``agents`` and taken from there;
-Ctrl-C ends the run early and writes those.
+Needs a data set with spirals in the folder ``munich`` beside the results, made by ``scripts/make_dataset.py --spiral
+500`` (quick mode takes the small one that comes with the package). Rows that are finished are kept in the folder
+``agents`` and taken from there; Ctrl-C ends the run early and writes those.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,8 +18,12 @@ from torch import Tensor
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome
+from cfpos.scripts.experiments.ecc.baselines import BASELINES, EQUAL, City
 from cfpos.scripts.experiments.ecc.data import (
+    BEST,
+    COPIES,
     ENV_ID,
+    HEAD,
     INPUTS,
     Measured,
     TracedData,
@@ -30,7 +33,6 @@ from cfpos.scripts.experiments.ecc.data import (
     located,
     processor_remark,
     train_network,
-    train_policy,
 )
 from cfpos_envs import make_env
 from cfpos_envs.channels.tracing.recipe import Recipe
@@ -38,12 +40,6 @@ from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 
 CLOCK_OFFSET_NS = 100.0
-HEAD: dict[str, Any] = {"head": "bins", "bins": 75}
-"""Bins of 4 m: 75 of them along the 300 m of the area."""
-# Chosen on training users that were set aside (the experiments ecc-settings and ecc-heads), never on the held-out ones.
-BEST: dict[str, Any] = {"features": "acf", "bs_dropout": 0.0, "batch_size": 128, **HEAD}
-COPIES = 3
-"""Of every training user where users are moved."""
 _LONGEST, _LONG, _SHORT, _SLOW, _LOCAL = 2_400_000, 800_000, 120_000, 24_000, 12_000
 _QUICK_SAMPLES = 512
 # Few snapshots per second, so small batches: the steps count.
@@ -93,7 +89,6 @@ def cases() -> Iterator[Case]:
     """Everything of ECC that is trained, what matters most first."""
     yield Case("ECC", "ecc-fast, users moved, 800 000 snapshots seen", _LONG, changes=BEST, copies=COPIES)
     yield Case("ECC", "ecc-fast, 800 000 snapshots seen", _LONG, changes=BEST)
-    yield Case("ECC", "ecc-fast, batches of 64, 120 000 snapshots seen", _SHORT, changes={"batch_size": 64})
     yield Case("features", "ecc-fast, acf", _SHORT)
     for name in ("stabilised", "amplitude", "cov", "stabilised per slot"):
         yield Case("features", f"ecc-fast, {name}", _SHORT, inputs=name)
@@ -118,21 +113,13 @@ def cases() -> Iterator[Case]:
     yield Case("clock", f"ecc-fast, clocks off by up to {CLOCK_OFFSET_NS:g} ns", _SHORT, env=offset)
 
 
-BASELINES: dict[str, dict[str, Any]] = {
-    "csi-knn": {"references": 18_432},
-    "music": {},
-    "csi-scalar-q": {"train_steps": 1880, "batch_size": 64},
-    "mfcnet": {"train_steps": 4000, "batch_size": 64},
-    "transformer": {"train_steps": 1880, "batch_size": 64},
-    "adcpm": {"train_steps": 1280, "batch_size": 32},
-}
-_LEARNED = ("csi-scalar-q", "mfcnet", "transformer", "adcpm")
+ESTIMATORS: dict[str, dict[str, Any]] = {"csi-knn": {"references": 18_432}, "music": {}}
 
 
 def run(effort: Effort) -> Outcome:
-    """Train all of ``cases`` and the learned baselines, everything on the same held-out users."""
-    dataset = _dataset(effort)
-    measured = _Measured(dataset, effort.is_quick)
+    """Train all of ``cases``; the learned baselines are those of ``ecc-baselines``; all on the same held-out users."""
+    city = City(effort)
+    measured = _Measured(city, effort.is_quick)
     source = measured.plain.source
     lit = source.line_of_sight(source.users("test")).sum(dim=1)
     runs: dict[str, tuple[str, Trained]] = {}
@@ -143,25 +130,22 @@ def run(effort: Effort) -> Outcome:
     try:
         for case in first:
             runs[case.label] = case.group, _trained(case, effort, measured)
+        runs[EQUAL] = "ECC", city.row(EQUAL).held_out
+        for name in itertools.islice(ESTIMATORS, last):
+            runs[name] = "baseline", _estimator(name, effort, measured)
         for name in itertools.islice(BASELINES, last):
-            runs[name] = "baseline", _baseline(name, effort, measured)
+            runs[name] = "baseline", city.row(name).held_out
         for case in todo:
             if case not in first:
                 runs[case.label] = case.group, _trained(case, effort, measured)
     except KeyboardInterrupt:
         if not runs:
             raise
-        remarks.append(f"Stopped early: {len(runs)} of {len(todo) + len(BASELINES)} rows.")
+        remarks.append(f"Stopped early: {len(runs)} of {len(todo) + 1 + len(ESTIMATORS) + len(BASELINES)} rows.")
     groups = ("ECC", "baseline", "features", "payload", "positions", "subcarriers", "strategy", "clock")
     ordered = dict(sorted(runs.items(), key=lambda item: groups.index(item[1][0])))
     rows = [_row(group, label, trained, lit) for label, (group, trained) in ordered.items()]
     return Outcome(rows, _figure(ordered, lit), remarks)
-
-
-def _dataset(effort: Effort) -> str:
-    if effort.is_quick or effort.agents_folder is None:
-        return ""
-    return str(Path(effort.agents_folder).parent / "munich")
 
 
 def _trained(case: Case, effort: Effort, measured: _Measured) -> Trained:
@@ -179,27 +163,22 @@ def _trained(case: Case, effort: Effort, measured: _Measured) -> Trained:
     return kept(effort.agents_folder, name, make)
 
 
-def _baseline(name: str, effort: Effort, measured: _Measured) -> Trained:
-    options = {"references": 256} if effort.is_quick and name == "csi-knn" else BASELINES[name]
+def _estimator(name: str, effort: Effort, measured: _Measured) -> Trained:
+    options = {"references": 256} if effort.is_quick and name == "csi-knn" else ESTIMATORS[name]
 
     def make() -> Trained:
-        if name in _LEARNED:
-            data, train, test = measured.of({})
-            policy: Any = make_policy(name, **options, **HEAD)
-            policy.system = data.system
-            return train_policy(policy, train.pools[name], test.pools[name])
-        policy = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=measured.dataset), **options)
+        policy: Any = make_policy(name, make_env(ENV_ID, num_envs=1, seed=0, dataset=measured.dataset), **options)
         return Trained(located(policy, measured.plain, "test"), [], float(policy.fronthaul_bits), 0.0)
 
-    return kept(effort.agents_folder, f"bins-{name}" if name in _LEARNED else name, make)
+    return kept(effort.agents_folder, name, make)
 
 
 class _Measured:
     """Pools of the plain environment and of the one with other clocks, one of them in memory at a time."""
 
-    def __init__(self, dataset: str, quick: bool) -> None:
-        self.dataset, self.quick = dataset, quick
-        self.plain = TracedData(dataset)
+    def __init__(self, city: City, quick: bool) -> None:
+        self.dataset, self.quick = city.dataset, quick
+        self.plain = city.data
         self._key: str | None = None
         self._found: tuple[TracedData, Measured, Measured]
 
@@ -207,7 +186,7 @@ class _Measured:
         """Data, training and held-out users under environment overrides."""
         if self._key != str(dict(env)):
             data = TracedData(self.dataset, **env) if env else self.plain
-            inputs = ("acf",) if env or self.quick else (*INPUTS, *_LEARNED)
+            inputs = ("acf",) if env or self.quick else tuple(INPUTS)
             self._found = data, data.measured("train", inputs), data.measured("test", inputs)
             self._key = str(dict(env))
         return self._found
@@ -236,7 +215,7 @@ def _remarks(data: TracedData) -> list[str]:
         f"interactions from {recipe.rays} rays, one seed per row; three-dimensional errors.",
         "The payload counts flag and gain; without a quantiser its numbers are counted as 32-bit floats.",
         "Snapshots seen are those of the rows, not of the command line; the networks without a number of their own saw "
-        f"{_SHORT}, mfcnet 256000 and adcpm 40960. Learned baselines take batches of 64, adcpm of 32, ecc-fast 256, "
+        f"{_SHORT}, adcpm 40960. Learned baselines take batches of 64, adcpm of 32, ecc-fast 256, "
         f"128 in the rows of 800 000 and more; the networks of the strategies {_SLOW} in batches of 32, after {_LOCAL} "
         "without labels where there is a Stage I.",
         f"All state bins, {HEAD['bins']} along the longest edge of the area, but the networks of the strategies, which "
@@ -248,7 +227,7 @@ def _remarks(data: TracedData) -> list[str]:
 def _figure(runs: dict[str, tuple[str, Trained]], lit: Tensor) -> Any:
     """Distributions of errors, errors by links in sight, learning curves over data and compute."""
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), layout="constrained")
-    first = [label for label, (group, _) in runs.items() if group == "ECC"][-1]
+    first = [label for label, (group, _) in runs.items() if group == "ECC" and label != EQUAL][-1]
     equal = [label for label, (group, _) in runs.items() if group == "features"][:1]
     shown = [first, *equal, *(label for label, (group, _) in runs.items() if group == "baseline")]
     for index, label in enumerate(shown):

@@ -15,8 +15,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.data import TracedData, Trained, by_sight, kept, train_network
-from cfpos.scripts.experiments.ecc.munich import BEST, COPIES
+from cfpos.scripts.experiments.ecc.data import BEST, COPIES, TracedData, Trained, by_sight, kept, train_network
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 

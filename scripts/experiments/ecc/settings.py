@@ -12,8 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
-from cfpos.scripts.experiments.ecc.data import TracedData, Trained, kept, processor_remark, train_network
-from cfpos.scripts.experiments.ecc.munich import BEST
+from cfpos.scripts.experiments.ecc.data import BEST, TracedData, Trained, kept, processor_remark, train_network
 from cfpos_envs.drawing.figures import OKABE_ITO
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.data import ENV_ID, TracedData, Trained, kept, located, train_network
-from cfpos.scripts.experiments.ecc.munich import BEST
+from cfpos.scripts.experiments.ecc.data import BEST, ENV_ID, TracedData, Trained, kept, located, train_network
 from cfpos_envs import make_env
 from cfpos_envs.channels.tracing.ways import WAY_POINTS
 from cfpos_envs.drawing.figures import OKABE_ITO

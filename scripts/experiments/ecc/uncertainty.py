@@ -19,8 +19,7 @@ from torch import Tensor
 from cfpos.agents import load_agent
 from cfpos.agents.ecc.weights import list_weights, weights
 from cfpos.scripts.experiments.common import EVALUATION_SEED, Effort, Outcome, progress
-from cfpos.scripts.experiments.ecc.data import TracedData
-from cfpos.scripts.experiments.ecc.munich import BEST
+from cfpos.scripts.experiments.ecc.data import BEST, TracedData
 from cfpos.scripts.experiments.ecc.trained import ENVIRONMENTS
 from cfpos_envs import coverage, evaluate
 from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
