@@ -30,6 +30,8 @@ MODELS: dict[str, EccAgentConfig] = {
     "ecc-fast urban": EccFastAgentConfig.preset("urban"),
     "ecc small": EccAgentConfig.preset("small"),
     "ecc paper": EccAgentConfig.preset("paper"),
+    # A user that stands still: the mean of its slots holds all that they say in white noise.
+    "ecc paper, slots averaged": EccAgentConfig.preset("paper", slots=1),
 }
 BATCH, _QUICK_BATCH = 64, 8
 # The paper's network trains in smaller batches, so that a few of its steps take seconds and not minutes.
@@ -78,7 +80,7 @@ def run(effort: Effort) -> Outcome:
                 "cu_parameters": network.fusion_parameters(),
                 "all_parameters": known.num_bs * network.encoder_parameters() + network.fusion_parameters(),
                 "message_bits": network.layout.message_bits,
-                **training_rates(network, batch, users // (_PAPER_SHARE if label == "ecc paper" else 1), effort),
+                **training_rates(network, batch, users // (_PAPER_SHARE if label.startswith("ecc paper") else 1), effort),
             }
         )
     figure = model_bars(rows, ("bs_features_ms", "bs_encoder_ms", "cu_ms"), "processor time per user [ms]")
