@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "encoder without quantiser": {"strategy": "scratch", "bits": 0},
     "no gain mask (transformer)": {"strategy": "scratch", "mask": False},
     "gain mask as (23) is printed, not times L": {"strategy": "scratch", "mask_printed": True},
+    "scratch, bins": {"strategy": "scratch", "head": "bins"},
 }
 
 
@@ -37,4 +38,4 @@ def run(effort: Effort) -> Outcome:
     axes.set(xscale="log", xlabel="3-D error [m]", ylabel="share of users")
     axes.grid(True, color="#E4E4E4")
     axes.legend()
-    return Outcome(rows, figure, [ecc.narrow_remark(effort)])
+    return Outcome(rows, figure, [ecc.narrow_remark(effort), "The last row states bins."])
