@@ -68,6 +68,7 @@ def run(effort: Effort) -> Outcome:
             return network.decode(one)
 
         stations = users * known.num_bs
+        trained = users // (_PAPER_SHARE if label.startswith("ecc paper") else 1)
         rows.append(
             {
                 "model": label,
@@ -80,7 +81,7 @@ def run(effort: Effort) -> Outcome:
                 "cu_parameters": network.fusion_parameters(),
                 "all_parameters": known.num_bs * network.encoder_parameters() + network.fusion_parameters(),
                 "message_bits": network.layout.message_bits,
-                **training_rates(network, batch, users // (_PAPER_SHARE if label.startswith("ecc paper") else 1), effort),
+                **training_rates(network, batch, trained, effort),
             }
         )
     figure = model_bars(rows, ("bs_features_ms", "bs_encoder_ms", "cu_ms"), "processor time per user [ms]")

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc import common as ecc
@@ -40,13 +41,16 @@ def run(effort: Effort) -> Outcome:
         for test, value, changed, tested in cases:
             rows.append(ecc.row({"training": label, "test": test, "value": value}, changed, tested))
     tests = list(dict.fromkeys(line["test"] for line in rows))
-    figure, panels = plt.subplots(1, len(tests), figsize=(13, 3.4), layout="constrained")
+    figure, panels = plt.subplots(1, len(tests), figsize=(13, 3.4), layout="constrained", sharey=True)
     for axes, test in zip(panels, tests, strict=True):
         for index, label in enumerate(TRAININGS):
             lines = [line for line in rows if line["test"] == test and line["training"] == label]
             values = [line["value"] for line in lines]
             axes.plot(values, [line["mean_m"] for line in lines], "o-", color=OKABE_ITO[index], label=label)
         axes.set(xlabel=test, yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.grid(True, which="both", color="#E4E4E4")
     panels[0].set_ylabel("mean 3-D error [m]")
     panels[0].legend()
