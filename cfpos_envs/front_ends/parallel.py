@@ -114,12 +114,12 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
         """
         if not self.agents:
             raise RuntimeError("no episode is running; call reset() before step()")
-        taken = self.vector.step(self._joint_action(actions))
-        self._history.append(self.vector.estimate[0])
+        taken = self.vector.play(self._joint_action(actions))
+        self._history.append(self.vector.estimate)
         names = self.agents
-        observations, infos = self._named(taken.observations), self._infos(float(taken.metrics["score"][0]))
-        rewards = dict(zip(names, taken.rewards[0].tolist()))
-        terminated, truncated = bool(taken.terminated[0]), bool(taken.truncated[0])
+        observations, infos = self._named(taken.observations), self._infos(taken.metrics["score"].item())
+        rewards = dict(zip(names, taken.rewards.tolist()[0]))
+        terminated, truncated = bool(taken.terminated), bool(taken.truncated)
         if terminated or truncated:
             self.agents = []
         if self.render_mode == "human":
@@ -128,7 +128,7 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
 
     def state(self) -> np.ndarray:
         """[state_size] label-free joint state for centralised critics, within ``state_space``."""
-        return _to_numpy(self.vector.state()[0])
+        return _of_first(self.vector.state())
 
     @property
     def measurements(self) -> Any:
@@ -145,8 +145,8 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
         points = torch.as_tensor(np.asarray(positions), dtype=torch.float32, device=self.vector.device)
         if tuple(points.shape) != wanted or not bool(torch.isfinite(points).all()):
             raise ValueError(f"positions of shape {tuple(points.shape)}; they must be finite metres of shape {wanted}")
-        encoded = self.vector.encode_estimate(points[None])[0]
-        return {name: _to_numpy(row) for name, row in zip(self.possible_agents, encoded)}
+        encoded = self.vector.encode_estimate(points[None])
+        return dict(zip(self.possible_agents, _of_first(encoded)))
 
     def batched(self, num_envs: int, seed: int) -> VectorEnv:
         """The same game as tensors, many episodes at once."""
@@ -166,7 +166,8 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
             raise RuntimeError("made without a picture; make the env with render_mode='rgb_array' or 'human'")
         from cfpos_envs.drawing import figures as rendering
 
-        figure = rendering.episode_figure(self.scenario, self.vector.game_state, self._history)
+        history = [estimate[0] for estimate in self._history]
+        figure = rendering.episode_figure(self.scenario, self.vector.game_state, history)
         if self.render_mode == "rgb_array":
             return rendering.figure_to_rgb(figure)
         if self._view is None:
@@ -186,21 +187,34 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
 
     def _begun(self, observations: Tensor) -> tuple[Observations, Infos]:
         self.agents = list(self.possible_agents)
-        self._history = [self.vector.estimate[0]]
+        self._history = [self.vector.estimate]
         if self.render_mode == "human":
             self.render()
         return self._named(observations), self._infos(math.nan)
 
     def _named(self, observations: Tensor) -> Observations:
-        return dict(zip(self.possible_agents, _to_numpy(observations[0])))
+        return dict(zip(self.possible_agents, _of_first(observations)))
 
     def _infos(self, score: float) -> Infos:
         told = told_truth(self.vector.truth())
         info: dict[str, Any] = {name: float(of[0]) if of.ndim == 1 else of[0] for name, of in told.items()}
         info["score"] = score
-        return {name: dict(info) for name in self.possible_agents}
+        return {name: info.copy() for name in self.possible_agents}
 
     def _joint_action(self, actions: Mapping[str, np.ndarray]) -> Tensor:
+        try:
+            # What is right passes in one call; only what is wrong is looked at one by one.
+            joint = np.array([actions[name] for name in self.agents], dtype=np.float32)
+        except (KeyError, TypeError, ValueError):
+            self._refuse(actions)
+            raise
+        is_whole = len(actions) == len(joint) and joint.shape == (len(self.agents), self.action_size)
+        if not is_whole or not np.isfinite(joint).all():
+            self._refuse(actions)
+        return torch.from_numpy(joint)[None].to(self.device)
+
+    def _refuse(self, actions: Mapping[str, np.ndarray]) -> None:
+        """ValueError that names the first thing that is wrong with the actions."""
         missing = [name for name in self.agents if name not in actions]
         unknown = [name for name in actions if name not in self.action_spaces]
         if missing:
@@ -209,15 +223,12 @@ class ParallelEnv(pettingzoo.ParallelEnv, Env):
             raise ValueError(
                 f"action for unknown agent {', '.join(map(str, unknown))}; agents: {', '.join(self.agents)}"
             )
-        rows = [np.asarray(actions[name], dtype=np.float32) for name in self.agents]
-        if any(row.shape != (self.action_size,) for row in rows):
-            name, row = next(pair for pair in zip(self.agents, rows) if pair[1].shape != (self.action_size,))
-            raise ValueError(f"action of {name} has shape {row.shape}; it must be ({self.action_size},)")
-        joint = np.stack(rows)
-        if not np.isfinite(joint).all():
-            name = self.agents[int(np.argmin(np.isfinite(joint).all(axis=1)))]
-            raise ValueError(f"action of {name} contains NaN or infinity; every entry must be finite")
-        return torch.from_numpy(joint)[None]
+        for name in self.agents:
+            row = np.asarray(actions[name], dtype=np.float32)
+            if row.shape != (self.action_size,):
+                raise ValueError(f"action of {name} has shape {row.shape}; it must be ({self.action_size},)")
+            if not np.isfinite(row).all():
+                raise ValueError(f"action of {name} contains NaN or infinity; every entry must be finite")
 
 
 def told_truth(truth: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -236,4 +247,10 @@ def _unit_box(size: int) -> Box:
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:
     array: np.ndarray = tensor.detach().cpu().numpy().copy()
+    return array
+
+
+def _of_first(tensor: Tensor) -> np.ndarray:
+    """A copy of what a batch has of its first episode."""
+    array: np.ndarray = tensor.detach().cpu().numpy()[0].copy()
     return array

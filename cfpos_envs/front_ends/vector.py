@@ -135,8 +135,16 @@ class VectorEnv(BatchedEnv):
             ValueError: wrong shape, NaN or infinite actions.
             RuntimeError: no episode is running, or one is over and does not begin anew by itself.
         """
+        self._running_state()
+        return self.play(self._checked_actions(actions))
+
+    def play(self, actions: Tensor) -> VectorStep:
+        """``step`` for actions that are known to be finite, of the right shape, in single precision and on the device.
+
+        Raises:
+            RuntimeError: no episode is running, or one is over and does not begin anew by itself.
+        """
         state = self._running_state()
-        actions = self._checked_actions(actions)
         begins = self._over if self._over is not None and self._over.any() else None
         if begins is not None:
             state = self._renewed(state, begins)

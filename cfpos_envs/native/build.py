@@ -26,7 +26,7 @@ from cfpos_envs.locks import exclusive
 from cfpos_envs.native.kept import cache_folder, keep_library, kept_library
 
 _FOLDER = Path(__file__).parent
-_ENVIRONMENTS = tuple(_FOLDER / f"{name}.cpp" for name in ("dcp", "channel", "random", "episode"))
+_ENVIRONMENTS = tuple(_FOLDER / f"{name}.cpp" for name in ("dcp", "channel", "random", "episode", "bound"))
 # Loops become vector instructions of this very processor. No -ffast-math: infinities and the order of sums that are
 # written down must stay; roundings and square roots need not report errors.
 _FLAGS = (

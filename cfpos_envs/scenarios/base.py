@@ -275,6 +275,8 @@ class Scenario(ABC, Generic[StateT]):
         truth = cast(_Positions, state)
         if truth.true_position_m.ndim == truth.consensus_m.ndim:
             return truth.true_position_m
+        if truth.true_position_m.shape[1] == 1:
+            return truth.true_position_m[:, 0]
         return at_round(truth.true_position_m, (truth.round - 1).clamp(min=0))
 
     def truth(self, state: StateT) -> dict[str, Tensor]:

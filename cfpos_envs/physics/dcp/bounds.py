@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Complex, Float
@@ -66,13 +66,22 @@ class MeasurementStatistics:
         column, right = _cell(folded * ((len(self.angle_rad) - 1) / math.pi), len(self.angle_rad))
 
         def read(table: Tensor) -> Tensor:
-            logs = table.to(angle_rad.device).clamp(min=1e-30).log()
+            logs = table.to(angle_rad.device)
             near, far = (
                 torch.exp(logs[row, index] * (1 - up) + logs[row + 1, index] * up) for index in (column, column + 1)
             )
             return near * (1 - right) + far * right
 
-        return read(self.rss_variance_db2), read(self.aoa_information_per_rad2)
+        variance, information = self.logs
+        return read(variance), read(information)
+
+    @cached_property
+    def logs(self) -> tuple[Float[Tensor, "S A"], Float[Tensor, "S A"]]:
+        """Natural logarithms of both tables, what is nearly zero raised to 1e-30; taken once."""
+        variance, information = (
+            table.clamp(min=1e-30).log() for table in (self.rss_variance_db2, self.aoa_information_per_rad2)
+        )
+        return variance, information
 
 
 def _cell(scaled: Tensor, size: int) -> tuple[Tensor, Tensor]:

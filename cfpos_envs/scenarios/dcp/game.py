@@ -17,6 +17,7 @@ from cfpos_envs.physics.dcp.bounds import drop_fisher, measurement_statistics
 from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.dcp import fusion
+from cfpos_envs.scenarios.dcp.bound_kernel import BoundKernel
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
 from cfpos_envs.scenarios.dcp.episode_kernel import EpisodeKernel, episode_kernel_for
@@ -243,6 +244,13 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         return episode_kernel_for(self.config, *self._coarse_start_uses)
 
     @cached_property
+    def _bound_kernel(self) -> BoundKernel | None:
+        # Streams keep torch's roundings.
+        if self.config.rng != COUNTER or self.config.shadowing_known or self._drop_kernel is None:
+            return None
+        return BoundKernel(self.config)
+
+    @cached_property
     def _kernel(self) -> DcpKernel | None:
         return kernel_for(self.config, self.device)
 
@@ -252,6 +260,8 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         """[B, K] position error bound of what the stage uses; for users that stand still computed once."""
 
         def compute() -> Tensor:
+            if self._bound_kernel is not None:
+                return self._bound_kernel.bound_m(state, self.true_position(state))
             return position_error_bound(self.fisher(state, self.true_position(state)))
 
         return state.bound_once_m(self.config.stage, compute) if state.true_position_m.shape[1] == 1 else compute()

@@ -220,7 +220,7 @@ class DcpKernel:
 
     def observe(self, state: DcpState) -> Tensor:
         """[B, M, K * F] observations."""
-        episodes, tensors = len(state.round), self._tensors(state)
+        episodes, tensors = state.round.shape[0], self._tensors(state)
         observations = torch.empty(episodes, self._num_aps, self._num_ues * self._num_features)
         self._library.cfpos_dcp_observe(
             ctypes.byref(self._game),
@@ -238,7 +238,7 @@ class DcpKernel:
         Raises:
             ValueError: a tensor of another shape or type, actions that are not finite.
         """
-        episodes, aps, ues = len(state.round), self._num_aps, self._num_ues
+        episodes, aps, ues = state.round.shape[0], self._num_aps, self._num_ues
         tensors = self._tensors(state)
         (checked,) = border.dense((actions,), (("actions", (episodes, aps, self._action_size), torch.float32),))
         assert checked is not None
@@ -274,18 +274,20 @@ class DcpKernel:
 
     def _tensors(self, state: DcpState) -> tuple[Tensor | None, ...]:
         """The fields of ``_State``, which must be kept alive while their addresses are in use."""
+        # Kept with the readings, so that it need not be looked at in every round.
+        readings = state.readings
         tensors = (
             state.ap_positions_m,
             state.ap_orientation_rad,
             state.height_diff_m,
-            state.rss_dbm,
+            readings.rss_dbm,
             state.bearing_rad,
             state.peak,
             state.angular_power,
-            state.readings.implied_m(self._config.radio) if self._config.action == "gain" else None,
+            readings.implied_m(self._config.radio) if self._config.action == "gain" else None,
             state.fused,
             state.consensus_m,
             state.spread_m,
             state.round,
         )
-        return tuple(self._border.dense(tensors, len(state.round)))
+        return tuple(self._border.dense(tensors, state.round.shape[0]))
