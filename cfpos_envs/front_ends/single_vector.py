@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from cfpos_envs.checks import shown
 from cfpos_envs.front_ends.base import Game
 from cfpos_envs.front_ends.parallel import told_truth
 from cfpos_envs.front_ends.resets import Options, Seed, checked_episode_seed, is_single, reset_mask
@@ -83,7 +84,10 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np
             ValueError: wrong shape, NaN or infinite actions.
             RuntimeError: no episode is running, or one is over and the mode is ``DISABLED``.
         """
-        actions = np.asarray(actions, dtype=np.float32)
+        try:
+            actions = np.asarray(actions, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f"actions are {shown(actions)}; they must be an array {self.action_space.shape}") from None
         if actions.shape != self.action_space.shape:
             raise ValueError(f"actions have shape {actions.shape}; they must be {self.action_space.shape}")
         if self._mode == AutoresetMode.DISABLED:

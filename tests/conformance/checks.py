@@ -24,13 +24,16 @@ import pettingzoo
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test, render_test
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from torch import Tensor
 
 from cfpos_envs import make_env, make_scenario, registry
+from cfpos_envs.front_ends import SingleAgentEnv, SingleAgentVectorEnv
 from cfpos_envs.streams import Streams
 from tests.conformance.trajectories import digest, play, random_actions
+from tests.conformance.vectors import play_alike
 
 REPOSITORY = Path(__file__).parents[2]
 TRUTH_FIELD = "true_position_m"
@@ -260,6 +263,37 @@ def check_episodes_of_a_batch_do_not_mix(env_id: str) -> None:
     )
     for name in full.metrics:
         torch.testing.assert_close(full.metrics[name][1:3], part.metrics[name], **close)
+
+
+def check_some_episodes_begin_anew(env_id: str) -> None:
+    """The others go on bit for bit, whatever is compiled."""
+    plain, some = (make_env(env_id, num_envs=3, seed=19) for _ in range(2))
+    plain.reset(), some.reset()
+    keep, actions = torch.tensor([True, False, True]), random_actions(plain, seed=8)
+    plain.step(actions), some.step(actions)
+    after = some.reset(options={"reset_mask": ~keep})
+    assert torch.equal(after[keep], plain.observe()[keep])
+    assert not torch.equal(after[~keep], plain.observe()[~keep]), "nothing was reset"
+    if plain.rounds == 1:
+        return
+    actions = random_actions(plain, seed=9)
+    left, right = plain.step(actions), some.step(actions)
+    for name, value in {**left._asdict(), **left.metrics}.items():
+        other = {**right._asdict(), **right.metrics}[name]
+        assert name == "metrics" or alike(value[keep].double(), other[keep].double()), f"{name} has changed"
+
+
+def check_vector_view_is_as_gymnasiums_own(env_id: str) -> None:
+    """Beside ``SyncVectorEnv``: numbers to rounding, infos with masks, final observations, seeds of single episodes."""
+    names = {field.name for field in dataclasses.fields(make_scenario(env_id).config)}
+    # Without numbers of its own only a batch of one episode can be given a seed as an episode.
+    options = {**few_agents(env_id), **({"rng": "counter"} if "rng" in names else {})}
+    seeds, mode = [7, 3] if "rng" in names else [7], AutoresetMode.SAME_STEP
+    ours = SingleAgentVectorEnv(make_env(env_id, num_envs=len(seeds), autoreset_mode=mode, **options))
+    theirs = SyncVectorEnv([lambda: SingleAgentEnv(make_env(env_id, **options))] * len(seeds), autoreset_mode=mode)
+    rounds = ours.vector.rounds
+    ends = play_alike(ours, theirs, seeds, rounds + 1)
+    assert ends.sum(axis=0).tolist() == [1 + (rounds == 1)] * len(seeds)
 
 
 def check_step_leaves_its_input_alone(env_id: str) -> None:

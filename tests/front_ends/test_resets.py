@@ -24,7 +24,6 @@ GAMES = {
     "native, users that move": ("dcp-jar-v0", {**SMALL, "kernel": "native", "speed_m_s": 1.0}),
     "torch, chained": ("dcp-v0", {**SMALL, "kernel": "torch"}),
     "held-out links": ("tdoa-v0", SMALL),
-    "surfaces": ("ris-phase-v0", {"num_ues": 2}),
 }
 MASK = np.array([False, True, True, False])
 
