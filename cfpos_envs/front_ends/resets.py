@@ -31,7 +31,9 @@ def reset_mask(options: Options, num_envs: int) -> np.ndarray | None:
     Raises:
         ValueError: an option of another name, a mask of another shape or type, or one that resets nothing.
     """
-    given = dict(options or {})
+    if not options:
+        return None
+    given = dict(options)
     for name in given.keys() - {RESET_MASK}:
         raise ValueError(unknown_name("reset option", name, (RESET_MASK,)))
     mask = given.get(RESET_MASK)
