@@ -75,12 +75,7 @@ def test_places_draw_what_they_would_without_the_others_resets() -> None:
 
 @pytest.mark.parametrize(
     ("env_id", "options"),
-    [
-        ("dcp-rss-v0", {**SMALL, "kernel": "torch"}),
-        ("dcp-aoa-v0", SMALL),
-        ("measured-v0", {}),
-        ("ecc-urban-small-v0", {}),
-    ],
+    [("dcp-rss-v0", {**SMALL, "kernel": "torch"}), ("dcp-aoa-v0", SMALL), ("toa-v0", SMALL)],
 )
 def test_a_seed_of_its_own_is_an_episode_wherever_it_stands(env_id: str, options: dict[str, Any]) -> None:
     def played(num_envs: int, seeds: list[int], place: int) -> list[dict[str, Any]]:
