@@ -22,7 +22,7 @@ import torch
 from cfpos.scripts import reports
 from cfpos.scripts.benchmarks import PARTS, measure
 from cfpos.scripts.benchmarks.common import Options, readable
-from cfpos.scripts.benchmarks.ratios import ratios
+from cfpos.scripts.benchmarks.ratios import ratios, reset_ratios
 from cfpos.scripts.benchmarks.yardsticks import PACKAGES
 from cfpos.scripts.cli import ROOT, UsageError, suggest, user_errors, words
 
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--seconds", type=float, help=f"CPU seconds that a timing lasts at least ({base.seconds})")
     arguments.add_argument("--batches", type=_numbers, help=f"episodes played at once ({_joined(base.batches)})")
     arguments.add_argument("--modes", type=words, help=f"execution of our environments ({','.join(base.modes)})")
+    arguments.add_argument("--scenarios", type=words, help=f"of VMAS ({','.join(base.scenarios)})")
     arguments.add_argument("--num-aps", type=int, help=f"M ({base.num_aps})")
     arguments.add_argument("--num-ues", type=int, help=f"K ({base.num_ues})")
     arguments.add_argument("--num-antennas", type=int, help=f"L ({base.num_antennas})")
@@ -64,7 +65,7 @@ def chosen_options(arguments: argparse.Namespace) -> Options:
         ValueError: a value out of range, an unknown yardstick, an interpreter that is not there.
     """
     base = Options.tiny() if arguments.quick else Options()
-    names = ("threads", "repeats", "seconds", "batches", "modes", "num_aps", "num_ues", "num_antennas")
+    names = ("threads", "repeats", "seconds", "batches", "scenarios", "modes", "num_aps", "num_ues", "num_antennas")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     return dataclasses.replace(base, **given, yardsticks=_interpreters(arguments.yardstick))
 
@@ -90,6 +91,7 @@ def report(parts: Sequence[str], options: Options) -> dict[str, Any]:
         "options": settings,
         "parts": measured,
         "ratios": ratios(measured),
+        "reset ratios": reset_ratios(measured),
     }
 
 
@@ -101,8 +103,9 @@ def text(content: Mapping[str, Any]) -> str:
             if rows:
                 lines += [name, reports.table(readable(rows)), ""]
         lines += [*part.get("remarks", []), ""]
-    if content["ratios"]:
-        lines += ["ours over theirs", reports.table(readable(content["ratios"])), ""]
+    for name, title in (("ratios", "ours over theirs"), ("reset ratios", "ours over theirs, resets included")):
+        if content.get(name):
+            lines += [title, reports.table(readable(content[name])), ""]
     return "\n".join(lines).rstrip()
 
 

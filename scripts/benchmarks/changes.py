@@ -21,9 +21,9 @@ COMPARED: dict[str, tuple[tuple[str, ...], str, bool]] = {
 
 
 def benchmark_tables(content: Mapping[str, Any]) -> dict[str, Rows]:
-    """All tables of a benchmark by name, ``ratios`` among them."""
+    """All tables of a benchmark by name, ``ratios`` and ``reset ratios`` among them."""
     found = {name: rows for part in content["parts"].values() for name, rows in part["tables"].items()}
-    return {**found, "ratios": content["ratios"]}
+    return {**found, **{name: content[name] for name in ("ratios", "reset ratios") if name in content}}
 
 
 def changes(table: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Rows:

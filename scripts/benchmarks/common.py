@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TORCH, NATIVE = "torch", "native"
+SCENARIOS = ("simple_spread", "dispersion")
 Rows = list[dict[str, Any]]
 
 
@@ -29,6 +30,7 @@ class Options:
         quick: the parts shrink what they choose themselves too, see ``tiny``.
         yardsticks: name of a package -> Python executable that has it, for those not installed beside us.
         batches: numbers of episodes played at once.
+        scenarios: of VMAS.
         modes: what computes the rounds of our environments, their option ``kernel``.
         num_aps, num_ues, num_antennas: M, K, L of the scene.
     """
@@ -39,6 +41,7 @@ class Options:
     quick: bool = False
     yardsticks: Mapping[str, str] = field(default_factory=dict)
     batches: tuple[int, ...] = (1, 32, 256, 2048)
+    scenarios: tuple[str, ...] = SCENARIOS
     modes: tuple[str, ...] = (TORCH, NATIVE)
     num_aps: int = 36
     num_ues: int = 6
@@ -53,6 +56,8 @@ class Options:
             raise ValueError("--batches names no size; give at least one, e.g. --batches 1 32")
         if not self.modes or not {TORCH, NATIVE}.issuperset(self.modes):
             raise ValueError(f"--modes={','.join(self.modes)} must be one or both of {TORCH}, {NATIVE}")
+        if not self.scenarios or not set(SCENARIOS).issuperset(self.scenarios):
+            raise ValueError(f"--scenarios={','.join(self.scenarios)} must be one or both of {', '.join(SCENARIOS)}")
         if not 0.0 <= self.seconds < float("inf"):
             raise ValueError(f"--seconds={self.seconds} must be finite and not negative")
 
@@ -75,8 +80,10 @@ class Options:
     @classmethod
     def from_json(cls, text: str) -> Options:
         """What ``to_json`` wrote."""
-        given = json.loads(text)
-        return cls(**{**given, "batches": tuple(given["batches"]), "modes": tuple(given["modes"])})
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
+        }
+        return cls(**given)
 
 
 def cpu_s(work: Callable[[], Any], options: Options) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cfpos.scripts.benchmarks.common import Rows
+from cfpos_envs.streams import RNGS
 
 EXCLUDED, INCLUDED = "agent-steps/s", "with resets"
 
@@ -26,6 +27,14 @@ class Comparison:
     yardstick: str
     environment: str
     goal: float | None = None
+
+    def is_ours(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of our side."""
+        return bool(row["environment"] == self.game and row["front end"] == self.front_end)
+
+    def is_theirs(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of the yardstick."""
+        return str(row["yardstick"]).startswith(self.yardstick) and bool(row["environment"] == self.environment)
 
 
 COMPARISONS = (
@@ -50,23 +59,45 @@ def ratios(parts: Mapping[str, Any]) -> Rows:
     if not {"environments", "yardsticks"} <= parts.keys():
         return []
     ours: Rows = parts["environments"]["tables"]["environments"]
-    theirs: Rows = [row for row in parts["yardsticks"]["tables"]["yardsticks"] if row["status"] == "measured"]
+    theirs = _measured(parts)
     found = [_compared(comparison, ours, theirs) for comparison in COMPARISONS]
     return [row for row in found if row is not None]
 
 
+def reset_ratios(parts: Mapping[str, Any]) -> Rows:
+    """Whole episodes, resets included, by either kind of random numbers beside the yardsticks.
+
+    Args:
+        parts: name -> what the part returned; needs ``resets`` and ``yardsticks``, else there are no rows.
+    """
+    if not {"resets", "yardsticks"} <= parts.keys():
+        return []
+    ours: Rows = parts["resets"]["tables"]["resets"]
+    theirs = _measured(parts)
+    found: Rows = []
+    for comparison in COMPARISONS:
+        other = _best([row for row in theirs if comparison.is_theirs(row)], INCLUDED)
+        for rng in RNGS:
+            mine = _best([row for row in ours if comparison.is_ours(row) and row["rng"] == rng], EXCLUDED)
+            if mine is not None and other is not None:
+                found.append(
+                    {
+                        "game": comparison.game,
+                        "front end": comparison.front_end,
+                        "rng": rng,
+                        "B": mine["B"],
+                        **_against(comparison, other),
+                        "ours/s": mine[EXCLUDED],
+                        "theirs/s": other[INCLUDED],
+                        "ratio with resets": mine[EXCLUDED] / other[INCLUDED],
+                    }
+                )
+    return found
+
+
 def _compared(comparison: Comparison, ours: Rows, theirs: Rows) -> dict[str, Any] | None:
-    def is_ours(row: Mapping[str, Any]) -> bool:
-        return bool(row["environment"] == comparison.game and row["front end"] == comparison.front_end)
-
-    def is_theirs(row: Mapping[str, Any]) -> bool:
-        is_package = str(row["yardstick"]).startswith(comparison.yardstick)
-        return is_package and bool(row["environment"] == comparison.environment)
-
-    # As many agents as ours where the yardstick offers them, and never its smallest toy.
-    most = max((row["agents"] for row in theirs if is_theirs(row)), default=0)
-    mine = _best(ours, is_ours)
-    other = _best(theirs, lambda row: is_theirs(row) and row["agents"] == most)
+    mine = _best([row for row in ours if comparison.is_ours(row)], EXCLUDED)
+    other = _best([row for row in theirs if comparison.is_theirs(row)], EXCLUDED)
     if mine is None or other is None:
         return None
     return {
@@ -74,9 +105,7 @@ def _compared(comparison: Comparison, ours: Rows, theirs: Rows) -> dict[str, Any
         "front end": comparison.front_end,
         "B": mine["B"],
         "mode": mine["mode"],
-        "against": f"{comparison.yardstick} {comparison.environment}",
-        "agents": most,
-        "worlds": other["worlds"],
+        **_against(comparison, other),
         "ours/s": mine[EXCLUDED],
         "theirs/s": other[EXCLUDED],
         "ratio": mine[EXCLUDED] / other[EXCLUDED],
@@ -85,7 +114,16 @@ def _compared(comparison: Comparison, ours: Rows, theirs: Rows) -> dict[str, Any
     }
 
 
-def _best(rows: Rows, accepts: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
-    """The accepted row with the most agent-steps per second, resets left out on both sides."""
-    chosen = [row for row in rows if accepts(row)]
-    return max(chosen, key=lambda row: float(row[EXCLUDED])) if chosen else None
+def _measured(parts: Mapping[str, Any]) -> Rows:
+    return [row for row in parts["yardsticks"]["tables"]["yardsticks"] if row["status"] == "measured"]
+
+
+def _against(comparison: Comparison, other: Mapping[str, Any]) -> dict[str, Any]:
+    named = f"{comparison.yardstick} {comparison.environment}"
+    return {"against": named, "agents": other["agents"], "worlds": other["worlds"]}
+
+
+def _best(rows: Rows, figure: str) -> dict[str, Any] | None:
+    """The row with the largest figure; as many agents as ours where a yardstick offers them, never its smallest toy."""
+    most = max((row.get("agents", 0) for row in rows), default=0)
+    return max((row for row in rows if row.get("agents", 0) == most), key=lambda row: float(row[figure]), default=None)

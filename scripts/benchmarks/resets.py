@@ -96,6 +96,9 @@ def _side_by_side(game: Game, front_end: str, batch: int, mode: str, options: Op
     actions = {rng: actions_for(env) for rng, env in envs.items()}
     best = {rng: (float("inf"), float("inf")) for rng in RNGS}
     for env, action in zip(envs.values(), actions.values()):
+        # A site is drawn by the first episode there, which is no part of an episode's cost.
+        for _ in range(-(-env.scenario.config.settings.num_sites // batch)):
+            env.reset()
         play(env, action, Played())
     for _ in range(1 if options.quick else _TURNS):
         for rng, env in envs.items():

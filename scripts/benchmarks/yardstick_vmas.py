@@ -44,7 +44,7 @@ if __name__ == "__main__":
     sizes = [batch for batch in chosen.batches if batch > 1] or list(chosen.batches)
     rows = [
         measure(scenario, agents, worlds, chosen)
-        for scenario in ("simple_spread", "dispersion")
+        for scenario in chosen.scenarios
         for agents in (3, chosen.num_aps)
         for worlds in sizes
     ]

@@ -235,6 +235,26 @@ def test_ratios_take_the_best_size_and_the_most_agents() -> None:
     assert ratios.ratios({}) == []
 
 
+def test_whole_episodes_of_either_rng_are_compared_with_whole_episodes() -> None:
+    def ours(rng: str, batch: int, speed: float) -> dict[str, Any]:
+        game = {"environment": "dcp-jar-v0", "front end": "vector", "mode": "native"}
+        return {**game, "rng": rng, "B": batch, "agent-steps/s": speed}
+
+    def theirs(agents: int, worlds: int, without: float, resets: float) -> dict[str, Any]:
+        size = {"yardstick": "vmas 1.5", "environment": "dispersion", "agents": agents, "worlds": worlds}
+        return {**size, "agent-steps/s": without, "with resets": resets, "status": "measured"}
+
+    rows = [ours("stream", 32, 30.0), ours("counter", 32, 90.0), ours("counter", 256, 60.0)]
+    others = [theirs(3, 32, 999.0, 999.0), theirs(36, 32, 50.0, 10.0), theirs(36, 256, 40.0, 20.0)]
+    parts = {"resets": {"tables": {"resets": rows}}, "yardsticks": {"tables": {"yardsticks": others}}}
+    found = ratios.reset_ratios(parts)
+    assert [(row["rng"], row["B"], row["worlds"]) for row in found] == [("stream", 32, 256), ("counter", 32, 256)]
+    assert [row["ratio with resets"] for row in found] == [1.5, 4.5]
+    assert ratios.reset_ratios({"resets": parts["resets"]}) == []
+    content = {"parts": parts, "ratios": [], "reset ratios": found}
+    assert changes.benchmark_tables(content)["reset ratios"] == found
+
+
 def test_changes_compare_the_best_mode_and_mark_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def content(*rows: tuple[str, int, str, float]) -> Content:
         names = ("environment", "B", "mode", "agent-steps/s")
@@ -293,6 +313,7 @@ def test_impossible_options_are_refused_by_name(changed: dict[str, Any], message
         (["--yardstick", "vmas=nowhere"], "--yardstick vmas=nowhere: no such file"),
         (["--batches", "0"], "--batches=0 must be at least 1"),
         (["--out", "file/x.json"], "cannot write"),
+        (["--scenarios", "balance"], "--scenarios=balance must be one or both of simple_spread, dispersion"),
     ],
 )
 def test_wrong_command_lines_are_refused_before_anything_is_measured(
