@@ -61,6 +61,7 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "reset roofline": ("measured us/reset", "times fused", "times eager"),
         "roofline": ("measured us/round", "times fused", "times eager"),
         "ratios": ("ratio", "ratio with resets"),
+        "reset ratios": ("ours/s", "theirs/s", "ratio with resets"),
         "imports": ("CPU s", "over import torch"),
     }
     tables = _tables(measured)
