@@ -7,6 +7,7 @@ of the truths lie (``conformal``), whatever is wrong with what was learned befor
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -90,13 +91,41 @@ class Calibration:
 
     @classmethod
     def restored(cls, state: State) -> Calibration:
-        """From ``state``."""
+        """From ``state``.
+
+        Raises:
+            ValueError: it is damaged: entries are missing, of sizes that do not belong together, or state nothing.
+        """
+        try:
+            made = cls._of(state)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError):
+            made = None
+        if made is None or not made._means_something():
+            raise ValueError("the file's calibration is damaged; learn it again by calibrate, or load another file.")
+        return made
+
+    @classmethod
+    def _of(cls, state: State) -> Calibration:
         weights = [value for name, value in state["network"].items() if name.endswith("weight")]
         sizes = (weights[0].shape[1], *(len(weight) for weight in weights))
         network = mlp(sizes, torch.Generator().manual_seed(0)).requires_grad_(False)
         network.load_state_dict(state["network"])
         scales = ErrorScales(state["mean"], state["deviation"], float(state["scale_m"]), network)
         return cls(scales, float(state["factor"]), tuple(map(float, state["radii"])), int(state["places"]))
+
+    def _means_something(self) -> bool:
+        """Whether covariances of the inputs that it was learned from are finite and positive."""
+        scales = self.scales
+        if len(self.radii) != len(LEVELS) or scales.mean.shape != scales.deviation.shape or scales.mean.dim() != 1:
+            return False
+        positive = (self.factor, scales.scale_m, *scales.deviation.tolist())
+        if not all(0 < value < math.inf for value in positive) or not all(0 <= r < math.inf for r in self.radii):
+            return False
+        try:
+            covariance = scales.covariance_m2(scales.mean.unsqueeze(0))
+        except RuntimeError:
+            return False
+        return bool(torch.isfinite(covariance).all())
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from cfpos_envs.supervised.beliefs import Answers, Belief, axis_doubts, axis_moments
-from cfpos_envs.supervised.calibration import Calibration, learn_calibration, mahalanobis_squared
+from cfpos_envs.supervised.calibration import Calibration, learn_calibration, mahalanobis_squared, signs_of_doubt
 from cfpos_envs.supervised.conformal import conformal_radius, least_places
 from cfpos_envs.supervised.error_scales import student_loss, whitening
 from cfpos_envs.supervised.heads import Area, BinHead, RegressionHead
@@ -127,6 +127,18 @@ def test_coverage_of_unseen_places_which_a_missing_calibration_fails(learned: Ca
     assert float(ratios) == pytest.approx(10, rel=0.1)
 
 
+def test_radii_are_measured_on_places_that_teach_no_covariance() -> None:
+    answers, truth = synthetic(300, 0)
+    # The last two fifths, and they alone, are ten times as far away.
+    farther = truth.clone()
+    farther[180:] = answers.belief.position_m[180:] - 10 * (answers.belief.position_m[180:] - truth[180:])
+    first, second = (learn_calibration(answers, places, HALL, 0) for places in (truth, farther))
+    for name, value in first.scales.network.state_dict().items():
+        assert torch.equal(value, second.scales.network.state_dict()[name])
+    assert second.factor / first.factor == pytest.approx(100, rel=1e-3)
+    assert second.radii == pytest.approx(first.radii, rel=1e-3)
+
+
 def test_stored_and_loaded_it_states_the_same_to_the_last_bit(learned: Calibration) -> None:
     answers, _ = synthetic(50, 2)
     again = Calibration.restored(learned.state()).states(answers, HALL)
@@ -134,6 +146,25 @@ def test_stored_and_loaded_it_states_the_same_to_the_last_bit(learned: Calibrati
     assert torch.equal(again.covariance_m2, first.covariance_m2)
     assert torch.equal(again.radii, first.radii)
     assert Calibration.restored(learned.state()).places == 2000
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"network": {}},
+        {"radii": [2.5]},
+        {"radii": None},
+        {"mean": torch.zeros(3)},
+        {"mean": torch.zeros(3), "deviation": torch.ones(3)},
+        {"factor": float("nan")},
+        {"scale_m": 0.0},
+        {"scale_m": None},
+    ],
+)
+def test_a_damaged_calibration_is_refused_in_one_line(learned: Calibration, damage: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^the file's calibration is damaged; learn it again by calibrate") as refused:
+        Calibration.restored({**learned.state(), **damage})
+    assert "\n" not in str(refused.value)
 
 
 def test_learned_twice_it_is_the_same() -> None:
@@ -147,6 +178,14 @@ def test_too_few_places_are_refused() -> None:
     answers, truth = synthetic(199, 0)
     with pytest.raises(ValueError, match=r"199 places set aside are too few to calibrate an uncertainty; at least 200"):
         learn_calibration(answers, truth, HALL, 0)
+
+
+def test_signs_of_doubt_by_hand() -> None:
+    belief = Belief(torch.tensor([[20.0, 10.0, 0.5]]), None, torch.tensor([[3.0]]))
+    answers = Answers(belief, torch.tensor([[-1.5, 7.0]]), torch.tensor([[True, False]]))
+    # The doubt, gains and flags of links that are heard, and the place from the middle in units of 20 m.
+    expected = [[3.0, -1.5, 0.0, 1.0, 0.0, 0.5, 0.0, -0.05]]
+    torch.testing.assert_close(signs_of_doubt(answers, HALL), torch.tensor(expected))
 
 
 def test_links_that_are_not_heard_do_not_count(learned: Calibration) -> None:

@@ -55,12 +55,15 @@ def csi_features(
             square is 1 and clipped; ``amplitude``: ``angle_delay_amplitude``; ``cov``: ``covariance_features``;
             ``acf``: ``autocorrelation_features``; the last three of ``slot_average``.
         array_shape: (rows, columns).
-        stabilise: of ``stabilised`` only, see ``physics.csi.reference_phase``.
+        stabilise: of ``stabilised`` only, see ``physics.ecc.csi.reference_phase``.
 
     Raises:
         ValueError: unknown ``features`` or ``stabilise``.
     """
     check_features(features)
+    if 0 in csi.shape[:-3]:
+        # No snapshots have no features either; Fourier transforms would refuse them.
+        return csi.real.new_zeros((*csi.shape[:-3], feature_size(features, array_shape, csi.shape[-1])))
     if features == "stabilised":
         mean = stabilise_phase(normalise_gain(csi), stabilise).mean(dim=-3)
         # All T A N entries have unit energy together, so a real part has the root mean square (2 T A N)^-1/2.

@@ -55,6 +55,12 @@ def test_any_shape_stays_in_range(
 
 
 @pytest.mark.parametrize("name", features.FEATURES)
+def test_of_no_snapshots_there_are_no_features(name: str) -> None:
+    found = features.csi_features(noise(0, 6, 2, 8, N), name, SHAPE)
+    assert found.shape == (0, 6, features.feature_size(name, SHAPE, N))
+
+
+@pytest.mark.parametrize("name", features.FEATURES)
 def test_neither_scale_nor_slot_phases_matter_and_silence_is_zero(name: str) -> None:
     csi = noise(5, 3, 8, N)
     spun = 1e-5 * csi * torch.polar(torch.ones(3), torch.tensor([0.5, -1.0, 2.0]))[:, None, None]
