@@ -166,7 +166,7 @@ def music_directions(
 
     Args:
         covariance: R.
-        array_shape, spacing_wavelengths: see ``physics.csi.upa_response``.
+        array_shape, spacing_wavelengths: see ``physics.ecc.csi.upa_response``.
         num_sources, grid: see ``strongest_directions``.
     """
     return strongest_directions(

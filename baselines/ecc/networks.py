@@ -46,7 +46,7 @@ class TransformerOptions(LearnedOptions):
     """Options of ``transformer``.
 
     Attributes:
-        features: what a BS's encoder sees, see ``physics.csi_features``; ``stabilised`` is the source's.
+        features: what a BS's encoder sees, see ``physics.ecc.features``; ``stabilised`` is the source's.
         encoder: ``mlp``, or ``segnet``, the source's, which takes ten times longer.
         latent_width, bits, gain_bits: d_z, Q and B_g of the message.
         size, hidden, heads: width of tokens, of the LSTM, and number of heads.
@@ -310,7 +310,7 @@ class ScalarOptions(LearnedOptions):
     Attributes:
         bits: Q, bits per real number of the averaged CSI.
         gain_bits: B_g of the gain.
-        features: what the CU makes of the CSI that it has received, see ``physics.csi_features``.
+        features: what the CU makes of the CSI that it has received, see ``physics.ecc.features``.
         hidden: width of the network.
     """
 

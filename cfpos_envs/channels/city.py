@@ -29,7 +29,7 @@ class City:
         area_min_m, area_max_m: corners of the box in which users are; the ground is z = 0 and has no end.
         box_min_m, box_max_m: buildings.
         wall_permittivity: relative permittivity of each building.
-        bs_position_m, bs_orientation_rad: arrays; (yaw, pitch, roll), see ``physics.csi.rotation_matrix``.
+        bs_position_m, bs_orientation_rad: arrays; (yaw, pitch, roll), see ``physics.ecc.csi.rotation_matrix``.
         scatterer_m, scatterer_rcs_m2: point scatterers around each BS.
     """
 

@@ -83,7 +83,7 @@ def feature_images(
 def as_images(
     flat: Float[Tensor, "*batch F"], config: EccAgentConfig, system: CsiSystem
 ) -> Float[Tensor, "*batch C H W"]:
-    """The numbers of ``physics.csi_features`` (as environments show them too) as an image.
+    """The numbers of ``physics.ecc.features`` (as environments show them too) as an image.
 
     Args:
         flat: in their order.

@@ -35,7 +35,7 @@ class EccConfig(EccOptions, SiteOptions[EccSceneConfig]):
         rounds: episode length. Static users are measured once and heard of in every round; moving ones are measured
             anew each round.
         features: what a BS sees of the CSI: ``acf``, ``cov``, ``amplitude`` or ``stabilised``; see
-            ``physics.csi_features``.
+            ``physics.ecc.features``.
         stabilise: phase stabilisation of ``stabilised``: ``per-entry`` (the paper's) or ``per-slot``.
         fusion: ``mean`` of the BSs' reports, or ``confidence``: each BS reports a fourth number, its weight.
         confidence_scale: lambda in the weight exp(lambda a).

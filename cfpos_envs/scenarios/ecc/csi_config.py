@@ -33,7 +33,7 @@ class EccCsiConfig(EccOptions):
         num_ues: J users per episode, each positioned for itself.
         rounds: episode length; what was measured stays the same.
         features: what a BS sees of the CSI: ``acf``, ``cov``, ``amplitude`` or ``stabilised``; see
-            ``physics.csi_features``.
+            ``physics.ecc.features``.
         stabilise: phase stabilisation of ``stabilised``: ``per-entry`` (the paper's) or ``per-slot``.
         fusion: ``mean`` of the BSs' reports, or ``confidence``: each BS reports a fourth number, its weight.
         confidence_scale: lambda in the weight exp(lambda a).
