@@ -97,7 +97,7 @@ class Calibration:
             ValueError: it is damaged: entries are missing, of sizes that do not belong together, or state nothing.
         """
         try:
-            made = cls._of(state)
+            made: Calibration | None = cls._of(state)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError):
             made = None
         if made is None or not made._means_something():
