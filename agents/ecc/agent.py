@@ -214,10 +214,10 @@ class Ecc(EccLearner):
 
     def load_networks(self, state: State) -> None:
         """Take over networks from ``network_state``; ``check_game`` has looked at what they are for."""
-        stored = state.get("calibration")
-        calibration = None if stored is None else Calibration.restored(stored)
         load_weights(self.network, state["network"], self.config.head)
-        self.system, self.calibration = _stored_system(state), calibration
+        self.system = _stored_system(state)
+        stored = state.get("calibration")
+        self.calibration = None if stored is None else Calibration.restored(stored)
 
     def _positions(self, batch: Batch) -> Float[Tensor, "S 3"]:
         return self._answers(batch).belief.position_m

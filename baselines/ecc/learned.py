@@ -226,13 +226,13 @@ class LearnedCsi(CsiEstimator):
         # Files of the builds before name no game, their base stations say enough.
         if "signature" in stored and isinstance(self.env, NamedGame):
             check_game(stored, self.env, parts=("family",))
-        known = stored.get("calibration")
-        calibration = None if known is None else Calibration.restored(known)
         self.options = dataclasses.replace(self.options, **self._stored_options(stored["options"]))
         network = self.make_network(there, torch.Generator().manual_seed(0))
         load_weights(network, stored["network"], self.options.head)
         # Gains are standardised with the averages that the network was trained with.
-        self.system, self._network, self.calibration = there, network.eval(), calibration
+        self.system, self._network = there, network.eval()
+        known = stored.get("calibration")
+        self.calibration = None if known is None else Calibration.restored(known)
 
     def _stored_options(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         former = EccFastAgentConfig.former["head"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from cfpos_envs.supervised.beliefs import Answers, Belief, axis_doubts, axis_moments
-from cfpos_envs.supervised.calibration import Calibration, learn_calibration, mahalanobis_squared, signs_of_doubt
+from cfpos_envs.supervised.calibration import Calibration, learn_calibration, mahalanobis_squared
 from cfpos_envs.supervised.conformal import conformal_radius, least_places
 from cfpos_envs.supervised.error_scales import student_loss, whitening
 from cfpos_envs.supervised.heads import Area, BinHead, RegressionHead
@@ -178,14 +178,6 @@ def test_too_few_places_are_refused() -> None:
     answers, truth = synthetic(199, 0)
     with pytest.raises(ValueError, match=r"199 places set aside are too few to calibrate an uncertainty; at least 200"):
         learn_calibration(answers, truth, HALL, 0)
-
-
-def test_signs_of_doubt_by_hand() -> None:
-    belief = Belief(torch.tensor([[20.0, 10.0, 0.5]]), None, torch.tensor([[3.0]]))
-    answers = Answers(belief, torch.tensor([[-1.5, 7.0]]), torch.tensor([[True, False]]))
-    # The doubt, gains and flags of links that are heard, and the place from the middle in units of 20 m.
-    expected = [[3.0, -1.5, 0.0, 1.0, 0.0, 0.5, 0.0, -0.05]]
-    torch.testing.assert_close(signs_of_doubt(answers, HALL), torch.tensor(expected))
 
 
 def test_links_that_are_not_heard_do_not_count(learned: Calibration) -> None:

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from agents import load_agent, make_agent
-from agents.base import Plan
 from agents.ecc.agent import Ecc
-from agents.ecc.training import Training
 from agents.ecc.weights import list_weights, weights
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import BEST, LAST, read_checkpoint, write_checkpoint
@@ -295,26 +293,6 @@ def test_an_answer_that_could_be_anywhere_is_not_valid(trained: tuple[Any, Path,
     vague.calibration = dataclasses.replace(vague.calibration, factor=1e9)
     estimate = vague.locate(venv.measurements)
     assert set(estimate.reason.unique().tolist()) == {int(Reason.AMBIGUOUS)}
-
-
-@pytest.mark.parametrize("move_m", [0.0, 1.0])
-def test_training_leaves_out_the_places_that_are_set_aside(move_m: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The set that comes along has 400 places, a tenth of which are too few for a calibration.
-    monkeypatch.setattr("agents.ecc.training.LEAST_PLACES", 20)
-    env = make_env("ecc-raytraced-v0", num_envs=2, seed=0, **SCENE)
-    agent = make_agent("ecc-fast", env, **{**TINY, "pool": 400, "move_m": move_m})
-    pool, _, held = Training(agent, Plan(progress=False))._pools()
-    assert held is not None
-    assert 20 <= len(held.pool) <= 40
-    assert len(pool) >= 300
-    assert float(torch.cdist(pool.position_m, held.pool.position_m).min()) > move_m
-
-
-def test_nobody_is_located_nowhere() -> None:
-    env = make_env(ENV_ID, num_envs=2, seed=0, **SCENE)
-    env.reset()
-    nobody = make_agent("ecc-fast", env, **TINY).locate(env.measurements.select(torch.zeros(0, dtype=torch.long)))
-    assert nobody.position.shape == (0, 1, 3)
 
 
 def test_too_few_or_known_places_calibrate_nothing() -> None:
