@@ -137,7 +137,7 @@ class Ecc(EccLearner):
                 f"{self.name} needs CsiMeasurements, got {type(measurements).__name__}; use it with an ecc environment."
             )
         batch = snapshots(measurements, self.config, self.system).to(self.config.device)
-        judged = judge(self.system, batch, self._answers(batch), self.calibration)
+        judged = judge(self.system, batch, self._answers(batch), self.calibration, self.network)
         shape, device = measurements.csi.shape[:2], measurements.csi.device
 
         def by_user(values: Tensor | None) -> Tensor | None:

@@ -258,7 +258,7 @@ class LearnedCsi(CsiEstimator):
         if differs:
             raise ValueError(f"{self.name} was trained with {differs}; train it on this network")
         batch = self.inputs(csi, valid, system)
-        judged = judge(system, batch, self._network.answers(batch), self.calibration)
+        judged = judge(system, batch, self._network.answers(batch), self.calibration, self._network)
         return CsiAnswers(judged.position_m, judged.covariance_m2, judged.reason, radii=judged.radii)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ def check_los_scenario(scenario: str) -> str:
         ValueError: unless it is one of ``LOS_SCENARIOS``.
     """
     if scenario not in LOS_SCENARIOS:
-        raise ValueError(unknown_name("LOS scenario", scenario, LOS_SCENARIOS))
+        raise ValueError(unknown_name("LOS scenario (los)", scenario, LOS_SCENARIOS))
     return scenario
 
 

@@ -30,6 +30,8 @@ LEAST_PLACES = 200
 """Places set aside below which nothing is learned: the 90 % region then holds 87 to 93 % of the truths on average over
 sets of that size (its standard deviation is 3 points with the 80 places that measure radii)."""
 _BATCH = 1024
+_RARE = 0.01
+"""Share of the places that are heard by so few stations that errors there have not been learned."""
 _MEASURED = 0.4
 """Share of the places that measures radii; the others teach covariances."""
 
@@ -58,12 +60,18 @@ class Calibration:
         factor: of all covariances.
         radii: see ``Stated``.
         places: set aside for it.
+        fewest: stations that nearly all of them are heard by; files of the builds before do not say, 0.
     """
 
     scales: ErrorScales
     factor: float
     radii: tuple[float, ...]
     places: int
+    fewest: int = 0
+
+    def heard_share(self, num_bs: int) -> Float[Tensor, " L"]:
+        """Share of the places that every one of L stations hears: the mean of the flags among the signs of doubt."""
+        return self.scales.mean[-3 - num_bs : -3]
 
     def states(self, answers: Answers, area: Area) -> Stated:
         """Covariances and radii of answers.
@@ -87,6 +95,7 @@ class Calibration:
             "factor": self.factor,
             "radii": list(self.radii),
             "places": self.places,
+            "fewest": self.fewest,
         }
 
     @classmethod
@@ -111,7 +120,8 @@ class Calibration:
         network = mlp(sizes, torch.Generator().manual_seed(0)).requires_grad_(False)
         network.load_state_dict(state["network"])
         scales = ErrorScales(state["mean"], state["deviation"], float(state["scale_m"]), network)
-        return cls(scales, float(state["factor"]), tuple(map(float, state["radii"])), int(state["places"]))
+        radii, places = tuple(map(float, state["radii"])), int(state["places"])
+        return cls(scales, float(state["factor"]), radii, places, int(state.get("fewest", 0)))
 
     def _means_something(self) -> bool:
         """Whether covariances of the inputs that it was learned from are finite and positive."""
@@ -200,7 +210,9 @@ def learn_calibration(answers: Answers, position_m: Float[Tensor, "S 3"], area: 
     squared = mahalanobis_squared(error_m[learned:], scales.covariance_m2(inputs[learned:]))
     measured = [conformal_radius(squared.sqrt(), level) for level in LEVELS]
     unit = max(measured[-1], 1e-6) / float(gaussian_radii(error_m.shape[1])[-1])
-    return Calibration(scales, unit**2, tuple(radius / unit for radius in measured), len(position_m))
+    radii, heard = tuple(radius / unit for radius in measured), answers.valid.sum(dim=1)
+    fewest = int(heard.sort().values[int(_RARE * len(heard))])
+    return Calibration(scales, unit**2, radii, len(position_m), fewest)
 
 
 def check_places(count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ _NEEDS: dict[str, dict[str, Any]] = {
     "ris-svd": {"action": "raw"},
 }
 _BRIEF = {"train_samples": 64, "train_steps": 2, "batch_size": 32, "references": 64, "restarts": 0, "spacing": 10.0}
+_LONG = {"restarts": 3}
+"""Options whose larger values ask for minutes of work, which is no finding."""
 _IN_A_RUN: dict[str, Any] = {"num_envs": 2, "evaluations": 0, "validation_envs": 2, "test_envs": 2, "warmup_steps": 4}
 _IN_A_RUN |= {"batch_size": 4, "buffer_size": 64, "n_steps": 2, "minibatch_size": 4, "pool": 64, "validation": 16}
 _IN_A_RUN |= {"samples": 64, "local_samples": 64, "fusion_hidden": 8, "fusion_size": 8, "encoder_hidden": 8}
@@ -114,7 +117,8 @@ def locate(name: str, family: str, chosen: Mapping[str, Any]) -> bool:
     """Make a policy and let it act once."""
     env = _measured(family, name if name in _NEEDS else "")
     policy = make_policy(name, env, **chosen)
-    wide = {key for key, value in chosen.items() if isinstance(value, (int, float)) and not _small(value)}
+    numbers = {key: value for key, value in chosen.items() if isinstance(value, (int, float))}
+    wide = {key for key, value in numbers.items() if not _small(value) or value > _LONG.get(key, value)}
     if wide:
         return False
     finite("the policy", {"actions": policy.act_batch(env.observe())})
@@ -144,7 +148,7 @@ def policies() -> st.SearchStrategy[Case]:
                 name,
                 f"{family} {chosen}",
                 partial(locate, name, family, {**brief, **chosen}),
-                (*chosen, *brief),
+                (*chosen, *brief, *(str(value) for value in chosen.values() if isinstance(value, Path))),
             )
         )
 

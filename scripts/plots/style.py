@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,10 +128,11 @@ def check_target(path: Path) -> Path:
         raise ValueError(f"--out={path} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     if path.is_dir():
         raise OSError(f"--out={path} is a folder; give the name of a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from error
+    # Nothing is made yet: a command that is refused later leaves no empty folders behind.
+    there = next(folder for folder in (path.absolute().parent, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "it may not be written" if there.is_dir() else "it is a file"
+        raise OSError(f"cannot write {path}: {there} is no folder for it, {why}; choose a folder you may write to")
     return path
 
 
@@ -138,8 +140,9 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure in the resolution of print; in SVG and PDF letters stay letters that can be searched.
 
     Raises:
-        OSError: the folder is missing or not writable.
+        OSError: the folder is not writable.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Type 3 fonts are refused by some publishers, and paths instead of letters cannot be searched.
     with matplotlib.rc_context({"savefig.dpi": DPI, "svg.fonttype": "none", "pdf.fonttype": 42}):
         return save_figure(figure, path)

@@ -304,4 +304,7 @@ def test_an_unwritable_place_and_a_foreign_file_are_named(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("{}")
     assert "cannot write" in error_line(run("plot", "ellipses", "--out", "file/x.png", folder=tmp_path))
     assert "not an evaluation result" in error_line(run("plot", "cdf", "file", "--out", "x.png", folder=tmp_path))
+    # A refused command makes no folder for its picture either.
+    assert "not an evaluation result" in error_line(run("plot", "cdf", "file", folder=tmp_path))
     assert files_below(tmp_path) == {"file"}
+    assert not (tmp_path / "outputs").exists()

@@ -13,6 +13,7 @@ from cfpos_envs.measurements.toa import TimingMeasurements
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.scenarios.measured.config import MeasuredConfig
 from cfpos_envs.scenarios.measured.stored import draw_rows, users_of
+from cfpos_envs.scenarios.ranges import MOST_M
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.scenarios.toa.config import ToaConfig
 from cfpos_envs.scenarios.toa.game import ToaScenario
@@ -41,6 +42,11 @@ class RangesGame(ToaScenario):
         whole = measured.ranges(
             measured.train.joined(measured.test), config.std_m, config.family, nlos_mean_m=config.nlos_mean_m
         )
+        if whole.model.side_m > MOST_M:
+            raise ValueError(
+                f"std_m={config.std_m} lets users be anywhere within {whole.model.side_m:g} m, more than {MOST_M:g} m; "
+                f"lower it"
+            )
         count, first = whole.ap_positions_m.shape[1], len(measured.train)
         rules = ToaConfig(
             family=config.family,
