@@ -145,7 +145,8 @@ def uniform_layout(
         if len(points) == num_points:
             return points
     raise ValueError(
-        f"{num_points} APs cannot keep min_spacing_m={min_spacing_m} in a square of {side_m=} m; lower num_aps or min_spacing_m"
+        f"{num_points} APs cannot keep min_spacing_m={min_spacing_m} in a square of {side_m=} m; "
+        f"lower num_aps or min_spacing_m"
     )
 
 
