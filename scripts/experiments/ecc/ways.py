@@ -55,6 +55,7 @@ def _figure(runs: dict[str, Trained], truth_m: np.ndarray) -> Any:
         assert trained.position_m is not None
         space.plot(*trained.position_m[part].T, ".", color=colour, label=name)
         above.plot(*trained.position_m[part, :2].T, ".", color=colour, label=name)
+    space.set_box_aspect(None, zoom=0.8)  # or its labels lie over the next panel
     space.set(title="one way", xlabel="x [m]", ylabel="y [m]", zlabel="z [m]")
     above.set(title="the same from above", xlabel="x [m]", ylabel="y [m]", aspect="equal")
     along.set(
