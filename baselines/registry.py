@@ -22,6 +22,7 @@ _paths: dict[str, str | tuple[str, ...]] = {
     "rss-gn": ".dcp.gauss_newton:RssGaussNewton",
     "rss-mmse": ".dcp.posterior:RssPosteriorMean",
     "joint-gn": ".dcp.gauss_newton:JointGaussNewton",
+    "joint-em": ".dcp.joint_em:JointEm",
     "direct-search": ".dcp.search:DirectSearch",
     "centroid": ".dcp.search:Centroid",
     "random": ".yardsticks:RandomPolicy",
