@@ -20,8 +20,8 @@ from cfpos_envs.physics.similarity import robust_similarity
 
 from .radio_map import RadioMap
 
-_RIDGE = 1e-6
-_MAX_STEP_M = 5.0
+RIDGE = 1e-6
+MAX_STEP_M = 5.0
 _MAD_TO_STD = 1.4826
 _LEAST_SINE = 0.2
 """Next to the axis a cosine's error is no longer the sine times the angle's."""
@@ -116,10 +116,10 @@ def robust_gauss_newton(
     for step in range(steps):
         calibrate = self_calibrate and step >= steps // 2
         sums = _normal_sums(site, observations, points, spread_m, calibrate)
-        spread_m = _standard_deviation(sums)
-        points = into_area(points + clamp_length(sums.solve(_RIDGE), _MAX_STEP_M), radio.side_m, radio.wrap)
+        spread_m = standard_deviation_m(sums)
+        points = into_area(points + clamp_length(sums.solve(RIDGE), MAX_STEP_M), radio.side_m, radio.wrap)
     final = _normal_sums(site, observations, points, spread_m, self_calibrate)
-    return Descent(points, final.covariance(_RIDGE), final.solve(_RIDGE), spread_m)
+    return Descent(points, final.covariance(RIDGE), final.solve(RIDGE), spread_m)
 
 
 def misfit(
@@ -160,9 +160,9 @@ def misfit(
     return Misfit(chi_squared, kinds * usable.sum(dim=1), loss, widening)
 
 
-def _standard_deviation(sums: NormalEquations) -> Tensor:
+def standard_deviation_m(sums: NormalEquations) -> Tensor:
     """Root mean variance of the two coordinates, metres."""
-    return torch.sqrt(torch.diagonal(sums.covariance(_RIDGE), dim1=-2, dim2=-1).mean(dim=-1))
+    return torch.sqrt(torch.diagonal(sums.covariance(RIDGE), dim1=-2, dim2=-1).mean(dim=-1))
 
 
 def wrong_side_variance(

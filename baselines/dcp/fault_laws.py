@@ -18,7 +18,21 @@ from torch import Tensor
 
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.physics.dcp.links import Links
+from cfpos_envs.physics.robust import student_weight
+from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpSiteConfig
 
+_HARD, _LIMITS = SITE_PRESETS["hard"], DcpSiteConfig.all_ranges()
+_OF_SITE = {
+    "faulty_share": "biased_share",
+    "faulty_bearing_deg": "bearing_noise_deg",
+    **{
+        name: name
+        for name in (
+            "bias_db", "array_offset_deg", "nlos_share", "nlos_loss_db", "nlos_offset_min_deg", "nlos_offset_max_deg",
+        )
+    },
+}  # fmt: skip
+"""Field here -> field of the site that draws it."""
 _BIASES = 3
 _TURNS = 7
 """Directions of an array that are tried, evenly over the range of its error."""
@@ -42,25 +56,16 @@ class FaultLaws(Declared):
         nlos_offset_min_deg, nlos_offset_max_deg: how far its bearing is off, to either side, degrees.
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = {
-        "faulty_share": (0, 1),
-        "bias_db": (0, 100),
-        "faulty_bearing_deg": (0, 360),
-        "array_offset_deg": (0, 360),
-        "nlos_share": (0, 1),
-        "nlos_loss_db": (0, 200),
-        "nlos_offset_min_deg": (0, 180),
-        "nlos_offset_max_deg": (0, 180),
-    }
+    ranges: ClassVar[Mapping[str, Range]] = {name: _LIMITS[site] for name, site in _OF_SITE.items()}
 
-    faulty_share: float = 1.0 / 3.0
-    bias_db: float = 5.0
-    faulty_bearing_deg: float = 6.0
-    array_offset_deg: float = 5.0
-    nlos_share: float = 0.25
-    nlos_loss_db: float = 8.0
-    nlos_offset_min_deg: float = 20.0
-    nlos_offset_max_deg: float = 40.0
+    faulty_share: float = _HARD.biased_share
+    bias_db: float = _HARD.bias_db
+    faulty_bearing_deg: float = _HARD.bearing_noise_deg
+    array_offset_deg: float = _HARD.array_offset_deg
+    nlos_share: float = _HARD.nlos_share
+    nlos_loss_db: float = _HARD.nlos_loss_db
+    nlos_offset_min_deg: float = _HARD.nlos_offset_min_deg
+    nlos_offset_max_deg: float = _HARD.nlos_offset_max_deg
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,4 +168,4 @@ def residuals_at(
 
 def robust_precision(residual: Tensor, scale: Tensor, nu: float) -> Tensor:
     """Weight of a squared residual in the step of a Student-t fit, one over variance."""
-    return (nu + 1.0) / (nu + (residual / scale).square()) / scale.square()
+    return student_weight(residual / scale, nu) / scale.square()

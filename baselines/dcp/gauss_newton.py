@@ -78,19 +78,12 @@ class _GaussNewton(Estimator[RadioMeasurements]):
         clean = cleaned(measurements, usable)
         profiles = measured_profiles(clean) if self.uses_bearings else None
         shadowing_db = unknown_shadowing_db(clean) if options.sigma_db is None else options.sigma_db
-        observations = link_observations(clean, usable, shadowing_db, self._bearings(clean, profiles))
+        bearing = None if profiles is None else measured_bearings(clean, profiles, options.bearing)
+        observations = link_observations(clean, usable, shadowing_db, bearing)
         coarse = coarse_fix(clean, usable, shadowing_db, profiles, options.grid_spacing)
         site, start_std = RadioMap.of(clean), options.grid_spacing / math.sqrt(12.0)
         fit = robust_gauss_newton(site, observations, coarse.best_m, start_std, options.steps, options.self_calibrate)
         return judged(measurements, site, observations, fit, coarse, tested=not options.self_calibrate)
-
-    def _bearings(self, measurements: RadioMeasurements, profiles: Tensor | None) -> Tensor | None:
-        if profiles is None:
-            return None
-        if self.options.bearing == "profile":
-            return profile_peak(profiles)[0]
-        assert measurements.covariance is not None
-        return covariance_bearings(measurements.covariance, measurements.radio, self.options.bearing, NUM_ANGLES)
 
 
 class RssGaussNewton(_GaussNewton):
@@ -105,6 +98,22 @@ class JointGaussNewton(_GaussNewton):
 
     name: ClassVar[str] = "joint-gn"
     uses_bearings: ClassVar[bool] = True
+
+
+def measured_bearings(
+    measurements: RadioMeasurements, profiles: Float[Tensor, "B M K A"], method: str
+) -> Float[Tensor, "B M K"]:
+    """Bearing of every link to its array's axis, in [0, pi].
+
+    Args:
+        measurements: clean ones (no NaN).
+        profiles: their angle profiles.
+        method: ``bearing`` of ``GaussNewtonOptions``.
+    """
+    if method == "profile":
+        return profile_peak(profiles)[0]
+    assert measurements.covariance is not None
+    return covariance_bearings(measurements.covariance, measurements.radio, method, NUM_ANGLES)
 
 
 def unknown_shadowing_db(measurements: RadioMeasurements) -> float:

@@ -14,23 +14,33 @@ from torch import Tensor
 from cfpos_envs.fields import Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.geometry import into_area
 from cfpos_envs.physics.normal_equations import NormalEquations, polar_terms
 from cfpos_envs.physics.robust import clamp_length
 
 from ..base import Estimator
-from .descent import Descent, LinkObservations, robust_gauss_newton, rss_gradient, wrong_side_variance
+from .descent import (
+    MAX_STEP_M,
+    RIDGE,
+    Descent,
+    LinkObservations,
+    robust_gauss_newton,
+    rss_gradient,
+    standard_deviation_m,
+    wrong_side_variance,
+)
 from .fault_laws import BEARING_NU, POWER_NU, FaultLaws, residuals_at, robust_precision
-from .gauss_newton import coarse_fix, link_observations, unknown_shadowing_db
+from .gauss_newton import (
+    GaussNewtonOptions,
+    coarse_fix,
+    link_observations,
+    measured_bearings,
+    unknown_shadowing_db,
+)
 from .judging import LEAST_LINKS
 from .links import cleaned, finished, require_arrays, usable_links
-from .radio_map import NUM_ANGLES, RadioMap, measured_profiles
-from .spectra import METHODS, covariance_bearings
+from .radio_map import RadioMap, measured_profiles
 
-_RIDGE = 1e-6
-_MAX_STEP_M = 5.0
-_START_STEPS = 12
 _START_STD_DB = 6.0
 _LEAST_STD_DB = 0.3
 _FIRST_INFLATIONS = (3.0, 1.0)
@@ -50,18 +60,13 @@ class JointEmOptions(FaultLaws):
         bearing: source of the bearings, as of ``joint-gn``.
     """
 
-    ranges: ClassVar[Mapping[str, Range]] = {
-        **FaultLaws.ranges,
-        "sigma_db": (0, 100),
-        "steps": (1, 10_000),
-        "grid_spacing": (0.001, 1e5),
-    }
-    choices: ClassVar[Mapping[str, Collection[str]]] = {"bearing": ("profile", *METHODS)}
+    ranges: ClassVar[Mapping[str, Range]] = GaussNewtonOptions.ranges
+    choices: ClassVar[Mapping[str, Collection[str]]] = GaussNewtonOptions.choices
 
     sigma_db: float | None = None
     steps: int = 20
-    grid_spacing: float = 5.0
-    bearing: str = "profile"
+    grid_spacing: float = GaussNewtonOptions.grid_spacing
+    bearing: str = GaussNewtonOptions.bearing
 
 
 class JointEm(Estimator[RadioMeasurements]):
@@ -88,10 +93,10 @@ class JointEm(Estimator[RadioMeasurements]):
         clean = cleaned(measurements, usable)
         site, profiles = RadioMap.of(clean), measured_profiles(clean)
         shadowing_db = unknown_shadowing_db(clean) if options.sigma_db is None else options.sigma_db
-        seen = link_observations(clean, usable, shadowing_db, self._bearings(clean, profiles))
+        seen = link_observations(clean, usable, shadowing_db, measured_bearings(clean, profiles, options.bearing))
         coarse = coarse_fix(clean, usable, max(shadowing_db, _LEAST_STD_DB), profiles, options.grid_spacing)
         start_std = options.grid_spacing / math.sqrt(12.0)
-        start = robust_gauss_newton(site, seen, coarse.best_m, start_std, _START_STEPS)
+        start = robust_gauss_newton(site, seen, coarse.best_m, start_std, GaussNewtonOptions.steps)
         sampling = link_observations(clean, usable, 0.0, None).rss_std_db
         assert sampling is not None
         best = self._climb(site, seen, sampling, start, _FIRST_INFLATIONS[0])
@@ -103,12 +108,6 @@ class JointEm(Estimator[RadioMeasurements]):
         lost = spread > site.radio.side_m / math.sqrt(6.0)
         return finished(measurements, points, covariance, answered, (Reason.POOR_GEOMETRY, lost))
 
-    def _bearings(self, measurements: RadioMeasurements, profiles: Tensor) -> Tensor:
-        if self.options.bearing == "profile":
-            return profile_peak(profiles)[0]
-        assert measurements.covariance is not None
-        return covariance_bearings(measurements.covariance, measurements.radio, self.options.bearing, NUM_ANGLES)
-
     def _climb(
         self, site: RadioMap, seen: LinkObservations, sampling_db: Tensor, start: Descent, inflation: float
     ) -> _Climb:
@@ -117,13 +116,13 @@ class JointEm(Estimator[RadioMeasurements]):
         shadowing = torch.full_like(points[:, :1, :1], _START_STD_DB if known_db is None else known_db)
         for factor in _inflations(inflation, options.steps):
             found = _expected(options, site, seen, sampling_db, shadowing * factor, points, spread_m, factor)
-            spread_m = torch.diagonal(found.known.covariance(_RIDGE), dim1=-2, dim2=-1).mean(dim=-1).sqrt()
-            move = clamp_length(found.known.solve(_RIDGE), _MAX_STEP_M)
+            spread_m = standard_deviation_m(found.known)
+            move = clamp_length(found.known.solve(RIDGE), MAX_STEP_M)
             points = into_area(points + move, radio.side_m, radio.wrap)
             if known_db is None:
                 shadowing = found.shadowing_db
         found = _expected(options, site, seen, sampling_db, shadowing, points, spread_m, 1.0)
-        return _Climb(points, found.observed.covariance(_RIDGE), found.evidence)
+        return _Climb(points, found.observed.covariance(RIDGE), found.evidence)
 
 
 @dataclass(frozen=True)
@@ -171,6 +170,7 @@ def _expected(
     spread_m: Float[Tensor, "B K"],
     inflation: float,
 ) -> _Expected:
+    """The sums at the points, with all deviations but that of the wrong side ``inflation`` times as large."""
     assert seen.rss_dbm is not None
     assert seen.bearing_rad is not None
     assert seen.bearing_std_rad is not None
@@ -185,22 +185,23 @@ def _expected(
     )
     share, evidence = residuals.responsibilities()
     power_share = share.sum(dim=-3, keepdim=True)
-    power = _moments(power_share, residuals.power_db, residuals.power_std_db, POWER_NU)
-    bearing = _moments(share, residuals.bearing_rad, residuals.bearing_std_rad, BEARING_NU)
+    scale = residuals.power_std_db
+    power_weight = robust_precision(residuals.power_db, scale, POWER_NU)
+    power = _moments(power_share, residuals.power_db, power_weight)
+    bearing_weight = robust_precision(residuals.bearing_rad, residuals.bearing_std_rad, BEARING_NU)
+    bearing = _moments(share, residuals.bearing_rad, bearing_weight)
     zero = torch.zeros_like(steepness)
     along, across = gradient / steepness.unsqueeze(-1), links.unit
 
-    def equations(power_weight: Tensor, bearing_weight: Tensor) -> NormalEquations:
-        of_power = power_weight * steepness.square()
-        of_bearing = bearing_weight / links.distance_m.square()
+    def equations(power_information: Tensor, bearing_information: Tensor) -> NormalEquations:
+        of_power = power_information * steepness.square()
+        of_bearing = bearing_information / links.distance_m.square()
         radial = polar_terms(along, of_power, zero, power.residual / steepness, zero)
         return radial.total().plus(
             polar_terms(across, zero, of_bearing, zero, bearing.residual * links.distance_m).total()
         )
 
-    scale = residuals.power_std_db
-    weight = robust_precision(residuals.power_db, scale, POWER_NU) * scale.square()
-    squares = (power_share * weight * residuals.power_db.square()).sum(dim=(1, 2, 3, 4, 5))
+    squares = (power_share * power_weight * (scale * residuals.power_db).square()).sum(dim=(1, 2, 3, 4, 5))
     variance = squares / power_share.sum(dim=(1, 2, 3, 4, 5)).clamp(min=1.0)
     noise = (sampling_db.square() * seen.usable).sum(dim=(1, 2)) / seen.usable.sum(dim=(1, 2)).clamp(min=1)
     shadowing = (variance - noise).clamp(min=_LEAST_STD_DB**2).sqrt()[:, None, None]
@@ -217,9 +218,9 @@ class _Moments:
     observed: Float[Tensor, "B M K"]
 
 
-def _moments(share: Tensor, residual: Tensor, scale: Tensor, nu: float) -> _Moments:
+def _moments(share: Tensor, residual: Tensor, weight: Tensor) -> _Moments:
+    """Of residuals [B, M, K, T, F, C], each with its probability and precision; axes of size 1 stand for all states."""
     states = (-3, -2, -1)
-    weight = robust_precision(residual, scale, nu)
     information = (share * weight).sum(dim=states)
     score = (share * weight * residual).sum(dim=states)
     spread = (share * (weight * residual).square()).sum(dim=states) - score.square()

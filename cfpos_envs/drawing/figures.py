@@ -387,9 +387,14 @@ def _rmse(estimate: np.ndarray, truth: np.ndarray, period: float | None) -> floa
     return float(np.sqrt((gap**2).sum(-1).mean()))
 
 
-def plain_numbers(axis: Axis) -> None:
-    """Write 0.2 on a logarithmic axis instead of 2 x 10^-1."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def plain_numbers(axis: Axis, subs: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Write 0.2 on a logarithmic axis instead of 2 x 10^-1.
+
+    Args:
+        axis: logarithmic.
+        subs: multiples of the powers of ten that are named.
+    """
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

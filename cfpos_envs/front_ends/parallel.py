@@ -237,7 +237,7 @@ def told_truth(truth: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     Args:
         truth: of a scenario.
     """
-    told = {name: _to_numpy(truth[name]) for name in _TRUTH_KEYS if name in truth}
+    told = {name: to_numpy(truth[name]) for name in _TRUTH_KEYS if name in truth}
     return {name: value.astype(np.float64) if value.ndim == 1 else value for name, value in told.items()}
 
 
@@ -245,7 +245,8 @@ def _unit_box(size: int) -> Box:
     return Box(-1.0, 1.0, (size,), np.float32)
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray:
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A copy on the host, without gradients."""
     array: np.ndarray = tensor.detach().cpu().numpy().copy()
     return array
 

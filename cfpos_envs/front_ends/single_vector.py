@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cfpos_envs.checks import shown
 from cfpos_envs.front_ends.base import Game
-from cfpos_envs.front_ends.parallel import told_truth
+from cfpos_envs.front_ends.parallel import to_numpy, told_truth
 from cfpos_envs.front_ends.resets import Options, Seed, checked_episode_seed, is_single, reset_mask
 from cfpos_envs.front_ends.vector import FINAL_OBS, HAS_FINAL_OBS, VectorEnv, refuse_ended
 
@@ -94,10 +94,10 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np
             refuse_ended(self.vector.over)
         taken = self.vector.step(torch.from_numpy(actions.reshape(self._action_shape)).to(self.vector.device))
         metrics, everybody = taken.metrics, np.ones(self.num_envs, dtype=np.bool_)
-        score = _numpy(metrics["score"]).astype(np.float64)
+        score = to_numpy(metrics["score"]).astype(np.float64)
         infos: Infos = {}
         if HAS_FINAL_OBS in metrics:
-            over, final = _numpy(metrics[HAS_FINAL_OBS]), self._joined(metrics[FINAL_OBS])
+            over, final = to_numpy(metrics[HAS_FINAL_OBS]), self._joined(metrics[FINAL_OBS])
             last = self.scenario.truth(self.vector.final_state)
             # As Gymnasium's own vector environments give them: objects, None where no episode has ended.
             ends = np.full(self.num_envs, None, dtype=object)
@@ -107,12 +107,12 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np
             infos.update({f"_{name}": over.copy() for name in list(infos)})
             score = np.where(over, np.nan, score)
         infos.update(self._infos(self.vector.truth(), score, everybody))
-        rewards = _numpy(taken.rewards).astype(np.float64)
+        rewards = to_numpy(taken.rewards).astype(np.float64)
         return (
             self._joined(taken.observations),
             rewards.mean(axis=1) if self.joint_reward == "mean" else rewards.sum(axis=1),
-            _numpy(taken.terminated),
-            _numpy(taken.truncated),
+            to_numpy(taken.terminated),
+            to_numpy(taken.truncated),
             infos,
         )
 
@@ -125,9 +125,4 @@ class SingleAgentVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np
         return infos
 
     def _joined(self, observations: Tensor) -> np.ndarray:
-        return _numpy(observations.flatten(1))
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.detach().cpu().numpy().copy()
-    return array
+        return to_numpy(observations.flatten(1))

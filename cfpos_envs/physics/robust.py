@@ -8,9 +8,9 @@ from torch import Tensor
 STUDENT_NU = 4.0
 
 
-def student_weight(z: Tensor) -> Tensor:
-    """Weight of a residual of z standard deviations under Student-t errors with nu = 4: (nu + 1) / (nu + z^2)."""
-    return (STUDENT_NU + 1.0) / (STUDENT_NU + z.square())
+def student_weight(z: Tensor, nu: float = STUDENT_NU) -> Tensor:
+    """Weight of a residual of z standard deviations under Student-t errors: (nu + 1) / (nu + z^2)."""
+    return (nu + 1.0) / (nu + z.square())
 
 
 def clamp_length(vectors: Tensor, longest: float) -> Tensor:

@@ -30,6 +30,8 @@ LEAST_PLACES = 200
 """Places set aside below which nothing is learned: the 90 % region then holds 87 to 93 % of the truths on average over
 sets of that size (its standard deviation is 3 points with the 80 places that measure radii)."""
 _BATCH = 1024
+_PLACE_NUMBERS = 3
+"""How many the last signs of doubt are, the answer itself; the flags of the links stand before them."""
 _RARE = 0.01
 """Share of the places that are heard by so few stations that errors there have not been learned."""
 _MEASURED = 0.4
@@ -71,7 +73,7 @@ class Calibration:
 
     def heard_share(self, num_bs: int) -> Float[Tensor, " L"]:
         """Share of the places that every one of L stations hears: the mean of the flags among the signs of doubt."""
-        return self.scales.mean[-3 - num_bs : -3]
+        return self.scales.mean[-_PLACE_NUMBERS - num_bs : -_PLACE_NUMBERS]
 
     def states(self, answers: Answers, area: Area) -> Stated:
         """Covariances and radii of answers.

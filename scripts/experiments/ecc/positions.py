@@ -12,11 +12,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc.data import BEST, COPIES, TracedData, Trained, by_sight, kept, train_network
-from cfpos_envs.drawing.figures import OKABE_ITO
+from cfpos_envs.drawing.figures import OKABE_ITO, plain_numbers
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
 FOLDER = "munich-100k"
@@ -130,9 +129,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
                 points = [row[key] for row in line]
                 part.plot([row[along] for row in line], points, style, color=OKABE_ITO[index], label=label)
         part.set(xscale="log", yscale="log", xlabel=along)
-        part.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        part.yaxis.set_minor_formatter(NullFormatter())
-        part.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain_numbers(part.yaxis)
         part.grid(True, color="#E4E4E4")
         part.legend(fontsize=7)
     axes[0].set(ylabel="3-D error [m]")

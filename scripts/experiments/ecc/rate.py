@@ -8,14 +8,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.baselines import make_policy
 from cfpos.scripts.experiments.common import Effort, Outcome, progress
 from cfpos.scripts.experiments.ecc import common as ecc
 from cfpos.scripts.experiments.ecc.data import Trained, kept, train_policy
 from cfpos.scripts.experiments.ecc.learning import trained
-from cfpos_envs.drawing.figures import OKABE_ITO
+from cfpos_envs.drawing.figures import OKABE_ITO, plain_numbers
 from cfpos_envs.registry import make_scenario
 from cfpos_envs.scenarios.ecc.pool import draw_snapshots
 from cfpos_envs.supervised.bitstream import fronthaul_ratio
@@ -146,9 +145,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
         low, high = ([line[f"{end}_mean_m"] for line in lines] for end in ("lowest", "highest"))
         axes.fill_between(bits, low, high, color=OKABE_ITO[index], alpha=0.2, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="payload per base station [bit]", ylabel="3-D error [m]")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_numbers(axes.yaxis)
     axes.grid(True, color="#E4E4E4")
     axes.legend()
     return figure

@@ -7,12 +7,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cfpos.scripts.experiments.common import Effort, Outcome
 from cfpos.scripts.experiments.ecc import common as ecc
 from cfpos.scripts.experiments.ecc.learning import trained
-from cfpos_envs.drawing.figures import OKABE_ITO
+from cfpos_envs.drawing.figures import OKABE_ITO, plain_numbers
 from cfpos_envs.supervised.data import Pool
 
 LOST = (0, 1, 2)
@@ -48,9 +47,7 @@ def run(effort: Effort) -> Outcome:
             values = [line["value"] for line in lines]
             axes.plot(values, [line["mean_m"] for line in lines], "o-", color=OKABE_ITO[index], label=label)
         axes.set(xlabel=test, yscale="log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain_numbers(axes.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
         axes.grid(True, which="both", color="#E4E4E4")
     panels[0].set_ylabel("mean 3-D error [m]")
     panels[0].legend()
