@@ -50,7 +50,7 @@ class Tracer:
         mitsuba.set_variant(_VARIANT)
         import sionna.rt
 
-        self._rt, self._mi = sionna.rt, mitsuba
+        self._rt, self._mi, self._drjit = sionna.rt, mitsuba, drjit
         self.recipe = recipe
         self.version = f"sionna-rt {sionna.rt.__version__}, mitsuba {mitsuba.__version__}, drjit {drjit.__version__}"
         self._scene = self._loaded_scene()
@@ -133,7 +133,10 @@ class Tracer:
             self._scene.add(receiver)
             self._receivers.append(receiver)
         for receiver, position in zip(self._receivers, users_m, strict=True):
-            receiver.position = self._mi.Point3f(*position.tolist())
+            place = self._mi.Point3f(*position.tolist())
+            # As literals they would stand in the kernels, and every place of every user would be compiled anew.
+            self._drjit.make_opaque(place)
+            receiver.position = place
 
     def _first_hit(self, xy_m: np.ndarray, start_z: float, direction: float) -> np.ndarray:
         mi = self._mi
