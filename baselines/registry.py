@@ -51,6 +51,8 @@ _paths: dict[str, str | tuple[str, ...]] = {
     "ris-svd": ".ris.phase_designs:RisSvd",
     "ris-chirp": ".ris.phase_designs:RisChirp",
 }
+# Old options that still work: option -> (name to use instead, values that are called otherwise now).
+_renamed_options: dict[str, tuple[str, Mapping[object, object]]] = {"bearing": ("links", {"profile": "dft"})}
 # Old names that still work: (class, name to use instead).
 _deprecated = {"ris-random-phases": (".ris.phase_designs:RisRandomPhases", "random")}
 
@@ -104,6 +106,7 @@ def make_policy(name: str, env: Env | str | None = None, **options: object) -> P
     if name in _deprecated:
         warnings.warn(f"policy {name!r} is deprecated; use {_deprecated[name][1]!r}", DeprecationWarning, stacklevel=2)
     policy_class = next((found for found in classes if family in found.families), classes[0])
+    options = _renamed(name, policy_class.options_class, options)
     check_options(name, policy_class.options_class, options)
     chosen = policy_class.options_class(**options)
     accepted = policy_families(name)
@@ -131,6 +134,22 @@ def _load(name: str) -> list[type[Policy]]:
     paths = _deprecated[name][0] if name in _deprecated else _paths[name]
     pairs = [path.partition(":") for path in ([paths] if isinstance(paths, str) else paths)]
     return [getattr(importlib.import_module(module, __package__), found) for module, _, found in pairs]
+
+
+def _renamed(policy: str, options_class: type, options: Mapping[str, object]) -> dict[str, object]:
+    """Options by their present names; old ones warn."""
+    valid, present = {entry.name for entry in dataclasses.fields(options_class)}, dict(options)
+    for old, (new, values) in _renamed_options.items():
+        if old not in present or old in valid or new not in valid or new in present:
+            continue
+        given = present.pop(old)
+        present[new] = values.get(given, given) if isinstance(given, str) else given
+        warnings.warn(
+            f"option {old!r} of policy {policy!r} is deprecated; use {new}={present[new]!r}",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    return present
 
 
 def check_options(policy: str, options_class: type, options: Mapping[str, object]) -> None:

@@ -16,13 +16,13 @@ from cfpos_envs.files.coordinates import GeoOrigin
 from cfpos_envs.files.surveys import SurveyTable, ap_number
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.arrays import profile_peak
 
 from ..base import Estimator
 from ..neighbour_errors import ErrorModel
 from .database import Database, PredictedDatabase, SurveyedDatabase, reference_points
 from .fingerprint_options import FingerprintOptions
 from .floors import FingerprintEstimate, SurveyScore, score
+from .front_end import read_links
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import judged_by_powers
 from .links import cleaned, finished, require_arrays, usable_links
@@ -249,7 +249,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
         device = measurements.rss_dbm.device
         powers = told = link_observations(clean, usable, shadowing_db, None)
         if with_spectra:
-            told = link_observations(clean, usable, shadowing_db, profile_peak(measured_profiles(clean))[0])
+            told = link_observations(clean, usable, shadowing_db, read_links(clean, "dft", measured_profiles(clean)))
         site_map, placed = RadioMap.of(clean), positions.to(device)
         return judged_by_powers(measurements, site_map, powers, placed, covariance.to(device), told)
 

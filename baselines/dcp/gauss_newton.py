@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.arrays import profile_peak
-from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, nominal_bearing_scale
+from cfpos_envs.physics.dcp.covariance.readings import LinkReadings
+from cfpos_envs.physics.dcp.innovations import coarse_joint_scores
 from cfpos_envs.physics.geometry import lattice, metres_outside
 
 from ..base import Estimator
 from .descent import LinkObservations, robust_gauss_newton
+from .front_end import DEFAULT_LINKS, LINKS, read_links, rss_sampling_db
 from .judging import CoarseFix, judged
 from .links import by_users, cleaned, grid_spacing_m, require_arrays, usable_links
-from .radio_map import NUM_ANGLES, RadioMap, measured_profiles
-from .spectra import METHODS, covariance_bearings
+from .radio_map import RadioMap, measured_profiles
 
 _COARSE_RSS_SCALE_DB = 1.0
 """What sampling noise and the distance to the nearest grid point add to the RSS residual of the coarse search."""
@@ -38,19 +38,23 @@ class GaussNewtonOptions(Declared):
         steps: Gauss-Newton steps, >= 1, each at most 5 m long.
         grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it, and
             never less than the side / 128.
-        bearing: source of the bearings of ``joint-gn``: ``profile`` compares the angular power spectrum (all that the
-            game's agents see) with the table of directions; ``music`` and ``beamscan`` use the whole covariance.
+        links: front end of ``joint-gn``, what reads every link. ``dft`` compares the angular power spectrum (all that
+            the game's agents see) with the table of directions; ``music`` and ``beamscan`` take a bearing from the
+            whole covariance, ``likelihood`` and ``covariance`` bearing, power and both deviations.
+        link_training: whether ``links=covariance`` may learn the network of an array for which none comes along, which
+            takes seconds.
         self_calibrate: in the second half of the steps, remove every AP's median residual over its users and take
             its scale from their median absolute deviation; needs no ``sigma_db`` but several users.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {"sigma_db": (0, 100), "steps": (1, 10_000), "grid_spacing": (0.001, 1e5)}
-    choices: ClassVar[Mapping[str, Collection[str]]] = {"bearing": ("profile", *METHODS)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"links": LINKS}
 
     sigma_db: float | None = None
     steps: int = 12
     grid_spacing: float = 5.0
-    bearing: str = "profile"
+    links: str = DEFAULT_LINKS
+    link_training: bool = True
     self_calibrate: bool = False
 
 
@@ -73,13 +77,15 @@ class _GaussNewton(Estimator[RadioMeasurements]):
     def _locate_users(self, measurements: RadioMeasurements) -> PositionEstimate:
         options = self.options
         if self.uses_bearings:
-            require_arrays(self.name, measurements, covariance=options.bearing != "profile")
+            require_arrays(self.name, measurements, covariance=options.links != "dft")
         usable = usable_links(measurements, aoa=self.uses_bearings, covariance=True)
         clean = cleaned(measurements, usable)
         profiles = measured_profiles(clean) if self.uses_bearings else None
         shadowing_db = unknown_shadowing_db(clean) if options.sigma_db is None else options.sigma_db
-        bearing = None if profiles is None else measured_bearings(clean, profiles, options.bearing)
-        observations = link_observations(clean, usable, shadowing_db, bearing)
+        readings = None
+        if profiles is not None:
+            readings = read_links(clean, options.links, profiles, link_training=options.link_training)
+        observations = link_observations(clean, usable, shadowing_db, readings)
         coarse = coarse_fix(clean, usable, shadowing_db, profiles, options.grid_spacing)
         site, start_std = RadioMap.of(clean), options.grid_spacing / math.sqrt(12.0)
         fit = robust_gauss_newton(site, observations, coarse.best_m, start_std, options.steps, options.self_calibrate)
@@ -100,59 +106,31 @@ class JointGaussNewton(_GaussNewton):
     uses_bearings: ClassVar[bool] = True
 
 
-def measured_bearings(
-    measurements: RadioMeasurements, profiles: Float[Tensor, "B M K A"], method: str
-) -> Float[Tensor, "B M K"]:
-    """Bearing of every link to its array's axis, in [0, pi].
-
-    Args:
-        measurements: clean ones (no NaN).
-        profiles: their angle profiles.
-        method: ``bearing`` of ``GaussNewtonOptions``.
-    """
-    if method == "profile":
-        return profile_peak(profiles)[0]
-    assert measurements.covariance is not None
-    return covariance_bearings(measurements.covariance, measurements.radio, method, NUM_ANGLES)
-
-
 def unknown_shadowing_db(measurements: RadioMeasurements) -> float:
     """Standard deviation of the shadowing that stays in the RSS residual: none where the site's map is known."""
     return 0.0 if measurements.shadowing_maps is not None else measurements.shadowing_std_db
-
-
-def rss_sampling_std_db(covariance: Complex[Tensor, "*batch L L"], snapshots: int) -> Float[Tensor, "*batch"]:
-    """Standard deviation of an RSS averaged over T_s snapshots: (10 / ln 10) sqrt(tr(R^2) / T_s) / tr(R), dB.
-
-    tr(R_hat) is a sum of exponentials with the eigenvalues of R as means, each averaged over T_s draws.
-
-    Args:
-        covariance: (sample) covariance R of the channel estimate.
-        snapshots: T_s.
-    """
-    trace = torch.diagonal(covariance, dim1=-2, dim2=-1).real.sum(dim=-1)
-    unit = covariance / trace.clamp(min=torch.finfo(trace.dtype).tiny)[..., None, None]
-    squares = unit.real.square().sum(dim=(-2, -1)) + unit.imag.square().sum(dim=(-2, -1))
-    return (10.0 / math.log(10.0)) * torch.sqrt(squares / snapshots)
 
 
 def link_observations(
     measurements: RadioMeasurements,
     usable: Bool[Tensor, "B M K"],
     shadowing_db: float,
-    bearing_rad: Float[Tensor, "B M K"] | None,
+    readings: LinkReadings | None,
 ) -> LinkObservations:
-    """RSS with its sampling noise and unknown shadowing; bearings with their nominal scale, if given."""
-    if measurements.covariance is None:
-        sampling = torch.zeros_like(measurements.rss_dbm)
-    else:
-        snapshots = measurements.radio.snapshots
-        sampling = rss_sampling_std_db(measurements.covariance, snapshots)
-        # Methods that read spectra keep a link whose covariance alone is damaged: one path has the most noise.
-        sampling = torch.nan_to_num(sampling, nan=10.0 / math.log(10.0) / math.sqrt(snapshots))
+    """Powers and bearings as they were read, with unknown shadowing; None: RSS with its sampling noise alone.
+
+    Args:
+        measurements: clean ones (no NaN).
+        usable: links that count.
+        shadowing_db: unknown shadowing.
+        readings: see ``front_end.read_links``.
+    """
+    sampling = rss_sampling_db(measurements) if readings is None else readings.power_std_db
     rss_std = torch.sqrt(sampling.square() + shadowing_db**2).clamp(min=0.1)
-    scale = None if bearing_rad is None else nominal_bearing_scale(bearing_rad)
-    return LinkObservations(usable, measurements.rss_dbm, rss_std, bearing_rad, scale)
+    if readings is None:
+        return LinkObservations(usable, measurements.rss_dbm, rss_std)
+    rss = measurements.rss_dbm + readings.correction_db
+    return LinkObservations(usable, rss, rss_std, readings.bearing_rad, readings.bearing_std_rad)
 
 
 def coarse_fix(

@@ -21,11 +21,11 @@ from cfpos_envs.checks import SEEDS
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.geometry import unit_vectors
 
 from ..base import Estimator
 from .database import GRIDS, reference_points
+from .front_end import read_links
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import judged_by_powers
 from .links import by_heard_aps, cleaned, require_arrays, usable_links
@@ -124,8 +124,9 @@ class GaussianProcess(Estimator[RadioMeasurements]):
         device = measurements.rss_dbm.device
         covariance = (variances[..., None, None] * torch.eye(2)).to(device)
         powers = link_observations(clean, usable, shadowing_db, None)
-        bearing = None if clean.angular_power is None else profile_peak(measured_profiles(clean))[0]
-        told = link_observations(clean, usable, shadowing_db, bearing if self.options.feature != "rss-db" else None)
+        has_angles = clean.angular_power is not None and self.options.feature != "rss-db"
+        readings = read_links(clean, "dft", measured_profiles(clean)) if has_angles else None
+        told = link_observations(clean, usable, shadowing_db, readings)
         return judged_by_powers(measurements, RadioMap.of(clean), powers, positions.to(device), covariance, told)
 
     def _fit(self, site: RadioMap) -> FittedProcess:

@@ -30,11 +30,11 @@ from .descent import (
     wrong_side_variance,
 )
 from .fault_laws import BEARING_NU, POWER_NU, FaultLaws, residuals_at, robust_precision
+from .front_end import read_links
 from .gauss_newton import (
     GaussNewtonOptions,
     coarse_fix,
     link_observations,
-    measured_bearings,
     unknown_shadowing_db,
 )
 from .judging import LEAST_LINKS
@@ -43,6 +43,7 @@ from .radio_map import RadioMap, measured_profiles
 
 _START_STD_DB = 6.0
 _LEAST_STD_DB = 0.3
+_LEAST_SAMPLING_DB = 0.1
 _FIRST_INFLATIONS = (3.0, 1.0)
 """On deviations, of every climb: a cautious one, and one that believes its start."""
 _PEAK = 1.2
@@ -57,7 +58,7 @@ class JointEmOptions(FaultLaws):
         sigma_db: standard deviation of the shadowing that no map explains, dB; None fits it to every drop.
         steps: steps of expectation and maximisation, >= 1.
         grid_spacing: spacing of the coarse search that gives the start, metres.
-        bearing: source of the bearings, as of ``joint-gn``.
+        links, link_training: front end, as of ``joint-gn``.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = GaussNewtonOptions.ranges
@@ -66,7 +67,8 @@ class JointEmOptions(FaultLaws):
     sigma_db: float | None = None
     steps: int = 20
     grid_spacing: float = GaussNewtonOptions.grid_spacing
-    bearing: str = GaussNewtonOptions.bearing
+    links: str = GaussNewtonOptions.links
+    link_training: bool = GaussNewtonOptions.link_training
 
 
 class JointEm(Estimator[RadioMeasurements]):
@@ -88,17 +90,17 @@ class JointEm(Estimator[RadioMeasurements]):
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions of all users of every episode together."""
         options = self.options
-        require_arrays(self.name, measurements, covariance=options.bearing != "profile")
+        require_arrays(self.name, measurements, covariance=options.links != "dft")
         usable = usable_links(measurements, covariance=True)
         clean = cleaned(measurements, usable)
         site, profiles = RadioMap.of(clean), measured_profiles(clean)
         shadowing_db = unknown_shadowing_db(clean) if options.sigma_db is None else options.sigma_db
-        seen = link_observations(clean, usable, shadowing_db, measured_bearings(clean, profiles, options.bearing))
+        readings = read_links(clean, options.links, profiles, link_training=options.link_training)
+        seen = link_observations(clean, usable, shadowing_db, readings)
         coarse = coarse_fix(clean, usable, max(shadowing_db, _LEAST_STD_DB), profiles, options.grid_spacing)
         start_std = options.grid_spacing / math.sqrt(12.0)
         start = robust_gauss_newton(site, seen, coarse.best_m, start_std, GaussNewtonOptions.steps)
-        sampling = link_observations(clean, usable, 0.0, None).rss_std_db
-        assert sampling is not None
+        sampling = readings.power_std_db.clamp(min=_LEAST_SAMPLING_DB)
         best = self._climb(site, seen, sampling, start, _FIRST_INFLATIONS[0])
         for inflation in _FIRST_INFLATIONS[1:]:
             best = best.or_better(self._climb(site, seen, sampling, start, inflation))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,6 +90,13 @@ def measured_profiles(measurements: RadioMeasurements) -> Float[Tensor, "B M K A
     assert measurements.angular_power is not None
     table = spectrum_table(measurements.radio).to(measurements.angular_power.device)
     return angle_profile(measurements.angular_power, table)
+
+
+def expected_profiles(radio: RadioModel, bearing_rad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch A"]:
+    """The same for the spectrum that is expected from a direction to the array's axis, in [0, pi]."""
+    table = spectrum_table(radio).to(bearing_rad)
+    nearest = (bearing_rad * ((NUM_ANGLES - 1) / math.pi)).round().long()
+    return table[nearest] @ table.mT
 
 
 class SiteCache(Generic[Made]):

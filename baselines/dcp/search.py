@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +15,6 @@ from torch import Tensor
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.base import Measurements, PositionEstimate, Reason
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics.arrays import profile_peak
 from cfpos_envs.physics.dcp.innovations import rss_weighted_centroid
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import into_area, lattice, nearest_image, unit_vectors
@@ -23,10 +22,11 @@ from cfpos_envs.physics.similarity import aoa_log_similarity, rss_log_similarity
 
 from ..base import Estimator
 from ..neighbour_errors import ErrorModel, Neighbourhood, nearest_spacing_m
+from .front_end import DEFAULT_LINKS, LINKS, read_links
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import LEAST_LINKS, contradict, has_mirror_image
 from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, usable_links
-from .radio_map import RadioMap, SiteCache, measured_profiles, sites_with_rows
+from .radio_map import RadioMap, SiteCache, expected_profiles, measured_profiles, sites_with_rows
 
 if TYPE_CHECKING:
     from ..base import Env
@@ -44,12 +44,17 @@ class DirectSearchOptions(Declared):
         grid_spacing: spacing of the coarse grid, metres.
         rounds: rounds of the pattern search; every round looks at eight points around the best one and either goes
             there or halves the pattern. On 100 m, 5 m and 13 rounds make 504 evaluations per user.
+        links, link_training: front end, as of ``joint-gn``; with all but ``dft`` the spectrum that is expected from the
+            bearing read stands for the measured one.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {"grid_spacing": (0.001, 1e5), "rounds": (1, 10_000)}
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"links": LINKS}
 
     grid_spacing: float = 5.0
     rounds: int = 13
+    links: str = DEFAULT_LINKS
+    link_training: bool = True
 
 
 class DirectSearch(Estimator[RadioMeasurements]):
@@ -69,26 +74,30 @@ class DirectSearch(Estimator[RadioMeasurements]):
         return by_users(measurements, self._locate_users)
 
     def _locate_users(self, measurements: RadioMeasurements) -> PositionEstimate:
-        require_arrays(self.name, measurements)
-        usable, received = usable_links(measurements), measurements
+        links, received = self.options.links, measurements
+        require_arrays(self.name, measurements, covariance=links != "dft")
+        usable = usable_links(measurements, covariance=links != "dft")
         measurements = cleaned(measurements, usable)
         radio, site, profiles = measurements.radio, RadioMap.of(measurements), measured_profiles(measurements)
+        readings = read_links(measurements, links, profiles, link_training=self.options.link_training)
+        rss = measurements.rss_dbm + readings.correction_db
+        if links != "dft":
+            profiles = expected_profiles(radio, readings.bearing_rad)
         spacing = grid_spacing_m(radio.side_m, self.options.grid_spacing)
         episodes, _, num_ues = measurements.rss_dbm.shape
         grid = lattice(radio.side_m, spacing).to(measurements.rss_dbm.device)
         blocks = grid.expand(episodes, num_ues, -1, 2).split(_COARSE_BLOCK, dim=2)
-        scores = torch.cat([log_similarity(site, measurements.rss_dbm, profiles, block, usable) for block in blocks], 2)
+        scores = torch.cat([log_similarity(site, rss, profiles, block, usable) for block in blocks], 2)
         best, index = scores.max(dim=-1)
         points, radius = grid[index], torch.full_like(best, spacing / 2)
         for _ in range(self.options.rounds):
             around = into_area(points.unsqueeze(2) + _ring(radius), radio.side_m, radio.wrap)
-            value, chosen = log_similarity(site, measurements.rss_dbm, profiles, around, usable).max(dim=-1)
+            value, chosen = log_similarity(site, rss, profiles, around, usable).max(dim=-1)
             better = value > best
             moved = torch.gather(around, 2, chosen[..., None, None].expand(-1, -1, 1, 2)).squeeze(2)
             points, best = torch.where(better[..., None], moved, points), torch.where(better, value, best)
             radius = torch.where(better, radius, radius / 2)
-        bearing = profile_peak(profiles)[0]
-        evidence = link_observations(measurements, usable, unknown_shadowing_db(measurements), bearing)
+        evidence = link_observations(measurements, usable, unknown_shadowing_db(measurements), readings)
         mirror = has_mirror_image(received, site, evidence, points, spacing / 2)
         failures = (
             (Reason.LARGE_RESIDUALS, contradict(site, evidence, points, spacing / 2)),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baselines import make_policy
 from baselines.dcp.descent import calibrated, wrong_side_variance
-from baselines.dcp.gauss_newton import rss_sampling_std_db
+from baselines.dcp.front_end import rss_sampling_std_db
 from baselines.dcp.radio_map import RadioMap, measured_profiles
 from baselines.dcp.search import log_similarity
 from baselines.dcp.spectra import beamscan_spectrum, covariance_bearings, music_spectrum
@@ -116,7 +116,30 @@ def test_known_maps_are_used() -> None:
 
 def test_music_bearings_serve_the_joint_estimator(shadowed: Drop) -> None:
     profile = rmse_m(shadowed, located(shadowed, "joint-gn").position)
-    assert rmse_m(shadowed, located(shadowed, "joint-gn", bearing="music").position) < profile
+    assert rmse_m(shadowed, located(shadowed, "joint-gn", links="music").position) < profile
+
+
+def test_readings_of_the_whole_covariance_go_below_the_bound_of_powers(clean: Drop, shadowed: Drop) -> None:
+    for links in ("likelihood", "covariance"):
+        for drop, highest in ((clean, 1.02), (shadowed, 1.03)):
+            estimate = located(drop, "joint-gn", links=links)
+            assert 0.8 < rmse_m(drop, estimate.position) / bound_m(drop) < highest
+            assert 0.7 < mean_normalised_error(drop, estimate) < 1.4
+
+
+@pytest.mark.parametrize("name", ["music", "direct-search"])
+def test_readings_of_the_whole_covariance_serve_other_estimators(shadowed: Drop, name: str) -> None:
+    plain = rmse_m(shadowed, located(shadowed, name).position)
+    assert rmse_m(shadowed, located(shadowed, name, links="covariance").position) < 0.97 * plain
+
+
+def test_matrices_that_are_no_covariances_are_refused() -> None:
+    drop = draw_drops(1, seed=2, num_aps=4, num_ues=1)
+    assert drop.measurements.covariance is not None
+    wrong = drop.measurements.covariance.clone()
+    wrong[0, 1, 0, 0, 3] *= 2.0
+    with pytest.raises(ValueError, match="covariance of 1 links is not Hermitian"):
+        make_policy("joint-gn", links="likelihood").locate(dataclasses.replace(drop.measurements, covariance=wrong))
 
 
 def miscalibrated(drop: Drop) -> Drop:

@@ -72,7 +72,7 @@ def test_unknown_option_lists_the_nearest_and_all() -> None:
         ("music", {"num_angles": 2}, r"num_angles=2"),
         ("joint-gn", {"steps": 0}, r"steps=0"),
         ("joint-gn", {"sigma_db": -1.0}, r"sigma_db=-1.0"),
-        ("joint-gn", {"bearing": "esprit"}, r"bearing='esprit'"),
+        ("joint-gn", {"links": "esprit"}, r"links='esprit'"),
         ("direct-search", {"grid_spacing": -5.0}, r"grid_spacing=-5.0"),
     ],
 )
@@ -99,6 +99,16 @@ def test_an_old_name_warns_and_is_not_listed() -> None:
     actions = make_policy("random", env).act_batch(env.reset())
     direction = torch.zeros(actions.shape[:2], dtype=torch.float64)
     torch.testing.assert_close(old.profiles(direction, direction).flatten(2), math.pi * (actions.double() + 1))
+
+
+def test_an_old_option_warns_and_is_another_now() -> None:
+    with pytest.warns(
+        DeprecationWarning, match=r"^option 'bearing' of policy 'joint-gn' is deprecated; use links='dft'$"
+    ):
+        old: Any = make_policy("joint-gn", bearing="profile")
+    assert old.options == make_policy("joint-gn").options
+    with pytest.raises(ValueError, match="unknown option 'bearing'"):
+        make_policy("joint-gn", bearing="music", links="music")
 
 
 def test_policies_of_a_family() -> None:

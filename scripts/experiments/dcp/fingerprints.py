@@ -18,7 +18,7 @@ SITES: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "rss-gn": ("rss-gn", {}),
     "joint-gn": ("joint-gn", {}),
-    "joint-gn, MUSIC bearings": ("joint-gn", {"bearing": "music"}),
+    "joint-gn, MUSIC bearings": ("joint-gn", {"links": "music"}),
     "music": ("music", {}),
     "beamscan": ("beamscan", {}),
     "direct-search": ("direct-search", {}),

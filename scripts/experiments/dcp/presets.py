@@ -28,7 +28,7 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "joint-gn": ("joint-gn", {}),
     "joint-gn, assuming 0 dB": ("joint-gn", {"sigma_db": 0.0}),
     "joint-gn, assuming 4 dB": ("joint-gn", {"sigma_db": 4.0}),
-    "joint-gn, MUSIC bearings": ("joint-gn", {"bearing": "music"}),
+    "joint-gn, MUSIC bearings": ("joint-gn", {"links": "music"}),
     "joint-gn, self-calibrated": ("joint-gn", {"self_calibrate": True}),
     "direct-search": ("direct-search", {}),
     "centroid": ("centroid", {}),
