@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cfpos_envs.physics.ris.modes import mode_vector
 
-from .harmonics import circle, circle_power, climb_from, diagonal_sums, from_circle, wrapped_cosine
+from .harmonics import NEWTON_STEPS, circle, circle_power, climb_from, diagonal_sums, from_circle, wrapped_cosine
+from .kernels import climbed_axes
 
 # A candidate that carries less of a path than this share of what its own spectrum reaches is replaced by the latter.
 ENOUGH = 0.8
@@ -157,11 +158,25 @@ def _own_maximum(
     inside = grids[0].square().unsqueeze(-1) + grids[1].square() <= 1.0
     best = torch.where(inside, power, 0.0).flatten(-2).max(dim=-1)
     found = [grids[0][best.indices // len(grids[1])], grids[1][best.indices % len(grids[1])]]
+    start = torch.stack(found, dim=-1)
+    widths = (2.0 / (8 * shape[0]), 2.0 / (8 * shape[1]))
+    climbed = climbed_axes(focused, slopes, start, widths, (_ROUNDS, NEWTON_STEPS))
+    return climb_by_tables(focused, slopes, start, widths) if climbed is None else climbed, best.values
+
+
+def climb_by_tables(
+    focused: Complex[Tensor, "T L n1 n2"],
+    slopes: tuple[float, float],
+    start: Float[Tensor, "T L 2"],
+    widths: tuple[float, float],
+) -> Float[Tensor, "T L 2"]:
+    """``kernels.climbed_axes`` by torch's own operations: what it is compared with."""
+    shape = focused.shape[-2:]
+    found = list(start.unbind(dim=-1))
     for _ in range(_ROUNDS):
         for axis in range(2):
             held = mode_vector(found[1 - axis], shape[1 - axis], slopes[1 - axis]).conj().unsqueeze(-1)
             line = ((focused if axis == 0 else focused.mT) @ held).squeeze(-1)
             polynomial = diagonal_sums(line.unsqueeze(-1) * line.conj().unsqueeze(-2))
-            step = 2.0 / (8 * shape[axis])
-            found[axis] = climb_from(polynomial, slopes[axis], found[axis].unsqueeze(-1), step).squeeze(-1)
-    return torch.stack(found, dim=-1), best.values
+            found[axis] = climb_from(polynomial, slopes[axis], found[axis].unsqueeze(-1), widths[axis]).squeeze(-1)
+    return torch.stack(found, dim=-1)

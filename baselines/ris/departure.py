@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cfpos_envs.physics.ris.modes import mode_vector
 
-from .harmonics import climb, diagonal_sums, evaluate, on_grid
+from .harmonics import NEWTON_STEPS, climb, diagonal_sums, evaluate, on_grid
+from .kernels import climbed
 
 # Without it the ratio is 0/0 at a known cosine, and noise wins there.
 FLOOR = 0.05
@@ -121,7 +122,9 @@ def climb_ratio(
         return top_1 * below - free * top * below_1, top_2 * below - free * top * below_2
 
     start = start.unsqueeze(-1)
-    return climb(slopes, (start - step).clamp(min=-1.0), (start + step).clamp(max=1.0)).squeeze(-1)
+    low, high = (start - step).clamp(min=-1.0), (start + step).clamp(max=1.0)
+    found = climbed(seen, left, slope, (low, high), NEWTON_STEPS, floor)
+    return (climb(slopes, low, high) if found is None else found).squeeze(-1)
 
 
 def _diagonal_sums_2d(matrix: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from cfpos_envs.physics.ris.geometry import BS_AXES
 
 from ..least_squares import scaled_inverse
+from .kernels import sighted
 
 # The third cosine is the root of what is left; its derivative explodes where nothing is.
 LARGEST_SINE = 0.995
@@ -35,7 +36,16 @@ def line_of_sight_direction(
     """
     base = torch.tensor(BS_AXES, dtype=cosines.dtype, device=cosines.device).expand(len(cosines), 2, 3)
     mapping = torch.cat((-rotation[..., :, :2].mT, base), dim=-2)
-    weighted = mapping.mT @ scaled_inverse(covariance)  # T^T W
+    weight = scaled_inverse(covariance)
+    found = sighted(cosines, mapping, weight, steps) if steps else None
+    return sight_by_tables(cosines, mapping, weight, steps) if found is None else found
+
+
+def sight_by_tables(
+    cosines: Float[Tensor, "T 4"], mapping: Float[Tensor, "T 4 3"], weight: Float[Tensor, "T 4 4"], steps: int
+) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3 4"]]:
+    """``line_of_sight_direction`` from T and W by torch's own operations: what the kernel is compared with."""
+    weighted = mapping.mT @ weight  # T^T W
     normal = weighted @ mapping
     solve = torch.linalg.inv_ex(normal).inverse @ weighted
     loose = (solve @ cosines.unsqueeze(-1)).squeeze(-1)
@@ -72,14 +82,9 @@ def surface_direction(
 
 
 def _error_map(u: Tensor, normal: Tensor, weighted: Tensor) -> Tensor:
-    basis = _across(u)
-    return basis @ torch.linalg.inv_ex(basis.mT @ normal @ basis).inverse @ basis.mT @ weighted
-
-
-def _across(u: Tensor) -> Tensor:
-    """Two orthonormal columns perpendicular to u."""
-    # The axis that u points along least is never parallel to it.
-    helper = torch.nn.functional.one_hot(u.abs().argmin(dim=-1), 3).to(u.dtype)
-    first = torch.linalg.cross(u, helper)
-    first = first / torch.linalg.vector_norm(first, dim=-1, keepdim=True)
-    return torch.stack((first, torch.linalg.cross(u, first)), dim=-1)
+    """B (B^T N B)^-1 B^T T^T W, B a basis of the plane across u: there N is inverted, along u nothing is left."""
+    along = u.unsqueeze(-1) * u.unsqueeze(-2)
+    across = torch.eye(3, dtype=u.dtype, device=u.device) - along
+    size = normal.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+    inverse = torch.linalg.inv_ex(across @ normal @ across + size * along).inverse
+    return across @ inverse @ across @ weighted

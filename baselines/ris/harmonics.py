@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Complex, Float, Inexact, Int
 from torch import Tensor
 
+from .kernels import climbed
+
 MUSIC_POINTS_PER_ELEMENT = 16
 # Safeguarded Newton steps: quadratic convergence from a grid step ends in rounding after five.
 NEWTON_STEPS = 6
@@ -119,7 +121,9 @@ def climb_from(
     coefficients: Complex[Tensor, "*batch lags"], slope: float, start: Float[Tensor, "*batch P"], step: float
 ) -> Float[Tensor, "*batch P"]:
     """Maxima of polynomials within ``step`` of ``start``."""
-    return climb(lambda x: evaluate(coefficients, slope, x)[1:], start - step, start + step)
+    low, high = start - step, start + step
+    found = climbed(coefficients, None, slope, (low, high), NEWTON_STEPS)
+    return climb(lambda x: evaluate(coefficients, slope, x)[1:], low, high) if found is None else found
 
 
 def wrapped_cosine(x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from cfpos_envs.physics.ris.modes import DELAY_MODE
 from ..least_squares import gauss_newton, inverse_3x3, scaled_inverse
 from .channel import FEWEST_PATHS, ChannelEstimate
 from .directions import SPHERE_STEPS, line_of_sight_direction, surface_direction
+from .kernels import searched
 from .pairs import PairGeometry
 from .refine import free_parameters, masked_information, unknowns_present
 
@@ -242,6 +243,13 @@ def search(fixes: PathFixes, farthest_m: float) -> tuple[Float[Tensor, "T 3"], F
         fixes: at least two present paths.
         farthest_m: longest distance of the UE from a source.
     """
+    paths = fixes.source_m, fixes.direction, fixes.pseudo_range_m, fixes.covariance, fixes.present
+    found = searched(paths, (_GRID, _ZOOM, _ZOOMS), (_NEAREST_M, farthest_m), _FLOOR)
+    return search_by_tables(fixes, farthest_m) if found is None else found
+
+
+def search_by_tables(fixes: PathFixes, farthest_m: float) -> tuple[Float[Tensor, "T 3"], Float[Tensor, " T"]]:
+    """``search`` by torch's own operations, all biases of a bracket at once: what the kernel is compared with."""
     middle, half = _coarse(fixes, farthest_m)
     offsets = torch.linspace(-1.0, 1.0, _ZOOM, dtype=middle.dtype, device=middle.device)
     for _ in range(_ZOOMS):

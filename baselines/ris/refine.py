@@ -13,9 +13,17 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from cfpos_envs.physics.ris.information import fisher
-from cfpos_envs.physics.ris.modes import correlate_derivatives, steering
+from cfpos_envs.physics.ris.modes import (
+    DELAY_MODE,
+    correlate_derivatives,
+    derivative,
+    focus_delay,
+    mode_vector,
+    steering,
+)
 
 from ..least_squares import scaled_inverse
+from .kernels import serves_steps, stepped
 
 _PARAMETERS = 5
 
@@ -86,6 +94,29 @@ def refine(
         present: which paths there are; the others are left alone with zero gain.
         steps: 0 solves for the gains only. A step is at most half a resolution cell in every parameter.
     """
+    if not serves_steps(received):
+        return refine_by_tables(received, sizes, slopes, parameters, present, steps)
+    gains = torch.zeros_like(present, dtype=torch.complex128)
+    for step in range(steps + 1):
+        vector = mode_vector(parameters[..., DELAY_MODE], sizes[DELAY_MODE], slopes[DELAY_MODE])
+        if step == steps:
+            focused, delayed = focus_delay(received, vector).to(torch.complex128), None
+        else:
+            both = torch.cat((vector, derivative(vector, slopes[DELAY_MODE])), dim=-2)
+            focused, delayed = focus_delay(received, both).to(torch.complex128).chunk(2, dim=-3)
+        parameters, gains = stepped(focused, delayed, sizes, slopes, parameters, present)
+    return parameters, gains
+
+
+def refine_by_tables(
+    received: Complex[Tensor, "T U1 U2 B1 B2 N"],
+    sizes: Sequence[int],
+    slopes: Sequence[float],
+    parameters: Float[Tensor, "T L 5"],
+    present: Bool[Tensor, "T L"],
+    steps: int,
+) -> tuple[Float[Tensor, "T L 5"], Complex[Tensor, "T L"]]:
+    """``refine`` by torch's own operations: what the kernel is compared with."""
     free = free_parameters(parameters.shape[-2], parameters.device)
     cell = torch.tensor([torch.pi / abs(w) / n for n, w in zip(sizes, slopes)], dtype=parameters.dtype)
     limit = cell.to(parameters.device)[free % _PARAMETERS]

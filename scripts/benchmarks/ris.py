@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 
 from cfpos.baselines import make_policy
-from cfpos.baselines.ris import channel
+from cfpos.baselines.ris import channel, kernels
 from cfpos.baselines.ris.channel import ChannelOptions
 from cfpos.baselines.ris.pairs import pair_channels, pair_geometry
 from cfpos.baselines.ris.position import locate_pairs
@@ -57,18 +58,27 @@ def _policies(preset: str, options: Options) -> Rows:
     for episodes in (1, 3 if options.quick else EPISODES):
         received = drawn(preset, episodes)
         for name in POLICIES:
-            policy: Any = make_policy(name)
-            seconds = cpu_s(_call(policy.locate, received), options) / episodes
-            rows.append(
-                {
-                    "preset": preset,
-                    "policy": name,
-                    "at once": episodes,
-                    "ms/estimate": 1e3 * seconds,
-                    "estimates/s": 1.0 / seconds,
-                }
-            )
+            locate = _call(make_policy(name).locate, received)
+            rows.append(_row(preset, name, episodes, cpu_s(locate, options)))
+        with mock.patch.object(kernels, "_kernels", _nothing):
+            locate = _call(make_policy(POLICIES[0]).locate, received)
+            rows.append(_row(preset, f"{POLICIES[0]}, torch alone", episodes, cpu_s(locate, options)))
     return rows
+
+
+def _nothing() -> None:
+    """What there is without a compiler."""
+
+
+def _row(preset: str, policy: str, episodes: int, seconds: float) -> dict[str, Any]:
+    each = seconds / episodes
+    return {
+        "preset": preset,
+        "policy": policy,
+        "at once": episodes,
+        "ms/estimate": 1e3 * each,
+        "estimates/s": 1.0 / each,
+    }
 
 
 def _stages(preset: str, options: Options) -> Rows:
