@@ -123,8 +123,11 @@ def test_tables_say_what_is_ahead_of_the_learned_code() -> None:
     assert ahead(rows, "other") == "At equal bits other is ahead of ecc-fast nowhere (of 1 payloads)."
     cells = [(EQUAL, 393.0, 3.0), (NEAREST + EQUAL, 393.0, 2.5), ("csi-scalar-q", 1545.0, 3.5)]
     near, plain = yardsticks([{"policy": name, "bits/BS": bits, "mean_m": mean} for name, bits, mean in cells])
-    assert "better than the network that reads them: 2.50 and 3.00 m" in near
-    assert "worse than ecc-fast, 3.50 and 3.00 m, with 3.9 times the bits" in plain
+    assert f"reads the same messages: 2.50 against 3.00 m, better ({EQUAL})." in near
+    assert "large batches: 3.50 against 3.00 m, worse, with 3.9 times the bits." in plain
+    alike = yardsticks([{"policy": n, "bits/BS": 1.0, "mean_m": m} for n, m in ((EQUAL, 3.0), ("csi-scalar-q", 2.9))])
+    assert len(alike) == 1
+    assert "2.90 against 3.00 m, alike" in alike[0]
 
 
 @pytest.mark.parametrize(("bits", "percent"), [(4, 2.5), (6, 3.75), (8, 5.0), (10, 6.25)])

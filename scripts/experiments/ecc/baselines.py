@@ -49,6 +49,8 @@ BASELINES: dict[str, dict[str, Any]] = {
 ROWS = (EQUAL, "csi-scalar-q", "mfcnet", LONGEST, "transformer", "adcpm")
 """What matters most first."""
 _QUICK_SAMPLES = 512
+_ALIKE = 0.05
+"""Share by which two means of one seed differ without meaning."""
 
 
 @dataclass(frozen=True)
@@ -152,23 +154,33 @@ def yardsticks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         rows: of the table.
     """
     means = {line["policy"]: (line["bits/BS"], line["mean_m"]) for line in rows}
-    found = []
-    for label, (bits, mean) in means.items():
-        if label.startswith(NEAREST):
-            network = means[label.removeprefix(NEAREST)][1]
-            better = "better" if mean < network else "worse"
-            found.append(
-                f"At the same {bits:g} bits the nearest training places in the latent space are {better} than the "
-                f"network that reads them: {mean:.2f} and {network:.2f} m ({label.removeprefix(NEAREST)})."
-            )
+    sentences = []
+    pairs = {
+        label.removeprefix(NEAREST): (mean, means[label.removeprefix(NEAREST)][1])
+        for label, (_, mean) in means.items()
+        if label.startswith(NEAREST)
+    }
+    if pairs:
+        told = "; ".join(f"{_compared(near, mean)} ({label})" for label, (near, mean) in pairs.items())
+        sentences.append(
+            "At the same bits, the mean error of the nearest training places in the latent space against that of the "
+            f"network which reads the same messages: {told}."
+        )
     if "csi-scalar-q" in means and EQUAL in means:
         (plain_bits, plain), (bits, mean) = means["csi-scalar-q"], means[EQUAL]
-        better = "better" if plain < mean else "worse"
-        found.append(
-            f"csi-scalar-q on as many snapshots in as large batches is {better} than ecc-fast, {plain:.2f} and "
-            f"{mean:.2f} m, with {plain_bits / bits:.1f} times the bits."
+        sentences.append(
+            f"csi-scalar-q against ecc-fast on as many snapshots in as large batches: {_compared(plain, mean)}, with "
+            f"{plain_bits / bits:.1f} times the bits."
         )
-    return found
+    return sentences
+
+
+def _compared(mean_m: float, other_m: float) -> str:
+    """Two mean errors and what one seed can say of them."""
+    word = "better" if mean_m < other_m else "worse"
+    if abs(mean_m - other_m) < _ALIKE * other_m:
+        word = "alike"
+    return f"{mean_m:.2f} against {other_m:.2f} m, {word}"
 
 
 def _part(whole: Trained, part: slice) -> Trained:
