@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol, cast, runtime_checkable
 
 import torch
 
+from cfpos_envs.checks import Notice
 from cfpos_envs.disk import is_full, sync
 from cfpos_envs.sealing import SealingFile, is_whole
 
@@ -41,7 +42,7 @@ class DamagedError(ValueError):
     """A file is cut short, or its content is not what was written."""
 
 
-class DamagedWarning(UserWarning):
+class DamagedWarning(Notice):
     """A damaged file was done without."""
 
 

@@ -25,6 +25,10 @@ _MOST_SHOWN = 80
 _FIRST_PRINTED = 32
 
 
+class Notice(UserWarning):
+    """What whoever starts a command should know; commands show it as one line."""
+
+
 def nearest(name: object, allowed: Iterable[str], form: str = "; {}") -> str:
     """``; did you mean a or b?``: the hint in every message about an unknown name; empty if nothing is near.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from cfpos_envs.arithmetic_threads import DEFAULT_THREADS
-from cfpos_envs.checks import MOST_ENVS, MOST_STEPS, MOST_THREADS, SEEDS, unknown_name
+from cfpos_envs.checks import MOST_ENVS, MOST_STEPS, MOST_THREADS, SEEDS, Notice, unknown_name
 from cfpos_envs.fields import Declared, Range, check_fields
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
@@ -95,12 +95,17 @@ class Settings(Declared):
 
     @classmethod
     def restored(cls: type[SettingsT], fields: Mapping[str, object]) -> SettingsT:
-        """Settings from a file, see ``former``; a warning says where they are not today's defaults."""
+        """Settings from a file, see ``completed``."""
+        return cls.build(cls.completed(fields))
+
+    @classmethod
+    def completed(cls, fields: Mapping[str, object]) -> dict[str, object]:
+        """Fields of a file with those of ``former`` that it lacks; a warning says which are not today's defaults."""
         defaults = {entry.name: entry.default for entry in dataclasses.fields(cls)}
         for name, value in cls.former.items():
             if name not in fields and value != defaults[name] and name not in cls.unsaid:
-                warnings.warn(former_value(cls.title, name, value, defaults[name]), stacklevel=2)
-        return cls.build({**cls.former, **fields})
+                warnings.warn(former_value(cls.title, name, value, defaults[name]), Notice, stacklevel=3)
+        return {**cls.former, **fields}
 
     @classmethod
     def suited(cls, env: Partitioned, overrides: Mapping[str, object]) -> Mapping[str, object]:

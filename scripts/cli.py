@@ -24,8 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cfpos.scripts import sweeps
 from cfpos.scripts.runs import game_to_follow
 from cfpos.scripts.settings import CONF, ROOT, register_folders, register_schemas
-from cfpos_envs.checkpoints import DamagedWarning
-from cfpos_envs.checks import nearest
+from cfpos_envs.checks import Notice, nearest
 from cfpos_envs.extras import install_command
 from cfpos_envs.supervised.processes import launched
 
@@ -214,12 +213,12 @@ def _own_folder() -> Iterator[None]:
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Warnings about old names of options and damaged files are shown once, without the line that found them."""
+    """Warnings about old names of options, and notices, are shown once, without the line that found them."""
     seen: set[str] = set()
     usual = warnings.showwarning
 
     def show(message: Warning | str, *rest: Any, **named: Any) -> None:
-        if " is the old name of " not in str(message) and not isinstance(message, DamagedWarning):
+        if " is the old name of " not in str(message) and not isinstance(message, Notice):
             usual(message, *rest, **named)
         elif str(message) not in seen:
             seen.add(str(message))
@@ -227,7 +226,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", ".* is the old name of ", DeprecationWarning)
-        warnings.simplefilter("always", DamagedWarning)
+        warnings.simplefilter("always", Notice)
         warnings.showwarning = show
         yield
 

@@ -113,8 +113,9 @@ def resumed_config(config: DictConfig) -> DictConfig:
         )
     saved = run_config(path.parent, _NEEDED)
     kept = {key: config[key] for key in _MAY_CHANGE if key in given}
-    former = {"agent": dict(config_class(saved.agent.name).former)}
-    merged = OmegaConf.merge(former, saved, kept)
+    settings = {str(name): value for name, value in saved.agent.items() if name != "name"}
+    completed = {"agent": config_class(saved.agent.name).completed(settings)}
+    merged = OmegaConf.merge(completed, saved, kept)
     assert isinstance(merged, DictConfig)
     for key in ("device", "threads"):
         merged.agent[key] = merged[key]

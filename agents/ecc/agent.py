@@ -25,7 +25,7 @@ from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig, EccFastAgentConfig
 from cfpos_envs.supervised.beliefs import Answers
 from cfpos_envs.supervised.bitstream import Messages
-from cfpos_envs.supervised.calibration import Calibration
+from cfpos_envs.supervised.calibration import Calibration, stored_calibration
 from cfpos_envs.supervised.data import Batch
 from cfpos_envs.supervised.doubts import judge
 from cfpos_envs.supervised.inputs import as_images, network_shape, snapshots
@@ -109,14 +109,13 @@ class Ecc(EccLearner):
         Training does so by itself at its end. This is for a network that has been trained without.
 
         Args:
-            places: to set aside; None: ``config.set_aside`` or its default.
+            places: to set aside; None: ``config.set_aside`` or its default, or all that training has left out.
             progress: show a bar; None: only on a terminal.
 
         Raises:
             ValueError: too few places, or an environment whose places have all been trained on.
         """
-        count = places if places is not None else self.config.set_aside or type(self.config).set_aside
-        self.calibration = calibrated(self, fresh_places(self, count, progress).pool)
+        self.calibration = calibrated(self, fresh_places(self, places, progress).pool)
         return self.calibration
 
     def locate(self, measurements: object) -> PositionEstimate:
@@ -214,10 +213,11 @@ class Ecc(EccLearner):
 
     def load_networks(self, state: State) -> None:
         """Take over networks from ``network_state``; ``check_game`` has looked at what they are for."""
+        # Everything is looked at before anything changes.
+        calibration = stored_calibration(state, self.network.head.num_doubts, self.system.num_bs)
+        system = _stored_system(state)
         load_weights(self.network, state["network"], self.config.head)
-        self.system = _stored_system(state)
-        stored = state.get("calibration")
-        self.calibration = None if stored is None else Calibration.restored(stored)
+        self.system, self.calibration = system, calibration
 
     def _positions(self, batch: Batch) -> Float[Tensor, "S 3"]:
         return self._answers(batch).belief.position_m

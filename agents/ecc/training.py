@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.checkpoints import BEST, State, holds_run
+from cfpos_envs.checks import Notice
 from cfpos_envs.measurements.ecc import CsiSystem
 from cfpos_envs.scenarios.ecc.aside import Aside, aside, elsewhere
 from cfpos_envs.scenarios.ecc.game import EccScenario
@@ -23,7 +25,7 @@ from cfpos_envs.scenarios.ecc.pool import CHUNK_SAMPLES, LabelledCsi, draw_snaps
 from cfpos_envs.scenarios.ecc.worlds import stored_count
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccAgentConfig
-from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network, check_places
+from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network, check_places, too_few_places
 from cfpos_envs.supervised.data import Pool, one_per_place
 from cfpos_envs.supervised.errors import errors_m
 from cfpos_envs.supervised.fitting import FitResult, Hooks, fit
@@ -280,42 +282,47 @@ def training_and_validation(
 def places_aside(
     agent: EccLearner, progress: bool | None = None, between: Callable[[], None] | None = None
 ) -> Held | None:
-    """Snapshots at places that training does not see, for the calibration; None where there are too few.
+    """Snapshots at places that training does not see, for the calibration; None and a warning where they are too few.
 
     Args:
         agent: whose environment measures.
         progress: show a bar; None: only on a terminal.
         between: called after every chunk; what it raises ends the making.
     """
-    source = aside(agent.game.config, min(agent.config.set_aside, agent.config.pool // 10))
-    if source.count < LEAST_PLACES:
-        return None
-    held = _held(agent, source, progress, between)
-    return None if len(held.pool) < LEAST_PLACES else held
+    wanted, most = agent.config.set_aside, agent.config.pool // 10
+    source = aside(agent.game.config, min(wanted, most))
+    held = _held(agent, source, progress, between) if source.count >= LEAST_PLACES else None
+    said = too_few_places(source.count if held is None else len(held.pool), source.costs or most < wanted)
+    if said and wanted and process_group()[0] == 0:
+        warnings.warn(f"no uncertainty will be stated: {said}", Notice, stacklevel=2)
+    return None if said else held
 
 
-def fresh_places(agent: EccLearner, count: int, progress: bool | None = None) -> Held:
+def fresh_places(agent: EccLearner, places: int | None, progress: bool | None = None) -> Held:
     """Snapshots at places that a network which has been trained has not seen.
 
     Args:
         agent: with the network, whose environment measures.
-        count: places, at most.
+        places: at most; None: ``set_aside`` or its default, or all that training has left out.
         progress: show a bar; None: only on a terminal.
 
     Raises:
         ValueError: there are no other places than those of training, or too few.
     """
     config, game = agent.config, agent.game.config.changed(split="train")
+    count = places if places is not None else config.set_aside or type(config).set_aside
     source = aside(game, count)
     if source.costs:
+        check_places(aside(game, LEAST_PLACES).count, source.costs)
         # Only what training has left out is fresh, and only all of it is what it has left out.
         source = aside(game, min(config.set_aside, config.pool // 10))
-        if count > source.count:
+        wanted = LEAST_PLACES if places is None else count
+        if source.count < wanted:
             raise ValueError(
-                f"training has left out {source.count} of the stored places, too few to set {count} aside now; train "
-                f"again with set_aside={count}."
+                f"training has left out {source.count} of the stored places, too few to set {wanted} aside now; train "
+                f"again with set_aside={wanted}."
             )
-    check_places(source.count)
+    check_places(min(count, source.count), source.costs)
     held = _held(agent, source, progress)
     return Held(held.pool.first(count), held.costs)
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cfpos_envs.arithmetic_threads import torch_threads
 from cfpos_envs.checkpoints import NamedGame, check_game, game_of, read_checkpoint, write_checkpoint
-from cfpos_envs.checks import SEEDS
+from cfpos_envs.checks import SEEDS, Notice
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.measurements.ecc import CsiMeasurements, CsiSystem
 from cfpos_envs.scenarios.ecc.aside import check_set_aside, elsewhere
@@ -26,7 +26,7 @@ from cfpos_envs.scenarios.ecc.pool import LabelledCsi
 from cfpos_envs.settings import former_value
 from cfpos_envs.streams import derive_seed
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
-from cfpos_envs.supervised.calibration import LEAST_PLACES, Calibration, calibrate_network
+from cfpos_envs.supervised.calibration import Calibration, calibrate_network, stored_calibration, too_few_places
 from cfpos_envs.supervised.data import Batch, Pool, joined, one_per_place
 from cfpos_envs.supervised.doubts import judge
 from cfpos_envs.supervised.fit_config import FitConfig
@@ -150,9 +150,13 @@ class LearnedCsi(CsiEstimator):
                 pieces.append(self._pool(part, system))
                 bar.update(len(part.position_m))
         pool = joined(pieces)
-        others, costs = snapshots_aside(self.env, min(options.set_aside, options.train_samples // 10), options.seed)
+        wanted, most = options.set_aside, options.train_samples // 10
+        others, costs = snapshots_aside(self.env, min(wanted, most), options.seed)
         held = one_per_place(joined([self._pool(part, system) for part in others])) if others else None
-        if held is None or len(held) < LEAST_PLACES:
+        said = too_few_places(0 if held is None else len(held), costs or most < wanted)
+        if held is None or said:
+            if wanted:
+                warnings.warn(f"no uncertainty will be stated: {said}", Notice, stacklevel=2)
             self.train_on(pool, progress)
             return
         if costs:
@@ -226,18 +230,22 @@ class LearnedCsi(CsiEstimator):
         # Files of the builds before name no game, their base stations say enough.
         if "signature" in stored and isinstance(self.env, NamedGame):
             check_game(stored, self.env, parts=("family",))
-        self.options = dataclasses.replace(self.options, **self._stored_options(stored["options"]))
-        network = self.make_network(there, torch.Generator().manual_seed(0))
-        load_weights(network, stored["network"], self.options.head)
+        before = self.options
+        self.options = dataclasses.replace(before, **self._stored_options(stored["options"]))
+        try:
+            network = self.make_network(there, torch.Generator().manual_seed(0))
+            calibration = stored_calibration(stored, network.head.num_doubts, there.num_bs)
+            load_weights(network, stored["network"], self.options.head)
+        except ValueError:
+            self.options = before
+            raise
         # Gains are standardised with the averages that the network was trained with.
-        self.system, self._network = there, network.eval()
-        known = stored.get("calibration")
-        self.calibration = None if known is None else Calibration.restored(known)
+        self.system, self._network, self.calibration = there, network.eval(), calibration
 
     def _stored_options(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         former = EccFastAgentConfig.former["head"]
         if "head" not in stored:
-            warnings.warn(former_value(self.name, "head", former, self.options_class.head), stacklevel=3)
+            warnings.warn(former_value(self.name, "head", former, self.options_class.head), Notice, stacklevel=3)
         return {"head": former, **stored}
 
     def _positions(

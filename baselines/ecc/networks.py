@@ -21,7 +21,7 @@ from cfpos_envs.physics.ecc.features import FEATURES
 from cfpos_envs.supervised.agent_config import CHOICES, EccFastAgentConfig
 from cfpos_envs.supervised.beliefs import Answers
 from cfpos_envs.supervised.bitstream import Layout, pack_messages, unpack_messages
-from cfpos_envs.supervised.data import Batch, check_shape
+from cfpos_envs.supervised.data import Batch, check_batch
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, Received
 from cfpos_envs.supervised.heads import Area, Head, make_head
 from cfpos_envs.supervised.inputs import batch_of, feature_images, network_shape
@@ -273,7 +273,7 @@ class FrequencyConvolutions(nn.Module):
         Raises:
             ValueError: features of another shape than the network was made for.
         """
-        check_shape(batch.features, self.takes)
+        check_batch(batch, self.takes)
         heard = batch.valid[:, :, None, None, None]
         images = (batch.features * heard).flatten(1, 3)  # [B, L 2 A, N]
         hidden = self.enter(images[:, :, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -129,7 +130,8 @@ def usable_links(csi: np.ndarray, missing: np.ndarray, valid: Any, on_bad: str) 
         ValueError: ``valid`` of another shape, or infinity.
     """
     one_of("on_bad", on_bad, ON_BAD)
-    flat = np.where(missing, np.nan, csi).reshape(*csi.shape[:2], -1)
+    # Not -1, which means nothing where there are no snapshots.
+    flat = np.where(missing, np.nan, csi).reshape(*csi.shape[:2], math.prod(csi.shape[2:]))
     infinite = np.isinf(flat).any(axis=-1)
     if infinite.any() and on_bad == "refuse":
         first = np.argwhere(infinite)[0].tolist()

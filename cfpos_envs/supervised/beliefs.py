@@ -11,6 +11,8 @@ from torch import Tensor
 
 from cfpos_envs.measurements.base import Rows
 
+DOUBTS_PER_AXIS = 5
+"""How many numbers ``axis_doubts`` makes."""
 _LEAST_SHARE = 1e-6
 """Probabilities and spreads below this one, in bins, say no more."""
 

@@ -28,12 +28,15 @@ class Layout:
         bits: Q, bits per number.
         gain_bits: B_g.
         delay_bits: B_d; 0 where clocks are trusted.
+        head: what the central unit that the encoders were trained with states. It is not sent: bytes alone do not tell
+            which network made them.
     """
 
     coefficients: int
     bits: int
     gain_bits: int
     delay_bits: int = 0
+    head: str = ""
 
     @property
     def payload_bits(self) -> int:

@@ -36,6 +36,9 @@ _RARE = 0.01
 """Share of the places that are heard by so few stations that errors there have not been learned."""
 _MEASURED = 0.4
 """Share of the places that measures radii; the others teach covariances."""
+_DAMAGED = "the file's calibration is damaged; learn it again by calibrate, or load another file."
+_LEAST_RADIUS = 1e-6
+"""Of a region, in standard deviations before they are scaled."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,22 @@ class Calibration:
         """Share of the places that every one of L stations hears: the mean of the flags among the signs of doubt."""
         return self.scales.mean[-_PLACE_NUMBERS - num_bs : -_PLACE_NUMBERS]
 
+    def check_serves(self, num_doubts: int, num_bs: int) -> None:
+        """ValueError if it was learned from answers of another head, or of another number of stations.
+
+        Args:
+            num_doubts: of the head, see ``Head.num_doubts``.
+            num_bs: L.
+        """
+        there, here = len(self.scales.mean), num_doubts + 2 * num_bs + _PLACE_NUMBERS
+        if there == here and self.fewest > num_bs:
+            raise ValueError(_DAMAGED)
+        if there != here:
+            raise ValueError(
+                f"the file's calibration is of another head or network: it reads {there} signs of doubt, the answers "
+                f"of this one ({num_bs} base stations) have {here}; learn it again by calibrate."
+            )
+
     def states(self, answers: Answers, area: Area) -> Stated:
         """Covariances and radii of answers.
 
@@ -112,7 +131,7 @@ class Calibration:
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError):
             made = None
         if made is None or not made._means_something():
-            raise ValueError("the file's calibration is damaged; learn it again by calibrate, or load another file.")
+            raise ValueError(_DAMAGED)
         return made
 
     @classmethod
@@ -126,18 +145,38 @@ class Calibration:
         return cls(scales, float(state["factor"]), radii, places, int(state.get("fewest", 0)))
 
     def _means_something(self) -> bool:
-        """Whether covariances of the inputs that it was learned from are finite and positive."""
+        """Whether enough places taught it, its regions grow and covariances of its inputs are finite and positive."""
         scales = self.scales
+        if self.places < LEAST_PLACES or self.fewest < 0:
+            return False
         if len(self.radii) != len(LEVELS) or scales.mean.shape != scales.deviation.shape or scales.mean.dim() != 1:
             return False
-        positive = (self.factor, scales.scale_m, *scales.deviation.tolist())
-        if not all(0 < value < math.inf for value in positive) or not all(0 <= r < math.inf for r in self.radii):
+        positive = (self.factor, scales.scale_m, *self.radii, *scales.deviation.tolist())
+        if not all(0 < value < math.inf for value in positive) or list(self.radii) != sorted(self.radii):
             return False
         try:
             covariance = scales.covariance_m2(scales.mean.unsqueeze(0))
         except RuntimeError:
             return False
         return bool(torch.isfinite(covariance).all())
+
+
+def stored_calibration(state: State, num_doubts: int, num_bs: int) -> Calibration | None:
+    """What a network's file holds of its errors, looked through; None where it holds nothing.
+
+    Args:
+        state: of the file.
+        num_doubts, num_bs: of the network, see ``Calibration.check_serves``.
+
+    Raises:
+        ValueError: it is damaged, or of another network.
+    """
+    stored = state.get("calibration")
+    if stored is None:
+        return None
+    made = Calibration.restored(stored)
+    made.check_serves(num_doubts, num_bs)
+    return made
 
 
 @runtime_checkable
@@ -211,16 +250,32 @@ def learn_calibration(answers: Answers, position_m: Float[Tensor, "S 3"], area: 
     scales = fit_error_scales(inputs[:learned], error_m[:learned], generator)
     squared = mahalanobis_squared(error_m[learned:], scales.covariance_m2(inputs[learned:]))
     measured = [conformal_radius(squared.sqrt(), level) for level in LEVELS]
-    unit = max(measured[-1], 1e-6) / float(gaussian_radii(error_m.shape[1])[-1])
+    # Answers without any error have regions too.
+    measured = [max(radius, _LEAST_RADIUS) for radius in measured]
+    unit = measured[-1] / float(gaussian_radii(error_m.shape[1])[-1])
     radii, heard = tuple(radius / unit for radius in measured), answers.valid.sum(dim=1)
     fewest = int(heard.sort().values[int(_RARE * len(heard))])
     return Calibration(scales, unit**2, radii, len(position_m), fewest)
 
 
-def check_places(count: int) -> None:
-    """ValueError if so many places set aside are too few to learn from."""
-    if count < LEAST_PLACES:
-        raise ValueError(f"{count} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}.")
+def check_places(count: int, tenth: bool = False) -> None:
+    """ValueError if so many places set aside are too few to learn from; ``tenth``: see ``too_few_places``."""
+    said = too_few_places(count, tenth)
+    if said:
+        raise ValueError(said)
+
+
+def too_few_places(count: int, tenth: bool = False) -> str:
+    """Why so many places set aside teach nothing, and what to do; empty where they are enough.
+
+    Args:
+        count: of places.
+        tenth: they are all that may be set aside, a tenth of those of training.
+    """
+    if count >= LEAST_PLACES:
+        return ""
+    more = f", a tenth of {10 * LEAST_PLACES} or more to train on" if tenth else ""
+    return f"{count} places set aside are too few to calibrate an uncertainty; at least {LEAST_PLACES}{more}."
 
 
 def mahalanobis_squared(error_m: Float[Tensor, "S D"], covariance_m2: Float[Tensor, "S D D"]) -> Float[Tensor, " S"]:

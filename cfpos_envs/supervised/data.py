@@ -86,18 +86,25 @@ class Pool:
         return Pool(**{name: value[index] for name, value in self.__dict__.items()})
 
 
-def check_shape(features: Tensor, wanted: tuple[int, ...]) -> None:
-    """ValueError unless features have the shape that a network takes.
+def check_batch(batch: Batch, wanted: tuple[int, ...]) -> None:
+    """ValueError unless features have the shape that a network takes, and gains and flags that of the features.
 
     Args:
-        features: of a batch.
+        batch: of any shapes.
         wanted: base stations, channels, rows, columns.
     """
-    if tuple(features.shape[1:]) != wanted:
+    shape = tuple(batch.features.shape)
+    if shape[1:] != wanted:
         raise ValueError(
-            f"features have shape {tuple(features.shape)}, the network takes [snapshots, base stations, "
+            f"features have shape {shape}, the network takes [snapshots, base stations, "
             f"channels, rows, columns] = [B, {', '.join(map(str, wanted))}]; use batch_of with the network's settings."
         )
+    for name, value in (("log_gain", batch.log_gain), ("valid", batch.valid)):
+        if tuple(value.shape) != shape[:2]:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, with these features it must be {shape[:2]}: one per snapshot "
+                "and base station."
+            )
 
 
 def joined(parts: list[Pool]) -> Pool:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cfpos_envs.supervised.beliefs import Belief, axis_doubts, axis_moments, diagonal_m2
+from cfpos_envs.supervised.beliefs import DOUBTS_PER_AXIS, Belief, axis_doubts, axis_moments, diagonal_m2
 
 HEADS = ("regression", "bins")
 MARGIN_BINS = 4
@@ -49,10 +49,12 @@ class Head(nn.Module, ABC):
 
     Attributes:
         size: numbers that the network has to give.
+        num_doubts: numbers in the ``doubts`` of its beliefs.
         area: where users may be.
     """
 
     size: int
+    num_doubts: int = 0
 
     def __init__(self, area: Area) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class Head(nn.Module, ABC):
     def belief(self, outputs: Float[Tensor, "S size"]) -> Belief:
         """Positions with what the outputs say of their errors; nothing unless a head knows better."""
         position = self.position_m(outputs)
-        return Belief(position, None, position.new_zeros(len(position), 0))
+        return Belief(position, None, position.new_zeros(len(position), self.num_doubts))
 
     def check_covers(self, position_m: Float[Tensor, "S 3"]) -> None:
         """ValueError if places to learn from cannot be said."""
@@ -120,6 +122,7 @@ class BinHead(Head):
         components: R >= 1.
     """
 
+    num_doubts = 3 * DOUBTS_PER_AXIS
     centres_m: Tensor
 
     def __init__(self, area: Area, bins: int, components: int = 1) -> None:

@@ -19,7 +19,7 @@ from cfpos_envs.supervised.bitstream import (
     unpack_delays,
     unpack_messages,
 )
-from cfpos_envs.supervised.data import Batch, check_shape
+from cfpos_envs.supervised.data import Batch, check_batch
 from cfpos_envs.supervised.encoders import InputShape, MlpEncoder, RawTokens, SegNetEncoders
 from cfpos_envs.supervised.fusion import SIDE_FEATURES, CmaLstm, MlpFusion, Received
 from cfpos_envs.supervised.heads import Area, make_head
@@ -75,7 +75,8 @@ class EccNetwork(nn.Module):
         self.encoder = _encoder(config, shape, generator)
         width = config.latent_width if config.encodes else shape.inputs.channels * shape.inputs.rows
         delay_bits = config.delay_bits if config.clock == "free" else 0
-        self.layout = Layout(shape.num_tokens * width, config.quantiser_bits or 0, config.gain_bits, delay_bits)
+        numbers, bits = shape.num_tokens * width, config.quantiser_bits or 0
+        self.layout = Layout(numbers, bits, config.gain_bits, delay_bits, config.head)
         self.quantiser = LatentQuantiser(shape.num_bs, config.quantiser_bits)
         self.head = make_head(config.head, shape.area, config.bins, config.loss == "distance", config.components)
         self.fusion = _fusion(config, shape, width, self.head.size, generator)
@@ -95,12 +96,12 @@ class EccNetwork(nn.Module):
     @torch.no_grad()
     def calibrate(self, batch: Batch) -> None:
         """Measure the latent scales of the present weights on training data."""
-        latents = self._encode(batch.features)
+        latents = self._encode(batch)
         self.quantiser.mean_square.copy_(latents.float().square().mean(dim=(1, 2)))
 
     def forward(self, batch: Batch) -> Float[Tensor, "B N size"]:
         """What the head reads, the last row being the estimate; differentiable through the quantiser."""
-        latents = self.quantiser(self._encode(batch.features))
+        latents = self.quantiser(self._encode(batch))
         gain = gain_codes(batch.log_gain, self.config.gain_bits)
         return self.fusion(self._received(latents, gain, self._delay_codes(batch.features), batch.valid))
 
@@ -130,7 +131,7 @@ class EccNetwork(nn.Module):
             batch: what they measured.
             received: false where a message is lost on its way; None: all arrive.
         """
-        codes = self.quantiser.codes(self._encode(batch.features)).transpose(0, 1)
+        codes = self.quantiser.codes(self._encode(batch)).transpose(0, 1)
         gains = gain_codes(batch.log_gain, self.config.gain_bits)
         return pack_messages(self.layout, codes, gains, batch.valid, received, self._delay_codes(batch.features))
 
@@ -171,10 +172,10 @@ class EccNetwork(nn.Module):
         """Parameters at the CU."""
         return sum(parameter.numel() for parameter in self.fusion.parameters())
 
-    def _encode(self, features: Tensor) -> Float[Tensor, "L B D"]:
+    def _encode(self, batch: Batch) -> Float[Tensor, "L B D"]:
         inputs = self.shape.inputs
-        check_shape(features, (self.shape.num_bs, inputs.channels, inputs.rows, inputs.columns))
-        return self.encoder(self.images(features)).flatten(2)
+        check_batch(batch, (self.shape.num_bs, inputs.channels, inputs.rows, inputs.columns))
+        return self.encoder(self.images(batch.features)).flatten(2)
 
     def _delay_codes(self, features: Tensor) -> Integer[Tensor, "B L"] | None:
         """Codes of the mean delays that ``images`` takes out; None where clocks are trusted."""

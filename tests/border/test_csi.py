@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from baselines.ecc.knn import CsiKnn, KnnOptions
 from baselines.ecc.music import Music3d
 from cfpos_envs.measurements.base import Reason
 from cfpos_envs.measurements.ecc import CsiMeasurements
@@ -275,6 +276,17 @@ def test_what_cannot_be_is_refused_by_name(changes: dict[str, Any], message: str
     with pytest.raises(ValueError, match=message) as caught:
         CsiMeasurements.from_arrays(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_nobody_is_located_where_nobody_was_measured(csi: np.ndarray, users_m: Tensor) -> None:
+    knn: Any = CsiKnn(None, KnnOptions(neighbours=2))
+    known = taken(csi)
+    knn.survey(known.csi[:, 0], known.valid[:, 0], users_m, known.system)
+    for policy in (Music3d(), knn):
+        found = policy.locate(taken(csi[:0], system=known.system))
+        assert found.position.shape == (0, 1, 3)
+        assert found.valid.shape == (0, 1)
+    assert taken(csi[:0], valid=np.ones((0, len(PLACES_M)), bool)).csi.shape[0] == 0
 
 
 def test_infinity_is_refused_or_dropped_and_counted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cfpos_envs.checkpoints import LAST, DamagedWarning, read_checkpoint, write_checkpoint
+from cfpos_envs.checks import Notice
 from scripts import runs, sweeps, train
 from tests.scripts.commands import run_here
 
@@ -53,6 +55,25 @@ def test_settings_that_are_cut_short_come_from_the_checkpoint(
     assert warned == ["warning: run/config.yaml is damaged; the settings that last.pt notes are used"]
     assert path.read_text() == whole
     assert read_checkpoint(run, LAST)["run"]["steps"] == 128
+
+
+def test_a_run_of_a_build_before_heads_goes_on_with_three_numbers_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "overrides_given", dict)
+    write_checkpoint(tmp_path / LAST, {})
+    agent: dict[str, Any] = {"name": "ecc-fast", "channels": [4]}
+    saved = {"env": {"id": "ecc-urban-small-v0"}, "agent": agent, "seed": 0, "device": "cpu", "threads": 1}
+    asked = OmegaConf.create({"resume": str(tmp_path)})
+    OmegaConf.save({**saved, "total_steps": 64}, tmp_path / "config.yaml")
+    with pytest.warns(Notice, match="^the ECC file is of a build before head: it means head=regression"):
+        resumed = train.resumed_config(asked).agent
+    assert (resumed.head, resumed.set_aside, list(resumed.channels)) == ("regression", 0, [4])
+    agent["head"] = "bins"
+    OmegaConf.save({**saved, "total_steps": 64}, tmp_path / "config.yaml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        assert train.resumed_config(asked).agent.head == "bins"
 
 
 def test_settings_that_nothing_holds_are_named(run: Path, refusal: Refusal) -> None:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from cfpos_envs.supervised.beliefs import Answers, Belief, axis_doubts, axis_moments
-from cfpos_envs.supervised.calibration import Calibration, learn_calibration, mahalanobis_squared
+from cfpos_envs.supervised.calibration import (
+    Calibration,
+    learn_calibration,
+    mahalanobis_squared,
+    signs_of_doubt,
+    stored_calibration,
+    too_few_places,
+)
 from cfpos_envs.supervised.conformal import conformal_radius, least_places
 from cfpos_envs.supervised.error_scales import student_loss, whitening
 from cfpos_envs.supervised.heads import Area, BinHead, RegressionHead
@@ -154,6 +161,11 @@ def test_stored_and_loaded_it_states_the_same_to_the_last_bit(learned: Calibrati
         {"network": {}},
         {"radii": [2.5]},
         {"radii": None},
+        {"radii": [2.5, 1.4]},
+        {"radii": [0.0, 0.0]},
+        {"places": 0},
+        {"places": 199},
+        {"fewest": -1},
         {"mean": torch.zeros(3)},
         {"mean": torch.zeros(3), "deviation": torch.ones(3)},
         {"factor": float("nan")},
@@ -167,6 +179,36 @@ def test_a_damaged_calibration_is_refused_in_one_line(learned: Calibration, dama
     assert "\n" not in str(refused.value)
 
 
+def test_a_calibration_of_another_head_or_network_is_refused_in_one_line(learned: Calibration) -> None:
+    state = {"calibration": learned.state()}
+    assert stored_calibration({}, 2, 2) is None
+    found = stored_calibration(state, 2, 2)
+    assert found is not None
+    assert found.places == 2000
+    # Two doubts, gains and flags of two stations, a place.
+    for doubts, stations, signs in ((0, 2, 7), (15, 2, 22), (2, 3, 11)):
+        said = (
+            rf"^the file's calibration is of another head or network: it reads 9 signs of doubt, the answers of this "
+            rf"one \({stations} base stations\) have {signs}; learn it again by calibrate\.$"
+        )
+        with pytest.raises(ValueError, match=said):
+            stored_calibration(state, doubts, stations)
+    with pytest.raises(ValueError, match=r"^the file's calibration is damaged"):
+        stored_calibration({"calibration": {**learned.state(), "fewest": 3}}, 2, 2)
+
+
+def test_heads_count_their_doubts() -> None:
+    for made in (RegressionHead(HALL, distance=True), BinHead(HALL, 20), BinHead(HALL, 20, 3)):
+        assert made.belief(torch.zeros(2, made.size)).doubts.shape == (2, made.num_doubts)
+
+
+def test_answers_without_any_error_state_regions_that_a_file_keeps() -> None:
+    answers, _ = synthetic(300, 0)
+    exact = learn_calibration(answers, answers.belief.position_m, HALL, 0)
+    assert Calibration.restored(exact.state()).radii == exact.radii
+    assert float(exact.states(answers, HALL).covariance_m2.diagonal(dim1=-2, dim2=-1).max()) < 1e-6
+
+
 def test_learned_twice_it_is_the_same() -> None:
     first, second = (learn_calibration(*synthetic(300, 0), HALL, 5).state() for _ in range(2))
     assert first["factor"] == second["factor"]
@@ -178,6 +220,30 @@ def test_too_few_places_are_refused() -> None:
     answers, truth = synthetic(199, 0)
     with pytest.raises(ValueError, match=r"199 places set aside are too few to calibrate an uncertainty; at least 200"):
         learn_calibration(answers, truth, HALL, 0)
+
+
+def test_what_is_said_of_too_few_places() -> None:
+    assert too_few_places(200) == ""
+    said = "40 places set aside are too few to calibrate an uncertainty; at least 200"
+    assert too_few_places(40) == f"{said}."
+    assert too_few_places(40, tenth=True) == f"{said}, a tenth of 2000 or more to train on."
+
+
+def test_signs_of_doubt_by_hand() -> None:
+    belief = Belief(torch.tensor([[20.0, 10.0, 0.5]]), None, torch.tensor([[3.0]]))
+    answers = Answers(belief, torch.tensor([[-1.5, 7.0]]), torch.tensor([[True, False]]))
+    # The doubt, gains and flags of links that are heard, and the place from the middle in units of 20 m.
+    expected = [[3.0, -1.5, 0.0, 1.0, 0.0, 0.5, 0.0, -0.05]]
+    torch.testing.assert_close(signs_of_doubt(answers, HALL), torch.tensor(expected))
+
+
+def test_shares_heard_are_the_flags_among_the_signs(learned: Calibration) -> None:
+    answers, truth = synthetic(300, 0)
+    flags = torch.ones(300, 2, dtype=torch.bool)
+    # Half of the 180 places that teach covariances.
+    flags[:90, 1] = False
+    known = learn_calibration(dataclasses.replace(answers, valid=flags), truth, HALL, 0)
+    assert known.heard_share(2).tolist() == pytest.approx([1.0, 0.5])
 
 
 def test_links_that_are_not_heard_do_not_count(learned: Calibration) -> None:

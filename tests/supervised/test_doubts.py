@@ -10,8 +10,12 @@ import torch
 from cfpos import load_agent, make_env
 from cfpos_envs.measurements.base import Reason
 from cfpos_envs.measurements.ecc import CsiSystem
+from cfpos_envs.supervised.beliefs import Answers, Belief
+from cfpos_envs.supervised.calibration import Calibration
 from cfpos_envs.supervised.data import Batch
-from cfpos_envs.supervised.doubts import learned_doubts
+from cfpos_envs.supervised.doubts import judge, learned_doubts
+from cfpos_envs.supervised.error_scales import ErrorScales
+from cfpos_envs.supervised.layers import mlp
 
 TRAINED = Path(__file__).parents[2] / "agents" / "ecc" / "trained"
 SYSTEM = CsiSystem(
@@ -39,6 +43,29 @@ def test_gains_and_places_by_hand() -> None:
         Reason.TOO_FEW_LINKS,
     ]
     assert [Reason(code) for code in learned_doubts(SYSTEM, batch, places).tolist()] == expected
+
+
+class Middle:
+    """Answers with the middle of the area."""
+
+    def answers(self, batch: Batch) -> Answers:
+        belief = Belief(torch.tensor([[50.0, 30.0, 5.0]]).expand(len(batch), -1), None, torch.zeros(len(batch), 0))
+        return Answers(belief, batch.log_gain, batch.valid)
+
+
+def test_who_is_not_heard_could_be_anywhere() -> None:
+    scales = ErrorScales(torch.zeros(7), torch.ones(7), 1.0, mlp((7, 4, 6), torch.Generator().manual_seed(0)))
+    known = Calibration(scales, 1.0, (1.0, 2.5), 200)
+    batch = Batch(
+        torch.zeros(2, 2, 1), torch.zeros(2, 2), torch.tensor([[True, True], [False, False]]), torch.zeros(2, 3)
+    )
+    judged = judge(SYSTEM, batch, Middle().answers(batch), known, Middle())
+    assert judged.covariance_m2 is not None
+    # A uniform place along an edge of a has the variance a^2 / 12.
+    expected = torch.diag(torch.tensor([100.0, 60.0, 10.0]).square() / 12)
+    torch.testing.assert_close(judged.covariance_m2[1], expected)
+    assert float(judged.covariance_m2[0].trace()) < 100
+    assert judged.reason.tolist() == [int(Reason.VALID), int(Reason.TOO_FEW_LINKS)]
 
 
 def test_a_trained_network_does_not_believe_other_units() -> None:

@@ -31,6 +31,17 @@ def test_features_of_another_shape(use: str, cut: Callable[[torch.Tensor], torch
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["log_gain", "valid"])
+@pytest.mark.parametrize("cut", [lambda v: v[:, :2], lambda v: v[:1], lambda v: v[:, 0]])
+def test_gains_and_flags_of_another_shape(name: str, cut: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    right, baseline = batch(CONFIG), MfcNet(options=MfcOptions(channels=3, depth=0)).make_network(SYSTEM, generator())
+    for made, some in ((network(CONFIG), right), (baseline, batch(EccAgentConfig()))):
+        wrong = object.__new__(Batch)
+        wrong.__dict__.update({**some.__dict__, name: cut(getattr(some, name))})
+        with pytest.raises(ValueError, match=rf"^{name} has shape .*, with these features it must be \(5, 3\): one"):
+            made.predict(wrong)
+
+
 def test_features_of_another_network_in_a_baseline() -> None:
     made = MfcNet(options=MfcOptions(channels=3, depth=0)).make_network(SYSTEM, generator())
     right = batch(EccAgentConfig())
@@ -71,6 +82,7 @@ def test_flags_of_another_shape_and_real_numbers() -> None:
         ({"bits": 3}, r"messages with bits=3 \(81 bits\), the decoder has bits=4 \(105 bits\)"),
         ({"latent_width": 2, "gain_bits": 4}, r"with coefficients=12, gain_bits=4 \(53 bits\), the decoder has coef"),
         ({"clock": "free"}, r"messages with coefficients=20, delay_bits=12 \(101 bits\), the decoder has"),
+        ({"head": "regression"}, r"messages with head=regression \(105 bits\), the decoder has head=bins \(105 bits\)"),
     ],
 )
 def test_messages_of_another_layout(change: dict[str, object], said: str) -> None:

@@ -102,6 +102,9 @@ def adcpm(csi: Complex[Tensor, "*batch T A N"], array_shape: tuple[int, int]) ->
         csi: of one BS.
         array_shape: (rows, columns).
     """
+    if 0 in csi.shape[:-3]:
+        # Fourier transforms refuse to make nothing of nothing.
+        return csi.real.new_zeros((*csi.shape[:-3], *csi.shape[-2:]))
     angles = torch.fft.fft2(csi.unflatten(-2, array_shape), dim=(-3, -2), norm="ortho").flatten(-3, -2)
     power = torch.view_as_real(torch.fft.ifft(angles, dim=-1, norm="ortho")).square().sum(dim=-1)
     return power.mean(dim=-3)

@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from agents import load_agent, make_agent
+from agents.base import Plan
 from agents.ecc.agent import Ecc
+from agents.ecc.training import Training
 from agents.ecc.weights import list_weights, weights
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import BEST, LAST, read_checkpoint, write_checkpoint
 from cfpos_envs.coverage import of_evaluation
 from cfpos_envs.measurements.base import Reason
+from cfpos_envs.scenarios.ecc.pool import draw_snapshots
 from cfpos_envs.supervised.bitstream import BitstreamError, messages_from_bytes
 from scripts.reports import episode_frame
 from tests.baselines.ecc.synthetic import silenced
@@ -295,10 +298,75 @@ def test_an_answer_that_could_be_anywhere_is_not_valid(trained: tuple[Any, Path,
     assert set(estimate.reason.unique().tolist()) == {int(Reason.AMBIGUOUS)}
 
 
+@pytest.mark.parametrize("move_m", [0.0, 1.0])
+def test_training_leaves_out_the_places_that_are_set_aside(move_m: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The set that comes along has 400 places, a tenth of which are too few for a calibration.
+    for module in ("agents.ecc.training", "cfpos_envs.supervised.calibration"):
+        monkeypatch.setattr(f"{module}.LEAST_PLACES", 20)
+    env = make_env("ecc-raytraced-v0", num_envs=2, seed=0, **SCENE)
+    agent = make_agent("ecc-fast", env, **{**TINY, "pool": 400, "move_m": move_m})
+    pool, validation, held = Training(agent, Plan(progress=False))._pools()
+    assert held is not None
+    assert 20 <= len(held.pool) <= 40
+    assert len(pool) >= 300
+    assert float(torch.cdist(pool.position_m, held.pool.position_m).min()) > move_m
+    # The users that the environment is tested on are neither.
+    tested = next(draw_snapshots(agent.game.config.changed(split="test"), 200, 0)).position_m
+    for places in (pool, held.pool):
+        assert float(torch.cdist(places.position_m, tested).min()) > 0
+    assert len(validation) == 50
+    # What a network is calibrated on later are the same places.
+    if move_m == 0:
+        assert agent.calibrate().places == len(held.pool)
+        with pytest.raises(ValueError, match=r"left out 40 of the stored places, too few to set 50 .* set_aside=50\.$"):
+            agent.calibrate(50)
+
+
+def test_nobody_is_located_nowhere(trained: tuple[Any, Path, dict[str, float]]) -> None:
+    venv = make_env(ENV_ID, num_envs=2, seed=0, **SCENE)
+    venv.reset()
+    measured = venv.measurements
+    for nobody in (
+        measured.select(torch.zeros(0, dtype=torch.long)),
+        dataclasses.replace(measured, csi=measured.csi[:, :0], valid=measured.valid[:, :0]),
+    ):
+        shape, found = nobody.csi.shape[:2], trained[0].locate(nobody)
+        assert found.position.shape == (*shape, 3)
+        assert found.valid.shape == found.reason.shape == shape
+        assert found.covariance.shape == (*shape, 3, 3)
+        assert found.radii.shape == (*shape, 2)
+
+
+def test_a_damaged_calibration_leaves_an_agent_as_it_was(trained: tuple[Any, Path, dict[str, float]]) -> None:
+    agent = make_agent("ecc-fast", trained[0].env, **FAST)
+    before, system = agent.policy_state(), agent.system
+    for damage, said in (({"places": 0}, "calibration is damaged"), ({"network": {}}, "calibration is damaged")):
+        state = trained[0].policy_state()
+        state["calibration"] = {**state["calibration"], **damage}
+        state["system"]["log_gain_mean"] = [0.0] * 6
+        with pytest.raises(ValueError, match=said):
+            agent.load_policy(state)
+    assert agent.system == system
+    assert agent.calibration is None
+    for name, value in agent.network.state_dict().items():
+        assert torch.equal(value, before["network"][name])
+
+
 def test_too_few_or_known_places_calibrate_nothing() -> None:
     agent = make_agent("ecc-fast", make_env(ENV_ID, num_envs=2, seed=0, **SCENE), **TINY)
     with pytest.raises(ValueError, match="100 places set aside are too few to calibrate an uncertainty; at least 200"):
         agent.calibrate(100)
-    traced = make_agent("ecc-fast", make_env("ecc-raytraced-v0", num_envs=2, seed=0, **SCENE), set_aside=0, **TINY)
-    with pytest.raises(ValueError, match="training has left out 0 of the stored places, too few to set 200 aside"):
+    traced = make_agent("ecc-fast", make_env("ecc-raytraced-v0", num_envs=2, seed=0, **SCENE), **TINY)
+    with pytest.raises(ValueError, match=r"^40 places set aside are too few .* a tenth of 2000 or more to train on\.$"):
         traced.calibrate(200)
+    with pytest.warns(UserWarning, match="^no uncertainty will be stated: 20 places set aside are too few"):
+        traced.train(progress=False)
+    assert traced.calibration is None
+
+
+def test_what_training_has_not_left_out_calibrates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfpos_envs.supervised.calibration.LEAST_PLACES", 20)
+    monkeypatch.setattr("agents.ecc.training.LEAST_PLACES", 20)
+    traced = make_agent("ecc-fast", make_env("ecc-raytraced-v0", num_envs=2, seed=0, **SCENE), set_aside=0, **TINY)
+    with pytest.raises(ValueError, match="training has left out 0 of the stored places, too few to set 30 aside"):
+        traced.calibrate(30)

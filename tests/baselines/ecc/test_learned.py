@@ -85,6 +85,47 @@ def test_a_file_of_a_build_without_heads_holds_three_numbers_and_says_so(tmp_pat
     torch.testing.assert_close(again.locate(received).position, before.locate(received).position)
 
 
+def test_a_file_that_is_refused_leaves_a_policy_as_it_was(tmp_path: Path) -> None:
+    policy = taught("csi-scalar-q", train_steps=1, batch_size=32, hidden=8)
+    other = taught("csi-scalar-q", train_steps=1, batch_size=32, hidden=16, bits=2)
+    other.save(tmp_path / "whole.pt")
+    whole = read_checkpoint(tmp_path / "whole.pt")["agent"]
+    received = measure(draw_places(5, seed=4))
+    options, before = policy.options, policy.locate(received).position
+    less = {name: value for name, value in whole["network"].items() if not name.startswith("fusion.last")}
+    for change, said in (
+        ({"calibration": {"places": 300}}, "^the file's calibration is damaged"),
+        ({"network": less}, "the weights are of another network"),
+    ):
+        write_checkpoint(tmp_path / "bad.pt", {"agent": {**whole, **change}})
+        with pytest.raises(ValueError, match=said):
+            policy.load(tmp_path / "bad.pt")
+        assert policy.options == options
+        assert torch.equal(policy.locate(received).position, before)
+    policy.load(tmp_path / "whole.pt")
+    assert policy.options.bits == 2
+
+
+def test_places_of_a_calibration_are_not_trained_on() -> None:
+    policy = NAMES["csi-scalar-q"](None, ScalarOptions(train_steps=1, batch_size=32, hidden=8))
+    policy.system = SYSTEM
+    some = pool(policy, 300, 0)
+    with pytest.raises(ValueError, match=r"^250 of 250 places of the calibration are places of the training too"):
+        policy.train_on(some, progress=False, held=some.first(250))
+    policy.train_on(some, progress=False, held=pool(policy, 250, 1))
+    assert policy.calibration is not None
+    assert policy.calibration.places == 250
+
+
+def test_a_set_of_few_places_states_nothing_and_says_so() -> None:
+    env = make_env(ENV, seed=0, num_slots=2)
+    policy: Any = make_policy("csi-scalar-q", env, hidden=8, **BRIEF)
+    said = "^no uncertainty will be stated: 6 places set aside are too few .* a tenth of 2000 or more"
+    with pytest.warns(UserWarning, match=said):
+        policy.train(progress=False)
+    assert policy.calibration is None
+
+
 def test_foreign_and_broken_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     taught("mfcnet", train_steps=1, batch_size=32).save(path)
