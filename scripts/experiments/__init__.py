@@ -16,6 +16,8 @@ EXPERIMENTS = {
     "bounds": "dcp.bounds",
     "presets": "dcp.presets",
     "chain": "dcp.chain",
+    "dcp-links": "dcp.links",
+    "dcp-readings": "dcp.readings",
     "cf200": "dcp.cf200",
     "fingerprints": "dcp.fingerprints",
     "toa-learning": "toa.learning",
