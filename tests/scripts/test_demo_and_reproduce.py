@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from scripts import demo, reproduce, update_results
+from cfpos_envs.physics.dcp.covariance.network import LinkNetwork
+from scripts import demo, link_network, reproduce, update_results
 from scripts.experiments import EXPERIMENTS
 from scripts.experiments.dcp.convergence import steps_to_converge
 from tests.scripts.commands import files_below, run
@@ -77,3 +79,9 @@ def test_wrong_efforts_and_folders_are_refused(
 def test_convergence_is_where_95_percent_of_the_improvement_is_made() -> None:
     assert steps_to_converge([0, 10, 20, 30], [2.0, 1.2, 1.04, 1.0]) == 20
     assert steps_to_converge([0, 10, 20], [1.0, 1.5, 2.0]) == 0
+
+
+def test_a_link_network_is_learned_and_saved(tmp_path: Path) -> None:
+    link_network.main(["--antennas", "2", "--links", "300", "--epochs", "1", "--out", str(tmp_path)])
+    state = torch.load(tmp_path / "L2-d0.5-s10-N20-T100.pt", weights_only=True)
+    assert LinkNetwork.of_state(state).weights[-1].shape == (64, 4)
