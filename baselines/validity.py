@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.special import chdtri
 from torch import Tensor
 
 FALSE_ALARM = 1e-3
@@ -13,6 +14,8 @@ FEWEST_USERS = 8
 """Smaller groups are judged user by user."""
 
 _FAILING = 0.5
+_POOLED_RATIO = 1.4
+"""A stated deviation that is too small by less than the root of this is no reason to doubt a group."""
 
 
 def tail_probability(
@@ -46,3 +49,21 @@ def mostly(failing: Bool[Tensor, "B K"], tested: Bool[Tensor, "B K"]) -> Bool[Te
     """
     share = (failing & tested).sum(dim=1, keepdim=True) / tested.sum(dim=1, keepdim=True).clamp(min=1)
     return (share > _FAILING) & (failing.shape[1] >= FEWEST_USERS)
+
+
+def pooled_misfit(chi_squared: Float[Tensor, "B K"], degrees_of_freedom: Int[Tensor, "B K"]) -> Bool[Tensor, "B 1"]:
+    """Episodes whose users do not fit together, even if many do one by one: their sum of chi squared is too large.
+
+    Links that all lose the same move every answer to where the rest is small; over all users it is not. No user counts
+    for more than the largest chi squared that is believed, so that one with a blocked link does not spoil the others;
+    this makes sums smaller than their law, and right answers fail no more often than stated.
+
+    Args:
+        chi_squared, degrees_of_freedom: of every user.
+    """
+    freedom = degrees_of_freedom.clamp(min=0)
+    largest = torch.from_numpy(chdtri(freedom.clamp(min=1).cpu().double().numpy(), FALSE_ALARM)).to(chi_squared)
+    counted = torch.where(freedom > 0, torch.minimum(chi_squared, largest), 0.0)
+    total, tested = counted.sum(dim=1, keepdim=True), freedom.sum(dim=1, keepdim=True)
+    several = (freedom > 0).sum(dim=1, keepdim=True) > 1
+    return several & ~residuals_fit(total, tested) & (total > _POOLED_RATIO * tested)

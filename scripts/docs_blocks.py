@@ -174,6 +174,13 @@ def benchmark_origin(name: str) -> str:
     return ", ".join(f"{key} {value}" for key, value in listed.items())
 
 
+def kept_table(argument: str) -> str:
+    """One table of ``docs/results/FILE.json``, which holds several by name: ``FILE TABLE``."""
+    name, _, table = argument.partition(" ")
+    rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))[table]
+    return markdown_table([{key: _figure(value) for key, value in row.items()} for row in rows])
+
+
 def _benchmark(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return content
@@ -253,6 +260,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "equations": equations,
     "result": result,
     "collected": collected,
+    "table": kept_table,
     "benchmark": benchmark,
     "benchmark-change": benchmark_change,
     "benchmark-origin": benchmark_origin,

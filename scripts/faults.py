@@ -1,14 +1,16 @@
-"""Kill trainings, damage their files and fill their disk, and show in tables that nothing is lost.
+"""Kill trainings, damage their files, fill their disk, spoil measurements: tables of what is lost and what is not told.
 
-``python scripts/faults.py`` does all of it in about a quarter of an hour of CPU time; ``--quick`` does a little of it.
+``python scripts/faults.py`` does all of it in about half an hour of CPU time; ``--quick`` does a little of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,17 @@ import torch
 
 from cfpos.scripts import reports
 from cfpos.scripts.cli import Parser, UsageError, suggest, user_errors, words
-from cfpos.scripts.faulty import commands, damage, growth, kills
+from cfpos.scripts.faulty import commands, damage, growth, kills, measured
 from cfpos.scripts.faulty.subjects import subjects
 
-PARTS = ("kills", "damage", "full disk", "commands", "growth")
-_QUICK = {"kills": 1, "command_kills": 1, "flips": 40, "steps": 2_000, "updates": 100}
+Row = dict[str, Any]
+PARTS = ("kills", "damage", "full disk", "commands", "growth", "measurements")
+_QUICK = {"kills": 1, "command_kills": 1, "flips": 40, "steps": 2_000, "updates": 100, "users": 20}
+_LABELS = ("run", "file", "harm", "what is wrong", "game", "policy")
+"""Columns that say what a row is about."""
 
 
-def report(parts: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+def report(parts: Sequence[str], names: Sequence[str], options: argparse.Namespace) -> dict[str, list[Row]]:
     """Do what is asked, and the rows of every part.
 
     Args:
@@ -32,28 +37,47 @@ def report(parts: Sequence[str], names: Sequence[str], options: argparse.Namespa
         options: of the command line.
     """
     chosen = [subjects()[name] for name in names]
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[Row]] = {}
     for part in parts:
-        began = time.process_time(), time.perf_counter()
+        began = time.perf_counter()
         if part == "kills":
-            tables["kills"] = [kills.killed_runs(subject, options.kills, options.seed) for subject in chosen]
+            tables["kills"] = [timed(kills.killed_runs, subject, options.kills, options.seed) for subject in chosen]
         elif part == "damage":
-            rows = [damage.flipped_bits(subject, options.flips, options.seed) for subject in chosen]
+            rows = [timed(damage.flipped_bits, subject, options.flips, options.seed) for subject in chosen]
             harms = damage.FEW_HARMS if options.quick else damage.HARMS
             tables["flipped bits"] = rows
             tables["damaged files"] = [row for subject in chosen for row in damage.damaged_files(subject, harms)]
         elif part == "full disk":
-            tables["full disk"] = [damage.full_disk(subject) for subject in chosen]
+            tables["full disk"] = [timed(damage.full_disk, subject) for subject in chosen]
         elif part == "commands":
-            several = [commands.killed_commands(kind, options.command_kills, options.seed) for kind in commands.KINDS]
+            several = [timed(commands.killed_commands, k, options.command_kills, options.seed) for k in commands.KINDS]
             tables["commands"] = several
+        elif part == "growth":
+            tables["growth"] = [timed(growth.growth, options.steps, options.updates)]
         else:
-            tables["growth"] = [growth.growth(options.steps, options.updates)]
-        print(f"{part}: {time.perf_counter() - began[1]:.0f} s", file=sys.stderr)
+            cases = measured.cases()[: 1 if options.quick else None]
+            tables["measurements"] = list(measured.rows(cases, options.users, options.seed))
+        print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return tables
 
 
-def lost(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
+def timed(work: Callable[..., Row], *what: Any) -> Row:
+    """The row that some work gives, and the processor time of it and of its processes."""
+    before = _cpu_s()
+    row = work(*what)
+    return {**row, "CPU-s": round(_cpu_s() - before)}
+
+
+def merged(old: dict[str, list[Row]], new: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Tables in which rows about the same thing are replaced and others stay: a run may do a part of everything."""
+    tables = dict(old)
+    for name, rows in new.items():
+        done = {_label(row) for row in rows}
+        tables[name] = [row for row in old.get(name, []) if _label(row) not in done] + rows
+    return tables
+
+
+def lost(tables: dict[str, list[Row]]) -> list[str]:
     """A line for everything in the tables that should not be."""
     lines = []
     for row in [*tables.get("kills", []), *tables.get("commands", [])]:
@@ -71,6 +95,12 @@ def lost(tables: dict[str, list[dict[str, Any]]]) -> list[str]:
     for row in tables.get("growth", []):
         if row["growth, MB"] > growth.MOST_GROWTH * row["at a quarter, MB"]:
             lines.append(f"memory grew by {row['growth, MB']} MB in {row['steps']} steps")
+    for row in tables.get("measurements", []):
+        if measured.too_confident(row):
+            lines.append(
+                f"{row['what is wrong']}, {row['game']}, {row['policy']}: {row['valid']:.0%} valid, of these "
+                f"{row['beyond 5 std']:.1%} off by more than five standard deviations"
+            )
     return lines
 
 
@@ -92,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, rows in tables.items():
             print(f"{name}\n{reports.table(rows)}\n")
         if arguments.out is not None:
-            print(f"wrote {reports.write_json(arguments.out, tables)}")
+            before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+            print(f"wrote {reports.write_json(arguments.out, merged(before, tables))}")
         found = lost(tables)
         print("\n".join(found) if found else "nothing was lost")
         if found:
@@ -111,11 +142,21 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--flips", type=int, default=300, help="bits flipped in a checkpoint, one at a time")
     arguments.add_argument("--steps", type=int, default=1_000_000, help="environment steps of the long training")
     arguments.add_argument("--updates", type=int, default=100_000, help="updates of the long training")
-    arguments.add_argument("--seed", type=int, default=0, help="of moments, bits and what is killed")
+    arguments.add_argument("--users", type=int, default=300, help="located in every case of wrong measurements")
+    arguments.add_argument("--seed", type=int, default=0, help="of moments, bits, what is killed and what is measured")
     arguments.add_argument("--quick", action="store_true", help="a little of everything")
-    arguments.add_argument("--out", type=Path, help="JSON file")
+    arguments.add_argument("--out", type=Path, help="JSON file; rows that are not made anew stay in it")
     arguments.add_argument("--debug", action="store_true", help="show tracebacks")
     return arguments
+
+
+def _label(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in _LABELS)
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
 
 
 if __name__ == "__main__":

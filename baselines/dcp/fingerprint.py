@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,7 +29,7 @@ from .matching import locate_by_matching
 from .nearest import Queries, needs_spectra
 from .own_survey import OwnSurvey, natural_feature
 from .radio_map import RadioMap, SiteCache, measured_profiles, sites_with_rows
-from .simulated_errors import simulated_errors
+from .simulated_errors import SimulatedErrors, simulated_errors
 from .survey import (
     Survey,
     check_ranges,
@@ -73,8 +72,7 @@ class Fingerprint(Estimator[RadioMeasurements]):
     ) -> None:
         super().__init__(env, options)
         self._cache: SiteCache[Database] = SiteCache()
-        # By the deviation of the shadowing that the databases do not know.
-        self._errors: defaultdict[float, SiteCache[ErrorModel]] = defaultdict(SiteCache)
+        self._errors = SimulatedErrors(self._simulated)
         if survey is None and self.options.survey is not None:
             survey = _read(self.options.survey, self.options)
         self._own = None if survey is None else OwnSurvey(survey, self.options)
@@ -244,8 +242,8 @@ class Fingerprint(Estimator[RadioMeasurements]):
             heard = usable[rows].transpose(1, 2).flatten(0, 1).cpu()
             found = locate_by_matching(database, queries, heard, self.options, radio.side_m, radio.wrap)
             positions[rows.cpu()] = found.position_m.reshape(len(rows), num_ues, 2)
-            errors = self._errors[shadowing_db].get(site, lambda there: self._simulated(there, shadowing_db))
-            covariance[rows.cpu()] = errors.covariance_m2(found.made_of).float().reshape(len(rows), num_ues, 2, 2)
+            spread = self._errors.covariance_m2(site, shadowing_db, heard, found.made_of)
+            covariance[rows.cpu()] = spread.float().reshape(len(rows), num_ues, 2, 2)
         device = measurements.rss_dbm.device
         powers = told = link_observations(clean, usable, shadowing_db, None)
         if with_spectra:
@@ -328,10 +326,8 @@ class Fingerprint(Estimator[RadioMeasurements]):
         survey = simulate_survey(site, points, self.options.survey_seed)
         return self._fitting(SurveyedDatabase(survey.positions_m, survey.rss_dbm, survey.angular_power))
 
-    def _simulated(self, site: RadioMap, shadowing_db: float) -> ErrorModel:
-        errors = simulated_errors(site, self._cache.get(site, self._database), self.options, shadowing_db)
-        assert errors is not None
-        return errors
+    def _simulated(self, site: RadioMap, shadowing_db: float, heard_by: int) -> ErrorModel:
+        return simulated_errors(site, self._cache.get(site, self._database), self.options, shadowing_db, heard_by)
 
     def _fitting(self, database: Database) -> Database:
         options = self.options

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.fields import Range
@@ -48,6 +48,8 @@ _FIRST_INFLATIONS = (3.0, 1.0)
 """On deviations, of every climb: a cautious one, and one that believes its start."""
 _PEAK = 1.2
 """Bearings of a sound link are this much worse than the nominal scale, which joint-gn takes for weights alone."""
+_BLOCKED_STD = 3.0
+_LEAST_BLOCKED = 0.05
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,15 @@ class JointEm(Estimator[RadioMeasurements]):
         answered = usable.sum(dim=1) >= LEAST_LINKS
         spread = torch.diagonal(covariance, dim1=-2, dim2=-1).sum(dim=-1).sqrt()
         lost = spread > site.radio.side_m / math.sqrt(6.0)
-        return finished(measurements, points, covariance, answered, (Reason.POOR_GEOMETRY, lost))
+        blocked = best.blocked_share > _most_blocked(options.nlos_share, usable)
+        return finished(
+            measurements,
+            points,
+            covariance,
+            answered,
+            (Reason.POOR_GEOMETRY, lost),
+            (Reason.LARGE_RESIDUALS, blocked.unsqueeze(1).expand_as(lost)),
+        )
 
     def _climb(
         self, site: RadioMap, seen: LinkObservations, sampling_db: Tensor, start: Descent, inflation: float
@@ -124,16 +134,17 @@ class JointEm(Estimator[RadioMeasurements]):
             if known_db is None:
                 shadowing = found.shadowing_db
         found = _expected(options, site, seen, sampling_db, shadowing, points, spread_m, 1.0)
-        return _Climb(points, found.observed.covariance(RIDGE), found.evidence)
+        return _Climb(points, found.observed.covariance(RIDGE), found.evidence, found.blocked_share)
 
 
 @dataclass(frozen=True)
 class _Climb:
-    """Where a climb ended, and the log-likelihood there."""
+    """Where a climb ended, the log-likelihood there, and the share of links that are taken for blocked."""
 
     position_m: Float[Tensor, "B K 2"]
     covariance_m2: Float[Tensor, "B K 2 2"]
     evidence: Float[Tensor, " B"]
+    blocked_share: Float[Tensor, " B"]
 
     def or_better(self, other: _Climb) -> _Climb:
         """Of every episode the likelier of two."""
@@ -142,6 +153,7 @@ class _Climb:
             torch.where(better[:, None, None], other.position_m, self.position_m),
             torch.where(better[:, None, None, None], other.covariance_m2, self.covariance_m2),
             torch.where(better, other.evidence, self.evidence),
+            torch.where(better, other.blocked_share, self.blocked_share),
         )
 
 
@@ -154,12 +166,24 @@ class _Expected:
         observed: with the information that not knowing them takes left out.
         shadowing_db: standard deviation of the shadowing that the residuals show.
         evidence: log-likelihood of the points, up to a constant.
+        blocked_share: expected share of the links without a line of sight.
     """
 
     known: NormalEquations
     observed: NormalEquations
     shadowing_db: Float[Tensor, "B 1 1"]
     evidence: Float[Tensor, " B"]
+    blocked_share: Float[Tensor, " B"]
+
+
+def _most_blocked(nlos_share: float, usable: Bool[Tensor, "B M K"]) -> Float[Tensor, " B"]:
+    """Share of blocked links that one of a thousand episodes exceeds by chance, if ``nlos_share`` is true.
+
+    Beyond it the links are not what is assumed of them, and places are found where they happen to look so.
+    """
+    links = usable.sum(dim=(1, 2)).clamp(min=1)
+    share = nlos_share + _BLOCKED_STD * torch.sqrt(nlos_share * (1.0 - nlos_share) / links)
+    return share.clamp(min=_LEAST_BLOCKED)
 
 
 def _expected(
@@ -208,7 +232,8 @@ def _expected(
     noise = (sampling_db.square() * seen.usable).sum(dim=(1, 2)) / seen.usable.sum(dim=(1, 2)).clamp(min=1)
     shadowing = (variance - noise).clamp(min=_LEAST_STD_DB**2).sqrt()[:, None, None]
     observed = equations(power.observed, bearing.observed)
-    return _Expected(equations(power.information, bearing.information), observed, shadowing, evidence)
+    blocked = share[..., 1:].sum(dim=(1, 2, 3, 4, 5)) / seen.usable.sum(dim=(1, 2)).clamp(min=1)
+    return _Expected(equations(power.information, bearing.information), observed, shadowing, evidence, blocked)
 
 
 @dataclass(frozen=True)

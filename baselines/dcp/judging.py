@@ -18,7 +18,7 @@ from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.geometry import into_area, metres_outside, nearest_image
 from cfpos_envs.physics.normal_equations import NormalEquations, line_terms
 
-from ..validity import mostly, residuals_fit
+from ..validity import mostly, pooled_misfit, residuals_fit
 from .descent import Descent, LinkObservations, misfit, robust_gauss_newton, rss_gradient
 from .links import finished
 from .radio_map import RadioMap
@@ -33,6 +33,9 @@ _UNKNOWN_SHARE = 12**-0.5
 
 _HARDLY_KNOWN = 0.8
 """A regression that is no better than this share of that deviation says where its references lie, not the user."""
+
+_NOISY_DB = 1.0
+"""Deviation of powers from which on residuals are noise more than what a mean of references misses."""
 
 _APART = 3.0
 """Two places closer than this many standard deviations are one answer."""
@@ -166,7 +169,8 @@ def judged_by_powers(
 
     With e the residuals of variance W^-1 at the position, J their gradients and C its covariance, e has the covariance
     W^-1 + J C J', and chi squared is e'We - b'(J'WJ + C^-1)^-1 b with b = J'We, with as many degrees of freedom as
-    there are links.
+    there are links. The users of an episode have to fit together, too, where the noise is the larger part of e: where
+    it is not, the law of a sum of chi squared is not known well enough.
 
     Args:
         measurements: as they came.
@@ -196,6 +200,9 @@ def judged_by_powers(
     if evidence is not None and bool(few.any()):
         mirror = few & has_mirror_image(measurements, site, evidence, positions_m, _RESOLUTION * site.radio.side_m)
     unknown_m = _HARDLY_KNOWN * _UNKNOWN_SHARE * site.radio.side_m
+    by_noise = torch.where(usable, powers.rss_std_db, torch.inf).amin(dim=(1, 2)) >= _NOISY_DB
+    together = ~(pooled_misfit(chi_squared, freedom) & by_noise.unsqueeze(1))
+    fitting = residuals_fit(chi_squared, freedom) & together
     estimate = finished(
         measurements,
         positions_m,
@@ -203,7 +210,7 @@ def judged_by_powers(
         answered,
         (Reason.POOR_GEOMETRY, largest_std_m(covariance_m2) > unknown_m),
         (Reason.AMBIGUOUS, mirror),
-        (Reason.LARGE_RESIDUALS, ~residuals_fit(chi_squared, freedom)),
+        (Reason.LARGE_RESIDUALS, ~fitting),
     )
     return dataclasses.replace(estimate, chi_squared=chi_squared, degrees_of_freedom=freedom)
 

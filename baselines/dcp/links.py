@@ -19,6 +19,9 @@ _ABOVE_FOOT_DB = 20.0
 _SMALLEST_SLANT_M = 0.1
 _MOST_POINTS_BY_SIDE = 128
 _USERS_AT_A_TIME = 256
+_STEPS_PER_OCTAVE = 2
+_ROUNDING = 1e-6
+_SETS_OF_APS = 16
 
 
 def by_heard_aps(heard: Bool[Tensor, "Q M"]) -> Iterator[tuple[Int[Tensor, " q"], Int[Tensor, " m"]]]:
@@ -31,6 +34,21 @@ def by_heard_aps(heard: Bool[Tensor, "Q M"]) -> Iterator[tuple[Int[Tensor, " q"]
     for number, pattern in enumerate(patterns):
         if bool(pattern.any()):
             yield torch.nonzero(member == number).squeeze(-1), torch.nonzero(pattern).squeeze(-1)
+
+
+def alike_counts(heard: Bool[Tensor, "Q M"]) -> Int[Tensor, " Q"]:
+    """How many APs heard every user, rounded down to M / 2^(i / 2): numbers that errors are learned for once each."""
+    count, most = heard.sum(dim=1), heard.shape[1]
+    steps = (_STEPS_PER_OCTAVE * torch.log2(most / count.clamp(min=1).double()) - _ROUNDING).ceil()
+    rounded = (most * 2.0 ** (-steps / _STEPS_PER_OCTAVE) + _ROUNDING).floor().long().clamp(min=1)
+    return torch.minimum(rounded, count)
+
+
+def some_aps(users: int, aps: int, count: int, seed: int) -> Bool[Tensor, "Q M"]:
+    """Which APs hear users of whom each is heard by ``count``; a few sets of APs, one after the other."""
+    draw = torch.Generator().manual_seed(seed)
+    rank = torch.rand(min(users, _SETS_OF_APS), aps, generator=draw).argsort(dim=1).argsort(dim=1)
+    return (rank < count)[torch.arange(users) % len(rank)]
 
 
 def grid_spacing_m(side_m: float, wanted_m: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -25,8 +24,9 @@ from ..neighbour_errors import ErrorModel, Neighbourhood, nearest_spacing_m
 from .front_end import DEFAULT_LINKS, LINKS, read_links
 from .gauss_newton import link_observations, unknown_shadowing_db
 from .judging import LEAST_LINKS, contradict, has_mirror_image
-from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, usable_links
-from .radio_map import RadioMap, SiteCache, expected_profiles, measured_profiles, sites_with_rows
+from .links import by_users, cleaned, finished, grid_spacing_m, require_arrays, some_aps, usable_links
+from .radio_map import RadioMap, expected_profiles, measured_profiles, sites_with_rows
+from .simulated_errors import SimulatedErrors
 
 if TYPE_CHECKING:
     from ..base import Env
@@ -114,11 +114,10 @@ class Centroid(Estimator[RadioMeasurements]):
 
     def __init__(self, env: Env | None = None, options: object = None) -> None:
         super().__init__(env, options)
-        # By the deviation of the shadowing that nobody knows.
-        self._errors: defaultdict[float, SiteCache[ErrorModel]] = defaultdict(SiteCache)
+        self._errors = SimulatedErrors(_centroid_errors)
 
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
-        """Positions with the covariance that simulated users teach; valid with one usable AP or more."""
+        """Positions with the covariance that simulated users teach whom as many APs hear; valid with one or more."""
         usable = usable_links(measurements, aoa=False)
         radio = measurements.radio
         heard = usable.any(dim=1)
@@ -130,9 +129,10 @@ class Centroid(Estimator[RadioMeasurements]):
         spread = _ap_spread_m2(aps, rss, positions, mask, radio)
         shadowing_db, covariance = unknown_shadowing_db(clean), spread.clone()
         for site, rows in sites_with_rows(clean):
-            errors = self._errors[shadowing_db].get(site, lambda there: _centroid_errors(there, shadowing_db))
             known = Neighbourhood(spread[rows].flatten(0, 1), torch.zeros_like(spread[rows, :, 0, 0]).flatten())
-            covariance[rows] = errors.covariance_m2(known).to(spread).unflatten(0, (len(rows), -1))
+            hearing = usable[rows].transpose(1, 2).flatten(0, 1)
+            told = self._errors.covariance_m2(site, shadowing_db, hearing, known)
+            covariance[rows] = told.to(spread).unflatten(0, (len(rows), -1))
         return finished(measurements, positions, covariance, heard)
 
 
@@ -177,13 +177,13 @@ def _ap_spread_m2(
     return torch.einsum("bmk,bmki,bmkj->bkij", weight, away, away)
 
 
-def _centroid_errors(site: RadioMap, shadowing_db: float) -> ErrorModel:
-    """Errors of the centroids of users anywhere on a site whose powers follow its law."""
+def _centroid_errors(site: RadioMap, shadowing_db: float, heard_by: int) -> ErrorModel:
+    """Errors of the centroids of users anywhere on a site whose powers follow its law, each heard by so many APs."""
     radio, draw = site.radio, torch.Generator().manual_seed(0)
     points = torch.rand(_SIMULATED, 2, generator=draw) * radio.side_m
     powers = site.rss_dbm(points)
     powers = (powers + shadowing_db * torch.randn(powers.shape, generator=draw)).unsqueeze(0)
-    aps, mask = site.ap_positions_m.unsqueeze(0), torch.ones(powers.shape, dtype=torch.bool)
+    aps, mask = site.ap_positions_m.unsqueeze(0), some_aps(_SIMULATED, len(site.ap_positions_m), heard_by, 0).T[None]
     centres = rss_weighted_centroid(aps, powers, radio.side_m, radio.wrap, mask)
     known = Neighbourhood(_ap_spread_m2(aps, powers, centres, mask, radio)[0], torch.zeros(_SIMULATED))
     error = nearest_image(centres[0] - points, radio.side_m, radio.wrap)

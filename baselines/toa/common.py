@@ -22,6 +22,8 @@ from .signs import check_group, check_signs
 _CHUNK_LINKS = 1 << 16
 # Ranges so many standard deviations too short, as one of 30 000 is: no missing line of sight makes them.
 _TOO_SHORT = 4.0
+# Share of an episode's links that have to agree with the answers: of 16 blocked ones, three or four do by chance.
+_AGREEING = 0.28
 
 
 class TimingEstimator(Estimator[TimingMeasurements]):
@@ -62,7 +64,8 @@ def robust_answer(
     """The estimate of a fix from ranges of which some may be too long, judged where they fit best.
 
     Its covariance reaches as far as the places that are as likely, so that it need not be doubted for them. What is
-    left is what no blocked link explains: believed links that do not agree, ranges shorter than the geometry.
+    left is what no blocked link explains: believed links that do not agree, ranges shorter than the geometry, and
+    episodes in which hardly any link is believed: their places are where some links agree by chance.
 
     Args:
         links: as for ``answer``.
@@ -75,6 +78,8 @@ def robust_answer(
     # Where all believed links lie beyond the threshold of a loss, its curvature says nothing.
     own, there = inverse_2x2(information), inverse_2x2(others.best.information)
     covariance = torch.where(torch.isfinite(own), own, there) + others.spread_m2
-    verdict = judge(links, others.best, near, mixed=True).also(Reason.LARGE_RESIDUALS, short)
+    agreeing = near.sum(dim=(1, 2)) / links.usable.sum(dim=(1, 2)).clamp(min=1)
+    hardly = (agreeing < _AGREEING).unsqueeze(1).expand_as(short)
+    verdict = judge(links, others.best, near, mixed=True).also(Reason.LARGE_RESIDUALS, short | hardly)
     verdict = check_group(check_signs(links, verdict), links.usable.sum(dim=1) > FEWEST_LINKS)
     return estimate(links, fit.position_m, covariance, verdict)
