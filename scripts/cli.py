@@ -78,7 +78,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def user_errors(debug: bool) -> Iterator[None]:
-    """Turn errors that a person can mend into one line on stderr and exit code 2.
+    """Turn errors that a person can mend into one line on stderr and exit code 2, warnings for people into one line.
 
     Of several processes of torchrun the first has the first word: the others are ended before they say the same.
 
@@ -87,7 +87,8 @@ def user_errors(debug: bool) -> Iterator[None]:
     """
     rank, _ = launched()
     try:
-        yield
+        with _warnings_in_one_line():
+            yield
     except KeyboardInterrupt as stop:
         if rank == 0:
             print(f"\n{stop or 'stopped by Ctrl-C'}", file=sys.stderr)
@@ -127,7 +128,7 @@ def run_hydra(task: Callable[[DictConfig], None], config_name: str) -> None:
     register_folders(reserve=not _SHOWING & set(sys.argv[1:]))
     main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     sweeps.SweepReport.folder = None
-    with user_errors(debug), _explained(config_name), _own_folder(), _warnings_in_one_line():
+    with user_errors(debug), _explained(config_name), _own_folder():
         if config_name == "evaluate":
             sys.argv += game_to_follow(sys.argv[1:])
         _launch(main, debug)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cfpos_envs.checks import Notice
+from scripts.cli import user_errors
 from tests.scripts.commands import SCENE, TRAINER, error_line, files_below, run, run_here
 
 Refusal = Callable[..., str]
@@ -111,3 +114,10 @@ def test_a_refusal_is_the_same_from_outside(tmp_path: Path) -> None:
 def test_debug_lets_the_error_through(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="num_aps=0 must be at least 1"):
         run_here("train", "env.num_aps=0", "debug=true", folder=tmp_path)
+
+
+def test_every_command_says_notices_once_and_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with user_errors(debug=False):
+        for _ in range(2):
+            warnings.warn("this file is old", Notice, stacklevel=1)
+    assert capsys.readouterr().err == "warning: this file is old\n"
