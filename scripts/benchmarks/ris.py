@@ -57,12 +57,13 @@ def _policies(preset: str, options: Options) -> Rows:
     rows: Rows = []
     for episodes in (1, 3 if options.quick else EPISODES):
         received = drawn(preset, episodes)
-        for name in POLICIES:
-            locate = _call(make_policy(name).locate, received)
-            rows.append(_row(preset, name, episodes, cpu_s(locate, options)))
+        policies: dict[str, Any] = {name: make_policy(name) for name in POLICIES}
+        for name, policy in policies.items():
+            rows.append(_row(preset, name, episodes, cpu_s(_call(policy.locate, received), options)))
+        first = POLICIES[0]
         with mock.patch.object(kernels, "_kernels", _nothing):
-            locate = _call(make_policy(POLICIES[0]).locate, received)
-            rows.append(_row(preset, f"{POLICIES[0]}, torch alone", episodes, cpu_s(locate, options)))
+            seconds = cpu_s(_call(policies[first].locate, received), options)
+        rows.append(_row(preset, f"{first}, torch alone", episodes, seconds))
     return rows
 
 
