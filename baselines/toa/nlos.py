@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfpos_envs.fields import Declared, Range
-from cfpos_envs.measurements.base import PositionEstimate
+from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.link_features import los_log_odds
@@ -72,7 +72,8 @@ class ToaNlosDrop(TimingEstimator):
         odds = self._log_odds(measurements, links, robust.position_m) + math.log(
             options.los_share / (1 - options.los_share)
         )
-        return over_kept_links(links, likely_links(odds, links.usable, options.minimum), robust)
+        kept = likely_links(odds, links.usable, options.minimum)
+        return over_kept_links(links, kept, robust, links.usable & (odds > 0))
 
     def _log_odds(self, measurements: TimingMeasurements, links: RangeLinks, near_m: Tensor) -> Tensor:
         # The RSS is judged at the distance of a robust fix; the link's own range is what is in doubt.
@@ -116,18 +117,26 @@ def likely_links(
     return usable & ((odds > 0) | (order < minimum))
 
 
-def over_kept_links(links: RangeLinks, kept: Bool[Tensor, "B M K"], fallback: Fit) -> PositionEstimate:
+def over_kept_links(
+    links: RangeLinks, kept: Bool[Tensor, "B M K"], fallback: Fit, believed: Bool[Tensor, "B M K"]
+) -> PositionEstimate:
     """Weighted least squares over the kept links; the fallback where they alone do not determine a position.
+
+    Not ``valid`` where no more links are believed than there are unknowns: the position is then made of links that are
+    held blocked, of which some agree by chance.
 
     Args:
         links: all links.
         kept: links to use.
         fallback: a fit to all links.
+        believed: those of them that are not kept for want of better ones.
     """
     few = links.only(kept)
     fit = solve_ranges(few)
     alone = well_posed(few, fit)
+    made_of_blocked = believed.sum(dim=1) <= 2 + int(links.unknown_offset)
     verdict = judge(few, fit).where(alone, judge(links, fallback, near_links(links, fallback)))
+    verdict = verdict.also(Reason.LARGE_RESIDUALS, made_of_blocked)
     position = torch.where(alone[..., None], fit.position_m, fallback.position_m)
     information = torch.where(alone[..., None, None], fit.information, fallback.information)
     return estimate(links, position, inverse_2x2(information), verdict)

@@ -22,6 +22,7 @@ from scripts.faulty import measured
         ("all powers -200 dBm", "dcp-jar-v0", ("rss-gn", "centroid"), 30),
         ("12 of 16 APs lost", "dcp-jar-v0", ("fingerprint",), 150),
         ("all links NLOS", "toa-v0", ("toa-em", "toa-huber"), 80),
+        ("all links NLOS", "tdoa-v0", ("toa-nlos-drop",), 100),
         ("all links NLOS", "dcp-jar-v0", ("rss-mmse", "joint-em"), 60),
     ],
 )
