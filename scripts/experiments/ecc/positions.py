@@ -14,7 +14,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cfpos.scripts.experiments.common import Effort, Outcome
-from cfpos.scripts.experiments.ecc.data import BEST, COPIES, TracedData, Trained, by_sight, kept, train_network
+from cfpos.scripts.experiments.ecc.data import (
+    BEST,
+    COPIES,
+    TracedData,
+    Trained,
+    by_sight,
+    kept,
+    processor_remark,
+    train_network,
+)
 from cfpos_envs.drawing.figures import OKABE_ITO, plain_numbers
 from cfpos_envs.supervised.agent_config import EccFastAgentConfig
 
@@ -23,12 +32,12 @@ LONG, MIDDLE, SHORT = 6_400_000, 3_200_000, 800_000
 # (training positions, None: all of them; places within a metre beside each; snapshots seen), what matters most first.
 Case = tuple[int | None, int, int]
 CASES: tuple[Case, ...] = (
-    (None, COPIES, SHORT),
-    (None, 0, SHORT),
     (None, 0, LONG),
+    (None, 0, SHORT),
     (18_000, 0, SHORT),
     (50_000, 0, SHORT),
     (18_000, 0, MIDDLE),
+    (None, COPIES, SHORT),
 )
 _QUICK: tuple[Case, ...] = ((None, 1, 1024), (200, 0, 512))
 
@@ -77,7 +86,7 @@ def run(effort: Effort) -> Outcome:
         }
         for (positions, copies, samples), trained in runs.items()
     ]
-    remarks += _pointing(rows)
+    remarks += [processor_remark("training CPU-s"), *_pointing(rows)]
     return Outcome(rows, _figure(rows), remarks)
 
 
