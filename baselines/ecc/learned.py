@@ -120,7 +120,10 @@ class LearnedCsi(CsiEstimator):
         self.calibration: Calibration | None = None
         self._network: Any = None
         if self.options.weights:
-            self.load(self.options.weights)
+            try:
+                self.load(self.options.weights)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"weights={self.options.weights!r}: {error}") from error
 
     @abstractmethod
     def make_network(self, system: CsiSystem, generator: torch.Generator) -> Any:
