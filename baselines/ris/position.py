@@ -146,9 +146,10 @@ def locate_pairs(
         position, bias = climb_likelihood(links, channels, quality.information, position, bias)
     low, high = bias_bracket(fixes, farthest_m)
     enough = channels.valid & (channels.present.sum(dim=-1) >= FEWEST_PATHS)
-    # The last step of the search is far below this share of the bracket.
-    at_reach = enough & (bias - low < _EDGE * (high - low).clamp(min=0.0))
-    valid = enough & (low < high)
+    within = low < high
+    # The last step of the search is far below this share of the bracket. Of no bracket it makes any bias.
+    at_reach = enough & (~within | (bias - low < _EDGE * (high - low)))
+    valid = enough & within
     valid = valid & torch.isfinite(position).all(dim=-1) & torch.isfinite(bias)
     position = torch.where(valid.unsqueeze(-1), position, links.sources_m.mean(dim=-2))
     information = pair_information(links, quality.information, channels.noise, position)
