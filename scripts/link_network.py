@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cfpos.scripts.cli import user_errors
-from cfpos.scripts.plot import Parser
+from cfpos.scripts.cli import Parser, user_errors
 from cfpos.scripts.reports import check_writable
 from cfpos_envs.files.writing import replacing
 from cfpos_envs.physics.dcp.covariance.network import ArrayLaw, LearningSettings, learn_links, shipped_path

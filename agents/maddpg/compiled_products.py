@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.native import border
-from cfpos_envs.native.build import KernelUnavailableError, library
+from cfpos_envs.native.build import library_if_any
 
 _FOLDER = Path(__file__).parent / "native"
 _SOURCES = (_FOLDER / "products.cpp", _FOLDER / "learner.cpp")
@@ -48,13 +48,9 @@ class _Clipped(ctypes.Structure):
     ]
 
 
-@lru_cache(maxsize=1)
 def kernels() -> ctypes.CDLL | None:
     """The library of compiled kernels, or None where it cannot be built."""
-    try:
-        return library(_SOURCES)
-    except KernelUnavailableError:
-        return None
+    return library_if_any(_SOURCES)
 
 
 @lru_cache(maxsize=1)

@@ -25,6 +25,8 @@ from .judging import CoarseFix, judged
 from .links import by_users, cleaned, grid_spacing_m, require_arrays, usable_links
 from .radio_map import RadioMap, measured_profiles
 
+LEAST_RSS_STD_DB = 0.1
+"""Weights of powers without any noise would be infinite."""
 _COARSE_RSS_SCALE_DB = 1.0
 """What sampling noise and the distance to the nearest grid point add to the RSS residual of the coarse search."""
 
@@ -126,7 +128,7 @@ def link_observations(
         readings: see ``front_end.read_links``.
     """
     sampling = rss_sampling_db(measurements) if readings is None else readings.power_std_db
-    rss_std = torch.sqrt(sampling.square() + shadowing_db**2).clamp(min=0.1)
+    rss_std = torch.sqrt(sampling.square() + shadowing_db**2).clamp(min=LEAST_RSS_STD_DB)
     if readings is None:
         return LinkObservations(usable, measurements.rss_dbm, rss_std)
     rss = measurements.rss_dbm + readings.correction_db

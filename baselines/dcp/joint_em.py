@@ -32,6 +32,7 @@ from .descent import (
 from .fault_laws import BEARING_NU, POWER_NU, FaultLaws, residuals_at, robust_precision
 from .front_end import read_links
 from .gauss_newton import (
+    LEAST_RSS_STD_DB,
     GaussNewtonOptions,
     coarse_fix,
     link_observations,
@@ -43,7 +44,6 @@ from .radio_map import RadioMap, measured_profiles
 
 _START_STD_DB = 6.0
 _LEAST_STD_DB = 0.3
-_LEAST_SAMPLING_DB = 0.1
 _FIRST_INFLATIONS = (3.0, 1.0)
 """On deviations, of every climb: a cautious one, and one that believes its start."""
 _PEAK = 1.2
@@ -102,7 +102,7 @@ class JointEm(Estimator[RadioMeasurements]):
         coarse = coarse_fix(clean, usable, max(shadowing_db, _LEAST_STD_DB), profiles, options.grid_spacing)
         start_std = options.grid_spacing / math.sqrt(12.0)
         start = robust_gauss_newton(site, seen, coarse.best_m, start_std, GaussNewtonOptions.steps)
-        sampling = readings.power_std_db.clamp(min=_LEAST_SAMPLING_DB)
+        sampling = readings.power_std_db.clamp(min=LEAST_RSS_STD_DB)
         best = self._climb(site, seen, sampling, start, _FIRST_INFLATIONS[0])
         for inflation in _FIRST_INFLATIONS[1:]:
             best = best.or_better(self._climb(site, seen, sampling, start, inflation))

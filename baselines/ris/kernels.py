@@ -1,14 +1,13 @@
 """The loops of both stages in compiled code (``native/path_*.cpp``), for tensors on a CPU where there is a compiler.
 
-Each function returns None where it does not serve; the caller then takes torch's own operations, which are the
-reference: results are the same up to rounding.
+Each search returns None where it does not serve (``stepped`` has to be asked with ``serves``); the caller then takes
+torch's own operations, which are the reference: results are the same up to rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -96,7 +95,7 @@ def climbed(
         floor: of the denominator.
     """
     low = bracket[0]
-    if not _serves(seen, torch.complex128) or low.dtype is not torch.float64:
+    if not serves(seen, torch.complex128) or low.dtype is not torch.float64:
         return None
     batch, lags, points = low.shape[:-1], seen.shape[-1], low.shape[-1]
     rows = batch.numel()
@@ -128,7 +127,7 @@ def climbed_axes(
         widths: a search goes as far to both sides.
         counts: rounds over both axes, and steps of every search.
     """
-    if not _serves(focused, torch.complex128) or start.dtype is not torch.float64:
+    if not serves(focused, torch.complex128) or start.dtype is not torch.float64:
         return None
     sizes = focused.shape[-2:]
     (dense,) = border.dense([focused], [("focused", tuple(focused.shape), torch.complex128)])
@@ -151,7 +150,7 @@ def sighted(
         weight: inverse covariance of y, up to a factor.
         steps: on the sphere.
     """
-    if not _serves(cosines, torch.float64):
+    if not serves(cosines, torch.float64):
         return None
     pairs = len(cosines)
     wanted = [("cosines", (pairs, 4)), ("mapping", (pairs, 4, 3)), ("weight", (pairs, 4, 4))]
@@ -183,7 +182,7 @@ def searched(
         floor: of the eigenvalues of a path's covariance, as a share of its trace.
     """
     source, present = paths[0], paths[-1]
-    if not _serves(source, torch.float64):
+    if not serves(source, torch.float64):
         return None
     pairs, count = present.shape
     shapes = ((3,), (3,), (), (4, 4))
@@ -202,11 +201,6 @@ def searched(
     return position, bias
 
 
-def serves_steps(received: Tensor) -> bool:
-    """Whether ``stepped`` takes what belongs to this block."""
-    return _serves(received, received.dtype)
-
-
 def stepped(
     focused: Complex[Tensor, "T L U B"],
     delayed: Complex[Tensor, "T L U B"] | None,
@@ -215,7 +209,7 @@ def stepped(
     parameters: Float[Tensor, "T L 5"],
     present: Bool[Tensor, "T L"],
 ) -> tuple[Float[Tensor, "T L 5"], Complex[Tensor, "T L"]]:
-    """Parameters after one step, and the gains before it: a pass of the loop of ``refine.refine``.
+    """Parameters after one step, and the gains before it: ``refine.step_by_tables`` where ``serves`` says so.
 
     Args:
         focused: the block at the delay of every path, see ``modes.focus_delay``.
@@ -251,19 +245,22 @@ def _addresses(tensors: Sequence[Tensor | None]) -> list[ctypes.c_void_p | None]
     return [None if tensor is None else build.address(tensor) for tensor in tensors]
 
 
-def _serves(tensor: Tensor, dtype: torch.dtype) -> bool:
-    return tensor.is_cpu and tensor.dtype is dtype and not tensor.requires_grad and _kernels() is not None
+def serves(tensor: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether the kernels take a tensor.
+
+    Args:
+        tensor: the first of those that they are given.
+        dtype: which they read; None: it is converted before.
+    """
+    fits = dtype is None or tensor.dtype is dtype
+    return tensor.is_cpu and fits and not tensor.requires_grad and _kernels() is not None
 
 
 def _library() -> ctypes.CDLL:
     found = _kernels()
-    assert found is not None  # ``_serves`` has said so
+    assert found is not None  # ``serves`` has said so
     return found
 
 
-@lru_cache(maxsize=1)
 def _kernels() -> ctypes.CDLL | None:
-    try:
-        return build.library(_SOURCES)
-    except build.KernelUnavailableError:
-        return None
+    return build.library_if_any(_SOURCES)

@@ -23,7 +23,7 @@ from cfpos_envs.physics.ris.modes import (
 )
 
 from ..least_squares import scaled_inverse
-from .kernels import serves_steps, stepped
+from .kernels import serves, stepped
 
 _PARAMETERS = 5
 
@@ -94,49 +94,54 @@ def refine(
         present: which paths there are; the others are left alone with zero gain.
         steps: 0 solves for the gains only. A step is at most half a resolution cell in every parameter.
     """
-    if not serves_steps(received):
-        return refine_by_tables(received, sizes, slopes, parameters, present, steps)
+    move = _step if serves(received) else step_by_tables
     gains = torch.zeros_like(present, dtype=torch.complex128)
     for step in range(steps + 1):
-        vector = mode_vector(parameters[..., DELAY_MODE], sizes[DELAY_MODE], slopes[DELAY_MODE])
-        if step == steps:
-            focused, delayed = focus_delay(received, vector).to(torch.complex128), None
-        else:
-            both = torch.cat((vector, derivative(vector, slopes[DELAY_MODE])), dim=-2)
-            focused, delayed = focus_delay(received, both).to(torch.complex128).chunk(2, dim=-3)
-        parameters, gains = stepped(focused, delayed, sizes, slopes, parameters, present)
+        parameters, gains = move(received, sizes, slopes, parameters, present, step < steps)
     return parameters, gains
 
 
-def refine_by_tables(
+def _step(
+    received: Tensor, sizes: Sequence[int], slopes: Sequence[float], parameters: Tensor, present: Tensor, moves: bool
+) -> tuple[Tensor, Tensor]:
+    """``step_by_tables`` in compiled code, but for the passes over the samples."""
+    size, slope = sizes[DELAY_MODE], slopes[DELAY_MODE]
+    vector = mode_vector(parameters[..., DELAY_MODE], size, slope)
+    if moves:
+        both = torch.cat((vector, derivative(vector, slope)), dim=-2)
+        focused, delayed = focus_delay(received, both).to(torch.complex128).chunk(2, dim=-3)
+    else:
+        focused, delayed = focus_delay(received, vector).to(torch.complex128), None
+    return stepped(focused, delayed, sizes, slopes, parameters, present)
+
+
+def step_by_tables(
     received: Complex[Tensor, "T U1 U2 B1 B2 N"],
     sizes: Sequence[int],
     slopes: Sequence[float],
     parameters: Float[Tensor, "T L 5"],
     present: Bool[Tensor, "T L"],
-    steps: int,
+    moves: bool,
 ) -> tuple[Float[Tensor, "T L 5"], Complex[Tensor, "T L"]]:
-    """``refine`` by torch's own operations: what the kernel is compared with."""
+    """Gains at the parameters and, if it ``moves``, the parameters after a step from there, by torch's operations."""
+    vectors = steering(sizes, slopes, parameters)
+    matched, matched_slopes = correlate_derivatives(received, vectors, slopes)
+    matched, matched_slopes = matched.to(torch.complex128), matched_slopes.to(torch.complex128)
+    gains = least_squares_gains(vectors, matched, present)
+    if not moves:
+        return parameters, gains
     free = free_parameters(parameters.shape[-2], parameters.device)
     cell = torch.tensor([torch.pi / abs(w) / n for n, w in zip(sizes, slopes)], dtype=parameters.dtype)
     limit = cell.to(parameters.device)[free % _PARAMETERS]
-    for step in range(steps + 1):
-        vectors = steering(sizes, slopes, parameters)
-        matched, matched_slopes = correlate_derivatives(received, vectors, slopes)
-        matched, matched_slopes = matched.to(torch.complex128), matched_slopes.to(torch.complex128)
-        gains = least_squares_gains(vectors, matched, present)
-        if step == steps:
-            break
-        information = masked_information(sizes, slopes, parameters, gains, present)
-        linear = torch.cat((gains.real, gains.imag), dim=-1).unsqueeze(-1)
-        n = len(free)
-        uphill = 2.0 * (gains.conj().unsqueeze(-1) * matched_slopes).real.flatten(-2)[..., free]
-        uphill = uphill - (information[..., :n, n:] @ linear).squeeze(-1)
-        # The gains are solved for already: their part of the right side is zero.
-        moved = (scaled_inverse(information)[..., :n, :n] @ uphill.unsqueeze(-1)).squeeze(-1)
-        moved = torch.where(torch.isfinite(moved), moved, 0.0).clamp(min=-limit, max=limit)
-        flat = parameters.flatten(-2).clone()
-        flat[..., free] += moved * present[..., free // _PARAMETERS]
-        parameters = flat.unflatten(-1, (-1, _PARAMETERS))
-        parameters = torch.cat((parameters[..., :4].clamp(-1.0, 1.0), parameters[..., 4:]), dim=-1)
-    return parameters, gains
+    information = masked_information(sizes, slopes, parameters, gains, present)
+    linear = torch.cat((gains.real, gains.imag), dim=-1).unsqueeze(-1)
+    n = len(free)
+    uphill = 2.0 * (gains.conj().unsqueeze(-1) * matched_slopes).real.flatten(-2)[..., free]
+    uphill = uphill - (information[..., :n, n:] @ linear).squeeze(-1)
+    # The gains are solved for already: their part of the right side is zero.
+    moved = (scaled_inverse(information)[..., :n, :n] @ uphill.unsqueeze(-1)).squeeze(-1)
+    moved = torch.where(torch.isfinite(moved), moved, 0.0).clamp(min=-limit, max=limit)
+    flat = parameters.flatten(-2).clone()
+    flat[..., free] += moved * present[..., free // _PARAMETERS]
+    parameters = flat.unflatten(-1, (-1, _PARAMETERS))
+    return torch.cat((parameters[..., :4].clamp(-1.0, 1.0), parameters[..., 4:]), dim=-1), gains

@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from cfpos_envs.native.build import KernelUnavailableError, address, library
+from cfpos_envs.native.build import address, library_if_any
 
 _KINDS = ("words", "uniform", "normal", "gamma")
 
@@ -26,9 +26,8 @@ def draw(
     """
     if keys.device.type != "cpu":
         return None
-    try:
-        functions = library()
-    except KernelUnavailableError:
+    functions = library_if_any()
+    if functions is None:
         return None
     out = torch.empty(len(keys), count, dtype=torch.int32 if kind == "words" else torch.float32)
     keys, episodes = keys.contiguous(), episodes.contiguous()

@@ -67,6 +67,12 @@ def library(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL:
     return found
 
 
+def library_if_any(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL | None:
+    """``library``, or None where it cannot be built."""
+    found = _found(sources)
+    return None if isinstance(found, KernelUnavailableError) else found
+
+
 @cache
 def _found(sources: tuple[Path, ...] = _ENVIRONMENTS) -> ctypes.CDLL | KernelUnavailableError:
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +93,8 @@ def is_served(images: Tensor, convolution: nn.Conv2d) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
 def _kernels() -> ctypes.CDLL | None:
-    try:
-        return build.library(_SOURCES)
-    except build.KernelUnavailableError:
-        return None
+    return build.library_if_any(_SOURCES)
 
 
 @dataclass(frozen=True)

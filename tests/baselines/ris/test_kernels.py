@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,14 +23,8 @@ from tests.baselines.ris import test_channel, test_position
 pytestmark = pytest.mark.skipif(kernels._kernels() is None, reason="no C++ compiler")
 
 
-@pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Ask for torch's own operations with ``setattr(kernels, "_kernels", without)``."""
-    return monkeypatch
-
-
 def without() -> None:
-    return None
+    """What there is without a compiler; for ``setattr(kernels, "_kernels", without)``."""
 
 
 def normal(seed: int, *size: int, dtype: torch.dtype = torch.complex128) -> Tensor:
@@ -58,13 +51,13 @@ def test_climbs_are_those_of_torch(slope: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11 / abs(slope))
 
 
-def test_climbs_of_ratios_are_those_of_torch(tables: pytest.MonkeyPatch) -> None:
+def test_climbs_of_ratios_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, left = hermitian_lags(0, 40, 9), hermitian_lags(1, 40, 9)
     grid = torch.linspace(-1.0, 1.0, 145, dtype=torch.float64)
     ratio = harmonics.on_grid(seen, math.pi, grid) / harmonics.on_grid(left, math.pi, grid)
     start = grid[ratio.argmax(dim=-1)]
     found = departure.climb_ratio(seen, left, math.pi, 1e-3, start, 2.0 / 144)
-    tables.setattr(kernels, "_kernels", without)
+    monkeypatch.setattr(kernels, "_kernels", without)
     expected = departure.climb_ratio(seen, left, math.pi, 1e-3, start, 2.0 / 144)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
@@ -122,13 +115,14 @@ def test_searches_are_those_of_torch(present: tuple[bool, ...]) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_steps_on_the_likelihood_are_those_of_torch(steps: int) -> None:
+def test_steps_on_the_likelihood_are_those_of_torch(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     received, _ = test_channel.blocks(6, 10.0)
     system = test_channel.SYSTEM
     start = test_channel.PATHS.expand(6, 3, 5) + 1e-3 * normal(7, 6, 3, 5, dtype=torch.float64)
     present = torch.tensor([[True] * 3, [True, False, True], [False, True, True]] * 2)
     found = refine.refine(received, system.sizes, system.slopes, start, present, steps)
-    expected = refine.refine_by_tables(received, system.sizes, system.slopes, start, present, steps)
+    monkeypatch.setattr(kernels, "_kernels", without)
+    expected = refine.refine(received, system.sizes, system.slopes, start, present, steps)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 
@@ -145,13 +139,13 @@ def test_what_is_singular_does_not_move() -> None:
     assert bool(((parameters - twice).abs() <= cell + 1e-12).all())
 
 
-def test_everything_is_the_same_without_a_compiler(tables: pytest.MonkeyPatch) -> None:
+def test_everything_is_the_same_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     config, streams = RisConfig(preset="small"), Streams(5)
     scene = draw_scene(config, streams, 3)
     measured = measurements(config, scene, draw_phases(config, streams, 3))
     policy = make_policy("ris-wls")
     here = policy.locate(measured)
-    tables.setattr(kernels, "_kernels", without)
+    monkeypatch.setattr(kernels, "_kernels", without)
     there = policy.locate(measured)
     assert torch.equal(here.valid, there.valid)
     # Matched filters are in single precision there.
@@ -168,8 +162,7 @@ def test_wrong_shapes_do_not_reach_the_kernel() -> None:
 
 
 def test_a_kernel_that_cannot_be_built_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(sources: object) -> None:
-        raise build.KernelUnavailableError("no compiler")
-
-    monkeypatch.setattr(build, "library", fails)
-    assert kernels._kernels.__wrapped__() is None
+    missing = build.KernelUnavailableError("no compiler")
+    monkeypatch.setattr(build, "_found", lambda sources: missing)
+    assert kernels._kernels() is None
+    assert not kernels.serves(torch.zeros(1))

@@ -110,7 +110,7 @@ def likelihood_readings(
             found[some] = _posterior(lag_law(law, snr, device), lags[some])
     bearing, bearing_std, power, power_std = found.unbind(dim=-1)
     readings = LinkReadings(bearing, bearing_std, -_NEPER_DB * power * signal, _NEPER_DB * power_std * signal)
-    return LinkReadings(**{name: value.view(batch) for name, value in readings.__dict__.items()})
+    return readings.view(batch)
 
 
 @functools.lru_cache(maxsize=64)

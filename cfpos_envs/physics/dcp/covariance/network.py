@@ -267,8 +267,7 @@ def network_readings(
     """
     network, batch = link_network(law, training).to(covariance.device), covariance.shape[:-2]
     moments = link_moments(covariance.flatten(0, -3), snr_db.flatten(), law.spacing_wavelengths)
-    readings = network.read(moments)
-    return LinkReadings(**{name: value.view(batch) for name, value in readings.__dict__.items()})
+    return network.read(moments).view(batch)
 
 
 def _examples(generator: torch.Generator, law: ArrayLaw, count: int) -> tuple[Tensor, Tensor]:

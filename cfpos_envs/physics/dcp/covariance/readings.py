@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Complex, Float
@@ -26,6 +26,10 @@ class LinkReadings:
     bearing_std_rad: Float[Tensor, "*batch"]
     correction_db: Float[Tensor, "*batch"]
     power_std_db: Float[Tensor, "*batch"]
+
+    def view(self, batch: tuple[int, ...]) -> LinkReadings:
+        """The same links in another batch shape."""
+        return LinkReadings(*(getattr(self, entry.name).view(batch) for entry in fields(self)))
 
 
 def check_covariances(covariance: Complex[Tensor, "*batch L L"]) -> None:
