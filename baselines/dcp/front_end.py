@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cfpos_envs.measurements.dcp import RadioMeasurements
 from cfpos_envs.physics.arrays import profile_peak
-from cfpos_envs.physics.dcp.covariance.likelihood import likelihood_readings
-from cfpos_envs.physics.dcp.covariance.network import ArrayLaw, network_readings
+from cfpos_envs.physics.dcp.covariance.front_ends import COVARIANCE_LINKS, covariance_readings
 from cfpos_envs.physics.dcp.covariance.readings import LinkReadings, check_covariances
 from cfpos_envs.physics.dcp.innovations import nominal_bearing_scale
 
@@ -19,7 +18,7 @@ from .radio_map import NUM_ANGLES
 from .spectra import METHODS, covariance_bearings
 
 DEFAULT_LINKS = "dft"
-LINKS = (DEFAULT_LINKS, *METHODS, "likelihood", "covariance")
+LINKS = (DEFAULT_LINKS, *METHODS, *COVARIANCE_LINKS)
 
 
 def read_links(
@@ -49,11 +48,7 @@ def read_links(
         bearing = covariance_bearings(measurements.covariance, measurements.radio, links, num_angles)
         return nominal_readings(measurements, bearing)
     check_covariances(measurements.covariance)
-    radio, law = measurements.radio, ArrayLaw.of(measurements.radio)
-    snr_db = measurements.rss_dbm - (10.0 * math.log10(radio.num_antennas * radio.noise_power_w) + 30.0)
-    if links == "likelihood":
-        return likelihood_readings(measurements.covariance, snr_db, law)
-    return network_readings(measurements.covariance, snr_db, law, link_training)
+    return covariance_readings(measurements.covariance, measurements.rss_dbm, measurements.radio, links, link_training)
 
 
 def nominal_readings(measurements: RadioMeasurements, bearing_rad: Float[Tensor, "B M K"]) -> LinkReadings:

@@ -40,9 +40,9 @@ class GaussNewtonOptions(Declared):
         steps: Gauss-Newton steps, >= 1, each at most 5 m long.
         grid_spacing: spacing of the coarse search that gives the start, metres; smaller where a known map needs it, and
             never less than the side / 128.
-        links: front end of ``joint-gn``, what reads every link. ``dft`` compares the angular power spectrum (all that
-            the game's agents see) with the table of directions; ``music`` and ``beamscan`` take a bearing from the
-            whole covariance, ``likelihood`` and ``covariance`` bearing, power and both deviations.
+        links: front end of ``joint-gn``, what reads every link. ``dft`` compares the angular power spectrum (what
+            the game's agents see by default) with the table of directions; ``music`` and ``beamscan`` take a bearing
+            from the whole covariance, ``likelihood`` and ``covariance`` bearing, power and both deviations.
         link_training: whether ``links=covariance`` may learn the network of an array for which none comes along, which
             takes seconds.
         self_calibrate: in the second half of the steps, remove every AP's median residual over its users and take

@@ -2,6 +2,7 @@
 // The formulas of cfpos_envs/physics/dcp/channel.py and arrays.py, and the coarse start of physics/innovations.py.
 
 #include "lanes.hpp"
+#include "peaks.hpp"
 
 namespace cfpos {
 
@@ -178,19 +179,12 @@ void find_profile(int size, int width, const float* power, const float* spectra_
     }
 }
 
-// Index of the first largest of n values, in rows with room for whole vectors.
-int first_largest(const float* values, int n) {
-    float largest = values[0];
-    _Pragma("omp simd reduction(max : largest)") for (int i = 0; i < n; ++i) largest = most(largest, values[i]);
-    return int(std::find(values, values + n, largest) - values);
-}
-
 // Mean power of the DFT beams, the cosine similarity with every direction's spectrum, and its refined maximum; see
 // ``angular_power``, ``angle_profile``, ``profile_peak``.
 // ``waves`` [L, 2, padded(L)]: cos and sin of 2 pi d beam / L; ``spectra_by_beam`` [L, padded(A)]: unit spectra of all directions.
 void hear(int size, int num_angles, const float* waves, const float* spectra_by_beam, const float* covariance,
           float* angular_power, float* bearing_rad, float* peak, int64_t first, int64_t last) {
-    const int width = padded(num_angles), last_angle = num_angles - 1;
+    const int width = padded(num_angles);
     const int beams = padded(size);
     std::vector<float> diagonals(2 * size);
     Rows rows(2, std::max(beams, width));
@@ -210,16 +204,9 @@ void hear(int size, int num_angles, const float* waves, const float* spectra_by_
         }
         std::copy(power, power + size, angular_power + link * size);
         find_profile(size, width, power, spectra_by_beam, profile);
-        const int best = first_largest(profile, num_angles);
-        const int inner = std::min(std::max(best, 1), last_angle - 1);
-        const float left = profile[inner - 1], centre = profile[inner], right = profile[inner + 1];
-        const float curvature = left - 2.0f * centre + right;
-        // Where no parabola opens downwards (a peak on the border of a noisy profile) the grid point is the answer.
-        float place = float(best);
-        if (curvature < 0.0f)
-            place = float(inner) + clamped(0.5f * (left - right) / least(curvature, -1e-12f), -1.0f, 1.0f);
-        bearing_rad[link] = clamped(place * (PI / float(last_angle)), 0.0f, PI);
-        peak[link] = profile[best];
+        const Peak found = refined_peak(profile, num_angles);
+        bearing_rad[link] = found.angle_rad;
+        peak[link] = found.value;
     }
 }
 

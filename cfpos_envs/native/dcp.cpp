@@ -31,7 +31,6 @@ void propose(const Game game, const Links links, Stage stage, const float* actio
     const int width = links.width;
     const bool is_gain = game.action == GAIN, weighs = game.fusion == INFORMATION;
     const bool corrects = game.action == CONFIDENCE_CORRECTION;
-    const float scale_db = links.rss_scale_db;
     VECTORISED for (int m = 0; m < width; ++m) {
         const float first = actions ? actions[m] : 0.0f, second = actions ? actions[width + m] : 0.0f;
         const float distance = links.distance_m[m];
@@ -50,7 +49,7 @@ void propose(const Game game, const Links links, Stage stage, const float* actio
         out.tangential_m[m] = stage.tangential * tangential;
         if (weighs) {
             // Information (g / sigma)^2 with Student-t robustness, nu = 4.
-            const float scale_rad = links.nominal_rad[m] * links.bearing_mad;
+            const float scale_db = links.rss_scale_db[m], scale_rad = links.nominal_rad[m] * links.bearing_mad;
             float of_rss = square(links.slope_db_per_m[m] / scale_db) * 5.0f / (4.0f + square(residual_db / scale_db));
             float of_aoa = 1.0f / square(distance * scale_rad) * 5.0f / (4.0f + square(residual_rad / scale_rad));
             of_rss *= is_gain ? 1.0f : exp_of(game.confidence_scale * first);

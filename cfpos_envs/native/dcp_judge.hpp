@@ -37,13 +37,14 @@ struct Verdict {
 // Its terms of the similarity before they are averaged. For ``log`` they are the squared residual of the RSS and the
 // angle, at which the profile is to be read.
 template <bool RSS, bool AOA, int KIND, bool SHORT_LAW>
-INLINE Verdict judge_link(const Links& links, int m, float point_x_m, float point_y_m, float per_db, float per_mad) {
+INLINE Verdict judge_link(const Links& links, int m, float point_x_m, float point_y_m, float per_mad) {
     const float x = nearest_image(links.game, point_x_m - links.site.x_m[m]);
     const float y = nearest_image(links.game, point_y_m - links.site.y_m[m]);
     Verdict verdict{0.0f, 0.0f};
     if (RSS) {
         const float slant = most(x * x + y * y + links.site.height_square_m2[m], 0.01f);
         const float residual_db = rss_residual_db<SHORT_LAW>(links.game, links.rss_dbm[m], slant);
+        const float per_db = 1.0f / (KIND == ROBUST ? links.rss_scale_db[m] : CAUCHY_SCALE_DB);
         verdict.rss = KIND == LOG ? residual_db * residual_db : log_likelihood<KIND>(residual_db * per_db);
     }
     if (AOA) {
@@ -58,7 +59,6 @@ INLINE Verdict judge_link(const Links& links, int m, float point_x_m, float poin
 template <bool RSS, bool AOA, int KIND, bool SHORT_LAW>
 void judge_points(const Links links, const Judges judges, const float* x_m, const float* y_m, int count,
                   float* values) {
-    const float per_db = 1.0f / (KIND == ROBUST ? links.rss_scale_db : CAUCHY_SCALE_DB);
     const float per_mad = 1.0f / (KIND == ROBUST ? links.bearing_mad : 1.0f);
     const auto finished = [&](float rss, float aoa) {
         // The similarity ``log``: -ln(rms + 0.05) and -ln(1 - Xi^a).
@@ -78,12 +78,12 @@ void judge_points(const Links links, const Judges judges, const float* x_m, cons
             if (few)
                 VECTORISED for (int lane = 0; lane < LANES; ++lane) {
                     const int m = first + lane;
-                    const Verdict verdict = judge_link<RSS, AOA, KIND, SHORT_LAW>(links, m, x_m[point], y_m[point], per_db, per_mad);
+                    const Verdict verdict = judge_link<RSS, AOA, KIND, SHORT_LAW>(links, m, x_m[point], y_m[point], per_mad);
                     rss_terms[lane] = verdict.rss; aoa_terms[lane] = verdict.aoa; shares[lane] = judges.shares[m]; rows[lane] = links.row(m);
                 }
             else
                 VECTORISED for (int lane = 0; lane < LANES; ++lane) {
-                    const Verdict verdict = judge_link<RSS, AOA, KIND, SHORT_LAW>(links, first, x_m[point + lane], y_m[point + lane], per_db, per_mad);
+                    const Verdict verdict = judge_link<RSS, AOA, KIND, SHORT_LAW>(links, first, x_m[point + lane], y_m[point + lane], per_mad);
                     rss_terms[lane] = verdict.rss; aoa_terms[lane] = verdict.aoa; shares[lane] = judges.shares[first]; rows[lane] = links.row(first);
                 }
             if (AOA && KIND == LOG) read_profiles(links.game, links.profiles, rows, aoa_terms);
@@ -129,7 +129,6 @@ struct Slope {
 inline Slope similarity_slope(int kind, const Links links, const Judges judges, float point_x_m, float point_y_m) {
     const Game game = links.game;
     const Site site = links.site;
-    const float rss_scale_db = kind == ROBUST ? links.rss_scale_db : CAUCHY_SCALE_DB;
     const float bearing_scale = kind == ROBUST ? links.bearing_mad : 1.0f;
     // psi(z) = factor z / (nu + z^2)
     const float factor = kind == ROBUST ? 5.0f : 2.0f, nu = kind == ROBUST ? 4.0f : 1.0f;
@@ -142,6 +141,7 @@ inline Slope similarity_slope(int kind, const Links links, const Judges judges, 
             const float ground = x * x + y * y;
             const float slant = most(ground + site.height_square_m2[m], 0.01f);
             const float expected_dbm = predicted_dbm(game, slant), signal = signal_dbm(game, slant);
+            const float rss_scale_db = kind == ROBUST ? links.rss_scale_db[m] : CAUCHY_SCALE_DB;
             const float z = (links.rss_dbm[m] - expected_dbm) / rss_scale_db;
             // dRSS / d(d^2): that of the signal, times the signal's share of the power.
             const float steepness =

@@ -47,6 +47,8 @@ struct State {
     const float* consensus_m;         // [B, K, 2]
     const float* spread_m;            // [B, K]
     const int64_t* round;             // [B]
+    // [B, M, K] what the front end says of its readings; null: the nominal scale of bearings, and powers without noise.
+    const float *bearing_std_rad, *power_std_db;
 };
 
 INLINE float nearest_image(const Game& game, float delta_m) {
@@ -148,24 +150,27 @@ struct Links {
     int fused_count = 0;
     float *spectra, *profiles;  // [M, L] normalised angular powers, [M, padded(A)] cosine similarity per direction
     // Measurements; is_fused in {0, 1}.
-    float *rss_dbm, *bearing_rad, *peak, *implied_m, *is_fused, *nominal_rad;
+    float *rss_dbm, *bearing_rad, *peak, *implied_m, *is_fused, *nominal_rad, *power_std_db;
     // Shares of those that take part, of the left out, of all; their sum is 1.
     float *fused_share, *judge_share, *equal_share;
     // At the point that was last looked at: residuals of RSS and bearing, RSS per metre outwards.
     float *x_m, *y_m, *distance_m, *unit_x, *unit_y;
     float *rss_db, *slope_db_per_m, *folded_rad, *residual_rad, *mirrored_rad, *cosine;
-    float rss_scale_db = 1.0f, bearing_mad = 1.0f;
-    float *sizes, *ones;
+    float rss_mad_db = 1.0f, bearing_mad = 1.0f;
+    float *rss_scale_db, *sizes, *ones;
+    bool is_read = false;  // by a front end that says how sure it is
 
-    static int rows(const Game& game) { return 22 + game.num_antennas + padded(game.num_angles); }
+    static int rows(const Game& game) { return 24 + game.num_antennas + padded(game.num_angles); }
     Links(const Game& game, const Site& site, Rows& rows)
         : game(game), site(site), count(site.count), width(site.width) {
-        for (float** row : {&rss_dbm, &bearing_rad, &peak, &implied_m, &is_fused, &nominal_rad, &fused_share,
-                            &judge_share, &equal_share, &x_m, &y_m, &distance_m, &unit_x, &unit_y, &rss_db,
+        for (float** row : {&rss_dbm, &bearing_rad, &peak, &implied_m, &is_fused, &nominal_rad, &power_std_db, &fused_share,
+                            &rss_scale_db, &judge_share, &equal_share, &x_m, &y_m, &distance_m, &unit_x, &unit_y, &rss_db,
                             &slope_db_per_m, &folded_rad, &residual_rad, &mirrored_rad, &cosine, &sizes, &ones})
             *row = rows.take();
         for (int m = 0; m < count; ++m) equal_share[m] = 1.0f / float(count);
         std::fill(ones, ones + width, 1.0f);
+        std::fill(rss_scale_db, rss_scale_db + width, 1.0f);
+        std::fill(power_std_db, power_std_db + width, 1.0f);
         spectra = rows.take(game.num_antennas);
         profiles = rows.take(padded(game.num_angles));
     }
@@ -192,6 +197,12 @@ struct Links {
             fused_share[m] = is_fused[m] * fused_each;
             nominal_rad[m] = 0.03f + 0.01f / most(std::fabs(sin_of(bearing_rad[m])), 0.05f);
         }
+        is_read = state.bearing_std_rad != nullptr;
+        if (is_read)
+            for (int m = 0; m < count; ++m) {
+                nominal_rad[m] = state.bearing_std_rad[first + int64_t(m) * stride];
+                power_std_db[m] = state.power_std_db[first + int64_t(m) * stride];
+            }
         for (int m = 0; m < count; ++m) judge_share[m] = (1.0f - is_fused[m]) * judge_each;
     }
 };
@@ -285,9 +296,24 @@ inline float median_size(const Links links, const float* values, const float* sc
     return found;
 }
 
+constexpr float READ_SCALE_FLOOR_DB = 0.1f;
+
 // Standard deviations of the residuals from their median size.
 inline void find_scales(Links& links) {
-    links.rss_scale_db = most(1.48f * median_size(links, links.rss_db, links.ones), 0.3f);
+    const float mad_db = 1.48f * median_size(links, links.rss_db, links.ones);
+    if (links.is_read) {
+        // What the noise of the powers does not explain is the same for all of them.
+        float noise = 0.0f;
+        VECTORISED_SUM(noise) for (int m = 0; m < links.width; ++m)
+            noise += links.fused_share[m] * square(links.power_std_db[m]);
+        links.rss_mad_db = most(mad_db, READ_SCALE_FLOOR_DB);
+        const float shared = most(square(links.rss_mad_db) - noise, 0.0f);
+        VECTORISED for (int m = 0; m < links.width; ++m)
+            links.rss_scale_db[m] = most(std::sqrt(square(links.power_std_db[m]) + shared), READ_SCALE_FLOOR_DB);
+    } else {
+        links.rss_mad_db = most(mad_db, 0.3f);
+        std::fill(links.rss_scale_db, links.rss_scale_db + links.width, links.rss_mad_db);
+    }
     links.bearing_mad = clamped(1.48f * median_size(links, links.residual_rad, links.nominal_rad), 1.0f, 20.0f);
 }
 

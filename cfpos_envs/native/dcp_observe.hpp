@@ -66,15 +66,16 @@ inline void own_features(const Links links, const float* inverse_scales, float* 
     const int width = links.width;
     VECTORISED for (int m = 0; m < width; ++m) {
         const float scale_rad = links.nominal_rad[m] * links.bearing_mad;
-        const float rss_z = links.rss_db[m] / links.rss_scale_db, aoa_z = links.residual_rad[m] / scale_rad;
+        const float rss_z = links.rss_db[m] / links.rss_scale_db[m], aoa_z = links.residual_rad[m] / scale_rad;
         columns[m] = asinh_of(rss_z);
         columns[width + m] = log_of(1.0f + rss_z * rss_z);
         columns[2 * width + m] = asinh_of(aoa_z);
         columns[3 * width + m] = log_of(1.0f + aoa_z * aoa_z);
         columns[4 * width + m] = asinh_of(links.rss_db[m] / 0.3f);
         columns[5 * width + m] = log_of(links.distance_m[m] / 30.0f);
-        columns[6 * width + m] = sin_of(links.bearing_rad[m]);
-        columns[7 * width + m] = log_of(most(1.0f - links.peak[m], 3e-4f));
+        columns[6 * width + m] = links.is_read ? log_of(links.nominal_rad[m] / 0.03f) : sin_of(links.bearing_rad[m]);
+        columns[7 * width + m] =
+            log_of(links.is_read ? links.power_std_db[m] / 0.3f : most(1.0f - links.peak[m], 3e-4f));
         columns[8 * width + m] = log_of(most(1.0f - links.cosine[m], 3e-4f));
         columns[9 * width + m] = asinh_of(links.mirrored_rad[m] / scale_rad);
     }
@@ -137,7 +138,7 @@ inline void observe_episodes(const Game& game, const State& state, const Tables&
             float* own = columns + user * own_size;
             own_features(links, tables.inverse_scales, own);
             const int common = OWN_FEATURES * (1 + SUMMARIES);
-            const float broadcast[] = {log_of(links.rss_scale_db), log_of(links.bearing_mad),
+            const float broadcast[] = {log_of(links.rss_mad_db), log_of(links.bearing_mad),
                                        float(state.round[episode]) / float(game.rounds),
                                        stage.tangential - stage.radial};
             for (int m = 0; m < game.num_aps; ++m) {

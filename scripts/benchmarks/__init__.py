@@ -12,6 +12,7 @@ PARTS = (
     "environments",
     "phases",
     "resets",
+    "links",
     "growth",
     "contention",
     "ecc",

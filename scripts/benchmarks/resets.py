@@ -7,6 +7,7 @@ The two are timed in turns, so that what else the machine does meets both. A res
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from cfpos.scripts.benchmarks.common import Options, Played, Rows, episode_s
@@ -93,21 +94,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def _side_by_side(game: Game, front_end: str, batch: int, mode: str, options: Options) -> Rows:
     envs = {rng: make(game, options, None if front_end == "parallel" else batch, mode, rng=rng) for rng in RNGS}
-    actions = {rng: actions_for(env) for rng, env in envs.items()}
-    best = {rng: (float("inf"), float("inf")) for rng in RNGS}
-    for env, action in zip(envs.values(), actions.values()):
-        # A site is drawn by the first episode there, which is no part of an episode's cost.
-        for _ in range(-(-env.scenario.config.settings.num_sites // batch)):
-            env.reset()
-        play(env, action, Played())
-    for _ in range(1 if options.quick else _TURNS):
-        for rng, env in envs.items():
-
-            def episode(spent: Played, env: Any = env, action: Any = actions[rng]) -> None:
-                play(env, action, spent)
-
-            reset_s, round_s = episode_s(episode, options)
-            best[rng] = (min(best[rng][0], reset_s), min(best[rng][1], round_s))
+    best = in_turns(envs, batch, options)
     rounds = envs[STREAM].rounds
     # A round does not know how its episode was drawn.
     round_s = min(seconds for _, seconds in best.values())
@@ -126,6 +113,32 @@ def _side_by_side(game: Game, front_end: str, batch: int, mode: str, options: Op
         }
         for rng, (reset_s, _) in best.items()
     ]
+
+
+def in_turns(envs: Mapping[str, Any], batch: int, options: Options) -> dict[str, tuple[float, float]]:
+    """CPU seconds of a reset and of a round of every game, the best of several turns in which all are timed.
+
+    Args:
+        envs: by name.
+        batch: their episodes.
+        options: see there.
+    """
+    actions = {name: actions_for(env) for name, env in envs.items()}
+    best = {name: (float("inf"), float("inf")) for name in envs}
+    for env, action in zip(envs.values(), actions.values()):
+        # A site is drawn by the first episode there, which is no part of an episode's cost.
+        for _ in range(-(-env.scenario.config.settings.num_sites // batch)):
+            env.reset()
+        play(env, action, Played())
+    for _ in range(1 if options.quick else _TURNS):
+        for name, env in envs.items():
+
+            def episode(spent: Played, env: Any = env, action: Any = actions[name]) -> None:
+                play(env, action, spent)
+
+            reset_s, round_s = episode_s(episode, options)
+            best[name] = (min(best[name][0], reset_s), min(best[name][1], round_s))
+    return best
 
 
 def _limited(game: Game, row: dict[str, Any], rates: dict[str, float], options: Options) -> dict[str, Any]:

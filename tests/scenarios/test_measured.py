@@ -204,3 +204,9 @@ def test_least_squares_in_the_game_is_that_of_scipy() -> None:
 
 def _misfit(place: np.ndarray, aps: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     return np.linalg.norm(place - aps, axis=1) - ranges
+
+
+def test_a_front_end_of_arrays_is_refused_where_there_are_powers_alone(tmp_path: Path) -> None:
+    small_sets.tetam(tmp_path)
+    with pytest.raises(ValueError, match=r"links='covariance' reads covariances of arrays, .* use links='dft'"):
+        make_scenario(ENV, data=str(tmp_path), set="tetam", family="dcp", game={"links": "covariance"})

@@ -58,6 +58,7 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "rates": ("giga/s",),
         "work": ("flops", "logs", "exps", "bytes"),
         "resets": ("reset us/episode", "round us/episode", "agent-steps/s", "times"),
+        "links": ("reset us/episode", "round us/episode", "times dft"),
         "reset roofline": ("measured us/reset", "times fused", "times eager"),
         "roofline": ("measured us/round", "times fused", "times eager"),
         "ratios": ("ratio", "ratio with resets"),

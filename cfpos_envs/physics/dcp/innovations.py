@@ -23,6 +23,8 @@ NEPERS_PER_DECADE = math.log(10.0)
 BEARING_SCALE_RAD = 0.03
 BEARING_SCALE_ENDFIRE_RAD = 0.01
 RSS_SCALE_FLOOR_DB = 0.3
+READ_SCALE_FLOOR_DB = 0.1
+"""Where a front end reads powers better than they are measured."""
 COARSE_AOA_SCALE = 0.03
 _LARGEST_DEGREE = 3
 

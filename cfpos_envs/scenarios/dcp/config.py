@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from cfpos_envs.checks import fits
 from cfpos_envs.fields import Declared, Range
+from cfpos_envs.physics.dcp.covariance.front_ends import COVARIANCE_LINKS
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import thermal_noise_w
 from cfpos_envs.scenarios.ranges import CARRIERS_HZ, GAME_RANGES, MOST_M, MOST_ROUNDS, SITE_RANGES
@@ -155,6 +156,7 @@ FUSIONS = ("mean", "line-search", "information")
 STARTS = ("centroid", "coarse", "stage-1")
 SPLITS = ("train", "test")
 KERNELS = ("auto", "native", "torch")
+LINKS = ("dft", *COVARIANCE_LINKS)
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,11 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         speed_m_s: speed of the UEs in m/s, straight on with random headings; 0 for static.
         round_s: time between rounds, for moving UEs.
         num_angles: resolution of the angle profile.
+        links: front end, what reads every link for innovations, observations and rewards. ``dft`` takes the bearing
+            from the angle profile of the spectrum and the RSS as measured; ``covariance`` (a small network) and
+            ``likelihood`` read bearing, power and the standard deviations of both from the whole sample covariance.
+        link_training: whether ``links=covariance`` may learn the network of an array for which none comes along, which
+            takes seconds.
         ue_height_m: height of the UEs, used with the AP heights of a site file.
         kernel: what computes rounds on a CPU: ``torch``, or ``native``, compiled code several times as fast that a C++
             compiler builds once in seconds; ``auto`` takes that where it can. Values agree to rounding where
@@ -216,6 +223,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         "start": STARTS,
         "kernel": KERNELS,
         "rng": RNGS,
+        "links": LINKS,
     }
     site_presets: ClassVar[Mapping[str, DcpSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clean"
@@ -246,6 +254,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     speed_m_s: float = 0.0
     round_s: float = 0.1
     num_angles: int = 181
+    links: str = "dft"
+    link_training: bool = True
     num_aps: int | None = None
     num_antennas: int | None = None
     side_m: float | None = None

@@ -14,6 +14,7 @@ from cfpos_envs.physics.arrays import angle_profile, angular_power, profile_peak
 from cfpos_envs.physics.bounds import position_error_bound
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
 from cfpos_envs.physics.dcp.bounds import drop_fisher, measurement_statistics
+from cfpos_envs.physics.dcp.covariance.front_ends import covariance_readings
 from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.dcp import fusion
@@ -107,7 +108,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
             shadowing_maps=pool.stack(site_ids, "shadowing_maps") if config.shadowing_known else None,
             spread_m=torch.zeros(len(site_ids), self.num_ues),
         )
-        state.consensus_m = state.start_m
+        state = self._read(state.replace(consensus_m=state.start_m))
         if config.start == "centroid":
             return self.start(state, pool)
         return self._after_neutral_rss(state) if config.start == "stage-1" else state
@@ -144,10 +145,24 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         """Spectra and bearings of this round's sample covariances."""
         covariance = state.now(state.sequence_covariance)
         if self._drop_kernel is not None:
-            return state.heard(*self._drop_kernel.hear(covariance), None)
+            return self._read(state.heard(*self._drop_kernel.hear(covariance), None))
         power = angular_power(covariance)
         profile = angle_profile(power, direction_spectra(self.config, self.device))
-        return state.heard(power, *profile_peak(profile), profile)
+        return self._read(state.heard(power, *profile_peak(profile), profile))
+
+    def _read(self, state: DcpState) -> DcpState:
+        """With what the front end reads from this round's covariances, where it is not their spectra."""
+        config = self.config
+        if config.links == "dft":
+            return state
+        covariance = state.now(state.sequence_covariance)
+        readings = covariance_readings(covariance, state.rss_dbm, self.radio, config.links, config.link_training)
+        return state.replace(
+            bearing_rad=readings.bearing_rad,
+            bearing_std_rad=readings.bearing_std_rad,
+            correction_db=readings.correction_db,
+            power_std_db=readings.power_std_db,
+        )
 
     def start(self, state: DcpState, pool: SitePool[DcpSite]) -> DcpState:
         """First estimate: centroid, best point of a grid, or what six neutral rounds of the RSS game make of that."""

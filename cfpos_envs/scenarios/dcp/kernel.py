@@ -71,6 +71,8 @@ class _State(_Pointers):
             "consensus_m",
             "spread_m",
             "round",
+            "bearing_std_rad",
+            "power_std_db",
         )
     ]
 
@@ -173,7 +175,7 @@ class DcpKernel:
         self._border = border.Batches(
             [
                 (name, shape, _TYPES.get(name, torch.float32))
-                for name, shape in zip(names, (*shapes, (*users, 2), users, ()), strict=True)
+                for name, shape in zip(names, (*shapes, (*users, 2), users, (), links, links), strict=True)
             ]
         )
         self._game = _Game(
@@ -289,5 +291,7 @@ class DcpKernel:
             state.consensus_m,
             state.spread_m,
             state.round,
+            state.bearing_std_rad,
+            state.power_std_db,
         )
         return tuple(self._border.dense(tensors, state.round.shape[0]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cfpos_envs.physics.dcp.innovations import BEARING_SCALE_RAD, RSS_SCALE_FLOOR_DB
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.similarity import aoa_similarity, masked_mean, sorted_along
 from cfpos_envs.scenarios.dcp.config import DcpConfig
@@ -63,6 +64,12 @@ def _log_aoa_misfit(view: DcpView) -> Tensor:
     return view.broadcast(torch.log((1.0 - mean).clamp(min=1e-4)))
 
 
+def _log_power_std(view: DcpView) -> Tensor:
+    std_db = view.state.power_std_db
+    assert std_db is not None  # every front end but dft states it
+    return torch.log(std_db / RSS_SCALE_FLOOR_DB)
+
+
 def _progress(view: DcpView) -> Tensor:
     return view.state.round.to(torch.float32).view(-1, 1, 1) / view.config.rounds
 
@@ -116,6 +123,13 @@ GAIN_FEATURES: tuple[Feature[DcpView], ...] = (
     *_PROGRESS,
 )
 
+_LOG_PEAK: Feature[DcpView] = Feature(
+    "log_peak",
+    "log(1 - highest cosine similarity of the spectrum)",
+    lambda v: torch.log((1.0 - v.state.peak).clamp(min=3e-4)),
+    scale=8.0,
+)
+
 OWN_LINK: tuple[Feature[DcpView], ...] = (
     Feature("rss_z", "asinh of the RSS residual in its standard deviations", lambda v: _asinh(v.rss_z), scale=4.0),
     Feature("rss_logz", "log(1 + z^2) of it", lambda v: torch.log1p(v.rss_z.square()), scale=6.0),
@@ -124,12 +138,7 @@ OWN_LINK: tuple[Feature[DcpView], ...] = (
     Feature("rss_residual", "asinh(RSS residual / 0.3 dB)", lambda v: _asinh(v.at.rss_db / 0.3), scale=6.0),
     Feature("log_distance", "log(distance / 30 m)", lambda v: torch.log(v.at.links.distance_m / 30.0), scale=4.0),
     _SINE,
-    Feature(
-        "log_peak",
-        "log(1 - highest cosine similarity of the spectrum)",
-        lambda v: torch.log((1.0 - v.state.peak).clamp(min=3e-4)),
-        scale=8.0,
-    ),
+    _LOG_PEAK,
     Feature(
         "log_misfit",
         "log(1 - cosine similarity at the consensus)",
@@ -144,8 +153,24 @@ OWN_LINK: tuple[Feature[DcpView], ...] = (
     ),
 )
 
+_STATED: dict[Feature[DcpView], Feature[DcpView]] = {
+    _SINE: Feature(
+        "log_bearing_std",
+        "log(standard deviation of the bearing / 0.03 rad)",
+        lambda v: torch.log(v.state.readings.nominal_rad / BEARING_SCALE_RAD),
+        scale=4.0,
+    ),
+    _LOG_PEAK: Feature(
+        "log_power_std",
+        "log(standard deviation of the power / 0.3 dB)",
+        _log_power_std,
+        scale=4.0,
+    ),
+}
+"""What a front end that states its deviations says in the place of what else tells them."""
+
 _BROADCAST: tuple[Feature[DcpView], ...] = (
-    Feature("log_rss_mad", "broadcast: log(RSS scale / dB)", lambda v: torch.log(v.at.rss_scale_db), scale=3.0),
+    Feature("log_rss_mad", "broadcast: log(RSS scale / dB)", lambda v: torch.log(v.at.rss_mad_db), scale=3.0),
     Feature(
         "log_aoa_mad",
         "broadcast: log of the factor on the nominal bearing scale",
@@ -161,7 +186,7 @@ STRICT_FEATURES: tuple[Feature[DcpView], ...] = (
     Feature(
         "rss",
         "own RSS / dBm, from -110 to -10",
-        lambda v: (v.state.rss_dbm + 60.0) * (v.config.stage != "aoa"),
+        lambda v: (v.state.read_rss_dbm + 60.0) * (v.config.stage != "aoa"),
         scale=50.0,
     ),
     Feature(
@@ -181,9 +206,9 @@ def feature_table(config: DcpConfig) -> tuple[Row, ...]:
     summaries = [
         Row(f"{summary}_{f.name}", f"{summary} of '{f.name}' over the AP's UEs", f.scale)
         for summary in _SUMMARIES
-        for f in OWN_LINK
+        for f in own_link(config)
     ]
-    return (*rows(OWN_LINK), *summaries, *rows(_BROADCAST))
+    return (*rows(own_link(config)), *summaries, *rows(_BROADCAST))
 
 
 def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
@@ -192,7 +217,7 @@ def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     shape = state.bearing_rad.shape
     if not _has_summaries(config):
         return evaluate(_features(config), view, shape)
-    own = evaluate(OWN_LINK, view, shape)
+    own = evaluate(own_link(config), view, shape)
     # Over its own users an AP sees its own bias: residuals that all lean one way.
     ordered = sorted_along(own, 2)
     num_ues = len(ordered)
@@ -201,6 +226,11 @@ def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     summaries = torch.cat((own.mean(dim=2), middle, quartile), dim=-1)
     spread_out = summaries.unsqueeze(2).expand(*shape, summaries.shape[-1])
     return torch.cat((own, spread_out, evaluate(_BROADCAST, view, shape)), dim=-1)
+
+
+def own_link(config: DcpConfig) -> tuple[Feature[DcpView], ...]:
+    """Features of an AP's own link in the games of confidence."""
+    return OWN_LINK if config.links == "dft" else tuple(_STATED.get(feature, feature) for feature in OWN_LINK)
 
 
 def _has_summaries(config: DcpConfig) -> bool:

@@ -28,7 +28,7 @@ class Evidence:
         rss_dbm, bearing_rad, nominal_rad: measurements, and the nominal scale of the bearings.
         profile_start: where each link's angle profile begins in the flattened profiles.
         ap_x_m, ap_y_m, height_square_m2, axis_x, axis_y [B, 1, 1, M], shadowing_maps [B, M, G, G]: the site.
-        rss_scale_db [B, K, 1, 1], bearing_scale_rad: scales of the residuals, for ``robust``.
+        rss_scale_db [B, K, 1, 1 or M], bearing_scale_rad: scales of the residuals, for ``robust``.
         use_radial, use_tangential: [B, 1, 1] whether RSS and AOA count this round; None: their stage lasts for ever.
     """
 
@@ -65,6 +65,7 @@ class Readings:
     Attributes:
         rss_dbm, bearing_rad, angular_power, fused, ap_positions_m, ap_orientation_rad, height_diff_m, shadowing_maps:
             see ``DcpState``.
+        bearing_std_rad: of the front end; None: the nominal scale.
         known_profiles: what ``profiles`` gives, where it is known already.
     """
 
@@ -76,6 +77,7 @@ class Readings:
     ap_orientation_rad: Tensor
     height_diff_m: Tensor
     shadowing_maps: Tensor | None
+    bearing_std_rad: Tensor | None = None
     known_profiles: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -94,8 +96,8 @@ class Readings:
 
     @lazy
     def nominal_rad(self) -> Tensor:
-        """[B, M, K] nominal scale of the bearings."""
-        return nominal_bearing_scale(self.bearing_rad)
+        """[B, M, K] scale of the bearings: what the front end states, or the nominal one."""
+        return self.bearing_std_rad if self.bearing_std_rad is not None else nominal_bearing_scale(self.bearing_rad)
 
     def profiles(self, config: DcpConfig) -> Tensor:
         """[B, M, K, A] cosine similarity of this round's spectra with every direction's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from cfpos_envs.physics import propagation
 from cfpos_envs.physics.arrays import read_profile
 from cfpos_envs.physics.dcp.innovations import (
+    READ_SCALE_FLOOR_DB,
     RSS_SCALE_FLOOR_DB,
     bearing_residuals,
     predicted_rss_dbm,
@@ -43,6 +44,8 @@ class DcpState(ApState):
         sequence_covariance [B, T, M, K, L, L], sequence_rss_dbm [B, T, M, K]: measurements of all rounds.
         angular_power [B, M, K, L], bearing_rad [B, M, K] in [0, pi], peak [B, M, K]: this round's.
         spread_m [B, K]: root mean square distance of the last reports from their mean.
+        correction_db, power_std_db, bearing_std_rad [B, M, K]: what a front end that reads covariances adds to this
+            round's RSS, and how sure it is; None with ``links=dft``.
     """
 
     true_shadowing_db: Tensor
@@ -53,6 +56,9 @@ class DcpState(ApState):
     bearing_rad: Tensor
     peak: Tensor
     spread_m: Tensor
+    correction_db: Tensor | None = field(default=None, kw_only=True)
+    power_std_db: Tensor | None = field(default=None, kw_only=True)
+    bearing_std_rad: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # What has been computed from the fields above, none of which ever changes in place. Not a field itself: it is
@@ -85,7 +91,7 @@ class DcpState(ApState):
 
     def _new_readings(self, profiles: Tensor | None) -> Readings:
         return Readings(
-            self.rss_dbm,
+            self.read_rss_dbm,
             self.bearing_rad,
             self.angular_power,
             self.fused,
@@ -93,6 +99,7 @@ class DcpState(ApState):
             self.ap_orientation_rad,
             self.height_diff_m,
             self.shadowing_maps,
+            self.bearing_std_rad,
             profiles,
         )
 
@@ -130,6 +137,11 @@ class DcpState(ApState):
         """[B, M, K] this round's RSS."""
         return self.now(self.sequence_rss_dbm)
 
+    @property
+    def read_rss_dbm(self) -> Tensor:
+        """[B, M, K] the same, as the front end reads it."""
+        return self.rss_dbm if self.correction_db is None else self.rss_dbm + self.correction_db
+
 
 def _keeps() -> bool:
     """Whether computed tensors may stay: a compiler finds common parts by itself, and what is computed in inference
@@ -160,7 +172,7 @@ class Innovations:
     @lazy
     def rss_db(self) -> Tensor:
         """RSS residual."""
-        return self._state.rss_dbm - predicted_rss_at(self._state, self.links, self._points_m, self._radio)
+        return self._state.read_rss_dbm - predicted_rss_at(self._state, self.links, self._points_m, self._radio)
 
     @lazy
     def implied_m(self) -> Tensor:
@@ -192,9 +204,24 @@ class Innovations:
         return rss_slope_db_per_m(self._radio, self.links)
 
     @lazy
-    def rss_scale_db(self) -> Tensor:
+    def rss_mad_db(self) -> Tensor:
         """[B, 1, K] standard deviation of the RSS residuals, from their MAD over the APs that take part."""
-        return (MAD_TO_STD * self._median(self.rss_db.abs())).clamp(min=RSS_SCALE_FLOOR_DB)
+        floor_db = RSS_SCALE_FLOOR_DB if self._state.power_std_db is None else READ_SCALE_FLOOR_DB
+        return (MAD_TO_STD * self._median(self.rss_db.abs())).clamp(min=floor_db)
+
+    @lazy
+    def rss_scale_db(self) -> Tensor:
+        """Standard deviation of every RSS residual; [B, 1, K] where the front end states none.
+
+        What the stated noise of the powers leaves of the MAD is taken for alike at all APs, as shadowing is.
+        """
+        std_db = self._state.power_std_db
+        if std_db is None:
+            return self.rss_mad_db
+        shares = self._state.readings.fused_shares.squeeze(2).transpose(1, 2)
+        noise = (std_db.square() * shares).sum(dim=1, keepdim=True)
+        shared = (self.rss_mad_db.square() - noise).clamp(min=0.0)
+        return torch.sqrt(std_db.square() + shared).clamp(min=READ_SCALE_FLOOR_DB)
 
     @lazy
     def bearing_mad(self) -> Tensor:

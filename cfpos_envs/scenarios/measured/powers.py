@@ -100,6 +100,10 @@ class PowersGame(DcpScenario):
             num_ues=num_ues,
             rounds=config.rounds,
         )
+        if rules.links != "dft":
+            raise ValueError(
+                f"links={rules.links!r} reads covariances of arrays, {measured.name} has powers alone; use links='dft'"
+            )
         super().__init__(rules, device)
         self.law, self._whole = law, whole
         rows = slice(0, len(measured.train)) if config.split == "train" else slice(len(measured.train), None)

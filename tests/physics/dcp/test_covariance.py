@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from cfpos_envs.physics.arrays import ula_response
+from cfpos_envs.physics.dcp.covariance import kernel
 from cfpos_envs.physics.dcp.covariance.likelihood import lag_law, likelihood_readings
-from cfpos_envs.physics.dcp.covariance.moments import link_moments
+from cfpos_envs.physics.dcp.covariance.moments import array_tables, link_moments
 from cfpos_envs.physics.dcp.covariance.network import (
     ArrayLaw,
     LearningSettings,
@@ -165,3 +166,45 @@ def test_matrices_that_are_no_covariances_are_refused() -> None:
             check_covariances(torch.cat((good, good + shift * torch.eye(8))))
     with pytest.raises(ValueError, match="single antennas"):
         check_covariances(good[:, :1, :1])
+
+
+@pytest.mark.parametrize("antennas", [2, 3, 8, 17])
+def test_compiled_moments_are_those_of_torch(antennas: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    law = dataclasses.replace(DEFAULT, num_antennas=antennas)
+    # 33 links fill two vectors of sixteen and one lane. With more SNR rounding decides the last pivots.
+    links = simulate_links(torch.Generator().manual_seed(3), law, 33, (0.0, 20.0))
+    if not kernel.serves(links.covariance):
+        pytest.skip("there is no compiler here")
+    ours = link_moments(links.covariance, links.snr_db, 0.5)
+    monkeypatch.setattr(kernel, "serves", lambda _: False)
+    theirs = link_moments(links.covariance, links.snr_db, 0.5)
+    assert torch.equal(ours.mirrored, theirs.mirrored)
+    # Between two antennas the parabola through three beams is so flat that rounding moves its top.
+    torch.testing.assert_close(ours.beam_rad, theirs.beam_rad, rtol=0, atol=2e-2 if antennas == 2 else 1e-3)
+    sharp = (ours.beam_rad - theirs.beam_rad).abs() < 1e-5
+    assert bool(sharp.any())
+    torch.testing.assert_close(ours.values[sharp], theirs.values[sharp], rtol=5e-3, atol=5e-3)
+
+
+def test_compiled_networks_read_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = simulate_links(torch.Generator().manual_seed(3), DEFAULT, 50, (0.0, 20.0))
+    if not kernel.serves(links.covariance):
+        pytest.skip("there is no compiler here")
+    ours = network_readings(links.covariance, links.snr_db, DEFAULT)
+    monkeypatch.setattr(kernel, "serves", lambda _: False)
+    theirs = network_readings(links.covariance, links.snr_db, DEFAULT)
+    for name, value in vars(ours).items():
+        torch.testing.assert_close(value, getattr(theirs, name), rtol=1e-3, atol=1e-3)
+
+
+def test_networks_of_other_arrays_are_refused_before_anything_is_read() -> None:
+    network, links = link_network(DEFAULT), waves(1.1, antennas=5)
+    tables = kernel.NetworkTables(network.mean, network.scale, 4.0, network.weights, network.biases)
+    with pytest.raises(ValueError, match="a network of 51 features cannot read arrays of 5 antennas"):
+        kernel.compiled_outputs(links, torch.tensor([10.0]), array_tables(5, 0.5), tables)
+
+
+def test_covariances_of_double_precision_and_with_gradients_are_left_to_torch() -> None:
+    covariance = waves(1.1)
+    assert not kernel.serves(covariance.to(torch.complex128))
+    assert not kernel.serves(covariance.requires_grad_())

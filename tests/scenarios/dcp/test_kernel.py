@@ -36,6 +36,8 @@ GAMES = {
     "jar, corrections, miscalibrated": {"action": "confidence-correction", "site": "miscalibrated"},
     "jar, moving users": {"speed_m_s": 20.0, "round_s": 1.0},
     "jar, no torus, much noise": {"wrap": False, "snr_db": 0.0, "num_ues": 4},
+    "jar, links from covariances": {"links": "covariance", "num_antennas": 8},
+    "joint, local robust, links by likelihood": {**GAIN, "similarity": "robust", "links": "likelihood"},
     "jar, nobody left out": {"split": "test", "num_ues": 1},
     "chained": {"stage": "chained"},
     "chained, gain": {**GAIN, "stage": "chained", "similarity": "robust"},

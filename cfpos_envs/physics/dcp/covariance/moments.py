@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.physics.arrays import angle_grid, profile_peak, ula_response
+from cfpos_envs.physics.dcp.covariance import kernel
 
 _NUM_ANGLES = 181
 _LOADING = 1e-6
@@ -56,6 +58,9 @@ def link_moments(
         spacing_wavelengths: of the antennas.
     """
     size, device = covariance.shape[-1], covariance.device
+    if kernel.serves(covariance):
+        values, beam = kernel.compiled_moments(covariance, snr_db, array_tables(size, spacing_wavelengths))
+        return LinkMoments(values, beam, beam > math.pi / 2)
     scale = torch.diagonal(covariance, dim1=-2, dim2=-1).real.sum(dim=-1)
     unit = covariance.to(torch.complex64) / scale[:, None, None].to(torch.float32)
     entries = torch.view_as_real(unit.resolve_conj()).flatten(1)
@@ -77,6 +82,21 @@ def link_moments(
     rest = torch.stack((torch.sin(folded), torch.cos(folded), level), dim=-1)
     return LinkMoments(
         torch.cat((pivots.log().float(), below.float(), _widths(unit_factor, pivots), rest), dim=-1), beam, mirrored
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def array_tables(size: int, spacing_wavelengths: float) -> kernel.ArrayTables:
+    """What the compiled code knows of an array of so many antennas."""
+    cpu = torch.device("cpu")
+    return kernel.ArrayTables(
+        _beam_table(size, spacing_wavelengths, cpu),
+        torch.tensor(_legendre(size), dtype=torch.float32),
+        _answers(size, cpu),
+        2.0 * math.pi * spacing_wavelengths,
+        _LOADING,
+        _LEAST_WIDTH,
+        (LEAST_SNR_DB, MOST_SNR_DB),
     )
 
 
@@ -131,7 +151,11 @@ def _beam_table(size: int, spacing_wavelengths: float, device: torch.device) -> 
 @functools.lru_cache(maxsize=16)
 def _polynomial_beams(size: int, device: torch.device) -> Complex[Tensor, "L L"]:
     """Orthonormal polynomials of the antennas' places by degree k, times i^k: moments of all waves become real."""
+    return torch.tensor(_legendre(size) * 1j ** np.arange(size), dtype=torch.complex64, device=device)
+
+
+def _legendre(size: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """[L, L]: Legendre's, made orthonormal over the places."""
     place = np.linspace(-1.0, 1.0, size)
     legendre, _ = np.linalg.qr(np.polynomial.legendre.legvander(place, size - 1))
-    legendre = legendre * np.sign(legendre[-1])
-    return torch.tensor(legendre * 1j ** np.arange(size), dtype=torch.complex64, device=device)
+    return legendre * np.sign(legendre[-1])

@@ -15,11 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from cfpos_envs.physics.dcp.channel import channel_covariance, draw_sample_covariance, path_angles
-from cfpos_envs.physics.dcp.covariance.moments import LEAST_SNR_DB, MOST_SNR_DB, LinkMoments, link_moments
+from cfpos_envs.physics.dcp.covariance import kernel
+from cfpos_envs.physics.dcp.covariance.moments import (
+    LEAST_SNR_DB,
+    MOST_SNR_DB,
+    LinkMoments,
+    array_tables,
+    link_moments,
+)
 from cfpos_envs.physics.dcp.covariance.readings import LinkReadings
 from cfpos_envs.physics.dcp.model import RadioModel
 
@@ -108,11 +115,17 @@ class LinkNetwork:
     def read(self, moments: LinkMoments) -> LinkReadings:
         """Readings [N] of links by their moments."""
         with torch.no_grad():
-            shift, log_std = self.outputs(moments.values).split(2, dim=-1)
+            return self.readings(self.outputs(moments.values), moments.beam_rad, moments.mirrored)
+
+    def readings(
+        self, outputs: Float[Tensor, "N 4"], beam_rad: Float[Tensor, " N"], mirrored: Bool[Tensor, " N"]
+    ) -> LinkReadings:
+        """Readings [N] from what ``outputs`` gives for links with these beams."""
+        shift, log_std = outputs.split(2, dim=-1)
         std = log_std.clamp(-_LOG_STD_LIMIT, _LOG_STD_LIMIT).exp() * self.widening
-        turn = torch.where(moments.mirrored, -shift[:, 0], shift[:, 0]) * _BEARING_UNIT_RAD
+        turn = torch.where(mirrored, -shift[:, 0], shift[:, 0]) * _BEARING_UNIT_RAD
         return LinkReadings(
-            (moments.beam_rad + turn).clamp(0.0, math.pi),
+            (beam_rad + turn).clamp(0.0, math.pi),
             std[:, 0] * _BEARING_UNIT_RAD,
             shift[:, 1] * _POWER_UNIT_DB,
             std[:, 1] * _POWER_UNIT_DB,
@@ -266,8 +279,13 @@ def network_readings(
         ValueError: see ``link_network``.
     """
     network, batch = link_network(law, training).to(covariance.device), covariance.shape[:-2]
-    moments = link_moments(covariance.flatten(0, -3), snr_db.flatten(), law.spacing_wavelengths)
-    return network.read(moments).view(batch)
+    links, level = covariance.flatten(0, -3), snr_db.flatten()
+    if not kernel.serves(links):
+        return network.read(link_moments(links, level, law.spacing_wavelengths)).view(batch)
+    tables = kernel.NetworkTables(network.mean, network.scale, _FEATURE_LIMIT, network.weights, network.biases)
+    array = array_tables(law.num_antennas, law.spacing_wavelengths)
+    outputs, beam = kernel.compiled_outputs(links, level, array, tables)
+    return network.readings(outputs, beam, beam > math.pi / 2).view(batch)
 
 
 def _examples(generator: torch.Generator, law: ArrayLaw, count: int) -> tuple[Tensor, Tensor]:
