@@ -89,7 +89,7 @@ def make_scenario(id: str, *, device: str | torch.device = "cpu", **overrides: o
         ValueError: unknown id, unknown or invalid override, device that is not there.
     """
     config = make_config(id, **overrides)
-    scenario: Game = _scenario_class(id)(config, device=_checked_device(device))
+    scenario: Game = _scenario_class(id)(config, device=checked_device(device))
     missing = [name for name in _ATTRIBUTES if not hasattr(scenario, name)]
     if missing:
         raise ValueError(_incomplete(id, missing, "set them, or call Scenario.__init__, which does"))
@@ -241,19 +241,15 @@ def check_overrides(
     return chosen
 
 
-def _bare(id: str) -> str:
-    return id.removeprefix(f"{NAMESPACE}/")
+def checked_device(device: str | torch.device) -> torch.device:
+    """A device that is there.
 
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
 
-def _find(id: str) -> _Entry:
-    if not isinstance(id, str):
-        raise ValueError(f"environment id is {id!r}; it must be one of {', '.join(list_envs())}")
-    if _bare(id) not in _entries:
-        raise ValueError(unknown_name("environment", _bare(id), list_envs(), "Registered"))
-    return _entries[_bare(id)]
-
-
-def _checked_device(device: str | torch.device) -> torch.device:
+    Raises:
+        ValueError: it is another, or this machine has none such.
+    """
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
@@ -265,6 +261,18 @@ def _checked_device(device: str | torch.device) -> torch.device:
             f"device {device!r} is not there (PyTorch sees {torch.cuda.device_count()} GPUs); use device='cpu'"
         )
     return chosen
+
+
+def _bare(id: str) -> str:
+    return id.removeprefix(f"{NAMESPACE}/")
+
+
+def _find(id: str) -> _Entry:
+    if not isinstance(id, str):
+        raise ValueError(f"environment id is {id!r}; it must be one of {', '.join(list_envs())}")
+    if _bare(id) not in _entries:
+        raise ValueError(unknown_name("environment", _bare(id), list_envs(), "Registered"))
+    return _entries[_bare(id)]
 
 
 def _make_parallel(env_id: str, **kwargs: Any) -> ParallelEnv:

@@ -15,12 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 from tqdm import tqdm
 
+from cfpos.scripts import reports
 from cfpos.scripts.cli import Parser, user_errors
 from cfpos.scripts.fuzzing import commands, files, games
 from cfpos.scripts.fuzzing.cases import BAD, GOOD, Case, Outcome
@@ -29,6 +31,9 @@ from cfpos_envs.checks import whole
 
 SHARES = {"environments": 0.42, "policies": 0.2, "agents": 0.1, "files": 0.2, "commands": 0.06, "processes": 0.02}
 """Part of the cases that each area gets."""
+_SAME = ("seed", "workers")
+"""Columns that are no sums."""
+Row = dict[str, Any]
 
 
 def strategy(area: str) -> SearchStrategy[Case]:
@@ -64,17 +69,27 @@ def drawn(area: str, count: int, number: int) -> list[Case]:
     return cases
 
 
-def table(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[str]:
-    """How many cases of every area ended how."""
-    counts = Counter((case.area, outcome.kind) for case, outcome in zip(cases, outcomes, strict=True))
-    kinds = (*GOOD, *BAD)
-    rows = {area: [counts[area, kind] for kind in kinds] for area in SHARES}
-    rows["all"] = [sum(counts[area, kind] for area in SHARES) for kind in kinds]
-    lines = [f"{'':<14}{'cases':>8}" + "".join(f"{kind:>12}" for kind in kinds)]
-    return lines + [f"{area:<14}{sum(row):>8}" + "".join(f"{n:>12}" for n in row) for area, row in rows.items()]
+def counted(area: str, outcomes: Sequence[Outcome], **effort: int) -> Row:
+    """The row of an area: how many cases ended how.
+
+    Args:
+        area: one of ``SHARES``.
+        outcomes: of its cases.
+        effort: further columns.
+    """
+    kinds = Counter(outcome.kind for outcome in outcomes)
+    return {"area": area, "cases": len(outcomes), **{kind: kinds[kind] for kind in (*GOOD, *BAD)}, **effort}
 
 
-def findings(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+def totalled(rows: Sequence[Row]) -> list[Row]:
+    """The rows of areas in the order of ``SHARES``, and their sum as the row ``all``."""
+    order = [row for area in SHARES for row in rows if row["area"] == area]
+    summed = {name: sum(row[name] for row in order) for name in order[0] if name not in ("area", *_SAME)}
+    alike = {name: order[0][name] if len({row[name] for row in order}) == 1 else None for name in _SAME}
+    return [*order, {name: {"area": "all", **summed, **alike}[name] for name in order[0]}]
+
+
+def findings(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[Row]:
     """The cases that ended badly."""
     return [
         {"area": case.area, "target": case.target, "said": case.said, "kind": outcome.kind, "detail": outcome.detail}
@@ -83,9 +98,14 @@ def findings(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[dict[st
     ]
 
 
-def fuzz(
-    count: int, number: int, workers: int, areas: Sequence[str] = tuple(SHARES)
-) -> tuple[list[Case], list[Outcome]]:
+def merged(old: dict[str, list[Row]], rows: Sequence[Row], found: Sequence[Row]) -> dict[str, list[Row]]:
+    """A report in which the areas that were tried anew are replaced and others stay."""
+    done = {row["area"] for row in rows}
+    kept = {name: [row for row in old.get(name, []) if row["area"] not in done] for name in ("cases", "findings")}
+    return {"cases": totalled([*kept["cases"], *rows]), "findings": [*kept["findings"], *found]}
+
+
+def fuzz(count: int, number: int, workers: int, areas: Sequence[str] = tuple(SHARES)) -> tuple[list[Row], list[Row]]:
     """Draw and try.
 
     Args:
@@ -93,17 +113,36 @@ def fuzz(
         number: seed.
         workers: processes at a time.
         areas: which ones.
+
+    Returns:
+        A row for every area, and the findings.
     """
     torch.set_num_threads(1)
-    cases = [case for area in areas for case in drawn(area, max(1, round(count * SHARES[area])), number)]
-    with tqdm(total=len(cases), disable=not sys.stderr.isatty(), unit="case") as bar:
+    rows, found = [], []
+    for area in areas:
+        began, before = time.monotonic(), _cpu_s()
+        cases = drawn(area, max(1, round(count * SHARES[area])), number)
+        outcomes = _tried(area, cases, workers)
+        effort = {"seed": number, "workers": workers, "s": round(time.monotonic() - began)}
+        rows.append(counted(area, outcomes, **effort, **{"CPU-s": round(_cpu_s() - before)}))
+        found += findings(cases, outcomes)
+    return rows, found
+
+
+def _tried(area: str, cases: Sequence[Case], workers: int) -> list[Outcome]:
+    with tqdm(total=len(cases), desc=area, disable=not sys.stderr.isatty(), unit="case") as bar:
 
         def told(index: int, outcome: Outcome) -> None:
             bar.update()
             if outcome.kind in BAD:
                 tqdm.write(line_of(cases[index], outcome))
 
-        return cases, watch(cases, workers, told)
+        return watch(cases, workers, told)
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
 
 
 def line_of(case: Case, outcome: Outcome) -> str:
@@ -118,25 +157,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     top.add_argument("--seed", type=int, default=0, help="other cases (0)")
     top.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time (one a core)")
     top.add_argument("--areas", nargs="+", choices=list(SHARES), default=list(SHARES), help="only these")
-    top.add_argument("--out", type=Path, help="also write the findings to this JSON file")
+    top.add_argument("--out", type=Path, help="JSON file of counts and findings; areas not tried stay in it")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
     with user_errors("--debug" in (sys.argv[1:] if argv is None else argv)):
         arguments = top.parse_args(argv)
         whole("--cases", arguments.cases, 1, 10**7)
         whole("--workers", arguments.workers, 1, 1024)
-    began = time.monotonic()
-    cases, outcomes = fuzz(arguments.cases, arguments.seed, arguments.workers, arguments.areas)
-    used = sum(
-        resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    found = findings(cases, outcomes)
-    print("\n".join(table(cases, outcomes)))
-    print(
-        f"{time.monotonic() - began:.0f} s, {used:.0f} CPU-seconds; a case hangs after {HANG_S:g} s of processor time"
-    )
+    rows, found = fuzz(arguments.cases, arguments.seed, arguments.workers, arguments.areas)
+    print(reports.table(totalled(rows)))
+    print(f"a case hangs after {HANG_S:g} s of processor time")
     if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        before = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
+        print(f"wrote {reports.write_json(arguments.out, merged(before, rows, found))}")
     raise SystemExit(int(bool(found)))
 
 

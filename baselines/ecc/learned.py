@@ -102,7 +102,7 @@ class LearnedOptions(Declared):
 
 
 class LearnedCsi(CsiEstimator):
-    """An estimator with a network. Made without ``weights`` it learns when it is first asked, and says so with a bar.
+    """An estimator with a network. Made without ``weights`` it learns when it is first asked, and says so.
 
     Attributes:
         system: the network of base stations that it learned in; None before that.
@@ -261,10 +261,17 @@ class LearnedCsi(CsiEstimator):
         self, csi: Complex[Tensor, "S L T A N"], valid: Bool[Tensor, "S L"], of: CsiMeasurements
     ) -> CsiAnswers:
         """Answers with what the calibration states of them; not to be believed where ``doubts`` says so."""
+        system = self._known_system()
         if self._network is None:
+            options = self.options
+            warnings.warn(
+                f"{self.name} has no weights: it learns now from {options.train_samples} snapshots in "
+                f"{options.train_steps} steps; weights=FILE would take up what save() wrote",
+                Notice,
+                stacklevel=2,
+            )
             with torch.enable_grad():
                 self.train()
-        system = self._known_system()
         differs = same_network(system, of.system)
         if differs:
             raise ValueError(f"{self.name} was trained with {differs}; train it on this network")

@@ -25,7 +25,7 @@ def growth(steps: int, updates: int) -> dict[str, Any]:
     """
     num_envs = 64
     rounds = max(steps // num_envs, 1)
-    often = max(round(updates / rounds), 1)
+    often = max(-(-updates // rounds), 1)
     seen: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as place:
         told = Path(place) / "seen"

@@ -43,8 +43,8 @@ _NEEDS: dict[str, dict[str, Any]] = {
     "ris-svd": {"action": "raw"},
 }
 _BRIEF = {"train_samples": 64, "train_steps": 2, "batch_size": 32, "references": 64, "restarts": 0, "spacing": 10.0}
-_LONG = {"restarts": 3}
-"""Options whose larger values ask for minutes of work, which is no finding."""
+_LONG = {"restarts": 3, "train_steps": 4}
+"""Options whose larger values ask for minutes of work, which is no finding: a long training is asked for, no hang."""
 _IN_A_RUN: dict[str, Any] = {"num_envs": 2, "evaluations": 0, "validation_envs": 2, "test_envs": 2, "warmup_steps": 4}
 _IN_A_RUN |= {"batch_size": 4, "buffer_size": 64, "n_steps": 2, "minibatch_size": 4, "pool": 64, "validation": 16}
 _IN_A_RUN |= {"samples": 64, "local_samples": 64, "fusion_hidden": 8, "fusion_size": 8, "encoder_hidden": 8}

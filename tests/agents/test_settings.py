@@ -36,6 +36,12 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(wrong: dict[str, Any], to
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("device", ["nowhere", "mps", "cuda:7"])
+def test_a_device_is_refused_whoever_made_the_environment(device: str) -> None:
+    with pytest.raises(ValueError, match=f"^device (is )?'{device}'"):
+        make_agent("maddpg", probe_env(probes.Seen), device=device)
+
+
 def test_every_number_has_a_range_and_every_range_a_field() -> None:
     fields = {field.name: getattr(MaddpgConfig(), field.name) for field in dataclasses.fields(MaddpgConfig)}
     numbers = {name for name, value in fields.items() if isinstance(value, (int, float)) and value not in (True, False)}

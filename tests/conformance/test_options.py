@@ -12,7 +12,8 @@ import pytest
 
 from agents.registry import config_class, list_agents
 from baselines.registry import _load, _paths
-from cfpos_envs import list_envs
+from cfpos_envs import list_envs, make_env
+from cfpos_envs.checks import MOST_ENVS, MOST_NUMBERS
 from cfpos_envs.fields import Declared, gathered, members
 from cfpos_envs.registry import make_config
 from cfpos_envs.scenarios.site_config import SiteOptions
@@ -21,6 +22,8 @@ FREE_TEXT = {"site", "data", "dataset", "set", "device", "address", "weights", "
 """Paths, devices, and words that a table elsewhere holds."""
 ELSEWHERE = {"split", "phase", "subcarrier_order", "family"}
 """Words that the class checks itself."""
+STORED = {"ecc-csi-v0", "measured-v0"}
+"""Games whose sizes are those of a file."""
 INFINITE = {("HybridOptions", "threshold")}
 """Where infinity means something."""
 
@@ -83,6 +86,16 @@ def test_numbers_have_finite_ranges_and_words_a_list(config: Declared, name: str
         assert math.isfinite(high) or (type(config).__name__, name) in INFINITE
     if str in kinds and name not in FREE_TEXT | ELSEWHERE:
         assert name in declared(config, "choices")
+
+
+@pytest.mark.parametrize("env_id", [name for name in list_envs() if name not in STORED])
+def test_every_game_says_what_its_episodes_hold_before_it_takes_the_memory(env_id: str) -> None:
+    numbers = make_config(env_id).numbers_per_episode
+    assert numbers > 0
+    most = MOST_NUMBERS // numbers
+    if most < MOST_ENVS:
+        with pytest.raises(ValueError, match=f"num_envs={most + 1}, of "):
+            make_env(env_id, num_envs=most + 1)
 
 
 def unchecked(config: Declared, name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+from cfpos_envs.checks import fits
 from cfpos_envs.fields import Range
 from cfpos_envs.physics.toa.model import TimingModel
 from cfpos_envs.scenarios.ranges import GAME_RANGES
@@ -87,6 +88,14 @@ class HybridConfig(SiteOptions[ToaSiteConfig]):
                 f"shadowing_db={self.settings.shadowing_db:g} of site {self.site!r} would make powers exact; "
                 "set shadowing_db above 0"
             )
+
+        said = f"num_aps={self.settings.num_aps}, coarse_points={self.coarse_points}"
+        fits("an episode with its lattice", self.numbers_per_episode, said)
+
+    @property
+    def numbers_per_episode(self) -> int:
+        """What an episode holds: the ranges' part, and three predictions with gradients at all lattice points."""
+        return self.timing.numbers_per_episode + 9 * self.settings.num_aps * self.coarse_points**2
 
     @cached_property
     def timing(self) -> ToaConfig:

@@ -123,6 +123,8 @@ class RisConfig(Declared):
         "phases": DESIGNS,
     }
 
+    place_options: ClassVar[str] = "ue_positions_m, bs_positions_m, ris_positions_m, euler_deg"
+
     preset: str = "default"
     split: str = "train"
     num_ris: int = 2
@@ -171,10 +173,8 @@ class RisConfig(Declared):
         if low_ns > high_ns:
             raise ValueError(f"bias_ns={self.bias_ns!r} must be one number or a pair (low, high) with low <= high")
         system = self.system
-        antennas = system.num_bs_antennas * system.num_ue_antennas
-        samples = self.num_ues * self.num_bs * antennas * max(system.num_subcarriers, system.num_slots)
         shapes = ", ".join(f"{name}={getattr(system, name)}" for name in ("bs_shape", "ue_shape", "num_subcarriers"))
-        fits("a block of samples", 2 * samples, f"num_ues={self.num_ues}, num_bs={self.num_bs}, {shapes}")
+        fits("a block of samples", self.numbers_per_episode, f"num_ues={self.num_ues}, num_bs={self.num_bs}, {shapes}")
         elements = self.num_ris * system.num_slots * math.prod(system.ris_shape)
         fits(
             "the profiles",
@@ -182,6 +182,13 @@ class RisConfig(Declared):
             f"num_ris={self.num_ris}, num_slots={system.num_slots}, ris_shape={system.ris_shape}",
         )
         self._check_places()
+
+    @property
+    def numbers_per_episode(self) -> int:
+        """What an episode holds: the samples of all pairs, two numbers each."""
+        system = self.system
+        antennas = system.num_bs_antennas * system.num_ue_antennas
+        return 2 * self.num_ues * self.num_bs * antennas * max(system.num_subcarriers, system.num_slots)
 
     def _convert(self) -> None:
         """Lists, as files and command lines give them, become tuples, so that the config can be hashed."""
@@ -249,8 +256,7 @@ class RisConfig(Declared):
                 self.system.window_m,
             )
         except ValueError as error:
-            options = "ue_positions_m, bs_positions_m, ris_positions_m, euler_deg"
-            raise ValueError(f"{error} ({options})") from None
+            raise ValueError(f"{error} ({self.place_options})") from None
 
 
 _PLACES = {"num_ris": "ris_positions_m", "num_ues": "ue_positions_m", "num_bs": "bs_positions_m"}

@@ -19,6 +19,13 @@ REWARDS = ("energy", "bound", "error")
 
 
 @dataclass(frozen=True)
+class _Scene(RisConfig):
+    """A scene whose refusals name the options of this game."""
+
+    place_options: ClassVar[str] = "ue_position_m, ris_positions_m, euler_deg"
+
+
+@dataclass(frozen=True)
 class RisPhaseConfig(Declared):
     """Surfaces that choose their profiles before the pilots are sent.
 
@@ -102,7 +109,7 @@ class RisPhaseConfig(Declared):
     @cached_property
     def scene(self) -> RisConfig:
         """Radio and places as the physics takes them; refuses what does not fit."""
-        return RisConfig(
+        return _Scene(
             preset=self.preset,
             split=self.split,
             num_ris=self.num_ris,
@@ -113,6 +120,11 @@ class RisPhaseConfig(Declared):
             ue_box_m=self.ue_box_m,
             euler_deg=self.euler_deg,
         )
+
+    @property
+    def numbers_per_episode(self) -> int:
+        """What an episode holds: the profiles of all rounds, two numbers per element."""
+        return 2 * self.rounds * self.num_ris * math.prod(self.scene.system.ris_shape)
 
     @property
     def sector_rad(self) -> float:

@@ -262,22 +262,17 @@ class ToaConfig(SiteOptions[ToaSiteConfig]):
         _ = self.model
         links = f"num_aps={self.settings.num_aps}, num_ues={self.num_ues}, rounds={self.rounds}"
         antennas = f"num_antennas={self.settings.num_antennas}, num_subcarriers={self.settings.num_subcarriers}"
-        fits("an episode", self.numbers_per_episode, f"{links}, {antennas}")
-        said = f"num_aps={self.settings.num_aps}, coarse_points={self.coarse_points}"
-        fits("the lattice", self.numbers_per_site, said)
+        said = f"{links}, {antennas}, coarse_points={self.coarse_points}"
+        fits("an episode", self.numbers_per_episode, said)
 
     @property
     def numbers_per_episode(self) -> int:
-        """What an episode holds: ranges and features of all links and rounds, and channels where these are drawn."""
+        """What an episode holds: ranges and features of all links and rounds, channels where these are drawn, and
+        what is predicted at the points of the lattice."""
         s, rounds = self.settings, self.rounds if self.speed_m_s else 1
         links = rounds * self.num_ues * s.num_aps
         drawn = 3 * s.num_antennas * s.num_subcarriers + s.num_paths if self.measurement == "waveform" else 0
-        return links * (16 + drawn)
-
-    @property
-    def numbers_per_site(self) -> int:
-        """What is predicted at the points of the lattice."""
-        return self.settings.num_aps * self.coarse_points**2
+        return links * (16 + drawn) + self.settings.num_aps * self.coarse_points**2
 
     @cached_property
     def ue_clock_std(self) -> float:

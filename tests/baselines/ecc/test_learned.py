@@ -15,6 +15,7 @@ from baselines import make_policy
 from baselines.ecc.networks import Adcpm, CsiScalarQ, MfcNet, ScalarOptions, Transformer, scalar_fronthaul
 from cfpos_envs import evaluate, make_env
 from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
+from cfpos_envs.checks import Notice
 from cfpos_envs.physics.ecc.csi import side_gain
 from cfpos_envs.supervised.bitstream import Layout
 from cfpos_envs.supervised.data import Pool
@@ -154,7 +155,10 @@ def test_learns_from_its_environment_by_itself_and_repeats_it(name: str) -> None
     results = []
     for _ in range(2):
         env = make_env(ENV, seed=0, num_slots=2)
-        results.append(evaluate(env, make_policy(name, env, **BRIEF), episodes=3))
+        with pytest.warns(
+            Notice, match=rf"^{name} has no weights: it learns now from {BRIEF['train_samples']} snapshots"
+        ):
+            results.append(evaluate(env, make_policy(name, env, **BRIEF), episodes=3))
     np.testing.assert_array_equal(results[0].errors, results[1].errors)
     assert results[0].fronthaul_bits == results[1].fronthaul_bits > 0
 

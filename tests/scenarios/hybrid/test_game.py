@@ -77,6 +77,7 @@ def test_an_evaluation_has_a_bound() -> None:
         ({"reward": "error"}, "reward='error' is not one of similarity, held-out"),
         ({"coarse_points": 1}, "coarse_points=1 must be at least 2"),
         ({"direction_error_std": -1.0}, "direction_error_std=-1.0 must be at least 0"),
+        ({"num_aps": 64, "coarse_points": 4096}, "num_aps=64, coarse_points=4096: an episode with its lattice would"),
         ({"site": {"preset": "office", "shadow_db": 2.0}}, "shadowing_db"),
     ],
 )

@@ -265,6 +265,7 @@ def test_chirp_phases_are_sums_of_local_cosines():
         ({"feedback": "energies"}, "did you mean energy"),
         ({"action": "phase"}, "action='phase' is not one of"),
         ({"ris_shape": [1, 8]}, "has no beams"),
+        ({"ue_position_m": [0.25] * 3}, r"is behind the UE's array.* \(ue_position_m, ris_positions_m, euler_deg\)"),
         ({"num_ris": 3}, "ris_positions_m has only 2 points"),
     ],
 )
