@@ -50,8 +50,8 @@ def report(parts: Sequence[str], names: Sequence[str], options: argparse.Namespa
         elif part == "full disk":
             tables["full disk"] = [timed(damage.full_disk, subject) for subject in chosen]
         elif part == "commands":
-            several = [timed(commands.killed_commands, k, options.command_kills, options.seed) for k in commands.KINDS]
-            tables["commands"] = several
+            work, count = commands.killed_commands, options.command_kills
+            tables["commands"] = [timed(work, kind, count, options.seed) for kind in options.commands]
         elif part == "growth":
             tables["growth"] = [timed(growth.growth, options.steps, options.updates)]
         else:
@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, given, allowed in (
             ("parts", arguments.parts, PARTS),
             ("runs", arguments.runs, tuple(subjects())),
+            ("commands", arguments.commands, commands.KINDS),
         ):
             for word in given:
                 if word not in allowed:
@@ -137,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
         "--parts", type=words, default=PARTS, help=f"comma-separated; default all: {','.join(PARTS)}"
     )
     arguments.add_argument("--runs", type=words, default=tuple(subjects()), help="kinds of training; default all")
+    arguments.add_argument("--commands", type=words, default=commands.KINDS, help="of several processes; default all")
     arguments.add_argument("--kills", type=int, default=50, help="of every kind of training")
     arguments.add_argument("--command-kills", type=int, default=20, help="of every command of several processes")
     arguments.add_argument("--flips", type=int, default=300, help="bits flipped in a checkpoint, one at a time")

@@ -76,7 +76,7 @@ def test_a_kill_in_the_middle_of_a_file_is_one(tmp_path: Path) -> None:
     assert forked(lambda: 1 / 0).error == "ZeroDivisionError: division by zero"
 
 
-@pytest.mark.parametrize(("name", "word"), [("--parts", "kill"), ("--runs", "madpg")])
+@pytest.mark.parametrize(("name", "word"), [("--parts", "kill"), ("--runs", "madpg"), ("--commands", "torchrum")])
 def test_unknown_words_are_refused(name: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         faults.main([name, word])
