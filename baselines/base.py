@@ -64,6 +64,11 @@ class Policy(ABC):
     def act_batch(self, observations: Float[Tensor, "B n obs"]) -> Float[Tensor, "B n act"]:
         """Actions of all agents of a ``VectorEnv``."""
 
+    @property
+    def reads_covariance(self) -> bool:
+        """Whether it reads whole sample covariances where the games' agents see powers: another bound holds then."""
+        return False
+
     def reset(self) -> None:
         """Begin a new episode. Policies without memory have nothing to do."""
         return

@@ -86,14 +86,18 @@ def evaluate_many(
     # Before anything is played: a policy beyond the scenario's budget is refused here.
     sent_bits = [float(scenario.counted_bits(policy)) for policy in policies]
     tallies = [_Tally() for _ in policies]
-    bounds: list[np.ndarray] = []
+    bound_names = [scenario.bound_of(policy) for policy in policies]
+    own_name = scenario.bound_of(None)
+    bounds: dict[str, list[np.ndarray]] = {name: [] for name in bound_names}
     sites: list[np.ndarray] = []
     sights: list[np.ndarray | None] = []
     with torch_threads(threads):
         for state in _test_states(scenario, episodes, seed):
             truth = scenario.truth(state)
-            if "peb_m" in truth:
-                bounds.append(_to_numpy(truth["peb_m"]))
+            for name, found in bounds.items():
+                bound = truth.get("peb_m") if name == own_name else scenario.named_bound_m(state, name)
+                if bound is not None:
+                    found.append(_to_numpy(bound))
             measured = scenario.measurements(state)
             if isinstance(measured, _OfSites) and measured.site_ids is not None:
                 sites.append(_to_numpy(measured.site_ids).astype(int))
@@ -105,13 +109,20 @@ def evaluate_many(
         "env_id": env_id,
         "config": dataclasses.asdict(scenario.config),
         "seed": seed,
-        "bounds": np.concatenate(bounds) if bounds else None,
         "sites": np.concatenate(sites) if sites else None,
         "in_sight": _together(sights),
     }
     return [
-        tally.result(_name(policy), {**shared, "fronthaul_bits": sent})
-        for policy, tally, sent in zip(policies, tallies, sent_bits)
+        tally.result(
+            _name(policy),
+            {
+                **shared,
+                "fronthaul_bits": sent,
+                "bounds": np.concatenate(bounds[name]) if bounds[name] else None,
+                "bound_of": name if bounds[name] else "",
+            },
+        )
+        for policy, tally, sent, name in zip(policies, tallies, sent_bits, bound_names)
     ]
 
 

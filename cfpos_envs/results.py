@@ -100,7 +100,7 @@ _ARRAYS: dict[str, type] = {
     "in_sight": int,
 }
 """Fields that are arrays, where they are not None."""
-_LATER = ("radii", "in_sight")
+_LATER = ("radii", "in_sight", "bound_of")
 """Fields that files of this format need not have."""
 
 
@@ -127,6 +127,7 @@ class EvaluationResult:
         truth_m: [episodes, ues, D] true positions.
         radii: [episodes, ues, 2] of the regions of 50 and 90 %, see ``PositionEstimate``; None: those of a Gaussian.
         in_sight: [episodes, ues] stations with a line of sight to the user; None where the environment does not know.
+        bound_of: what was measured that ``bounds`` are of, in words; empty where the environment has one bound.
     """
 
     policy: str
@@ -148,6 +149,7 @@ class EvaluationResult:
     truth_m: np.ndarray | None = None
     radii: np.ndarray | None = None
     in_sight: np.ndarray | None = None
+    bound_of: str = ""
 
     @property
     def rmse(self) -> float:
@@ -207,6 +209,11 @@ class EvaluationResult:
         return None if self.bound_rmse is None else self.rmse / self.bound_rmse
 
     @property
+    def bound_name(self) -> str:
+        """``bound``, with what it is of."""
+        return f"bound of {self.bound_of}" if self.bound_of else "bound"
+
+    @property
     def converged_round(self) -> int | None:
         """First round from which the RMSE stays within 5 % of its last value; None for one-shot estimators."""
         if self.rmse_by_round is None:
@@ -250,7 +257,8 @@ class EvaluationResult:
     def summary(self) -> str:
         """One line for people."""
         low, high = self.ci("rmse")
-        bound = "" if self.efficiency is None else f", {self.efficiency:.2f} x bound {self.bound_rmse:.3f} m"
+        bound, ratio = f"{self.bound_name} {self.bound_rmse or 0.0:.3f} m", self.efficiency
+        bound = "" if ratio is None else f", {ratio:.2f} x {bound}"
         return (
             f"{self.policy} on {self.env_id}: RMSE {self.rmse:.3f} m [{low:.3f}, {high:.3f}]{bound}, "
             f"median {self.median:.3f} m, p95 {self.p95:.3f} m, {self.errors.shape[0]} episodes, {self.answers.share}"
@@ -346,10 +354,14 @@ def format_table(results: Sequence[EvaluationResult]) -> str:
                      f"{result.latency_ms:.3f}"))  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    bounds = sorted({f"{r.bound_rmse:.3f} m" for r in results if r.bound_rmse is not None})
-    return "\n".join(
-        [lines[0], "-" * len(lines[0]), *lines[1:], *(f"position error bound (RMSE): {b}" for b in bounds)]
-    )
+    beside: dict[str, list[str]] = {}
+    for result in results:
+        if result.bound_rmse is not None:
+            line = f"position error {result.bound_name} (RMSE): {result.bound_rmse:.3f} m"
+            beside.setdefault(line, []).append(result.policy)
+    several = len({result.bound_name for result in results if result.bound_rmse is not None}) > 1
+    bounds = [f"{line}, beside {', '.join(names)}" if several else line for line, names in sorted(beside.items())]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *bounds])
 
 
 def _finite_or_none(value: Any) -> Any:

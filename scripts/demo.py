@@ -25,7 +25,7 @@ from cfpos.scripts import reports
 from cfpos.scripts.cli import Parser, UsageError, user_errors
 from cfpos.scripts.workers import default_workers, finished
 from cfpos_envs import evaluate, make_env
-from cfpos_envs.drawing.figures import draw_cdf, save_figure
+from cfpos_envs.drawing.figures import bounds_by_name, draw_cdf, save_figure
 from cfpos_envs.evaluation import EvaluationResult, format_table
 
 ENV_ID = "dcp-jar-v0"
@@ -179,7 +179,7 @@ def write_report(plan: Plan, folder: Path, results: dict[str, list[EvaluationRes
     """``results.json``, ``cdf.png`` and ``episode.png``."""
     figure, panels = plt.subplots(1, len(results), figsize=(5 * len(results), 4), squeeze=False, layout="constrained")
     for axes, (site, rows) in zip(panels[0], results.items()):
-        draw_cdf(axes, {row.policy: row.errors for row in rows}, rows[0].bound_rmse)
+        draw_cdf(axes, {row.policy: row.errors for row in rows}, bounds_by_name(rows))
         axes.set(title=f"{site}, {_scene(plan)}", xlim=(0.02, None))
         if axes is not panels[0, -1]:
             axes.get_legend().remove()

@@ -147,7 +147,7 @@ def write_report(
 ) -> list[Path]:
     """``results.json``, ``cdf.png`` and ``spiral.png``."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    draw_cdf(axes, {row.policy: row.errors for row in results}, None)
+    draw_cdf(axes, {row.policy: row.errors for row in results})
     axes.set(title=f"{ENV_ID}, {plan.episodes} unseen users", xlabel="3-D error [m]", xlim=(0.02, None))
     rows = [{**reports.result_row(row.policy, row), **_line(row, lossless_bits)} for row in results]
     followed = track(ENV_ID, agent, rounds=_SPIRAL_ROUNDS, **plan.env)

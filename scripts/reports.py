@@ -62,6 +62,7 @@ def result_row(label: str, result: EvaluationResult) -> dict[str, Any]:
         **{f"{name}_m": getattr(result, name) for name in METRICS},
         "rmse_interval_95_m": list(result.ci("rmse")),
         "bound_m": result.bound_rmse,
+        "bound_of": result.bound_of,
         "rmse_over_bound": result.efficiency,
         "valid_share": result.valid_share,
         "valid_rmse_m": result.valid_rmse,

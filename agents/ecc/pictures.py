@@ -46,7 +46,7 @@ def reconstruction(model: Autoencoders, batch: Batch, config: EccAgentConfig, sy
 def error_cdf(errors_m: np.ndarray, title: str) -> Figure:
     """Distribution of 3-D errors, metres."""
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    draw_cdf(axes, {"validation": errors_m[:, None]}, None)
+    draw_cdf(axes, {"validation": errors_m[:, None]})
     axes.set(title=title, xlabel="3-D error [m]")
     return figure
 

@@ -58,6 +58,11 @@ class _Bearings(Estimator[RadioMeasurements]):
     options: BearingOptions
     _episodes_at_a_time: ClassVar[int | None] = 32
 
+    @property
+    def reads_covariance(self) -> bool:
+        """With all front ends but ``dft``."""
+        return (self.options.links or self.name) != "dft"
+
     def readings(self, measurements: RadioMeasurements) -> LinkReadings:
         """Of every link, by the front end."""
         links = self.options.links or self.name

@@ -69,6 +69,11 @@ class _GaussNewton(Estimator[RadioMeasurements]):
     _episodes_at_a_time: ClassVar[int | None] = 32
     uses_bearings: ClassVar[bool]
 
+    @property
+    def reads_covariance(self) -> bool:
+        """With all front ends but ``dft``."""
+        return self.uses_bearings and self.options.links != "dft"
+
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions with the covariance from the inverse information matrix; ``judging`` says which to believe."""
         # Self-calibration needs all users at once.

@@ -89,6 +89,11 @@ class JointEm(Estimator[RadioMeasurements]):
     options: JointEmOptions
     _episodes_at_a_time: ClassVar[int | None] = 32
 
+    @property
+    def reads_covariance(self) -> bool:
+        """With all front ends but ``dft``."""
+        return self.options.links != "dft"
+
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions of all users of every episode together."""
         options = self.options

@@ -69,6 +69,11 @@ class DirectSearch(Estimator[RadioMeasurements]):
     options: DirectSearchOptions
     _episodes_at_a_time: ClassVar[int | None] = 16
 
+    @property
+    def reads_covariance(self) -> bool:
+        """With all front ends but ``dft``."""
+        return self.options.links != "dft"
+
     def _locate(self, measurements: RadioMeasurements) -> PositionEstimate:
         """Positions without covariance; valid with two usable APs or more that do not contradict each other."""
         return by_users(measurements, self._locate_users)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import matplotlib
@@ -203,18 +204,29 @@ def cdf_figure(results: Sequence[EvaluationResult], title: str = "", answers: st
         for result in results
     }
     with new_figure() as (figure, axes):
-        draw_cdf(axes, errors, _shared_bound(results) if answers == "all" else None)
+        draw_cdf(axes, errors, bounds_by_name(results) if answers == "all" else {})
         axes.set_title(title)
     return figure
 
 
-def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bound_rmse: float | None = None) -> None:
+def bounds_by_name(results: Sequence[EvaluationResult]) -> dict[str, float]:
+    """Root mean squared bounds of policies that were played on the same drops, metres, by name.
+
+    Raises:
+        ValueError: nothing given.
+    """
+    if not results:
+        raise ValueError("no results to draw; give at least one")
+    return {result.bound_name: result.bound_rmse for result in results if result.bound_rmse is not None}
+
+
+def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bounds: Mapping[str, float] = MappingProxyType({})) -> None:
     """Draw error distributions over a logarithmic axis, so that 0.1 m and 10 m can both be read.
 
     Args:
         axes: matplotlib axes.
         errors: label -> errors in metres, any shape.
-        bound_rmse: root mean squared error bound in metres, or None.
+        bounds: label -> root mean squared error bound in metres.
 
     Raises:
         ValueError: nothing to draw.
@@ -225,8 +237,8 @@ def draw_cdf(axes: Axes, errors: Mapping[str, np.ndarray], bound_rmse: float | N
         ordered = np.sort(np.asarray(values, dtype=float), axis=None)
         share = np.arange(1, ordered.size + 1) / ordered.size
         axes.plot(np.maximum(ordered, 1e-3), share, label=label, **_line_look(index))
-    if bound_rmse is not None:
-        axes.axvline(bound_rmse, color=_QUIET, linewidth=1, linestyle=(0, (1, 1)), label="bound (RMSE)")
+    for index, (label, value) in enumerate(bounds.items()):
+        axes.axvline(value, color=_QUIET, linewidth=1, linestyle=(0, (1, 1 + 2 * index)), label=f"{label} (RMSE)")
     axes.set(xscale="log", ylim=(0, 1), xlabel="position error [m]", ylabel="share of users")
     plain_numbers(axes.xaxis)
     axes.grid(True)
@@ -406,12 +418,6 @@ def _line_look(index: int) -> dict[str, Any]:
         "linestyle": _LINE_STYLES[(index // len(colours)) % len(_LINE_STYLES)],
         "linewidth": 1.6,
     }
-
-
-def _shared_bound(results: Sequence[EvaluationResult]) -> float | None:
-    if not results:
-        raise ValueError("no results to draw; give at least one")
-    return results[0].bound_rmse
 
 
 def _array(values: Tensor | np.ndarray) -> np.ndarray:

@@ -238,6 +238,16 @@ class Scenario(ABC, Generic[StateT]):
         """[B, K] position error bound, metres, NaN-free; None where the game has none."""
         return None
 
+    def bound_of(self, policy: object) -> str:
+        """What the bound is of that a policy's errors belong beside, in words; empty where a game has one at most."""
+        del policy
+        return ""
+
+    def named_bound_m(self, state: StateT, name: str) -> Tensor | None:
+        """[B, K] the bound of that name, one of ``bound_of``'s; None where there is none."""
+        del name
+        return self.bound_m(state)
+
     def relabelled(self, state: StateT, label: int) -> StateT:
         """New episodes whose sites, where a state names them, can be told from those of other seeds by ``label``."""
         del label

@@ -14,6 +14,8 @@ EXPERIMENTS = {
     "rewards": "dcp.rewards",
     "ablation": "dcp.ablation",
     "bounds": "dcp.bounds",
+    "covariance-bounds": "dcp.covariance_bounds",
+    "path-steps": "dcp.path_steps",
     "presets": "dcp.presets",
     "chain": "dcp.chain",
     "dcp-links": "dcp.links",

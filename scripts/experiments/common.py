@@ -122,6 +122,7 @@ def row(label: str, results: Sequence[EvaluationResult]) -> dict[str, Any]:
         "p99_m": float(np.mean([result.p99 for result in results])),
         "bound_m": float(np.mean(bounds)) if bounds else None,
         "rmse/bound": float(np.mean(ratios)) if ratios else None,
+        **({"bound_of": results[0].bound_of} if results[0].bound_of else {}),
         "ms/user": float(np.mean([result.latency_ms for result in results])),
         "seeds": len(results),
     }
@@ -134,17 +135,19 @@ def progress(items: Iterable[Item], description: str, total: int | None = None) 
 
 
 def bars(axes: Axes, rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
-    """RMSE of every row as horizontal bars from top to bottom, on a log axis with plain numbers; dotted: the bound."""
+    """RMSE of every row as horizontal bars from top to bottom, on a log axis with plain numbers; dotted: bounds."""
     values = [line["rmse_m"] for line in rows]
-    bound = rows[-1]["bound_m"]
+    bounds = {line.get("bound_of", ""): line["bound_m"] for line in rows if line["bound_m"] is not None}
     places = np.arange(len(rows))
     axes.barh(places, values, color=OKABE_ITO[0])
     for place, value in zip(places, values):
         axes.annotate(
             f"{value:.3g}", (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
         )
-    if bound is not None:
-        axes.axvline(bound, color="black", linestyle=":", label="bound")
+    for index, (name, bound) in enumerate(bounds.items()):
+        label = f"bound of {name}" if name else "bound"
+        axes.axvline(bound, color="black", linestyle=(0, (1, 1 + 2 * index)), label=label)
+    if bounds:
         axes.legend(loc="lower right", fontsize=8)
     axes.set(xscale="log", xlabel="RMSE [m]", title=title, xlim=(None, 2.5 * max(values)))
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -36,6 +36,7 @@ class Errors:
         bounds: [positions] metres, or None.
         count: how many of what, for the title.
         interval: what is known about the RMSE besides, in words.
+        bound: its name.
     """
 
     policy: str
@@ -46,6 +47,7 @@ class Errors:
     bounds: np.ndarray | None
     count: str
     interval: str = ""
+    bound: str = "bound"
 
     @property
     def errors(self) -> np.ndarray:
@@ -83,9 +85,9 @@ def cdf_figure(files: Sequence[Path], answers: str | None = None) -> tuple[Figur
         errors[label if label not in errors else f"{label} ({file.stem})"] = entry.errors
     first = found[0][1]
     shared = len(games) == 1 and all(_same_drops(entry, first) for _, entry in found)
-    bound = None if not shared or first.bounds is None else METRICS["rmse"](first.bounds)
+    bounds = {entry.bound: METRICS["rmse"](entry.bounds) for _, entry in found if shared and entry.bounds is not None}
     with panels(1, 7.6, 4.4) as (figure, (axes,)):
-        draw_cdf(axes, errors, bound)
+        draw_cdf(axes, errors, bounds)
         counts = " or ".join(sorted({entry.count for _, entry in found}))
         axes.set_title(", ".join([*sorted(filter(None, games)), counts]), fontsize=LABEL + 1)
     return figure, [entry for _, entry in found]
@@ -114,7 +116,8 @@ def read_errors(path: Path, answers: str | None = None) -> list[Errors]:
     bounds = None if result.bounds is None else result.bounds.ravel()
     which, episodes = answers or "all", f"{len(result.errors)} episodes"
     interval = ", RMSE of all in [{:.3f}, {:.3f}] m with 95 %".format(*result.ci("rmse"))
-    return [Errors(result.policy, result.env_id, result.answers, which, drops, bounds, episodes, interval)]
+    whose = (result.policy, result.env_id, result.answers)
+    return [Errors(*whose, which, drops, bounds, episodes, interval, result.bound_name)]
 
 
 def stated_figure(files: Sequence[Path]) -> tuple[Figure, str]:

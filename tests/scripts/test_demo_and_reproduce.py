@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cfpos_envs.physics.dcp.covariance.network import LinkNetwork
-from scripts import demo, link_network, reproduce, update_results
+from cfpos_envs.physics.dcp.covariance.information import TableSettings, simulate_information
+from cfpos_envs.physics.dcp.covariance.network import ArrayLaw, LinkNetwork
+from scripts import demo, link_information, link_network, reproduce, update_results
 from scripts.experiments import EXPERIMENTS
 from scripts.experiments.dcp.convergence import steps_to_converge
 from tests.scripts.commands import files_below, run
@@ -79,6 +81,14 @@ def test_wrong_efforts_and_folders_are_refused(
 def test_convergence_is_where_95_percent_of_the_improvement_is_made() -> None:
     assert steps_to_converge([0, 10, 20, 30], [2.0, 1.2, 1.04, 1.0]) == 20
     assert steps_to_converge([0, 10, 20], [1.0, 1.5, 2.0]) == 0
+
+
+def test_a_table_of_information_is_simulated_and_saved(tmp_path: Path) -> None:
+    link_information.main(["--antennas", "2", "--paths", "2", "--links", "2", "--sweeps", "3", "--out", str(tmp_path)])
+    (found,) = tmp_path.iterdir()
+    wanted = simulate_information(ArrayLaw(2, 0.5, math.radians(10.0), 2, 100), TableSettings(2, 3))
+    assert found.name == "L2-d0.5-s10-N2-T100.json"
+    assert json.loads(found.read_text()) == wanted.content()
 
 
 def test_a_link_network_is_learned_and_saved(tmp_path: Path) -> None:

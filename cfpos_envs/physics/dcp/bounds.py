@@ -22,7 +22,7 @@ from torch import Tensor
 from cfpos_envs.physics.arrays import ula_response
 from cfpos_envs.physics.bounds import aoa_fisher, position_error_bound
 from cfpos_envs.physics.dcp.model import RadioModel
-from cfpos_envs.physics.geometry import displacement, distance_3d
+from cfpos_envs.physics.geometry import displacement, distance_3d, rotate_quarter
 from cfpos_envs.physics.propagation import path_gain_db, sample_maps
 
 DB_PER_NEPER = 10.0 / math.log(10.0)
@@ -314,25 +314,61 @@ def drop_fisher(
     """Fisher information behind ``drop_bound`` (same arguments), 1/m^2, double precision."""
     if not (use_rss or use_aoa):
         raise ValueError("a bound needs measurements: set use_rss or use_aoa")
-    points = positions_m.detach().to(torch.float64)
-    height = height_diff_m.to(torch.float64).unsqueeze(-1)
-    vectors = displacement(ap_positions_m.to(torch.float64), points, radio.side_m, radio.wrap)
-    slant = distance_3d(torch.linalg.vector_norm(vectors, dim=-1), height).clamp(min=_SMALLEST_DISTANCE_M)
-    gain_db = path_gain_db(slant, radio.path_loss_intercept_db, radio.path_loss_slope_db)
-    if maps_db is not None:
-        gain_db = gain_db + sample_maps(maps_db.to(torch.float64), points, radio.side_m, radio.wrap)
-    snr_db = gain_db + 10 * math.log10(radio.tx_power_w * radio.num_pilots / radio.noise_power_w)
-    azimuth = torch.atan2(vectors[..., 1], vectors[..., 0])
-    variance, information = statistics.look_up(snr_db, azimuth - ap_orientation_rad.to(torch.float64).unsqueeze(-1))
-    fisher = torch.zeros(*points.shape[:-1], 2, 2, dtype=torch.float64, device=points.device)
+    links = LinksToUsers.of(radio, ap_positions_m, ap_orientation_rad, height_diff_m, positions_m, maps_db)
+    variance, information = statistics.look_up(links.snr_db, links.angle_rad)
+    fisher = torch.zeros(*positions_m.shape[:-1], 2, 2, dtype=torch.float64, device=positions_m.device)
     if use_aoa:
-        fisher = fisher + aoa_fisher(vectors, information)
+        fisher = fisher + aoa_fisher(links.vectors_m, information)
     if use_rss:
         # The RSS contains the noise power as well, which flattens it by this factor.
-        share = torch.sigmoid(snr_db / DB_PER_NEPER)
+        share = torch.sigmoid(links.snr_db / DB_PER_NEPER)
+        hidden = torch.as_tensor(shadowing_std_db, dtype=torch.float64, device=fisher.device)[..., None, None]
+        fisher = fisher + rss_fisher(links.power_gradient * share.unsqueeze(-1), variance + (share * hidden).square())
+    return fisher
+
+
+@dataclass(frozen=True)
+class LinksToUsers:
+    """Links from APs to the true positions, in double precision: what bounds of powers and angles start from.
+
+    Attributes:
+        vectors_m: horizontal vectors from AP to UE.
+        snr_db: of the LS channel estimate per antenna.
+        angle_rad: signed angle to the array axis, any multiple of 2 pi more.
+        power_gradient: of the mean power of the signal by the position, dB per metre; with the map's if it is known.
+    """
+
+    vectors_m: Float[Tensor, "*batch M K 2"]
+    snr_db: Float[Tensor, "*batch M K"]
+    angle_rad: Float[Tensor, "*batch M K"]
+    power_gradient: Float[Tensor, "*batch M K 2"]
+
+    @property
+    def bearing_gradient(self) -> Float[Tensor, "*batch M K 2"]:
+        """Of the bearing by the position, radians per metre; distances below 1 mm count as 1 mm."""
+        square = self.vectors_m.square().sum(dim=-1, keepdim=True)
+        return rotate_quarter(self.vectors_m) / square.clamp(min=_SMALLEST_DISTANCE_M**2)
+
+    @classmethod
+    def of(
+        cls,
+        radio: RadioModel,
+        ap_positions_m: Float[Tensor, "*batch M 2"],
+        ap_orientation_rad: Float[Tensor, "*batch M"],
+        height_diff_m: Float[Tensor, "*batch M"],
+        positions_m: Float[Tensor, "*batch K 2"],
+        maps_db: Float[Tensor, "*batch M G G"] | None = None,
+    ) -> LinksToUsers:
+        """Those of a drop, see ``drop_bound``."""
+        points, height = positions_m.detach().to(torch.float64), height_diff_m.to(torch.float64).unsqueeze(-1)
+        vectors = displacement(ap_positions_m.to(torch.float64), points, radio.side_m, radio.wrap)
+        slant = distance_3d(torch.linalg.vector_norm(vectors, dim=-1), height).clamp(min=_SMALLEST_DISTANCE_M)
+        gain_db = path_gain_db(slant, radio.path_loss_intercept_db, radio.path_loss_slope_db)
         gradient = rss_gradient(vectors, height, radio.path_loss_slope_db)
         if maps_db is not None:
-            gradient = gradient + map_gradient(maps_db.to(torch.float64), points, radio.side_m, radio.wrap)
-        hidden = torch.as_tensor(shadowing_std_db, dtype=torch.float64, device=points.device)[..., None, None]
-        fisher = fisher + rss_fisher(gradient * share.unsqueeze(-1), variance + (share * hidden).square())
-    return fisher
+            maps_db = maps_db.to(torch.float64)
+            gain_db = gain_db + sample_maps(maps_db, points, radio.side_m, radio.wrap)
+            gradient = gradient + map_gradient(maps_db, points, radio.side_m, radio.wrap)
+        snr_db = gain_db + 10 * math.log10(radio.tx_power_w * radio.num_pilots / radio.noise_power_w)
+        azimuth = torch.atan2(vectors[..., 1], vectors[..., 0])
+        return cls(vectors, snr_db, azimuth - ap_orientation_rad.to(torch.float64).unsqueeze(-1), gradient)

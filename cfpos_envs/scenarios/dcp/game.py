@@ -13,8 +13,10 @@ from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, profile_peak
 from cfpos_envs.physics.bounds import position_error_bound
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
-from cfpos_envs.physics.dcp.bounds import drop_fisher, measurement_statistics
+from cfpos_envs.physics.dcp.bounds import LinksToUsers, drop_fisher, measurement_statistics
 from cfpos_envs.physics.dcp.covariance.front_ends import covariance_readings
+from cfpos_envs.physics.dcp.covariance.information import covariance_fisher, link_information
+from cfpos_envs.physics.dcp.covariance.network import ArrayLaw
 from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.scenarios.ap_game import ApScenario, Played
 from cfpos_envs.scenarios.dcp import fusion
@@ -34,6 +36,8 @@ from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import COUNTER, EpisodeStreams, Streams
 
 STAGE_ONE_ROUNDS = 6
+COVARIANCES = "sample covariances"
+_BOUND_OF_STAGE = {"rss": "RSS", "aoa": "DFT powers", "chained": "RSS and DFT powers", "joint": "RSS and DFT powers"}
 
 
 class DcpScenario(ApScenario[DcpState, DcpSite]):
@@ -272,7 +276,11 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     # Reading a state -----------------------------------------------------------------------------------------------
 
     def bound_m(self, state: DcpState) -> Tensor | None:
-        """[B, K] position error bound of what the stage uses; for users that stand still computed once."""
+        """[B, K] position error bound of what the game reads; for users that stand still computed once."""
+        return self.named_bound_m(state, self.bound_of(None))
+
+    def _powers_bound_m(self, state: DcpState) -> Tensor:
+        """[B, K] that of the RSS and DFT powers that the stage uses."""
 
         def compute() -> Tensor:
             if self._bound_kernel is not None:
@@ -280,6 +288,40 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
             return position_error_bound(self.fisher(state, self.true_position(state)))
 
         return state.bound_once_m(self.config.stage, compute) if state.true_position_m.shape[1] == 1 else compute()
+
+    def bound_of(self, policy: object) -> str:
+        """That of sample covariances for estimators that read them whole, and for all who play a game whose ``links``
+        do; else that of what the stage uses."""
+        plays = not hasattr(policy, "locate")
+        whole = self.config.links != "dft" if plays else getattr(policy, "reads_covariance", False)
+        return COVARIANCES if whole else _BOUND_OF_STAGE[self.config.stage]
+
+    def named_bound_m(self, state: DcpState, name: str) -> Tensor | None:
+        """[B, K] ``covariance_bound_m`` for ``COVARIANCES``, else that of powers."""
+        return self.covariance_bound_m(state) if name == COVARIANCES else self._powers_bound_m(state)
+
+    def covariance_bound_m(self, state: DcpState, simulate: bool = False) -> Tensor | None:
+        """[B, K] position error bound of whole sample covariances, metres; None without angular spread.
+
+        Args:
+            state: of any stage.
+            simulate: whether the table of an array for which none comes along is simulated, which takes minutes; else
+                the bound is that of somebody who knows all path angles, lower and as valid.
+        """
+        if self.radio.num_antennas < 2 or self.radio.angular_spread_rad <= 0.0:
+            return None
+        known = state.shadowing_maps is not None
+        links = LinksToUsers.of(
+            self.radio,
+            state.ap_positions_m,
+            state.ap_orientation_rad,
+            state.height_diff_m,
+            self.true_position(state),
+            state.shadowing_maps,
+        )
+        hidden_db = 0.0 if known else state.true_shadowing_db
+        information = link_information(ArrayLaw.of(self.radio), simulate)
+        return position_error_bound(covariance_fisher(links, information, hidden_db))
 
     def fisher(self, state: DcpState, true_position: Tensor) -> Tensor:
         """[B, K, 2, 2] information of what the stage uses, 1/m^2."""

@@ -167,6 +167,11 @@ class PowersGame(DcpScenario):
         """None: the law is fitted, not known."""
         return None
 
+    def bound_of(self, policy: object) -> str:
+        """Of nothing."""
+        del policy
+        return ""
+
     def measurements(self, state: DcpState) -> RadioMeasurements:
         """What was measured: powers alone, NaN where an access point was not heard."""
         assert isinstance(state, PowersState)

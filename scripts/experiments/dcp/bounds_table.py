@@ -66,7 +66,7 @@ def bounds_table(
             repeats, batch = (max(1, layouts // 10), 1) if known else (1, layouts)
             squares = []
             for _ in range(repeats):
-                site = _draw_drop(stream, radio, batch, count, users, height_diff_m)
+                site = draw_drop(stream, radio, batch, count, users, height_diff_m)
                 maps = None
                 if known:
                     area = (radio.side_m, radio.wrap, map_resolution_m)
@@ -79,7 +79,7 @@ def bounds_table(
     return rows
 
 
-def _draw_drop(
+def draw_drop(
     stream: draws.Source, radio: RadioModel, batch: int, num_aps: int, users: int, height_diff_m: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """AP positions, array orientations, height differences and user positions, all uniform."""

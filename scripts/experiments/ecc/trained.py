@@ -41,7 +41,7 @@ def run(effort: Effort) -> Outcome:
             }
         )
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    draw_cdf(axes, errors, None)
+    draw_cdf(axes, errors)
     axes.set(xlabel="3-D error [m]")
     remark = "Three-dimensional errors; bits as counted, with 8 of the gain and 1 flag; one seed each."
     return Outcome(rows, figure, [remark])
