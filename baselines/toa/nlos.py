@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from cfpos_envs.measurements.base import PositionEstimate, Reason
 from cfpos_envs.measurements.toa import FEATURES, TimingMeasurements
 from cfpos_envs.physics.toa.bounds import unit_vectors_to
 from cfpos_envs.physics.toa.link_features import los_log_odds
+from cfpos_envs.physics.toa.model import TimingModel
 
 from ..least_squares import Fit, inverse_2x2
 from .common import TimingEstimator
@@ -23,6 +24,13 @@ from .judge import estimate, judge, well_posed
 from .links import FEWEST_LINKS, RangeLinks, near_links, range_links
 from .multilateration import solve_ranges
 from .robust import huber_fit
+
+WAVEFORM_COEFFICIENTS = (45.1, 2.02, -8.11, -11.6, -10.4, 3.01)
+"""Of ``fit_los_classifier`` for waveforms of ``toa-v0`` as it is: ``python scripts/reproduce.py toa-classifier``."""
+_COMB = (256, 120e3)
+"""Subcarriers and their spacing, Hz: features are as coarse as the band is narrow."""
+_LEAST_SNR_DB = 139.0
+"""At 1 m; 3 dB less than there. Where noise hides the weak paths, spreads and delays are others."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,8 @@ class NlosDropOptions(Declared):
     Attributes:
         minimum: links that are kept whatever the classifier says, the likeliest ones, >= 3.
         los_share: share of LOS links expected a priori, between 0 and 1.
-        coefficients: six numbers of ``fit_los_classifier``, for features that do not follow the laws of the
-            statistical fidelity (waveforms, your own hall); None takes those laws.
+        coefficients: six numbers of ``fit_los_classifier``, for features that follow other laws (your own hall, other
+            waveforms); None takes the laws of the statistical fidelity, or what was learned from the default waveforms.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {
@@ -78,11 +86,12 @@ class ToaNlosDrop(TimingEstimator):
     def _log_odds(self, measurements: TimingMeasurements, links: RangeLinks, near_m: Tensor) -> Tensor:
         # The RSS is judged at the distance of a robust fix; the link's own range is what is in doubt.
         features = torch.nan_to_num(measurements.features.double())
-        expected = expected_rss_dbm(measurements, near_m)
-        if self.options.coefficients is None:
-            return los_log_odds(features, expected)
-        weights = features.new_tensor(self.options.coefficients)
-        return _scores(features, expected) @ weights[1:] + weights[0]
+        expected, coefficients = expected_rss_dbm(measurements, near_m), self.options.coefficients
+        if coefficients is None:
+            if measurements.cfr is None:
+                return los_log_odds(features, expected)
+            coefficients = waveform_coefficients(measurements.model)
+        return learned_log_odds(features, expected, coefficients)
 
 
 class ToaOracle(TimingEstimator):
@@ -155,6 +164,39 @@ def expected_rss_dbm(measurements: TimingMeasurements, points_m: Float[Tensor, "
     )
     gain = model.snr_linear(slant) / model.max_snr_linear
     return 10 * torch.log10(gain * model.tx_power_w) + 30
+
+
+def waveform_coefficients(model: TimingModel) -> tuple[float, ...]:
+    """What was learned from waveforms like those of ``toa-v0`` as it is: the same comb, and no more noise.
+
+    Args:
+        model: of the waveforms.
+
+    Raises:
+        ValueError: other waveforms, whose features follow other laws.
+    """
+    comb = model.num_subcarriers, model.subcarrier_spacing_hz
+    snr_db = 10 * math.log10(model.max_snr_linear)
+    if comb == _COMB and snr_db >= _LEAST_SNR_DB:
+        return WAVEFORM_COEFFICIENTS
+    raise ValueError(
+        f"toa-nlos-drop knows the features of {_COMB[0]} subcarriers {_COMB[1] / 1e3:g} kHz apart with an SNR of at "
+        f"least {_LEAST_SNR_DB:.0f} dB at 1 m; these have {comb[0]}, {comb[1] / 1e3:g} kHz and {snr_db:.0f} dB: give "
+        "coefficients= as fit_los_classifier makes them, or use toa-em"
+    )
+
+
+def learned_log_odds(
+    features: Float[Tensor, "*batch 5"], expected_rss_dbm: Float[Tensor, "*batch"], coefficients: Sequence[float]
+) -> Float[Tensor, "*batch"]:
+    """Log-odds of a line of sight by a logistic regression, at equal prior odds.
+
+    Args:
+        features, expected_rss_dbm: see ``fit_los_classifier``.
+        coefficients: what it returns.
+    """
+    weights = features.new_tensor(coefficients)
+    return _scores(features, expected_rss_dbm) @ weights[1:] + weights[0]
 
 
 def fit_los_classifier(

@@ -6,7 +6,7 @@
   const REST_MS = 150; // after this long without a change the map is drawn finely
   const byId = (id) => document.getElementById(id);
   const map = byId("map"), close = byId("close");
-  const state = { ...SETTINGS.defaults, user: { ...SETTINGS.defaults.user }, seed: 0 };
+  const state = { ...SETTINGS.defaults, user: { ...SETTINGS.defaults.user }, seed: 0, reference: null };
   let network = null, pending = null, resting = 0;
 
   const HINTS = {
@@ -29,7 +29,8 @@
     const places = Layouts.place(state.layout, state.aps, SIDE, SETTINGS.radiusM, state.seed);
     const aps = places.map((place) => ({ ...place, syncS: preset.stdS }));
     const node = { x: SIDE / 2, y: SIDE / 2 };
-    return Bounds.network(model, preset.calibrated ? Bounds.calibrated(model, aps, state.height, node) : aps, state.height);
+    const heard = preset.calibrated ? Bounds.calibrated(model, aps, state.height, node) : aps;
+    return { ...Bounds.network(model, heard, state.height), reference: state.reference };
   }
 
   /** Draw soon: everything, or only what moves with the user. Several calls within a frame are one drawing. */
@@ -50,7 +51,8 @@
     const words = Drawing.drawOverlay(byId("overlay"), map, network, state.user);
     byId("l-curves").textContent = words.curves;
     byId("l-ellipse").textContent = words.ellipse;
-    byId("l-reference").hidden = state.family !== "tdoa";
+    byId("l-reference").hidden = byId("reference-row").hidden = state.family !== "tdoa";
+    byId("l-reference-name").textContent = state.reference === null ? "the nearest AP" : `AP ${state.reference + 1}`;
     Drawing.drawClose(close, network, state.user);
     showNumbers();
     count("drawn");
@@ -66,7 +68,19 @@
     document.documentElement.dataset[what] = String(Number(document.documentElement.dataset[what] || 0) + 1);
   }
 
+  /** One entry per AP; a reference that is no longer there gives way to the nearest AP. */
+  function listReferences() {
+    const list = byId("reference");
+    if (state.reference !== null && state.reference >= state.aps) state.reference = null;
+    if (list.options.length !== state.aps + 1) {
+      const numbers = Array.from({ length: state.aps }, (_, index) => new Option(`AP ${index + 1}`, index));
+      list.replaceChildren(new Option("the nearest", ""), ...numbers);
+    }
+    list.value = state.reference === null ? "" : String(state.reference);
+  }
+
   function showControls() {
+    listReferences();
     const values = {
       aps: String(state.aps), height: `${state.height} m`, bandwidth: `${state.bandwidthMhz} MHz`,
       snr: `${state.snrDb} dB` + (state.pathloss ? ` at ${SETTINGS.referenceDistanceM} m` : ""),
@@ -177,6 +191,10 @@
     for (const id of ["layout", "sync"]) {
       byId(id).addEventListener("change", () => { state[id] = byId(id).value; refresh(true); });
     }
+    byId("reference").addEventListener("change", () => {
+      state.reference = byId("reference").value === "" ? null : Number(byId("reference").value);
+      refresh(true);
+    });
     for (const id of ["pathloss", "fit"]) {
       byId(id).addEventListener("change", () => { state[id] = byId(id).checked; refresh(true); });
     }

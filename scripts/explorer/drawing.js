@@ -80,10 +80,18 @@ const Drawing = (() => {
     return [...network.aps].sort((p, q) => ground(p) - ground(q));
   }
 
-  /** Curves on which the user is by one measurement each: circles, or hyperbolae to the nearest AP. */
+  /** The same, but that from whose arrival the others' are subtracted comes first: the one that was chosen, or the
+      nearest. */
+  function fromReference(network, user) {
+    const sorted = byDistance(network, user), chosen = network.aps[network.reference];
+    return chosen === undefined ? sorted : [chosen, ...sorted.filter((ap) => ap !== chosen)];
+  }
+
+  /** Curves on which the user is by one measurement each: circles, or hyperbolae to the reference AP. */
   function curves(network, user, reachM, near) {
-    const sorted = byDistance(network, user), h = network.heightM, out = [];
-    if (network.model.family === "tdoa") {
+    const tdoa = network.model.family === "tdoa", h = network.heightM, out = [];
+    const sorted = tdoa ? fromReference(network, user) : byDistance(network, user);
+    if (tdoa) {
       for (const other of sorted.slice(1, MOST_CURVES + 1)) {
         const difference = Bounds.rangeDifference(user, sorted[0], other, h);
         out.push(Bounds.hyperbolaPoints(sorted[0], other, difference, h, reachM, near));
@@ -142,7 +150,8 @@ const Drawing = (() => {
     svg.style.top = `${area.top - frame.top}px`;
     svg.setAttribute("width", size);
     svg.setAttribute("height", size);
-    const tdoa = network.model.family === "tdoa", sorted = byDistance(network, user);
+    const tdoa = network.model.family === "tdoa";
+    const sorted = tdoa ? fromReference(network, user) : byDistance(network, user);
     const J = Bounds.fisher(network, user.x, user.y);
     const shape = Bounds.ellipse(J), factor = shape ? enlargement(shape) : 1;
     const radius = network.aps.length <= 40 ? 7 : 5;

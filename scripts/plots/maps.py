@@ -170,8 +170,8 @@ def peb_map_figure(settings: DrawnSiteConfig, resolution_m: float) -> tuple[Figu
 def ring_figure(settings: DrawnSiteConfig, resolution_m: float) -> tuple[Figure, list[PebMap]]:
     """Two maps of a ring of APs: every link equally good, and with path loss.
 
-    With equal links the centre is best, 2 / sqrt(M) standard deviations of a range; with path loss places near the
-    ring are better.
+    With equal links the bound is all but flat inside, 2 / sqrt(M) standard deviations of a range; with path loss places
+    near the ring are best.
 
     Args:
         settings: usually ``RING``; its ``equal_snr`` is not used.

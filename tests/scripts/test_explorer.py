@@ -287,6 +287,26 @@ def test_sliders_by_keyboard_change_the_numbers_as_the_physics_says(page: webdri
 
 
 @in_browser
+def test_another_reference_moves_the_curves_and_not_the_bound(page: webdriver.Chrome) -> None:
+    curves = page.find_element(By.ID, "o-curves")
+    nearest, bound = curves.get_attribute("d"), shown_bound(page)
+    assert text(page, "l-reference-name") == "the nearest AP"
+    seen = {nearest}
+    for index in range(6):
+        choose(page, "reference", str(index))
+        assert shown_bound(page) == bound
+        assert text(page, "l-reference-name") == f"AP {index + 1}"
+        seen.add(curves.get_attribute("d"))
+    # One of the six is the nearest.
+    assert len(seen) == 6
+    press(page, "aps", Keys.ARROW_LEFT)
+    assert page.find_element(By.ID, "reference").get_attribute("value") == ""
+    choose(page, "reference", "4")
+    after(page, lambda: page.find_element(By.CSS_SELECTOR, "input[value=toa]").send_keys(Keys.SPACE))
+    assert not page.find_element(By.ID, "reference-row").is_displayed()
+
+
+@in_browser
 def test_the_user_is_dragged_clicked_and_moved_by_keys(page: webdriver.Chrome) -> None:
     area, x, y = user_on_screen(page)
     assert area["width"] == pytest.approx(area["height"], abs=1.0)  # a metre is a metre on both axes

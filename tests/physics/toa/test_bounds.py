@@ -86,7 +86,7 @@ def test_square_of_four_aps(user: tuple, toa: float, tdoa: float, independent: f
     assert float(bounds.gdop(unit, unknown_offset=True)) == pytest.approx(tdoa, abs=5e-5)
 
 
-def test_ring_of_equal_aps_is_best_at_its_centre_and_nowhere_better() -> None:
+def test_ring_of_equal_aps_is_flat_inside_and_nowhere_better_than_at_its_centre() -> None:
     best = 2 / math.sqrt(20)
     aps = ring()
     heights = torch.zeros(20, dtype=torch.float64)
@@ -96,6 +96,8 @@ def test_ring_of_equal_aps_is_best_at_its_centre_and_nowhere_better() -> None:
     centre = float(timing_peb_map(FLAT, aps, heights, points((0, 0)))) / sigma
     assert centre == pytest.approx(best, rel=1e-9)
     assert float(bound.min()) >= best * (1 - 1e-9)
+    inside = timing_peb_map(FLAT, aps, heights, points((100, 0), (190, 0))) / sigma
+    assert inside.tolist() == pytest.approx([0.4472, 0.4480], abs=5e-5)
     # With path loss the places near the ring are better than the centre.
     lossy = dataclasses.replace(MODEL, sync_std_s=0.0)
     near, middle = timing_peb_map(lossy, aps, heights, points((190, 0), (0, 0)))
