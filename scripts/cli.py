@@ -34,6 +34,8 @@ LAUNCHERS = {"joblib": "launchers", "submitit_local": "launchers", "submitit_slu
 INTERRUPTED = sweeps.INTERRUPTED
 RELAUNCHES = 3
 """How often a launcher that died with one of its workers is restarted."""
+_MOST_LISTED = 600
+"""Letters of a list of names in a message, which stays one line to a person."""
 _FIRST_WORD_S = 5.0
 _SHOWING = frozenset({"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help"})
 """What makes Hydra show something instead of running."""
@@ -64,7 +66,11 @@ def words(text: str) -> tuple[str, ...]:
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """``did you mean a or b? Allowed: a, b, c``: the end of every message about an unknown name."""
     names = sorted(allowed)
-    return f"{nearest(name, names, '{} ')}Allowed: {', '.join(names)}"
+    shown = len(names)
+    while shown > 1 and sum(map(len, names[:shown])) + 2 * shown > _MOST_LISTED:
+        shown -= 1
+    rest = f" and {len(names) - shown} more" if shown < len(names) else ""
+    return f"{nearest(name, names, '{} ')}Allowed: {', '.join(names[:shown])}{rest}"
 
 
 def one_line(error: BaseException) -> str:

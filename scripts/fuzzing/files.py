@@ -18,7 +18,7 @@ from cfpos.agents import load_agent
 from cfpos.baselines import Fingerprint, locate_ranges
 from cfpos.scripts.fuzzing.cases import Case
 from cfpos.scripts.fuzzing.games import finite
-from cfpos_envs.checkpoints import read_checkpoint
+from cfpos_envs.checkpoints import read_checkpoint, write_checkpoint
 from cfpos_envs.files.city_maps import read_map
 from cfpos_envs.files.epochs import read_epochs, read_links
 from cfpos_envs.files.positions import Positions
@@ -65,7 +65,7 @@ def _site_geojson() -> bytes:
 def _ranges_csv() -> bytes:
     users = np.array([[12.0, 9.0], [30.0, 20.0], [5.0, 33.0]])
     away = np.linalg.norm(users[:, None] - np.array(_APS), axis=2).round(2)
-    head = ",".join(f"range_m_{name}" for name in _NAMES)
+    head = ",".join(f"range_{name}_m" for name in _NAMES)
     rows = "".join(f"{i},{','.join(map(str, row))}\n" for i, row in enumerate(away))
     return f"epoch,{head}\n{rows}".encode()
 
@@ -83,8 +83,8 @@ def _survey_csv() -> bytes:
 
 
 def _positions_csv() -> bytes:
-    rows = "".join(f"{i},{i + 0.5},{2 * i},1,{i},{2 * i + 0.25}\n" for i in range(5))
-    return ("epoch,x_m,y_m,valid,true_x_m,true_y_m\n" + rows).encode()
+    rows = "".join(f"0,{i},{i + 0.5},{2 * i},true,OK,{i},{2 * i + 0.25}\n" for i in range(5))
+    return ("episode,user,x_m,y_m,valid,reason,truth_x_m,truth_y_m\n" + rows).encode()
 
 
 @cache
@@ -108,15 +108,10 @@ def _csi_npz() -> bytes:
 
 @cache
 def _checkpoint() -> bytes:
-    kept = io.BytesIO()
-    content = {
-        "format": "cfpos",
-        "format_version": 2,
-        "agent": {"name": "maddpg", "weights": torch.zeros(4)},
-        "step": 3,
-    }
-    torch.save(content, kept)
-    return kept.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        write_checkpoint(path, {"agent": {"name": "maddpg", "weights": torch.zeros(4)}, "step": 3})
+        return path.read_bytes()
 
 
 def _trained() -> bytes:

@@ -20,7 +20,8 @@ HANG_S = 10.0
 """Processor time after which a case counts as hanging; on a busy machine the wall clock says nothing."""
 _HANG_WALL_S = 600.0
 _EACH = 40
-"""Cases per child."""
+"""Most cases per child; fewer where all workers would not have some of them."""
+_CHILDREN_PER_WORKER = 4
 _MOST_BYTES = 6 << 30
 """What a child may take beyond what it is born with: larger requests fail instead of ending the machine."""
 
@@ -48,7 +49,8 @@ def watch(cases: Sequence[Case], workers: int, told: Told = lambda index, outcom
     """
     outcomes: list[Outcome | None] = [None] * len(cases)
     reported: set[int] = set()
-    waiting = [(begin, min(begin + _EACH, len(cases))) for begin in range(0, len(cases), _EACH)][::-1]
+    each = max(1, min(_EACH, len(cases) // (_CHILDREN_PER_WORKER * workers)))
+    waiting = [(begin, min(begin + each, len(cases))) for begin in range(0, len(cases), each)][::-1]
     children: list[_Child] = []
     while waiting or children:
         while waiting and len(children) < workers:

@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+from scripts import fuzz
 from scripts.fuzzing import watched
-from scripts.fuzzing.cases import Case, NotFinite
-from scripts.fuzzing.files import FORMATS, damaged
+from scripts.fuzzing.cases import Case, NotFinite, Outcome
+from scripts.fuzzing.files import FORMATS, damaged, read
 from tests.scripts.commands import ROOT, environment
 
 
@@ -52,6 +53,26 @@ def test_every_way_to_end_is_told_from_the_others(monkeypatch: pytest.MonkeyPatc
     ]
     assert "SIGSEGV" in outcomes[1].detail
     assert "exit code 3" in outcomes[9].detail
+
+
+def test_a_report_keeps_the_areas_that_are_not_tried_anew() -> None:
+    found = [{"area": "files", "kind": "crash"}, {"area": "agents", "kind": "hang"}]
+    rows = [
+        fuzz.counted(a, [Outcome("refused"), Outcome(k)], seed=0, workers=2)
+        for a, k in (("files", "crash"), ("agents", "hang"))
+    ]
+    first = fuzz.merged({}, rows, found)
+    again = fuzz.merged(first, [fuzz.counted("files", [Outcome("played")], seed=1, workers=2)], [])
+    assert again["findings"] == found[1:]
+    assert [(row["area"], row["cases"]) for row in again["cases"]] == [("agents", 2), ("files", 1), ("all", 3)]
+    total = again["cases"][-1]
+    assert (total["refused"], total["hang"], total["crash"], total["played"]) == (1, 1, 0, 1)
+    assert (total["seed"], total["workers"]) == (None, 2)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_is_not_damaged_is_read(name: str) -> None:
+    assert read(name, FORMATS[name].content())
 
 
 def test_damage_is_damage() -> None:

@@ -47,6 +47,9 @@ def test_tables_are_aligned_and_show_three_digits() -> None:
 def test_suggestions_name_the_nearest_and_all() -> None:
     assert suggest("musik", ["music", "gpr"]) == "did you mean music? Allowed: gpr, music"
     assert suggest("zzz", ["music", "gpr"]) == "Allowed: gpr, music"
+    # 8 letters and two for each of 600: 60 fit.
+    told = suggest("zzz", [f"option{i:02}" for i in range(99)])
+    assert told.endswith("option58, option59 and 39 more")
 
 
 def test_labels_of_policies() -> None:
