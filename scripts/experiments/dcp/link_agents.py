@@ -44,7 +44,7 @@ def run(effort: Effort) -> Outcome:
             rows.append({"site": site, **row(f"{kind}, {LINKS}", list(results.values()))})
     remark = (
         f"{ENV_ID}, links={LINKS} unless it says otherwise, unseen sites and drops; agents: {effort.seeds} seeds, an "
-        "agent per preset; bound: of RSS and DFT powers. The same with dft stands in 'presets'."
+        "agent per preset; bound_of: what is measured that the bound is of. The same with dft stands in 'presets'."
     )
     return Outcome(rows, _bars(rows, presets), [remark])
 
