@@ -92,7 +92,8 @@ def evaluate_many(
     sites: list[np.ndarray] = []
     sights: list[np.ndarray | None] = []
     with torch_threads(threads):
-        for state in _test_states(scenario, episodes, seed):
+        for start in _test_states(scenario, episodes, seed):
+            state = scenario.answered(start)
             truth = scenario.truth(state)
             for name, found in bounds.items():
                 bound = truth.get("peb_m") if name == own_name else scenario.named_bound_m(state, name)
@@ -104,7 +105,7 @@ def evaluate_many(
             seen = scenario.in_sight(state) if isinstance(scenario, KnowsSight) else None
             sights.append(None if seen is None else seen.cpu().numpy().astype(int))
             for run, tally in zip(runners, tallies):
-                tally.add(run(scenario, state))
+                tally.add(run(scenario, start))
     shared = {
         "env_id": env_id,
         "config": dataclasses.asdict(scenario.config),
@@ -248,6 +249,7 @@ def _runner(policy: object) -> _Run:
 
 
 def _run_locate(policy: Locates, scenario: Game, state: TensorState) -> _ChunkResult:
+    state = scenario.answered(state)
     measurements = scenario.measurements(state)
     _restart(policy)
     began = _now(scenario)

@@ -19,7 +19,7 @@ from torch import Tensor
 from cfpos_envs.fields import Declared, Range
 from cfpos_envs.physics.dcp.links import Links
 from cfpos_envs.physics.robust import student_weight
-from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpSiteConfig
+from cfpos_envs.scenarios.dcp.sites import SITE_PRESETS, DcpSiteConfig
 
 _HARD, _LIMITS = SITE_PRESETS["hard"], DcpSiteConfig.all_ranges()
 _OF_SITE = {

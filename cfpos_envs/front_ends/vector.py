@@ -313,6 +313,8 @@ class VectorEnv(BatchedEnv):
         # Only a drop shows the class of a scenario's states; a discarded one does not touch our streams.
         template: TensorState = self._state or self.scenario.reset(self._episodes.streams(0), self.num_envs)
         present = template.state_dict()
+        # Fields that are of no use to this game may be younger than the file.
+        saved = {**{name: None for name, value in present.items() if value is None}, **saved}
         if present.keys() != saved.keys():
             wrong = sorted(present.keys() ^ saved.keys())
             raise ValueError(f"saved state is of another scenario (fields {wrong} differ); use an env of the same id")

@@ -14,7 +14,7 @@ struct Episode {
     int32_t num_aps, num_ues, num_antennas, num_paths, snapshots, num_angles, times, wrap, num_candidates;
     int32_t num_held_out, with_start, with_rss, with_aoa;
     float side_m, spread_rad, spacing_wavelengths, noise_over_power, intercept_db, slope_db;
-    float nlos_loss_db, nlos_low_rad, nlos_high_rad, power_w, per_rss_db, per_aoa;
+    float nlos_loss_db, nlos_loss_spread_db, nlos_low_rad, nlos_high_rad, power_w, per_rss_db, per_aoa;
     // The first block of every kind of number, -1 where none is drawn.
     int64_t places, blocked, turns, sides, bearings, paths, below, squares, held_out;
 };
@@ -357,7 +357,9 @@ void measure(const Episode& e, const Given& given, const Drawn& out, int64_t epi
             const float* map = site.shadowing_maps + int64_t(m) * site.map_size * site.map_size;
             if (site.shadowing_std_db > 0.0f)
                 gain_db[link] += map_value(map, site.map_size, e.wrap, e.side_m, positions[2 * p], positions[2 * p + 1]);
-            gain_db[link] -= e.nlos_loss_db * is_blocked;
+            // Where it is below the share, a uniform number over that share is uniform again.
+            const float further = blocked[of_user] / most(site.nlos_share, 1e-6f);
+            gain_db[link] -= (e.nlos_loss_db + e.nlos_loss_spread_db * further) * is_blocked;
         }
 
     for (int64_t first = 0; first < links; first += LANES) {

@@ -308,7 +308,8 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
     def fronthaul_bits(self) -> float:
         """Float32 numbers an AP sends per episode: what it measures of each UE once (each round if they move), and its
         actions each round."""
-        measured = self.numbers_per_link * self.num_ues * (self.rounds if self.config.speed_m_s else 1)
+        times = self.rounds if self.config.speed_m_s else getattr(self.config, "drops", 1)
+        measured = self.numbers_per_link * self.num_ues * times
         return FLOAT_BITS * measured + super().fronthaul_bits()
 
     def draw(self, axes: Axes, state: ApStateT, history: list[Tensor]) -> None:

@@ -248,6 +248,11 @@ class Scenario(ABC, Generic[StateT]):
         del name
         return self.bound_m(state)
 
+    def answered(self, state: StateT) -> StateT:
+        """The state whose measurements a policy that answers once is given, and whose bound and truth belong beside
+        its answer."""
+        return state
+
     def relabelled(self, state: StateT, label: int) -> StateT:
         """New episodes whose sites, where a state names them, can be told from those of other seeds by ``label``."""
         del label

@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "chain": "dcp.chain",
     "dcp-links": "dcp.links",
     "dcp-link-agents": "dcp.link_agents",
+    "dcp-memory": "dcp.site_memory",
     "dcp-readings": "dcp.readings",
     "cf200": "dcp.cf200",
     "fingerprints": "dcp.fingerprints",

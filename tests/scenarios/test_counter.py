@@ -79,6 +79,8 @@ def test_a_compiled_episode_is_the_same_bit_for_bit(game: str) -> None:
 VARIANTS: dict[str, dict[str, Any]] = {
     "jar": {},
     "hard": {"site": "hard"},
+    "harsh": {"site": "harsh"},
+    "drifting drops": {"site": "drifting", "drops": 3, "memory": "site"},
     "rss": {"stage": "rss", "start": "coarse"},
     "aoa": {"stage": "aoa", "start": "stage-1", "action": "gain", "reward": "local", "fusion": "line-search"},
     "centroid": {"start": "centroid"},

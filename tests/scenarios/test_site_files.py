@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, DcpSiteConfig
+from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.sites import SITE_PRESETS, DcpSiteConfig
 from cfpos_envs.scenarios.site_files import SiteFile
 from cfpos_envs.scenarios.site_files import load_site_file as load
 from cfpos_envs.scenarios.toa.config import ToaConfig

@@ -1,4 +1,4 @@
-"""Options of the DCP games, every default once: the radio's in ``DcpSiteConfig``, the game's in ``DcpConfig``."""
+"""Options of the DCP games, every default of the game once; those of the radio are in ``sites``."""
 
 from __future__ import annotations
 
@@ -9,140 +9,15 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from cfpos_envs.checks import fits
-from cfpos_envs.fields import Declared, Range
+from cfpos_envs.fields import Range
 from cfpos_envs.physics.dcp.covariance.front_ends import COVARIANCE_LINKS
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import thermal_noise_w
-from cfpos_envs.scenarios.ranges import CARRIERS_HZ, GAME_RANGES, MOST_M, MOST_ROUNDS, SITE_RANGES
+from cfpos_envs.scenarios.dcp.sites import SITE_PRESETS, DcpSiteConfig, validate_site
+from cfpos_envs.scenarios.ranges import GAME_RANGES, MOST_M, MOST_ROUNDS
 from cfpos_envs.scenarios.site_config import SiteOptions
 from cfpos_envs.scenarios.site_files import USER_HEIGHT_M, refuse_outside
 from cfpos_envs.streams import RNGS
-
-
-@dataclass(frozen=True)
-class DcpSiteConfig(Declared):
-    """A kind of site: the area, the radio and what is wrong with it. Defaults: Liu et al. (DCP), section V.
-
-    Attributes:
-        num_aps, num_antennas: M and L.
-        side_m, wrap: square area; distances on the torus if ``wrap``.
-        layout: ``uniform`` or ``grid``.
-        min_spacing_m: APs of a uniform layout keep this distance.
-        min_ue_distance_m: UEs keep this horizontal distance from every AP.
-        height_diff_m: AP minus UE height.
-        orientation_deg: direction of every array's axis, or None for random known ones.
-        carrier_hz: the gain at 1 m scales by 21.3 log10(carrier / reference) dB (3GPP UMi).
-        path_loss_intercept_db, path_loss_slope_db, path_loss_reference_hz: beta[dB] = intercept - slope log10(d3D).
-        tx_power_w, bandwidth_hz, noise_figure_db: UE power; thermal noise.
-        noise_dbm: noise power per antenna instead of the thermal one.
-        snr_db: if given, sets the noise so that one antenna sees this SNR after despreading at 50 m slant distance.
-        spacing_wavelengths, angular_spread_deg, num_paths, snapshots: array and local scattering.
-        shadowing_db, shadowing_decorrelation_m, map_resolution_m: correlated shadowing maps.
-        shadowing_random: each site draws its standard deviation uniformly from [0, shadowing_db], unknown to everybody.
-        biased_share, bias_db, bearing_noise_deg: this share of the APs reads the RSS wrong by +-bias_db and
-            bearings with this additional error per link.
-        array_offset_deg: every array is turned by up to +- this angle from what the network believes.
-        nlos_share, nlos_loss_db, nlos_offset_min_deg, nlos_offset_max_deg: links whose direct path is blocked.
-        num_sites: sites in the pool of each split.
-        mixture: presets among which the sites of the pool alternate; the other fields of them that differ are used.
-    """
-
-    ranges: ClassVar[Mapping[str, Range]] = {
-        **SITE_RANGES,
-        "num_antennas": (2, 1024),
-        "min_ue_distance_m": (0, MOST_M),
-        "orientation_deg": (-360, 360),
-        "path_loss_intercept_db": (-300, 100),
-        "path_loss_slope_db": (0, 200),
-        "path_loss_reference_hz": CARRIERS_HZ,
-        "bandwidth_hz": (1, 1e12),
-        "noise_dbm": (-200, 100),
-        "snapshots": (1, 100_000),
-        "shadowing_decorrelation_m": (0.01, MOST_M),
-        "map_resolution_m": (0.01, MOST_M),
-        "biased_share": (0, 1),
-        "bias_db": (0, 100),
-        "bearing_noise_deg": (0, 360),
-        "array_offset_deg": (0, 360),
-        "nlos_offset_min_deg": (0, 180),
-        "nlos_offset_max_deg": (0, 180),
-    }
-    choices: ClassVar[Mapping[str, Collection[str]]] = {
-        "layout": ("uniform", "grid"),
-        "mixture": ("clean", "shadowed", "miscalibrated", "hard", "cf-200"),
-    }
-
-    num_aps: int = 36
-    num_antennas: int = 8
-    side_m: float = 100.0
-    wrap: bool = True
-    layout: str = "uniform"
-    min_spacing_m: float = 0.0
-    min_ue_distance_m: float = 0.0
-    height_diff_m: float = 10.0
-    orientation_deg: float | None = None
-    carrier_hz: float = 10e9
-    path_loss_intercept_db: float = -30.5
-    path_loss_slope_db: float = 36.7
-    path_loss_reference_hz: float = 10e9
-    tx_power_w: float = 0.1
-    bandwidth_hz: float = 200e3
-    noise_figure_db: float = 7.0
-    noise_dbm: float | None = None
-    snr_db: float | None = None
-    spacing_wavelengths: float = 0.5
-    angular_spread_deg: float = 10.0
-    num_paths: int = 20
-    snapshots: int = 100
-    shadowing_db: float = 4.0
-    shadowing_decorrelation_m: float = 9.0
-    map_resolution_m: float = 1.75
-    shadowing_random: bool = False
-    biased_share: float = 0.0
-    bias_db: float = 5.0
-    bearing_noise_deg: float = 6.0
-    array_offset_deg: float = 0.0
-    nlos_share: float = 0.0
-    nlos_loss_db: float = 8.0
-    nlos_offset_min_deg: float = 20.0
-    nlos_offset_max_deg: float = 40.0
-    num_sites: int = 16
-    mixture: tuple[str, ...] = ()
-
-
-_MISCALIBRATED: dict[str, Any] = {
-    "shadowing_db": 0.0,
-    "biased_share": 1.0 / 3.0,
-    "array_offset_deg": 5.0,
-    "nlos_share": 0.25,
-}
-
-SITE_PRESETS: dict[str, DcpSiteConfig] = {
-    "clean": DcpSiteConfig(shadowing_db=0.0),
-    "shadowed": DcpSiteConfig(),
-    "miscalibrated": DcpSiteConfig(**_MISCALIBRATED),
-    "hard": DcpSiteConfig(**{**_MISCALIBRATED, "shadowing_db": 6.0, "shadowing_random": True}),
-    "mixed": DcpSiteConfig(mixture=("clean", "shadowed", "miscalibrated", "hard")),
-    "cf-200": DcpSiteConfig(
-        num_aps=25,
-        num_antennas=25,
-        side_m=200.0,
-        wrap=False,
-        min_spacing_m=25.0,
-        min_ue_distance_m=5.5,
-        height_diff_m=8.5,
-        # The array's normal lies along x, so its axis along y.
-        orientation_deg=90.0,
-        carrier_hz=2e9,
-        path_loss_intercept_db=-22.4 - 21.3 * math.log10(2.0),
-        path_loss_slope_db=35.3,
-        path_loss_reference_hz=2e9,
-        noise_dbm=-96.0,
-        snapshots=200,
-        shadowing_db=6.31,
-        shadowing_decorrelation_m=13.0,
-    ),
-}
 
 CARRIER_SLOPE_DB = 21.3
 SNR_REFERENCE_M = 50.0
@@ -157,6 +32,7 @@ STARTS = ("centroid", "coarse", "stage-1")
 SPLITS = ("train", "test")
 KERNELS = ("auto", "native", "torch")
 LINKS = ("dft", *COVARIANCE_LINKS)
+MEMORIES = ("none", "drop", "site")
 
 
 @dataclass(frozen=True)
@@ -166,11 +42,15 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     Attributes:
         stage: what the game measures: ``rss``, ``aoa``, ``chained`` (rss rounds, then joint correction) or ``joint``.
         split: ``train`` holds APs out for the held-out rewards; ``test`` fuses all and uses other sites and drops.
-        site: preset (``clean shadowed miscalibrated hard mixed cf-200``), path of a site file (YAML, CSV or GeoJSON),
-            or a mapping of any site fields with ``preset`` or ``file``: ``{preset: hard, bias_db: 3.0}``.
+        site: preset (``clean shadowed miscalibrated hard harsh drifting mixed cf-200``), path of a site file (YAML, CSV
+            or GeoJSON), or a mapping of any site fields with ``preset`` or ``file``: ``{preset: hard, bias_db: 3.0}``.
         num_ues: K.
         num_pilots: tau_p; None for K.
-        rounds: episode length T.
+        rounds: T, rounds that are played of a drop.
+        drops: D, drops of one site that an episode plays one after another: other users and other noise, the same APs
+            with the same faults. The episode is D T rounds long; estimators that answer once are given the last drop.
+        memory: what an AP sees of its own offsets, the mean residuals of RSS and bearing over many links: ``none``;
+            ``drop``, over the users that it measures now; ``site``, over those of the episode's earlier drops too.
         stage_one_rounds: RSS rounds of the chained game.
         shadowing_known: the radio map that predicts RSS contains the shadowing.
         formulation: ``collaborative``, or ``strict``: the paper's observation of an AP's own RSS or bearing alone.
@@ -205,6 +85,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     ranges: ClassVar[Mapping[str, Range]] = {
         **GAME_RANGES,
         "num_pilots": (1, 1_000_000),
+        "drops": (1, MOST_ROUNDS),
         "stage_one_rounds": (1, MOST_ROUNDS),
         "coarse_spacing_m": (0.01, MOST_M),
         "coarse_rss_scale_db": (0.01, 1000),
@@ -224,6 +105,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
         "kernel": KERNELS,
         "rng": RNGS,
         "links": LINKS,
+        "memory": MEMORIES,
     }
     site_presets: ClassVar[Mapping[str, DcpSiteConfig]] = SITE_PRESETS
     own_preset: ClassVar[str | None] = "clean"
@@ -236,6 +118,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     num_ues: int = 6
     num_pilots: int | None = None
     rounds: int = 6
+    drops: int = 1
+    memory: str = "none"
     stage_one_rounds: int = 3
     shadowing_known: bool = False
     formulation: str = "collaborative"
@@ -288,7 +172,7 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     def __post_init__(self) -> None:
         super().__post_init__()
         _validate_game(self)
-        _validate_site(self.settings)
+        validate_site(self.settings)
         self._check_sizes()
         if self.site_file is not None:
             refuse_outside(self.site_file, self.settings.side_m)
@@ -301,8 +185,8 @@ class DcpConfig(SiteOptions[DcpSiteConfig]):
     @property
     def numbers_per_episode(self) -> int:
         """What an episode holds: covariances of all rounds, spectra and profiles."""
-        s, rounds = self.settings, self.rounds if self.speed_m_s else 1
-        return self.num_ues * s.num_aps * (2 * rounds * s.num_antennas**2 + 2 * s.num_antennas + self.num_angles)
+        s, times = self.settings, self.rounds if self.speed_m_s else self.drops
+        return self.num_ues * s.num_aps * (2 * times * s.num_antennas**2 + 2 * s.num_antennas + self.num_angles)
 
     @property
     def numbers_per_site(self) -> float:
@@ -379,6 +263,15 @@ def _validate_game(c: DcpConfig) -> None:
         raise ValueError(
             f"stage_one_rounds={c.stage_one_rounds} leaves the second stage no round; use less than rounds={c.rounds}"
         )
+    if c.drops > 1 and c.speed_m_s:
+        raise ValueError(
+            f"drops={c.drops} are of users that stand still; use speed_m_s=0 (is {c.speed_m_s:g}) or drops=1"
+        )
+    if c.memory != "none" and not (c.action.startswith("confidence") and c.stage == "joint"):
+        raise ValueError(
+            f"memory={c.memory!r} is for stage='joint' with action='confidence' or 'confidence-correction', "
+            f"not for stage={c.stage!r}, action={c.action!r}; use memory='none'"
+        )
     if c.formulation == "strict" and c.action != "polar":
         raise ValueError(f"formulation='strict' needs action='polar' (the paper's d and theta), got {c.action!r}")
     if c.action.startswith("confidence") and c.fusion != "information":
@@ -390,11 +283,3 @@ def _validate_game(c: DcpConfig) -> None:
         )
     if c.reward.startswith("held-out") and c.similarity == "paper" and c.held_out_share > 0:
         raise ValueError("similarity='paper' is normalised over all APs; use it with reward 'local' or 'shared'")
-
-
-def _validate_site(s: DcpSiteConfig) -> None:
-    if s.nlos_offset_max_deg < s.nlos_offset_min_deg:
-        raise ValueError(
-            f"nlos_offset_max_deg={s.nlos_offset_max_deg} must be at least {s.nlos_offset_min_deg:g}, which is "
-            "nlos_offset_min_deg, and at most 180"
-        )

@@ -41,7 +41,8 @@ class _Episode(ctypes.Structure):
             (name, ctypes.c_float)
             for name in (
                 "side_m", "spread_rad", "spacing_wavelengths", "noise_over_power", "intercept_db", "slope_db",
-                "nlos_loss_db", "nlos_low_rad", "nlos_high_rad", "power_w", "per_rss_db", "per_aoa",
+                "nlos_loss_db", "nlos_loss_spread_db", "nlos_low_rad", "nlos_high_rad", "power_w", "per_rss_db",
+                "per_aoa",
             )
         ),
         *((name, ctypes.c_int64) for name in _BLOCKS),
@@ -131,6 +132,7 @@ class EpisodeKernel:
             intercept_db=radio.path_loss_intercept_db,
             slope_db=radio.path_loss_slope_db,
             nlos_loss_db=settings.nlos_loss_db,
+            nlos_loss_spread_db=settings.nlos_loss_spread_db,
             nlos_low_rad=math.radians(settings.nlos_offset_min_deg),
             nlos_high_rad=math.radians(settings.nlos_offset_max_deg),
             power_w=radio.tx_power_w * radio.num_pilots,
@@ -139,7 +141,7 @@ class EpisodeKernel:
         )
         self._pool: SitePool[DcpSite] | None = None
         self._kept: list[tuple[Tensor, ...]] = []
-        self._rows: dict[int, int] = {}
+        self._rows: dict[tuple[int, int], int] = {}
         self._sites = (_Site * 0)()
 
     def __reduce__(self) -> tuple[type[EpisodeKernel], tuple[DcpConfig, bool, bool]]:
@@ -152,6 +154,7 @@ class EpisodeKernel:
         site_ids: Int[Tensor, " B"],
         streams: EpisodeStreams,
         positions_m: Float[Tensor, "B T K 2"] | None,
+        drop: int = 0,
     ) -> dict[str, Tensor]:
         """Fields of the states of new episodes: what is known of the sites, what was measured, and the first estimate.
 
@@ -160,16 +163,17 @@ class EpisodeKernel:
             site_ids: site of every episode.
             streams: of the episodes; ``drop``, ``fading`` and ``held-out`` are drawn from.
             positions_m: users, where they move or keep a distance; None draws them.
+            drop: its number on the sites, where faults drift.
         """
         config, batch, size = self._config, len(site_ids), self._episode.num_antennas
         aps, users, times = config.settings.num_aps, config.num_ues, 1 if positions_m is None else positions_m.shape[1]
         if positions_m is not None:
             border.check(positions_m, "positions_m", (batch, times, users, 2))
-        rows = self._site_rows(pool, site_ids)
-        drop, fading, held_out = (streams[name] for name in ("drop", "fading", "held-out"))
+        rows = self._site_rows(pool, site_ids, drop)
+        dropped, fading, held_out = (streams[name] for name in ("drop", "fading", "held-out"))
         each, links = self._links, times * self._links
-        begins = {"places": -1 if positions_m is not None else drop.claim(blocks_for(2 * users))}
-        begins.update({name: drop.claim(blocks_for(each)) for name in ("blocked", "turns", "sides", "bearings")})
+        begins = {"places": -1 if positions_m is not None else dropped.claim(blocks_for(2 * users))}
+        begins.update({name: dropped.claim(blocks_for(each)) for name in ("blocked", "turns", "sides", "bearings")})
         begins["paths"] = fading.claim(blocks_for(links * self._episode.num_paths))
         begins["below"] = fading.claim(blocks_for(links * size * (size - 1)))
         begins["squares"] = fading.claim(gamma_blocks_for(links * size))
@@ -192,7 +196,7 @@ class EpisodeKernel:
             "fused": torch.empty(batch, aps, users, dtype=torch.bool),
             "start_m": torch.zeros(batch, users, 2),
         }
-        keys = (drop.keys, fading.keys, held_out.keys, drop.episodes)
+        keys = (dropped.keys, fading.keys, held_out.keys, dropped.episodes)
         moved = None if positions_m is None else positions_m.contiguous()
         given = _Given.to(*keys, None, rows, moved, self._waves, self._spectra)
         given.sites = ctypes.addressof(self._sites)
@@ -205,19 +209,19 @@ class EpisodeKernel:
         )
         return drawn
 
-    def _site_rows(self, pool: SitePool[DcpSite], site_ids: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Row of every episode's site in the table of sites, which grows by those that are new."""
+    def _site_rows(self, pool: SitePool[DcpSite], site_ids: Int[Tensor, " B"], drop: int) -> Int[Tensor, " B"]:
+        """Row of every episode's site in the table of sites and drops, which grows by those that are new."""
         if self._pool is not pool:
             self._pool, self._kept, self._rows = pool, [], {}
-        ids = site_ids.tolist()
-        new = [index for index in dict.fromkeys(ids) if index not in self._rows]
+        keys = [(index, drop) for index in site_ids.tolist()]
+        new = [key for key in dict.fromkeys(keys) if key not in self._rows]
         if new:
-            self._episode.num_candidates = len(pool[next(iter(self._rows), new[0])].candidates_m)
-        for index in new:
-            self._rows[index] = len(self._kept)
-            self._kept.append(self._tables(pool[index]))
+            self._episode.num_candidates = len(pool[new[0][0]].candidates_m)
+        for key in new:
+            self._kept.append(self._tables(pool[key[0]], drop, self._rows.get((key[0], 0))))
+            self._rows[key] = len(self._kept) - 1
         if new:
-            sites = [pool[index] for index in self._rows]
+            sites = [pool[index] for index, _ in self._rows]
             self._sites = (_Site * len(sites))(
                 *(
                     _Site(
@@ -229,12 +233,15 @@ class EpisodeKernel:
                     for kept, site in zip(self._kept, sites)
                 )
             )
-        return torch.tensor([self._rows[index] for index in ids])
+        return torch.tensor([self._rows[key] for key in keys])
 
-    def _tables(self, site: DcpSite) -> tuple[Tensor, ...]:
-        """In the order of ``_Site``."""
-        orientation = site.ap_orientation_rad + site.orientation_error_rad
+    def _tables(self, site: DcpSite, drop: int, first: int | None) -> tuple[Tensor, ...]:
+        """In the order of ``_Site``; what does not drift is that of the row ``first`` of the site, if there is one."""
+        orientation = site.ap_orientation_rad + site.orientation_error_rad[drop]
         axis = torch.stack((orientation.cos(), orientation.sin()), dim=-1)
+        if first is not None:
+            kept = self._kept[first]
+            return (*kept[:3], axis.contiguous(), site.rss_bias_db[drop].contiguous(), *kept[5:])
         aps, last = self._config.settings.num_aps, self._config.num_angles - 1
         cells, places = site.shadowing_maps.shape[-1], self._episode.num_candidates
         nearest = (site.candidate_angle_rad.abs() * (last / math.pi)).round().long()
@@ -244,7 +251,7 @@ class EpisodeKernel:
             "ap_orientation_rad": (site.ap_orientation_rad, (aps,)),
             "height_diff_m": (site.height_diff_m, (aps,)),
             "true_axis": (axis, (aps, 2)),
-            "rss_bias_db": (site.rss_bias_db, (aps,)),
+            "rss_bias_db": (site.rss_bias_db[drop], (aps,)),
             "bearing_noise_rad": (site.bearing_noise_rad, (aps,)),
             "shadowing_maps": (site.shadowing_maps, (aps, cells, cells)),
             "candidates_m": (site.candidates_m, (places, 2)),

@@ -14,7 +14,7 @@ from cfpos_envs.physics.robust import clamp_length
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.similarity import Judge
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, stage_terms
-from cfpos_envs.scenarios.features import Row
+from cfpos_envs.scenarios.features import Row, width
 
 RIDGE = 1e-3
 _GAINS = (
@@ -240,3 +240,30 @@ def report_spread_m(vectors_m: Tensor, fused: Tensor) -> Tensor:
     share = (fused / fused.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
     mean = (share * vectors_m).sum(dim=1, keepdim=True)
     return torch.sqrt((share * (vectors_m - mean).square()).sum(dim=(1, 3)))
+
+
+def encode_points(config: DcpConfig, radio: RadioModel, state: DcpState, target_m: Tensor) -> Tensor:
+    """[B, M, K A] actions by which every AP reports the points [B, K, 2].
+
+    Exact for ``polar``. ``gain`` can only scale innovations by 0 to 2: the nearest such report. ``confidence`` weighs
+    innovations: full weight to those that lead towards the point, least to the others.
+    """
+    at = state.at_consensus(config)
+    if config.action == "polar":
+        vectors = geometry.displacement(state.ap_positions_m, target_m, radio.side_m, radio.wrap)
+        return encode_polar(radio, vectors).clamp(-1.0, 1.0).flatten(2)
+    wanted = geometry.nearest_image(target_m - state.consensus_m, radio.side_m, radio.wrap).unsqueeze(1)
+    radial = (wanted * at.links.unit).sum(dim=-1)
+    tangential = (wanted * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
+    if config.action == "gain":
+        pairs = (
+            (radial, at.implied_m - at.links.distance_m),
+            (tangential, at.links.distance_m * torch.sin(at.bearing_rad)),
+        )
+        actions = [torch.nan_to_num(goal / move - 1.0, nan=-1.0).clamp(-1.0, 1.0) for goal, move in pairs]
+    else:
+        moves = (at.rss_db / at.slope_db_per_m, at.bearing_rad * at.links.distance_m)
+        closer = [(move - goal).abs() < goal.abs() for move, goal in zip(moves, (radial, tangential), strict=True)]
+        actions = [torch.where(flag, 1.0, -1.0) for flag in closer]
+        actions += [torch.zeros_like(radial)] * (width(ACTIONS[config.action]) - 2)
+    return torch.stack(actions, dim=-1).flatten(2)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cfpos_envs.measurements.dcp import RadioMeasurements
-from cfpos_envs.physics import geometry
 from cfpos_envs.physics.arrays import angle_profile, angular_power, profile_peak
 from cfpos_envs.physics.bounds import position_error_bound
 from cfpos_envs.physics.chunks import by_chunks, chunk_rows
@@ -19,21 +19,25 @@ from cfpos_envs.physics.dcp.covariance.information import covariance_fisher, lin
 from cfpos_envs.physics.dcp.covariance.network import ArrayLaw
 from cfpos_envs.physics.dcp.innovations import coarse_joint_scores, rss_weighted_centroid
 from cfpos_envs.scenarios.ap_game import ApScenario, Played
-from cfpos_envs.scenarios.dcp import fusion
+from cfpos_envs.scenarios.base import Transition
+from cfpos_envs.scenarios.dcp import drops, fusion
 from cfpos_envs.scenarios.dcp.bound_kernel import BoundKernel
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
 from cfpos_envs.scenarios.dcp.episode_kernel import EpisodeKernel, episode_kernel_for
 from cfpos_envs.scenarios.dcp.kernel import DcpKernel, drop_kernel_for, kernel_for, takes
-from cfpos_envs.scenarios.dcp.observe import feature_table, observe
+from cfpos_envs.scenarios.dcp.observe import feature_table, observe, remembered
 from cfpos_envs.scenarios.dcp.readings import direction_spectra
 from cfpos_envs.scenarios.dcp.reward import REWARDS, reward
 from cfpos_envs.scenarios.dcp.similarity import Judge
 from cfpos_envs.scenarios.dcp.state import DcpState
 from cfpos_envs.scenarios.dcp.world import DcpSite, draw_drop, draw_positions, draw_site
-from cfpos_envs.scenarios.features import Words, width
+from cfpos_envs.scenarios.features import Words
 from cfpos_envs.scenarios.sites import SitePool
 from cfpos_envs.streams import COUNTER, EpisodeStreams, Streams
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STAGE_ONE_ROUNDS = 6
 COVARIANCES = "sample covariances"
@@ -60,6 +64,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     def __init__(self, config: DcpConfig, device: torch.device | str = "cpu") -> None:
         super().__init__(config, device, feature_table(config), fusion.ACTIONS[config.action], config.radio.wrap)
         self.radio = config.radio
+        self.rounds = config.rounds * config.drops
         self.differentiable = config.fusion != "line-search"
 
     def words(self) -> Words:
@@ -85,7 +90,9 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
                 name: getattr(c, name) for name in ("confidence_scale", "correction_db", "correction_rad")
             },
         }
-        return {"stage": c.stage, **scales.get(c.action, {})}
+        # Corrections are also the scale in which offsets are seen.
+        seen = {} if c.memory == "none" else scales["confidence-correction"]
+        return {"stage": c.stage, **scales.get(c.action, {}), **seen}
 
     # Episode start -------------------------------------------------------------------------------------------------
 
@@ -96,16 +103,21 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         return super().reset(streams, num_envs)
 
     def begin(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams) -> DcpState:
-        """New episodes on given sites; compiled as a whole where each is drawn by its number."""
+        """New episodes on given sites, of one drop or of several."""
+        states = [self._begin_drop(pool, site_ids, streams, drop) for drop in range(self.config.drops)]
+        return states[0] if len(states) == 1 else drops.joined(self.config, states)
+
+    def _begin_drop(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, drop: int) -> DcpState:
+        """Compiled as a whole where each episode is drawn by its number."""
         kernel = self._episode_kernel
         if kernel is None or not isinstance(streams, EpisodeStreams):
-            return super().begin(pool, site_ids, streams)
+            return self.start(self.draw_episodes(pool, site_ids, streams, drop), pool)
         config, settings = self.config, self.config.settings
         positions = None
         if config.speed_m_s or settings.min_ue_distance_m:
             positions = draw_positions(config, pool.stack(site_ids, "ap_positions_m"), streams)
         state = DcpState(
-            **kernel.begin(pool, site_ids, streams, positions),
+            **kernel.begin(pool, site_ids, streams, positions, drop),
             site_ids=site_ids,
             consensus_m=torch.zeros(0),
             round=torch.zeros(len(site_ids), dtype=torch.long),
@@ -121,9 +133,9 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         """See ``world.draw_site``."""
         return draw_site(self.config, streams, index)
 
-    def draw_episodes(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams) -> DcpState:
-        """Drops, what the APs hear of them, and held-out APs."""
-        drop = draw_drop(self.config, pool, site_ids, streams, self._drop_kernel)
+    def draw_episodes(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, number: int = 0) -> DcpState:
+        """Drops, what the APs hear of them, and held-out APs; ``number`` counts the drops of a site."""
+        drop = draw_drop(self.config, pool, site_ids, streams, self._drop_kernel, number)
         # Per user and episode a random share of the APs is left out of fusion and broadcasts, in training only.
         everybody = torch.ones(len(site_ids), self.num_aps, self.num_ues, dtype=torch.bool, device=self.device)
         state = DcpState(
@@ -143,7 +155,26 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
 
     def measured(self, state: DcpState) -> DcpState:
         """With spectra and bearings of a new round's measurements."""
-        return self._hear(state) if state.sequence_rss_dbm.shape[1] > 1 else state
+        return state if state.is_static else self._hear(state)
+
+    def _entered(self, state: DcpState) -> DcpState:
+        """As a round finds it: where a drop is over, at the start of the next."""
+        if state.drop is None:
+            return state
+
+        def enter(state: DcpState) -> DcpState:
+            entered = drops.entered(self.config, state)
+            return state if entered is state else self._hear(entered)
+
+        return state.entered(enter)
+
+    def answered(self, state: DcpState) -> DcpState:
+        """At the start of its last drop, of which one answer is asked."""
+        return state if state.drop is None else self._hear(drops.at_last(self.config, state))
+
+    def true_position(self, state: DcpState) -> Tensor:
+        """[B, K, 2] hidden, of this drop."""
+        return super().true_position(state) if state.drop is None else state.now(state.true_position_m)
 
     def _hear(self, state: DcpState) -> DcpState:
         """Spectra and bearings of this round's sample covariances."""
@@ -229,12 +260,23 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
 
     def observe(self, state: DcpState) -> Tensor:
         """[B, M, K * F] in [-1, 1]; see ``describe()`` for the entries."""
+        state = drops.within(self.config, self._entered(state))
         if self._kernel is not None and takes(state):
-            return self._kernel.observe(state)
-        return observe(self.config, self.radio, state).flatten(2)
+            seen = self._kernel.observe(state)
+        else:
+            seen = observe(self.config, self.radio, state).flatten(2)
+        if self.config.memory == "none":
+            return seen
+        per_user = seen.unflatten(2, (self.num_ues, -1))
+        return torch.cat((per_user, remembered(self.config, self.radio, state)), dim=-1).flatten(2)
+
+    def step(self, state: DcpState, actions: Tensor) -> Transition[DcpState]:
+        """See ``ApScenario.step``."""
+        return super().step(self._entered(state), actions)
 
     def play(self, state: DcpState, actions: Tensor) -> Played:
         """Decode the actions, fuse the reports, reward by similarity: compiled or in torch, differentiable."""
+        state = drops.within(self.config, state)
         if self._kernel is not None and takes(state, actions):
             return self._kernel.step(state, actions)
         config, radio, at = self.config, self.radio, state.at_consensus(self.config)
@@ -273,6 +315,12 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     def _kernel(self) -> DcpKernel | None:
         return kernel_for(self.config, self.device)
 
+    def draw(self, axes: Axes, state: DcpState, history: list[Tensor]) -> None:
+        """See ``ApScenario.draw``; of several drops the one that is played."""
+        if state.drop is not None:
+            history = [state.start_m[0], *history[int(state.drop[0]) * self.config.rounds + 1 :]]
+        super().draw(axes, state, history)
+
     # Reading a state -----------------------------------------------------------------------------------------------
 
     def bound_m(self, state: DcpState) -> Tensor | None:
@@ -287,7 +335,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
                 return self._bound_kernel.bound_m(state, self.true_position(state))
             return position_error_bound(self.fisher(state, self.true_position(state)))
 
-        return state.bound_once_m(self.config.stage, compute) if state.true_position_m.shape[1] == 1 else compute()
+        return state.bound_once_m(self.config.stage, compute) if state.is_static else compute()
 
     def bound_of(self, policy: object) -> str:
         """That of sample covariances for estimators that read them whole, and for all who play a game whose ``links``
@@ -341,6 +389,7 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
 
     def measurements(self, state: DcpState) -> RadioMeasurements:
         """What the central unit received: all APs, no truth."""
+        state = self._entered(state)
         return RadioMeasurements(
             radio=self.radio,
             ap_positions_m=state.ap_positions_m,
@@ -355,31 +404,9 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         )
 
     def encode_estimate(self, state: DcpState, positions: Tensor) -> Tensor:
-        """Actions by which every AP reports ``positions`` [B, K, 2].
-
-        Exact for ``polar``. ``gain`` can only scale innovations by 0 to 2: the nearest such report. ``confidence``
-        weighs innovations: full weight to those that lead towards the point, least to the others.
-        """
-        at = state.at_consensus(self.config)
-        target = positions.to(state.consensus_m)
-        if self.config.action == "polar":
-            vectors = geometry.displacement(state.ap_positions_m, target, self.radio.side_m, self.radio.wrap)
-            return fusion.encode_polar(self.radio, vectors).clamp(-1.0, 1.0).flatten(2)
-        wanted = self.displacement_m(state.consensus_m, target).unsqueeze(1)
-        radial = (wanted * at.links.unit).sum(dim=-1)
-        tangential = (wanted * geometry.rotate_quarter(at.links.unit)).sum(dim=-1)
-        if self.config.action == "gain":
-            pairs = (
-                (radial, at.implied_m - at.links.distance_m),
-                (tangential, at.links.distance_m * torch.sin(at.bearing_rad)),
-            )
-            actions = [torch.nan_to_num(goal / move - 1.0, nan=-1.0).clamp(-1.0, 1.0) for goal, move in pairs]
-        else:
-            moves = (at.rss_db / at.slope_db_per_m, at.bearing_rad * at.links.distance_m)
-            closer = [(move - goal).abs() < goal.abs() for move, goal in zip(moves, (radial, tangential), strict=True)]
-            actions = [torch.where(flag, 1.0, -1.0) for flag in closer]
-            actions += [torch.zeros_like(radial)] * (width(self.action_rows) - 2)
-        return torch.stack(actions, dim=-1).flatten(2)
+        """Actions by which every AP reports ``positions`` [B, K, 2]; see ``fusion.encode_points``."""
+        entered = self._entered(state)
+        return fusion.encode_points(self.config, self.radio, entered, positions.to(entered.consensus_m))
 
 
 def _rss_stage(config: DcpConfig) -> DcpConfig:

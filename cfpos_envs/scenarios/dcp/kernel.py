@@ -17,7 +17,7 @@ from cfpos_envs.scenarios.ap_game import Played
 from cfpos_envs.scenarios.dcp import fusion
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import MOST_ANTENNAS, DropKernel
-from cfpos_envs.scenarios.dcp.observe import feature_table
+from cfpos_envs.scenarios.dcp.observe import round_table
 from cfpos_envs.scenarios.dcp.readings import direction_spectra
 from cfpos_envs.scenarios.dcp.similarity import rss_law
 from cfpos_envs.scenarios.dcp.state import DcpState
@@ -165,7 +165,7 @@ class DcpKernel:
         self._library = library()
         self._config, radio, law = config, config.radio, rss_law(config, config.radio)
         self._num_aps, self._num_ues = config.settings.num_aps, config.num_ues
-        scales = [row.scale for row in feature_table(config)]
+        scales = [row.scale for row in round_table(config)]
         self._num_features = len(scales)
         coefficients = law.coefficients or ()
         self._action_size = self._num_ues * (4 if config.action == "confidence-correction" else 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from cfpos_envs.physics.dcp.innovations import BEARING_SCALE_RAD, RSS_SCALE_FLOO
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.similarity import aoa_similarity, masked_mean, sorted_along
 from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.memory import FADING, Offset, Offsets, offsets
 from cfpos_envs.scenarios.dcp.state import DcpState, Innovations, stage_terms
 from cfpos_envs.scenarios.features import Feature, Row, evaluate, rows
 
@@ -39,9 +42,23 @@ class DcpView:
         """[B, M, K] bearing residual in its standard deviations."""
         return self.at.bearing_rad / self.at.bearing_scale_rad
 
+    @cached_property
+    def offsets(self) -> Offsets:
+        """Of every AP, over all links that it remembers."""
+        return offsets(self.config, self.state)
+
+    @cached_property
+    def recent(self) -> Offsets:
+        """The same, with drops fading."""
+        return offsets(self.config, self.state, FADING)
+
     def broadcast(self, per_ue: Tensor) -> Tensor:
         """[B, K] to [B, 1, K]."""
         return per_ue.unsqueeze(1)
+
+
+def _log(values: Tensor) -> Tensor:
+    return torch.log(values.clamp(min=1e-3))
 
 
 def _symlog(values: Tensor) -> Tensor:
@@ -180,6 +197,97 @@ _BROADCAST: tuple[Feature[DcpView], ...] = (
     *_PROGRESS,
 )
 
+
+def _root(values: Tensor) -> Tensor:
+    """As an action says it: the correction of an action a is a |a| times the largest one."""
+    return torch.sign(values) * values.abs().sqrt()
+
+
+def _offset_features(
+    name: str, of: Callable[[DcpView], Offset], unit: str, view: _Residual
+) -> tuple[Feature[DcpView], ...]:
+    """What is said of one offset: where it lies, how well it is known, and what it leaves of a link's own residual."""
+
+    def left(v: DcpView) -> Tensor:
+        return view.z(v) - of(v).mean / view.scale(v)
+
+    return (
+        Feature(
+            f"{name}_offset",
+            f"signed square root of {unit} / {view.largest}",
+            lambda v: _root(of(v).mean / view.most(v)),
+        ),
+        Feature(
+            f"{name}_known",
+            f"log(its standard deviation / {view.nominal:g} {view.unit})",
+            lambda v: torch.log(of(v).error / view.nominal),
+            scale=4.0,
+        ),
+        Feature(
+            f"{name}_spread",
+            "log of the residuals' spread about it in stated deviations",
+            lambda v: _log(of(v).spread),
+            scale=3.0,
+        ),
+        Feature(
+            f"{name}_left",
+            "asinh of the link's residual less it, in standard deviations",
+            lambda v: _asinh(left(v)),
+            scale=4.0,
+        ),
+        Feature(f"{name}_left_logz", "log(1 + z^2) of that", lambda v: torch.log1p(left(v).square()), scale=6.0),
+    )
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """A kind of residual: how it is read off a view, what the largest correction and the nominal deviation are."""
+
+    z: Callable[[DcpView], Tensor]
+    scale: Callable[[DcpView], Tensor]
+    most: Callable[[DcpView], float]
+    largest: str
+    nominal: float
+    unit: str
+
+
+_RSS = _Residual(
+    lambda v: v.rss_z,
+    lambda v: v.at.rss_scale_db,
+    lambda v: max(v.config.correction_db, 1e-3),
+    "correction_db",
+    0.3,
+    "dB",
+)
+_BEARING = _Residual(
+    lambda v: v.aoa_z,
+    lambda v: v.at.bearing_scale_rad,
+    lambda v: max(v.config.correction_rad, 1e-3),
+    "correction_rad",
+    BEARING_SCALE_RAD,
+    "rad",
+)
+
+MEMORY: tuple[Feature[DcpView], ...] = (
+    *_offset_features("rss", lambda v: v.offsets.rss, "the AP's mean RSS residual", _RSS),
+    *_offset_features("bearing", lambda v: v.offsets.bearing, "the AP's mean bearing residual", _BEARING),
+)
+RECENT: tuple[Feature[DcpView], ...] = (
+    *_offset_features(
+        "recent_rss", lambda v: v.recent.rss, "the same, of a drop half the weight of the next one", _RSS
+    ),
+    *_offset_features(
+        "recent_bearing", lambda v: v.recent.bearing, "the same, of a drop half the weight of the next one", _BEARING
+    ),
+)
+"""What ``memory`` adds, and ``memory=site`` besides."""
+
+
+def memory_features(config: DcpConfig) -> tuple[Feature[DcpView], ...]:
+    """What the option ``memory`` adds to an observation."""
+    return {"none": (), "drop": MEMORY, "site": (*MEMORY, *RECENT)}[config.memory]
+
+
 _SUMMARIES = ("mean", "median", "quartile")
 
 STRICT_FEATURES: tuple[Feature[DcpView], ...] = (
@@ -201,6 +309,11 @@ STRICT_FEATURES: tuple[Feature[DcpView], ...] = (
 
 def feature_table(config: DcpConfig) -> tuple[Row, ...]:
     """Every entry of one UE's part of the observation, in order."""
+    return (*round_table(config), *rows(memory_features(config)))
+
+
+def round_table(config: DcpConfig) -> tuple[Row, ...]:
+    """Those that follow from this round alone."""
     if not _has_summaries(config):
         return rows(_features(config))
     summaries = [
@@ -212,7 +325,7 @@ def feature_table(config: DcpConfig) -> tuple[Row, ...]:
 
 
 def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
-    """Observations [B, M, K, F] in [-1, 1]."""
+    """[B, M, K, F] entries of ``round_table`` in [-1, 1]."""
     view = DcpView(config, radio, state, state.at_consensus(config))
     shape = state.bearing_rad.shape
     if not _has_summaries(config):
@@ -226,6 +339,13 @@ def observe(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
     summaries = torch.cat((own.mean(dim=2), middle, quartile), dim=-1)
     spread_out = summaries.unsqueeze(2).expand(*shape, summaries.shape[-1])
     return torch.cat((own, spread_out, evaluate(_BROADCAST, view, shape)), dim=-1)
+
+
+def remembered(config: DcpConfig, radio: RadioModel, state: DcpState) -> Tensor:
+    """[B, M, K, S] what ``memory`` adds to the observations."""
+    return evaluate(
+        memory_features(config), DcpView(config, radio, state, state.at_consensus(config)), state.bearing_rad.shape
+    )
 
 
 def own_link(config: DcpConfig) -> tuple[Feature[DcpView], ...]:

@@ -24,6 +24,7 @@ from cfpos_envs.physics.lazy import lazy
 from cfpos_envs.physics.robust import student_weight
 from cfpos_envs.physics.similarity import masked_median
 from cfpos_envs.scenarios.ap_game import ApState
+from cfpos_envs.scenarios.base import at_round
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.readings import Readings
 
@@ -46,6 +47,10 @@ class DcpState(ApState):
         spread_m [B, K]: root mean square distance of the last reports from their mean.
         correction_db, power_std_db, bearing_std_rad [B, M, K]: what a front end that reads covariances adds to this
             round's RSS, and how sure it is; None with ``links=dft``.
+        drop [B]: of an episode of several drops the one that the estimate is of; None where there is one. The sequences
+            above, ``true_position_m``, and ``sequence_start_m`` [B, D, K, 2], ``sequence_fused`` [B, D, M, K] then hold
+            an entry per drop.
+        past [B, D - 1, M, K, 4]: what the APs remember of the drops before, see ``memory.residuals``.
     """
 
     true_shadowing_db: Tensor
@@ -59,6 +64,10 @@ class DcpState(ApState):
     correction_db: Tensor | None = field(default=None, kw_only=True)
     power_std_db: Tensor | None = field(default=None, kw_only=True)
     bearing_std_rad: Tensor | None = field(default=None, kw_only=True)
+    drop: Tensor | None = field(default=None, kw_only=True)
+    sequence_start_m: Tensor | None = field(default=None, kw_only=True)
+    sequence_fused: Tensor | None = field(default=None, kw_only=True)
+    past: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # What has been computed from the fields above, none of which ever changes in place. Not a field itself: it is
@@ -66,15 +75,32 @@ class DcpState(ApState):
         self._readings: Readings | None = None
         self._at_consensus: Innovations | None = None
         self._bounds_m: dict[str, Tensor] = {}
+        self._entered: DcpState | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_readings": None, "_at_consensus": None, "_bounds_m": {}}
+        return {**self.__dict__, "_readings": None, "_at_consensus": None, "_bounds_m": {}, "_entered": None}
+
+    def now(self, sequence: Tensor) -> Tensor:
+        """This round's entry [B, ...] of a sequence [B, T, ...], this drop's of one [B, D, ...]."""
+        return super().now(sequence) if self.drop is None else at_round(sequence, self.drop)
+
+    def entered(self, enter: Callable[[DcpState], DcpState]) -> DcpState:
+        """What ``enter`` makes of this state, computed once for its observation and the step from it."""
+        if not _keeps():
+            return enter(self)
+        if self._entered is None:
+            self._entered = enter(self)
+        return self._entered
+
+    @property
+    def is_static(self) -> bool:
+        """Whether measurements stay from round to round."""
+        return self.drop is not None or self.sequence_rss_dbm.shape[1] == 1
 
     def replace(self, **changes: Any) -> DcpState:
         """A copy with some fields changed; what was computed from the measurements alone stays with it."""
         changed = super().replace(**changes)
-        is_static = self.sequence_rss_dbm.shape[1] == 1
-        if is_static and changes.keys() <= _MOVING:
+        if self.is_static and changes.keys() <= _MOVING:
             changed._bounds_m = self._bounds_m
             if _keeps():
                 changed._readings = self.readings

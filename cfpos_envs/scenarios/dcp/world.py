@@ -18,12 +18,15 @@ from cfpos_envs.physics.dcp.links import link_geometry
 from cfpos_envs.physics.dcp.model import RadioModel
 from cfpos_envs.physics.units import watts_to_dbm
 from cfpos_envs.scenarios.ap_game import user_ways
-from cfpos_envs.scenarios.dcp.config import DcpConfig, DcpSiteConfig
+from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.drop_kernel import DropKernel
+from cfpos_envs.scenarios.dcp.sites import DcpSiteConfig
 from cfpos_envs.scenarios.sites import Places, SitePool, draw_places
 from cfpos_envs.streams import Streams
 
 _MAX_REDRAWS = 1000
+LEAST_SHARE = 1e-6
+"""That something is divided by."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class DcpSite(Places):
     """One site, fixed over all its episodes. M APs; hidden entries are never observed.
 
     Attributes:
-        orientation_error_rad [M], rss_bias_db [M], bearing_noise_rad [M]: hidden miscalibration.
+        orientation_error_rad [D, M], rss_bias_db [D, M], bearing_noise_rad [M]: hidden miscalibration, drop by drop.
         shadowing_maps [M, G, G] dB; shadowing_std_db: hidden unless ``shadowing_known``.
         nlos_share: share of blocked links.
         candidates_m [P, 2], candidate_rss_dbm [M, P], candidate_angle_rad [M, P]: the coarse grid and its prediction.
@@ -70,8 +73,12 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
     )
     faults = streams.fresh("impairments", index)
     biased, bias_sign, offset = draws.uniform(faults, 3, settings.num_aps)
+    walk_rad, presence = _drift(settings, streams, index, config.drops)
     # An exact share, not a coin per AP: sites of one preset then differ in which APs are wrong, not in how many.
     is_biased = biased.argsort().argsort() < round(settings.biased_share * settings.num_aps)
+    bias_db = torch.where(bias_sign < 0.5, -settings.bias_db, settings.bias_db)
+    if settings.bias_law == "student":
+        bias_db = settings.bias_db * _student_t3(streams.fresh("bias", index), settings.num_aps)
     candidates = geometry.lattice(settings.side_m, min(config.coarse_spacing_m, settings.side_m)).to(device)
     links = link_geometry(
         places.ap_positions_m,
@@ -86,8 +93,8 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
     )
     return DcpSite(
         **vars(places),
-        orientation_error_rad=(2 * offset - 1) * math.radians(settings.array_offset_deg),
-        rss_bias_db=is_biased * torch.where(bias_sign < 0.5, -settings.bias_db, settings.bias_db),
+        orientation_error_rad=(2 * offset - 1) * math.radians(settings.array_offset_deg) + walk_rad,
+        rss_bias_db=is_biased * bias_db * presence,
         bearing_noise_rad=is_biased * math.radians(settings.bearing_noise_deg),
         shadowing_maps=maps,
         shadowing_std_db=std_db,
@@ -96,6 +103,24 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
         candidate_rss_dbm=predicted_rss_dbm(config.radio, links, known),
         candidate_angle_rad=links.angle_rad,
     )
+
+
+def _drift(settings: DcpSiteConfig, streams: Streams, index: int, drops: int) -> tuple[Tensor, Tensor]:
+    """[D, M] how far every array has turned since the first drop of a site, radians, and the share of biases there."""
+    drift = streams.fresh("drift", index)
+    steps = draws.normal(drift, drops, settings.num_aps)
+    phase = draws.uniform(drift, 1, settings.num_aps)
+    walk_rad = math.radians(settings.orientation_walk_deg) * (steps.cumsum(dim=0) - steps[:1])
+    if settings.bias_period_drops == 0.0:
+        return walk_rad, torch.ones_like(walk_rad)
+    turns = torch.arange(drops, device=phase.device).unsqueeze(1) / settings.bias_period_drops + phase
+    return walk_rad, 0.5 * (1.0 - torch.cos(2.0 * math.pi * turns))
+
+
+def _student_t3(source: draws.Source, count: int) -> Tensor:
+    """Student-t numbers of three degrees of freedom: a normal one over the root mean square of three others."""
+    numbers = draws.normal(source, 4, count)
+    return numbers[0] / numbers[1:].square().mean(dim=0).sqrt()
 
 
 @dataclass(frozen=True)
@@ -114,9 +139,16 @@ class DcpDrop:
 
 
 def draw_drop(
-    config: DcpConfig, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, kernel: DropKernel | None = None
+    config: DcpConfig,
+    pool: SitePool[DcpSite],
+    site_ids: Tensor,
+    streams: Streams,
+    kernel: DropKernel | None = None,
+    drop: int = 0,
 ) -> DcpDrop:
     """Positions, path angles, fading and noise of a batch of episodes; with a kernel the costly part is compiled.
+
+    ``drop`` is the number of the drop on its site, where faults drift.
 
     Positions and blocked links come from the stream ``drop``, path angles and sample covariances from ``fading``.
     """
@@ -124,7 +156,9 @@ def draw_drop(
     ap_positions = pool.stack(site_ids, "ap_positions_m")
     positions = draw_positions(config, ap_positions, streams)
     times = positions.shape[1]
-    true_orientation = pool.stack(site_ids, "ap_orientation_rad") + pool.stack(site_ids, "orientation_error_rad")
+    true_orientation = (
+        pool.stack(site_ids, "ap_orientation_rad") + pool.stack(site_ids, "orientation_error_rad")[:, drop]
+    )
     # [B, M, T*K]: the rounds of a moving user are further points of the same site.
     links = link_geometry(
         ap_positions,
@@ -145,7 +179,10 @@ def draw_drop(
         links.distance_3d_m, config.radio.path_loss_intercept_db, config.radio.path_loss_slope_db
     )
     gain_db = gain_db + _shadowing_db(pool, site_ids, positions.flatten(1, 2), settings)
-    gain_db = gain_db - settings.nlos_loss_db * is_blocked.repeat(1, 1, times)
+    # Where it is below the share, a uniform number over that share is uniform again.
+    further = blocked / pool.stack(site_ids, "nlos_share").clamp(min=LEAST_SHARE).view(-1, 1, 1)
+    loss_db = (settings.nlos_loss_db + settings.nlos_loss_spread_db * further) * is_blocked
+    gain_db = gain_db - loss_db.repeat(1, 1, times)
     angle_rad = links.angle_rad + detour.repeat(1, 1, times)
     if kernel is None:
         covariance = _sample_covariance(config, angle_rad, gain_db, streams)
@@ -154,7 +191,7 @@ def draw_drop(
         covariance, trace = kernel.sample(streams["fading"], angle_rad, gain_db)
         rss_w = config.radio.tx_power_w * config.radio.num_pilots * trace
     rss = watts_to_dbm(rss_w)
-    rss = rss + pool.stack(site_ids, "rss_bias_db").unsqueeze(-1)
+    rss = rss + pool.stack(site_ids, "rss_bias_db")[:, drop].unsqueeze(-1)
 
     def by_round(values: Tensor) -> Tensor:
         return values.unflatten(2, (times, num_ues)).transpose(1, 2)

@@ -126,8 +126,8 @@ class PowersGame(DcpScenario):
             places,
             axes,
             height,
-            orientation_error_rad=nothing,
-            rss_bias_db=nothing,
+            orientation_error_rad=nothing.expand(self.config.drops, -1),
+            rss_bias_db=nothing.expand(self.config.drops, -1),
             bearing_noise_rad=nothing,
             shadowing_maps=torch.zeros(count, *_SHADOWING_MAP, device=self.device),
             shadowing_std_db=self.law.std_db,
@@ -141,7 +141,7 @@ class PowersGame(DcpScenario):
         """The one network."""
         return self._site
 
-    def draw_episodes(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams) -> DcpState:
+    def draw_episodes(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, number: int = 0) -> DcpState:
         """Users are epochs; nothing but their order, and who is held out, is drawn."""
         rows = draw_rows(streams, len(self.truth_m), len(site_ids), self.num_ues)
         powers = self._filled_dbm[rows].transpose(1, 2)

@@ -8,7 +8,8 @@ import torch
 
 from cfpos_envs import make_env
 from cfpos_envs.registry import check_overrides, make_config
-from cfpos_envs.scenarios.dcp.config import SITE_PRESETS, DcpConfig, DcpSiteConfig
+from cfpos_envs.scenarios.dcp.config import DcpConfig
+from cfpos_envs.scenarios.dcp.sites import SITE_PRESETS, DcpSiteConfig
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,9 @@ def test_a_mixture_alternates_between_its_presets_and_keeps_overrides():
 @pytest.mark.parametrize("entry", dataclasses.fields(DcpSiteConfig), ids=lambda entry: entry.name)
 def test_every_field_of_the_site_can_be_set(entry):
     default = getattr(SITE_PRESETS["hard"], entry.name)
-    value = {bool: not default, str: "grid", tuple: ("clean", "hard")}.get(type(default), 3)
+    value = {bool: not default, str: "student" if entry.name == "bias_law" else "grid", tuple: ("clean", "hard")}.get(
+        type(default), 3
+    )
     value = {"biased_share": 0.5, "nlos_share": 0.5, "nlos_offset_max_deg": 50.0}.get(entry.name, value)
     value = 3e9 if entry.name in ("carrier_hz", "path_loss_reference_hz") else value
     config = make_config("dcp-jar-v0", site={"preset": "hard", entry.name: value})

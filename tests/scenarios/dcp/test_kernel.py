@@ -34,6 +34,13 @@ GAMES = {
     "jar, cauchy, counterfactual": {"similarity": "cauchy", "reward": "counterfactual"},
     "jar, log, shared": {"similarity": "log", "reward": "shared"},
     "jar, corrections, miscalibrated": {"action": "confidence-correction", "site": "miscalibrated"},
+    "jar, several drops": {
+        "drops": 2,
+        "rounds": 2,
+        "memory": "site",
+        "action": "confidence-correction",
+        "site": "harsh",
+    },
     "jar, moving users": {"speed_m_s": 20.0, "round_s": 1.0},
     "jar, no torus, much noise": {"wrap": False, "snr_db": 0.0, "num_ues": 4},
     "jar, links from covariances": {"links": "covariance", "num_antennas": 8},
