@@ -73,7 +73,7 @@ def offsets(config: DcpConfig, state: DcpState, fading: float = 1.0) -> Offsets:
         longer = fading ** (-0.5 * age.to(known.dtype))
         past = state.past * torch.stack((torch.ones_like(longer), longer) * 2, dim=-1)[:, :, None, None]
         known = torch.cat((past.permute(0, 2, 1, 3, 4).flatten(2, 3), known), dim=2)
-    rss_db, rss_std_db, bearing_rad, bearing_std_rad = known.unbind(-1)
+    rss_db, rss_std_db, bearing_rad, bearing_std_rad = known.movedim(-1, 0).contiguous()
     return Offsets(robust_offset(rss_db, rss_std_db), robust_offset(bearing_rad, bearing_std_rad))
 
 

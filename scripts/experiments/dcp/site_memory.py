@@ -14,9 +14,11 @@ from cfpos.scripts.experiments.dcp.presets import ENV_ID
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs.drawing.figures import OKABE_ITO
 
-SITES = ("hard", "miscalibrated", "shadowed", "clean", "harsh", "drifting")
+SITES = ("hard", "miscalibrated", "harsh", "drifting")
+"""Where access points have faults: without any there is nothing to remember."""
+
 ABLATED = "hard"
-"""Where things are left out one at a time, and where MADDPG is trained too, which takes four times as long."""
+"""Where memory is left out."""
 
 LINKS = "covariance"
 DROPS_BEFORE = 10
@@ -38,27 +40,21 @@ QUICK: dict[str, Any] = {"links": "dft", "drops": 2}
 WITHOUT: dict[str, dict[str, Any]] = {
     "memory of earlier drops": {"memory": "drop"},
     "any memory": {"memory": "none"},
-    "corrections": {"action": "confidence"},
-    "covariances": {"links": "dft"},
 }
-NETWORK: dict[str, Any] = {"actor_hidden": (96, 96), "critic_hidden": (96, 96)}
-AGENTS: dict[str, dict[str, Any]] = {"model critic": {**NETWORK, "critic": "model"}, "MADDPG": NETWORK}
+AGENT: dict[str, Any] = {"critic": "model", "actor_hidden": (96, 96), "critic_hidden": (96, 96)}
+LABEL = "model critic"
 ESTIMATORS = ("joint-gn", "joint-em")
 
 
 def run(effort: Effort) -> Outcome:
-    """An agent per preset and seed; on ``hard`` MADDPG beside it, and the agent without one thing at a time."""
+    """An agent per preset and seed, and on ``hard`` without memory of earlier drops, and without any."""
     sites, seeds = SITES[:1] if effort.is_quick else SITES, range(effort.seeds)
     num_envs = effort.num_envs if effort.is_quick else NUM_ENVS
     longer = dataclasses.replace(effort, train_steps=STEPS_FACTOR * effort.train_steps, num_envs=num_envs)
     game = {**GAME, **(QUICK if effort.is_quick else {})}
-    wanted: list[tuple[str, str, dict[str, Any]]] = [(site, kind, {}) for site in sites for kind in _kinds(site)]
-    wanted += [(ABLATED, "model critic", change) for change in WITHOUT.values()]
-    jobs = [
-        Job(ENV_ID, seed, {"site": site, **game, **change}, AGENTS[kind])
-        for site, kind, change in wanted
-        for seed in seeds
-    ]
+    wanted: list[tuple[str, dict[str, Any]]] = [(site, {}) for site in sites]
+    wanted += [(ABLATED, change) for change in WITHOUT.values()]
+    jobs = [Job(ENV_ID, seed, {"site": site, **game, **change}, AGENT) for site, change in wanted for seed in seeds]
     train_ahead(jobs, longer, "training")
     rows: list[dict[str, Any]] = []
     for site in progress(sites, "evaluation"):
@@ -66,12 +62,10 @@ def run(effort: Effort) -> Outcome:
         wanted_policies = {name: (name, {"links": env["links"]}) for name in ESTIMATORS}
         others = baselines(ENV_ID, effort, {"untrained": ("untrained", {}), **wanted_policies}, env)
         rows += _rows(site, others, env, effort)
-        for kind in _kinds(site):
-            rows += _trained(site, kind, env, AGENTS[kind], longer)
+        rows += _trained(site, LABEL, env, longer)
         if site == ABLATED:
             for name, change in WITHOUT.items():
-                without = {**env, **change}
-                rows += _trained(site, f"model critic without {name}", without, AGENTS["model critic"], longer)
+                rows += _trained(site, f"{LABEL} without {name}", {**env, **change}, longer)
     remark = (
         f"{ENV_ID}, {', '.join(f'{name}={value}' for name, value in game.items())}; unseen sites and drops; agents: "
         f"{effort.seeds} seeds, {longer.train_steps} steps, a policy per preset. first_m: RMSE at the first drop of a "
@@ -81,16 +75,8 @@ def run(effort: Effort) -> Outcome:
     return Outcome(rows, _picture(rows, sites), [remark])
 
 
-def _kinds(site: str) -> tuple[str, ...]:
-    return tuple(AGENTS) if site == ABLATED else ("model critic",)
-
-
-def _trained(
-    site: str, label: str, env: Mapping[str, Any], settings: Mapping[str, Any], effort: Effort
-) -> list[dict[str, Any]]:
-    agents = {
-        f"{label} #{seed}": train(ENV_ID, effort, seed, {"site": site, **env}, settings) for seed in range(effort.seeds)
-    }
+def _trained(site: str, label: str, env: Mapping[str, Any], effort: Effort) -> list[dict[str, Any]]:
+    agents = {f"{label} #{seed}": train(ENV_ID, effort, seed, env, AGENT) for seed in range(effort.seeds)}
     return _rows(site, agents, env, effort, label)
 
 
