@@ -18,6 +18,7 @@ from cfpos.baselines import list_policies, make_policy
 from cfpos.scripts.benchmarks.changes import benchmark_tables, changes
 from cfpos.scripts.benchmarks.common import readable
 from cfpos.scripts.check_csi import report
+from cfpos.scripts.claims.page import claim_rows, counted
 from cfpos.scripts.cli import ROOT
 from cfpos.scripts.experiments.measured.sets import FOLDERS
 from cfpos_envs import list_envs, make_scenario
@@ -174,6 +175,11 @@ def benchmark_origin(name: str) -> str:
     return ", ".join(f"{key} {value}" for key, value in listed.items())
 
 
+def claims(source: str) -> str:
+    """What a source claims beside the kept results; without a name, how many of each verdict there are."""
+    return markdown_table(claim_rows(source) if source else counted())
+
+
 def kept_table(argument: str) -> str:
     """One table of ``docs/results/FILE.json``, which holds several by name: ``FILE TABLE``."""
     name, _, table = argument.partition(" ")
@@ -261,6 +267,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "result": result,
     "collected": collected,
     "table": kept_table,
+    "claims": claims,
     "benchmark": benchmark,
     "benchmark-change": benchmark_change,
     "benchmark-origin": benchmark_origin,
