@@ -55,7 +55,7 @@ def report(parts: Sequence[str], names: Sequence[str], options: argparse.Namespa
         elif part == "growth":
             tables["growth"] = [timed(growth.growth, options.steps, options.updates)]
         else:
-            cases = measured.cases()[: 1 if options.quick else None]
+            cases = measured.asking(options.policies)[: 1 if options.quick else None]
             tables["measurements"] = list(measured.rows(cases, options.users, options.seed))
         print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return tables
@@ -112,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("parts", arguments.parts, PARTS),
             ("runs", arguments.runs, tuple(subjects())),
             ("commands", arguments.commands, commands.KINDS),
+            ("policies", arguments.policies, measured.asked()),
         ):
             for word in given:
                 if word not in allowed:
@@ -139,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--runs", type=words, default=tuple(subjects()), help="kinds of training; default all")
     arguments.add_argument("--commands", type=words, default=commands.KINDS, help="of several processes; default all")
+    arguments.add_argument("--policies", type=words, default=(), help="that are asked; default all")
     arguments.add_argument("--kills", type=int, default=50, help="of every kind of training")
     arguments.add_argument("--command-kills", type=int, default=20, help="of every command of several processes")
     arguments.add_argument("--flips", type=int, default=300, help="bits flipped in a checkpoint, one at a time")

@@ -32,6 +32,8 @@ _RISE = 0.4
 _UNSETTLED_STD = 2.0
 _RESTING_STD = 0.5
 OUTSIDE_STD = 5.0
+# Other rows that agree as well, once in ten times by chance.
+_SECONDED = 0.1
 
 
 @runtime_checkable
@@ -99,7 +101,7 @@ def judge(
         fewest: links that the method needs.
         covariance_m2: that of the answer, if it is not the inverse of the fit's information.
         alone: the answer is that of these links alone: their chi squared has a known law and has to rise as the
-            covariance says.
+            covariance says. If not, only an agreement by chance is looked for, with other rows as its second.
         probes: standard deviations at which that is looked at; ``FAR_PROBES`` for closed forms, which end near the
             minimum of chi squared, not on it.
         mixed: other places that the links which are not believed allow have been weighed already.
@@ -117,12 +119,13 @@ def judge(
     far = ~(point == links.inside(point, 0.999 * MARGIN)).all(dim=-1)
     far = far | (beyond_walls_m(links, point) > OUTSIDE_STD * spread + _tolerance_m(links))
     doubted = (links.usable & ~kept.usable).any(dim=1)
+    likely = by_chance(links, kept, freedom) * (1.0 if alone else _SECONDED)
+    chance = doubted & (likely > FALSE_ALARM) & (not mixed)
     if alone:
-        chance = doubted & (by_chance(links, kept, freedom) > FALSE_ALARM) & (not mixed)
         spoilt = chance | ~residuals_fit(chi_squared, freedom)
         valley = ~rises(kept, point, covariance, chi_squared, probes, believed is not None)
     else:
-        spoilt, valley = doubted & (freedom < 1), torch.zeros_like(regular)
+        spoilt, valley = chance | (doubted & (freedom < 1)), torch.zeros_like(regular)
     failures = (
         (Reason.TOO_FEW_LINKS, few),
         (Reason.POOR_GEOMETRY, poor),

@@ -94,9 +94,12 @@ def one_station(measured: Any, draw: torch.Generator) -> Any:
 
 def noise_alone(measured: Any, draw: torch.Generator) -> Any:
     """Samples of noise as strong as what was received."""
-    shape, power = measured.received.shape, measured.received.abs().square().mean()
-    noise = torch.view_as_complex(torch.randn(*shape, 2, generator=draw)) * (power / 2).sqrt()
-    return dataclasses.replace(measured, received=noise.to(measured.received))
+    return dataclasses.replace(measured, received=_noise_like(measured.received, draw))
+
+
+def responses_of_noise(measured: Any, draw: torch.Generator) -> Any:
+    """Channel responses that are noise as strong as they were; ranges stay."""
+    return dataclasses.replace(measured, cfr=_noise_like(measured.cfr, draw))
 
 
 def cases() -> list[Case]:
@@ -116,10 +119,29 @@ def cases() -> list[Case]:
     made.append(Case("all links NLOS", "tdoa-v0", _DIFFERENCES, options=blocked))
     made.append(Case("all links NLOS", "hybrid-v0", ("hybrid-gn",), options=blocked))
     made.append(Case("all links NLOS", dcp, (*_PLACED, *_LEARNED), options={**_RADIO, **blocked}))
+    waveform = {"measurement": "waveform"}
+    made.append(Case("all links NLOS", "toa-v0", ("joint-cp",), options={**waveform, **blocked}))
+    made.append(Case("noise alone", "toa-v0", ("joint-cp",), responses_of_noise, waveform))
     learned = ("csi-knn", "music", "ecc-fast-urban")
     made.append(Case("5 of 6 stations lost", "ecc-urban-v0", learned, one_station))
+    made.append(Case("3 of 4 stations lost", "ecc-urban-small-v0", ("ecc-small", "ecc-fast-small"), one_station))
     ris = ("ris-wls", "ris-wls-paper", "ris-ls", "ris-aoa-toa")
     return [*made, Case("noise alone", "ris-v0", ris, noise_alone)]
+
+
+def asked() -> tuple[str, ...]:
+    """Everyone who is asked in some case."""
+    return tuple(dict.fromkeys(name for case in cases() for name in case.policies))
+
+
+def asking(names: Sequence[str]) -> list[Case]:
+    """The cases in which some are asked, and only these.
+
+    Args:
+        names: of ``asked()``; none: all.
+    """
+    kept = [(case, tuple(name for name in case.policies if name in (names or case.policies))) for case in cases()]
+    return [dataclasses.replace(case, policies=policies) for case, policies in kept if policies]
 
 
 def rows(chosen: Sequence[Case], users: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -166,6 +188,12 @@ def judged(found: PositionEstimate, truth_m: Tensor) -> dict[str, Any]:
         "median std, m": float(std[valid].median()) if some and std is not None else None,
         "reason": told.most_common(1)[0][0] if told else "-",
     }
+
+
+def _noise_like(samples: Tensor, draw: torch.Generator) -> Tensor:
+    power = samples.abs().square().mean()
+    noise = torch.view_as_complex(torch.randn(*samples.shape, 2, generator=draw)) * (power / 2).sqrt()
+    return noise.to(samples)
 
 
 @cache

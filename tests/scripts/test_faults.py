@@ -8,7 +8,7 @@ import pytest
 
 from cfpos_envs.checkpoints import LAST, write_checkpoint
 from scripts import faults
-from scripts.faulty import kills, subjects
+from scripts.faulty import kills, measured, subjects
 from scripts.faulty.processes import forked
 
 
@@ -76,7 +76,9 @@ def test_a_kill_in_the_middle_of_a_file_is_one(tmp_path: Path) -> None:
     assert forked(lambda: 1 / 0).error == "ZeroDivisionError: division by zero"
 
 
-@pytest.mark.parametrize(("name", "word"), [("--parts", "kill"), ("--runs", "madpg"), ("--commands", "torchrum")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("--parts", "kill"), ("--runs", "madpg"), ("--commands", "torchrum"), ("--policies", "joint-cq")]
+)
 def test_unknown_words_are_refused(name: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         faults.main([name, word])
@@ -85,3 +87,17 @@ def test_unknown_words_are_refused(name: str, word: str, capsys: pytest.CaptureF
 
 def test_every_kind_of_training_is_there() -> None:
     assert set(subjects.subjects()) == {"maddpg", "sb3-ppo", "ecc-fast", "ecc"}
+
+
+def test_policies_can_be_asked_alone() -> None:
+    chosen = measured.asking(("joint-cp", "ecc-small"))
+    assert {name for case in chosen for name in case.policies} == {"joint-cp", "ecc-small"}
+    assert [case.what for case in measured.asking(())] == [case.what for case in measured.cases()]
+
+
+def test_joint_cp_does_not_take_blocked_links_that_agree_by_chance_for_clear_ones() -> None:
+    case = measured.asking(("joint-cp",))[0]
+    assert (case.what, case.policies) == ("all links NLOS", ("joint-cp",))
+    (row,) = measured.rows([case], users=40, seed=0)
+    assert not measured.too_confident(row)
+    assert row["reason"] == "LARGE_RESIDUALS"
