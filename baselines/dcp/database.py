@@ -55,14 +55,8 @@ class Database(ABC):
         """Unit-norm angular power of every reference and AP."""
 
     @abstractmethod
-    def aoa_similarity(
-        self,
-        spectra: Float[Tensor, "Q M L"],
-        columns: Int[Tensor, " C"],
-        rows: Int[Tensor, " n"],
-        references: Int[Tensor, " n"],
-    ) -> Float[Tensor, " n"]:
-        """Xi^a, eq. (8) with 1/M, of n pairs (query row, reference), over the APs in ``columns``."""
+    def aoa_similarities(self, spectra: Float[Tensor, "Q M L"], columns: Int[Tensor, " C"]) -> Float[Tensor, "Q P"]:
+        """Xi^a, eq. (8) with 1/M, of queries and all references, over the APs in ``columns``."""
 
     def above_limit_db(
         self, rss_dbm: Float[Tensor, "*batch C"], columns: Int[Tensor, " C"]
@@ -107,7 +101,7 @@ class Database(ABC):
 class PredictedDatabase(Database):
     """Fingerprints that the path loss, the known shadowing map and the angular table predict.
 
-    Only the index of each direction in the table is kept: 2 bytes per AP and reference instead of a spectrum.
+    Only the index of each direction in the table is kept: 4 bytes per AP and reference instead of a spectrum.
 
     Args:
         site: one site, without batch dimensions.
@@ -121,25 +115,21 @@ class PredictedDatabase(Database):
         super().__init__(positions_m, site.rss_dbm(positions_m, links).T.contiguous())
         self._table = spectrum_table(site.radio)
         steps = (len(self._table) - 1) / math.pi
-        self._direction = (links.angle_rad.abs() * steps).round().to(torch.int16).T.contiguous()
+        direction = (links.angle_rad.abs() * steps).round().to(torch.int32).T
+        # Rows of all APs' tables, one table after the other.
+        self._row = direction + torch.arange(direction.shape[1], dtype=torch.int32) * len(self._table)
+        self._row = self._row.contiguous()
 
     def unit_spectra(self) -> Float[Tensor, "P M L"]:
         """Unit-norm angular power of every reference and AP."""
-        return self._table[self._direction.long()]
+        return self._table[self._row.long() % len(self._table)]
 
-    def aoa_similarity(
-        self,
-        spectra: Float[Tensor, "Q M L"],
-        columns: Int[Tensor, " C"],
-        rows: Int[Tensor, " n"],
-        references: Int[Tensor, " n"],
-    ) -> Float[Tensor, " n"]:
-        """Xi^a of n pairs by look-up in the queries' angle profiles: the factor L is paid per query, not per pair."""
-        used, compact = rows.unique(return_inverse=True)
-        profiles = torch.nn.functional.normalize(spectra[used][:, columns], dim=-1) @ self._table.T
-        flat, width = profiles.flatten(), profiles.shape[-1]
-        start = (compact.unsqueeze(-1) * len(columns) + torch.arange(len(columns))) * width
-        return flat[start + self._direction[references][:, columns]].mean(dim=-1)
+    def aoa_similarities(self, spectra: Float[Tensor, "Q M L"], columns: Int[Tensor, " C"]) -> Float[Tensor, "Q P"]:
+        """Xi^a by look-up in the queries' angle profiles: the factor L is paid per query, not per pair."""
+        profiles = torch.nn.functional.normalize(spectra, dim=-1) @ self._table.T
+        # One row per AP and direction holds all queries: a reference is the mean of one row per AP.
+        chosen = self._row if len(columns) == self._row.shape[1] else self._row[:, columns].contiguous()
+        return torch.nn.functional.embedding_bag(chosen, profiles.flatten(1).T.contiguous(), mode="mean").T
 
 
 class SurveyedDatabase(Database):
@@ -170,23 +160,12 @@ class SurveyedDatabase(Database):
             raise ValueError("the survey has no angular spectra; survey them too, or choose feature='rss-db'")
         return self._unit
 
-    def aoa_similarity(
-        self,
-        spectra: Float[Tensor, "Q M L"],
-        columns: Int[Tensor, " C"],
-        rows: Int[Tensor, " n"],
-        references: Int[Tensor, " n"],
-    ) -> Float[Tensor, " n"]:
-        """Xi^a of n pairs from the surveyed spectra."""
+    def aoa_similarities(self, spectra: Float[Tensor, "Q M L"], columns: Int[Tensor, " C"]) -> Float[Tensor, "Q P"]:
+        """Xi^a from the surveyed spectra."""
         measured = torch.nn.functional.normalize(spectra[:, columns], dim=-1)
-        surveyed = self.unit_spectra()[:, columns]
-        # A few hundred thousand pairs times M L numbers would fill the memory: go in slices.
-        step = max(1, 8_000_000 // (measured.shape[1] * measured.shape[2]))
-        parts = [
-            (measured[rows[low : low + step]] * surveyed[references[low : low + step]]).sum(dim=-1).mean(dim=-1)
-            for low in range(0, len(rows), step)
-        ]
-        return torch.cat(parts)
+        unit = self.unit_spectra()
+        surveyed = unit if len(columns) == unit.shape[1] else unit[:, columns]
+        return measured.flatten(1) @ surveyed.flatten(1).T / len(columns)
 
 
 def reference_points(side_m: float, spacing_m: float, grid: str) -> Float[Tensor, "P 2"]:

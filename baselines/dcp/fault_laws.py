@@ -37,6 +37,8 @@ _BIASES = 3
 _TURNS = 7
 """Directions of an array that are tried, evenly over the range of its error."""
 _TINY = 1e-9
+_FAULTY = [0, 1, 1]
+"""Whether an AP with one of the biases is."""
 POWER_NU, BEARING_NU = 50.0, 4.0
 """Degrees of freedom: what spoils powers has states of its own, so that the rest is nearly Gaussian; peaks of spectra
 have tails."""
@@ -80,40 +82,48 @@ class FaultLaws(Declared):
 class Residuals:
     """Measured minus expected at the present points, for every state of an AP and a link.
 
-    Axes after [B, M, K]: T turns of the array, F biases of its powers, C conditions of the link (line of sight, off to
-    one side, off to the other).
+    Axes before [B, M, K]: T turns of the array, F biases of its powers, C conditions of the link (line of sight, off to
+    one side, off to the other). The states come first, so that sums over them run along neighbouring links.
 
     Attributes:
         power_db: of the received power.
         power_std_db: its standard deviation.
         bearing_rad: of the bearing, in the direction in which the signed angle grows.
-        bearing_std_rad: its standard deviation.
+        bearing_std_rad: its standard deviation, of a sound AP and of a faulty one: whichever way the powers of that are
+            biased.
         log_prior: of states of the AP.
         log_condition: of conditions of the link.
         usable: links that count.
     """
 
-    power_db: Float[Tensor, "B M K 1 F C"]
-    power_std_db: Float[Tensor, "B M K 1 1 1"]
-    bearing_rad: Float[Tensor, "B M K T 1 C"]
-    bearing_std_rad: Float[Tensor, "B M K 1 F C"]
+    power_db: Float[Tensor, "1 F C B M K"]
+    power_std_db: Float[Tensor, "B M K"]
+    bearing_rad: Float[Tensor, "T 1 C B M K"]
+    bearing_std_rad: Float[Tensor, "1 2 C B M K"]
     log_prior: Float[Tensor, "T F"]
     log_condition: Float[Tensor, " C"]
     usable: Bool[Tensor, "B M K"]
 
-    def responsibilities(self) -> tuple[Float[Tensor, "B M K T F C"], Float[Tensor, " B"]]:
+    def responsibilities(self) -> tuple[Float[Tensor, "T F C B M K"], Float[Tensor, " B"]]:
         """Probability of every state of AP and link given all users, and the log-likelihood."""
-        density = self.log_condition + log_student(self.power_db, self.power_std_db, POWER_NU)
-        density = density + log_student(self.bearing_rad, self.bearing_std_rad, BEARING_NU)
-        density = torch.where(self.usable[..., None, None, None], density, 0.0)
-        link = torch.logsumexp(density, dim=-1)
-        # Of a link that does not count the density is 1 whatever its condition: its sum is not.
-        link = torch.where(self.usable[..., None, None], link, 0.0)
-        state = self.log_prior + link.sum(dim=2)
-        evidence = torch.logsumexp(state.flatten(2), dim=-1)
-        share = torch.softmax(state.flatten(2), dim=-1).view_as(state)
-        weight = share[:, :, None, :, :, None] * torch.softmax(density, dim=-1)
-        return weight * self.usable[..., None, None, None], evidence.sum(dim=1)
+        of_power = self.log_condition[:, None, None, None] + log_student(self.power_db, self.power_std_db, POWER_NU)
+        of_bearing = log_student(self.bearing_rad, self.bearing_std_rad, BEARING_NU)
+        density = of_power + of_bearing[:, _FAULTY]
+        # One exponential serves the sum over the conditions and their shares.
+        largest = density.amax(dim=2, keepdim=True)
+        chance = torch.exp(density - largest)
+        total = chance.sum(dim=2, keepdim=True)
+        # Of a link that does not count the density is 1 whatever its condition.
+        link = torch.where(self.usable, (largest + torch.log(total)).squeeze(2), 0.0)
+        state = (self.log_prior[..., None, None] + link.sum(dim=-1)).flatten(0, 1)
+        evidence = torch.logsumexp(state, dim=0)
+        share = torch.softmax(state, dim=0).unflatten(0, self.log_prior.shape).unsqueeze(-1) * self.usable
+        return chance * (share.unsqueeze(2) / total), evidence.sum(dim=1)
+
+    @staticmethod
+    def by_fault(share: Float[Tensor, "T F C B M K"]) -> Float[Tensor, "T 2 C B M K"]:
+        """The same of a sound AP and of a faulty one."""
+        return torch.stack((share[:, 0], share[:, 1:].sum(dim=1)), dim=1)
 
 
 def log_student(residual: Tensor, scale: Tensor, nu: float) -> Tensor:
@@ -142,28 +152,34 @@ def residuals_at(
         usable: links that count.
     """
     like = rss_dbm
-    bias = like.new_tensor([0.0, laws.bias_db, -laws.bias_db]).view(_BIASES, 1)
-    lost = like.new_tensor([0.0, laws.nlos_loss_db, laws.nlos_loss_db])
-    power = (rss_dbm - expected_dbm)[..., None, None, None] - bias + lost
+
+    def states(values: list[float] | Tensor, axis: int) -> Tensor:
+        """Numbers along one of the axes T, F, C."""
+        shape = [1] * 6
+        shape[axis] = len(values)
+        return torch.as_tensor(values, dtype=like.dtype, device=like.device).view(shape)
+
+    bias = states([0.0, laws.bias_db, -laws.bias_db], 1)
+    lost = states([0.0, laws.nlos_loss_db, laws.nlos_loss_db], 2)
+    power = (rss_dbm - expected_dbm) - bias + lost
     middle = math.radians(0.5 * (laws.nlos_offset_min_deg + laws.nlos_offset_max_deg))
     width = math.radians(laws.nlos_offset_max_deg - laws.nlos_offset_min_deg) / math.sqrt(12.0)
-    detour = like.new_tensor([0.0, middle, -middle])
+    detour = states([0.0, middle, -middle], 2)
     turns = torch.linspace(-1.0, 1.0, _TURNS, device=like.device, dtype=like.dtype)
     # An array that is turned to the left sees everything farther to the right.
-    turn = -math.radians(laws.array_offset_deg) * turns.view(_TURNS, 1, 1)
-    signed = links.angle_rad[..., None, None, None] + turn + detour
+    turn = states(-math.radians(laws.array_offset_deg) * turns, 0)
+    signed = links.angle_rad + turn + detour
     signed = torch.remainder(signed + math.pi, 2.0 * math.pi) - math.pi
     side = 1.0 - 2.0 * (signed < 0).to(like.dtype)
-    bearing = side * (bearing_rad[..., None, None, None] - signed.abs())
-    noisy = math.radians(laws.faulty_bearing_deg)
-    of_fault = like.new_tensor([0.0, noisy, noisy]).view(_BIASES, 1).square()
-    of_detour = like.new_tensor([0.0, width, width]).square()
-    std = torch.sqrt(bearing_std_rad.square()[..., None, None, None] + of_fault + of_detour)
+    bearing = side * (bearing_rad - signed.abs())
+    of_fault = states([0.0, math.radians(laws.faulty_bearing_deg)], 1).square()
+    of_detour = states([0.0, width, width], 2).square()
+    std = torch.sqrt(bearing_std_rad.square() + of_fault + of_detour)
     share, nlos = laws.faulty_share, laws.nlos_share
     faults = like.new_tensor([1.0 - share, share / 2.0, share / 2.0]).clamp(min=_TINY).log()
     conditions = like.new_tensor([1.0 - nlos, nlos / 2.0, nlos / 2.0]).clamp(min=_TINY).log()
     prior = faults.expand(_TURNS, _BIASES) - math.log(_TURNS)
-    return Residuals(power, rss_std_db[..., None, None, None], bearing, std, prior, conditions, usable)
+    return Residuals(power, rss_std_db, bearing, std, prior, conditions, usable)
 
 
 def robust_precision(residual: Tensor, scale: Tensor, nu: float) -> Tensor:

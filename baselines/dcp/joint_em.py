@@ -50,6 +50,8 @@ _PEAK = 1.2
 """Bearings of a sound link are this much worse than the nominal scale, which joint-gn takes for weights alone."""
 _BLOCKED_STD = 3.0
 _LEAST_BLOCKED = 0.05
+_STATES = (0, 1, 2)
+_BUT_EPISODES = (*_STATES, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,12 @@ def _expected(
         laws, links, seen.rss_dbm, site.rss_dbm(points, links), power_std, seen.bearing_rad, bearing_std, seen.usable
     )
     share, evidence = residuals.responsibilities()
-    power_share = share.sum(dim=-3, keepdim=True)
+    power_share, bearing_share = share.sum(dim=0, keepdim=True), residuals.by_fault(share)
     scale = residuals.power_std_db
     power_weight = robust_precision(residuals.power_db, scale, POWER_NU)
     power = _moments(power_share, residuals.power_db, power_weight)
     bearing_weight = robust_precision(residuals.bearing_rad, residuals.bearing_std_rad, BEARING_NU)
-    bearing = _moments(share, residuals.bearing_rad, bearing_weight)
+    bearing = _moments(bearing_share, residuals.bearing_rad, bearing_weight)
     zero = torch.zeros_like(steepness)
     along, across = gradient / steepness.unsqueeze(-1), links.unit
 
@@ -232,12 +234,12 @@ def _expected(
             polar_terms(across, zero, of_bearing, zero, bearing.residual * links.distance_m).total()
         )
 
-    squares = (power_share * power_weight * (scale * residuals.power_db).square()).sum(dim=(1, 2, 3, 4, 5))
-    variance = squares / power_share.sum(dim=(1, 2, 3, 4, 5)).clamp(min=1.0)
+    squares = (power_share * power_weight * (scale * residuals.power_db).square()).sum(dim=_BUT_EPISODES)
+    variance = squares / power_share.sum(dim=_BUT_EPISODES).clamp(min=1.0)
     noise = (sampling_db.square() * seen.usable).sum(dim=(1, 2)) / seen.usable.sum(dim=(1, 2)).clamp(min=1)
     shadowing = (variance - noise).clamp(min=_LEAST_STD_DB**2).sqrt()[:, None, None]
     observed = equations(power.observed, bearing.observed)
-    blocked = share[..., 1:].sum(dim=(1, 2, 3, 4, 5)) / seen.usable.sum(dim=(1, 2)).clamp(min=1)
+    blocked = power_share[:, :, 1:].sum(dim=_BUT_EPISODES) / seen.usable.sum(dim=(1, 2)).clamp(min=1)
     return _Expected(equations(power.information, bearing.information), observed, shadowing, evidence, blocked)
 
 
@@ -251,11 +253,11 @@ class _Moments:
 
 
 def _moments(share: Tensor, residual: Tensor, weight: Tensor) -> _Moments:
-    """Of residuals [B, M, K, T, F, C], each with its probability and precision; axes of size 1 stand for all states."""
-    states = (-3, -2, -1)
-    information = (share * weight).sum(dim=states)
-    score = (share * weight * residual).sum(dim=states)
-    spread = (share * (weight * residual).square()).sum(dim=states) - score.square()
+    """Of residuals [T, F, C, B, M, K], each with its probability and precision; axes of size 1 stand for all states."""
+    known, pull = share * weight, weight * residual
+    information = known.sum(dim=_STATES)
+    score = (known * residual).sum(dim=_STATES)
+    spread = (share * pull.square()).sum(dim=_STATES) - score.square()
     mean = score / information.clamp(min=torch.finfo(score.dtype).tiny)
     return _Moments(mean, information, (information - spread).clamp(min=0.0))
 

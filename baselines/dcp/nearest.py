@@ -48,12 +48,13 @@ _METRICS = {
 _QUERIES_AT_A_TIME = 256
 """Whose distances to all references the library computes at once, where it has no search by that distance."""
 
-_FIRST_CANDIDATES = 64
 _SPARE = 4
 """Neighbours asked for beyond those needed: the library's rounding may swap the last ones."""
 
-_PAIRS_AT_A_TIME = 100_000
-"""Query-reference pairs whose angular similarity is computed at once: about 50 MB of temporaries."""
+_PAIRS_AT_A_TIME = 320_000
+"""Query-reference pairs that are compared at once: few enough that temporaries stay near the core."""
+_LEAST_AT_A_TIME = 32
+"""Queries, however many references there are."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,8 @@ def nearest_references(
 
     Distances are Euclidean for ``aoa``, where ||a - b||^2 = 2 - 2 Xi^a for unit-norm
     columns, so the nearest one maximises eq. (8). ``eq7`` and ``joint-db`` minimise Xi^r / Xi^a, the reciprocal of
-    eq. (7); the normalisation of Xi^r over the users is constant per query and dropped. That ratio is no metric, but
-    Xi^a <= 1 makes Xi^r a lower bound of it: references with Xi^r above the k-th best ratio need no look. RSS features
-    are compared by ``distance``.
+    eq. (7); the normalisation of Xi^r over the users is constant per query and dropped. That ratio is no metric:
+    all references are looked at. RSS features are compared by ``distance``.
 
     Args:
         database: P references, with spectra where the feature needs them.
@@ -109,24 +109,12 @@ def nearest_references(
     base = _BASE[feature]
     references = database.features(base, columns)
     wanted = database.query_features(base, queries.rss_dbm, queries.spectra, columns)
-    ratio = feature in _RATIOS
-    count = min((_FIRST_CANDIDATES if ratio else 0) + neighbours + _SPARE, len(references))
+    count = min(neighbours + _SPARE, len(references))
+    if feature in _RATIOS:
+        return _best_ratios(database, queries, columns, references, wanted, count, neighbours)
     found = _candidates(references, wanted, distance, count)
     # The library works with expanded squares; exact distances of its few candidates cost nothing.
-    exact = separation(references[found], wanted[:, None], distance)
-    if not ratio:
-        return _best(exact, found, neighbours)
-    scores = _ratios(database, queries, columns, exact, found)
-    distances, indices = _best(scores, found, neighbours)
-    if count < len(references):
-        open_queries = torch.nonzero(distances[:, -1] > exact.amax(dim=-1)).squeeze(-1)
-        if len(open_queries):
-            limits = distances[open_queries, -1]
-            settled = _exhaustive(
-                database, queries.select(open_queries), columns, references, wanted[open_queries], limits, neighbours
-            )
-            distances[open_queries], indices[open_queries] = settled
-    return distances, indices
+    return _best(separation(references[found], wanted[:, None], distance), found, neighbours)
 
 
 def separation(
@@ -202,45 +190,29 @@ def _best(scores: Tensor, candidates: Tensor, neighbours: int) -> tuple[Tensor, 
     return scores.gather(-1, rank), candidates.gather(-1, rank)
 
 
-def _ratios(database: Database, queries: Queries, columns: Tensor, xi_r: Tensor, candidates: Tensor) -> Tensor:
-    rows = torch.arange(len(candidates)).unsqueeze(-1).expand_as(candidates)
-    xi_a = _similarities(database, queries, columns, rows.flatten(), candidates.flatten())
-    return xi_r / xi_a.reshape(xi_r.shape).clamp(min=1e-9)
-
-
-def _similarities(database: Database, queries: Queries, columns: Tensor, rows: Tensor, references: Tensor) -> Tensor:
-    spectra = queries.spectra
-    if spectra is None:
-        raise ValueError("this feature needs angular power spectra; give aoa, or choose feature='rss-db'")
-    pieces = [
-        database.aoa_similarity(
-            spectra, columns, rows[low : low + _PAIRS_AT_A_TIME], references[low : low + _PAIRS_AT_A_TIME]
-        )
-        for low in range(0, len(rows), _PAIRS_AT_A_TIME)
-    ]
-    return torch.cat(pieces)
-
-
-def _exhaustive(
+def _best_ratios(
     database: Database,
     queries: Queries,
     columns: Tensor,
     references: Tensor,
     wanted: Tensor,
-    limits: Tensor,
+    count: int,
     neighbours: int,
 ) -> tuple[Tensor, Tensor]:
-    """Exact search among all references whose lower bound does not exceed ``limits``, a few queries at a time."""
-    block = max(1, 2_000_000 // len(references))
+    """The references with the smallest Xi^r / Xi^a, a few queries at a time."""
+    if queries.spectra is None:
+        raise ValueError("this feature needs angular power spectra; give aoa, or choose feature='rss-db'")
+    block = max(_LEAST_AT_A_TIME, _PAIRS_AT_A_TIME // len(references))
     distances, indices = [], []
+    doubled = references.double()
     for low in range(0, len(wanted), block):
-        part = torch.arange(low, min(low + block, len(wanted)))
-        bounds = torch.cdist(wanted[part], references, compute_mode="donot_use_mm_for_euclid_dist")
-        rows, columns_kept = torch.nonzero(bounds <= limits[part, None] * (1 + 1e-6), as_tuple=True)
-        xi_a = _similarities(database, queries.select(part), columns, rows, columns_kept)
-        scores = torch.full_like(bounds, torch.inf)
-        scores[rows, columns_kept] = bounds[rows, columns_kept] / xi_a.clamp(min=1e-9)
-        best, chosen = scores.topk(neighbours, largest=False, sorted=True)
+        some = slice(low, low + block)
+        xi_a = database.aoa_similarities(queries.spectra[some], columns).clamp(min=1e-9)
+        # Expanded squares choose, in double precision; differences say how far the chosen ones are.
+        expanded = torch.cdist(wanted[some].double(), doubled, compute_mode="use_mm_for_euclid_dist")
+        found = (expanded.to(xi_a.dtype) / xi_a).topk(count, largest=False, sorted=False).indices
+        exact = separation(references[found], wanted[some, None], "euclidean") / xi_a.gather(1, found)
+        best, chosen = _best(exact, found, neighbours)
         distances.append(best)
         indices.append(chosen)
     return torch.cat(distances), torch.cat(indices)

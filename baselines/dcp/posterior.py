@@ -95,18 +95,20 @@ def posterior_moments(
     first = lattice(side_m, grid_spacing_m(side_m, spacing_m)).to(powers.rss_dbm.device)
     episodes, _, users = powers.rss_dbm.shape
 
-    def moments(user: int, points_m: Tensor, steps_m: Tensor) -> tuple[Tensor, Tensor]:
-        logs = _log_likelihood(site, powers, user, points_m, steps_m)
-        inside = _inside(points_m, steps_m, side_m, wrap, area_m)
-        return _moments(points_m, torch.where(inside, logs, -torch.inf), steps_m, side_m, wrap)
+    def moments(user: int, cells: _Cells) -> tuple[Tensor, Tensor]:
+        logs = torch.where(cells.inside, _log_likelihood(powers, user, cells), -torch.inf)
+        return _moments(cells.points_m, logs, cells.steps_m, side_m, wrap)
 
+    everywhere = first.new_full((episodes, 2), side_m / round(math.sqrt(len(first))))
+    # What is expected on the first grid is the same for all users.
+    whole = _Cells.at(site, first.expand(episodes, -1, -1), everywhere, area_m)
     means, covariances = [], []
     for user in range(users):
-        steps = first.new_full((episodes, 2), side_m / round(math.sqrt(len(first))))
-        mean, covariance = moments(user, first.expand(episodes, -1, -1), steps)
+        steps = everywhere
+        mean, covariance = moments(user, whole)
         for _ in range(_ROUNDS - 1):
             points, finer = _finer_grid(mean, covariance)
-            found = moments(user, points.remainder(side_m) if wrap else points, finer)
+            found = moments(user, _Cells.at(site, points.remainder(side_m) if wrap else points, finer, area_m))
             # Where much is open, the grid before was the finer one.
             better = (finer < steps).all(dim=-1)
             mean = torch.where(better[:, None], found[0], mean)
@@ -115,6 +117,36 @@ def posterior_moments(
         means.append(mean)
         covariances.append(covariance)
     return torch.stack(means, dim=1), torch.stack(covariances, dim=1)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A grid of every episode and what is expected in its cells.
+
+    Attributes:
+        points_m: their middles.
+        steps_m: their sides.
+        rss_dbm: expected in the middle.
+        within_db2: variance of the RSS over the cell.
+        inside: where users may be.
+    """
+
+    points_m: Float[Tensor, "B P 2"]
+    steps_m: Float[Tensor, "B 2"]
+    rss_dbm: Float[Tensor, "B M P"]
+    within_db2: Float[Tensor, "B M P"]
+    inside: Bool[Tensor, "B P"]
+
+    @classmethod
+    def at(
+        cls, site: RadioMap, points_m: Tensor, steps_m: Tensor, area_m: tuple[tuple[float, float], ...] | None
+    ) -> _Cells:
+        links, radio = site.links(points_m), site.radio
+        # d RSS / d log10(distance) is the slope: over a cell of the grid the power varies by that much.
+        cell_m = steps_m.square().sum(dim=-1).div(12.0).sqrt()[:, None, None]
+        within_db2 = (radio.path_loss_slope_db / math.log(10.0) * cell_m).square() / links.slant_square_m2
+        inside = _inside(points_m, steps_m, radio.side_m, radio.wrap, area_m)
+        return cls(points_m, steps_m, site.rss_dbm(points_m, links), within_db2, inside)
 
 
 def _inside(
@@ -130,19 +162,12 @@ def _inside(
     return inside | ~inside.any(dim=-1, keepdim=True)
 
 
-def _log_likelihood(
-    site: RadioMap, powers: LinkObservations, user: int, points_m: Tensor, steps_m: Tensor
-) -> Float[Tensor, "B P"]:
+def _log_likelihood(powers: LinkObservations, user: int, cells: _Cells) -> Float[Tensor, "B P"]:
     assert powers.rss_dbm is not None
     assert powers.rss_std_db is not None
-    links = site.links(points_m)
-    # d RSS / d log10(distance) is the slope: over a cell of the grid the power varies by that much.
-    cell_m = steps_m.square().sum(dim=-1).div(12.0).sqrt()[:, None, None]
-    within_db = site.radio.path_loss_slope_db / math.log(10.0) * cell_m / links.distance_3d_m
-    variance = powers.rss_std_db[:, :, user, None].square() + within_db.square()
-    residual = powers.rss_dbm[:, :, user, None] - site.rss_dbm(points_m, links)
-    terms = residual.square() / variance + variance.log()
-    return -0.5 * torch.where(powers.usable[:, :, user, None], terms, 0.0).sum(dim=1)
+    variance = cells.within_db2 + powers.rss_std_db[:, :, user, None].square()
+    terms = (powers.rss_dbm[:, :, user, None] - cells.rss_dbm).square_().div_(variance).add_(variance.log_())
+    return -0.5 * (powers.usable[:, None, :, user].to(terms.dtype) @ terms).squeeze(1)
 
 
 def _moments(

@@ -45,8 +45,7 @@ def beamscan_spectrum(
         steering: a(theta) on a grid, each of norm sqrt(L).
     """
     trace = torch.diagonal(covariance, dim1=-2, dim2=-1).real.sum(dim=-1)
-    unit = covariance / trace[..., None, None]
-    return ((unit @ steering.mT) * steering.conj().mT).sum(dim=-2).real / steering.shape[-1]
+    return _beam_power(covariance / trace[..., None, None], steering) / steering.shape[-1]
 
 
 def music_spectrum(
@@ -65,5 +64,16 @@ def music_spectrum(
     # The signal subspace is the smaller one: ||E_n^H a||^2 = ||a||^2 - ||E_s^H a||^2.
     scale = covariance.abs().amax(dim=(-2, -1), keepdim=True)
     signal = torch.linalg.eigh(covariance / scale).eigenvectors[..., -num_sources:]
-    caught = (steering.conj() @ signal).abs().square().sum(dim=-1) / steering.shape[-1]
+    caught = _beam_power(signal @ signal.mH, steering) / steering.shape[-1]
     return -torch.log((1.0 - caught).clamp(min=1e-6))
+
+
+def _beam_power(
+    covariance: Complex[Tensor, "*batch L L"], steering: Complex[Tensor, "A L"]
+) -> Float[Tensor, "*batch A"]:
+    """a^H R a of every direction: linear in the entries of R, so one real product with all of them."""
+    pairs = steering.conj().unsqueeze(-1) * steering.unsqueeze(-2)
+    # Re(R w) = Re R Re w - Im R Im w.
+    weights = torch.view_as_real(pairs.conj().resolve_conj()).flatten(1)
+    entries = torch.view_as_real(covariance.resolve_conj()).flatten(-3)
+    return entries @ weights.mT

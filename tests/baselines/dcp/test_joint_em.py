@@ -39,16 +39,16 @@ def test_a_bias_that_all_users_see_is_found_out() -> None:
     laws = dataclasses.replace(FaultLaws(), nlos_share=0.0, array_offset_deg=0.0)
     users = 5
     share, _ = residuals(laws, torch.full((users,), 5.0), torch.zeros(users)).responsibilities()
-    by_bias = share.sum(dim=(-3, -1))[0, 0]
-    assert float(by_bias[:, 1].min()) > 0.99
-    torch.testing.assert_close(by_bias.sum(dim=-1), torch.ones(users))
+    by_bias = share.sum(dim=(0, 2))[:, 0, 0]
+    assert float(by_bias[1].min()) > 0.99
+    torch.testing.assert_close(by_bias.sum(dim=0), torch.ones(users))
     alone, _ = residuals(laws, torch.tensor([5.0]), torch.zeros(1)).responsibilities()
     # One user alone may as well have met a tail: by Bayes' rule with the densities and shares of the laws.
     power, std = torch.tensor([5.0, 0.0, 10.0]), torch.tensor([0.05, 0.0, 0.0])
     std = torch.sqrt(torch.tensor(0.05) ** 2 + torch.tensor([0.0, 1.0, 1.0]) * math.radians(6.0) ** 2)
     log = torch.tensor([2 / 3, 1 / 6, 1 / 6]).log() + log_student(power, torch.ones(3), 50.0)
     log = log + log_student(torch.zeros(3), std, 4.0)
-    torch.testing.assert_close(alone.sum(dim=(-3, -1))[0, 0, 0], torch.softmax(log, dim=0))
+    torch.testing.assert_close(alone.sum(dim=(0, 2))[:, 0, 0, 0], torch.softmax(log, dim=0))
 
 
 def test_a_turned_array_is_found_out_with_its_sign() -> None:
@@ -56,14 +56,14 @@ def test_a_turned_array_is_found_out_with_its_sign() -> None:
     users = 8
     # The array is turned 5 degrees to the left, so everybody seems 5 degrees farther to the right.
     share, _ = residuals(laws, torch.zeros(users), torch.full((users,), -math.radians(5.0))).responsibilities()
-    by_turn = share.sum(dim=(-2, -1))[0, 0, 0]
+    by_turn = share.sum(dim=(1, 2))[:, 0, 0, 0]
     assert int(by_turn.argmax()) == len(by_turn) - 1
 
 
 def test_a_blocked_link_is_one_user_alone() -> None:
     laws = dataclasses.replace(SOUND, nlos_share=0.25)
     share, _ = residuals(laws, torch.tensor([0.0, -8.0]), torch.tensor([0.0, math.radians(30.0)])).responsibilities()
-    by_condition = share.sum(dim=(-3, -2))[0, 0]
+    by_condition = share.sum(dim=(0, 1))[:, 0, 0]
     assert float(by_condition[0, 0]) > 0.95
     assert float(by_condition[1, 1]) > 0.99
 
@@ -72,7 +72,7 @@ def test_links_that_do_not_count_have_no_weight_and_no_evidence() -> None:
     found = residuals(FaultLaws(), torch.tensor([0.0, 40.0]), torch.zeros(2))
     hidden = dataclasses.replace(found, usable=torch.tensor([[[True, False]]]))
     share, evidence = hidden.responsibilities()
-    assert float(share[0, 0, 1].abs().max()) == 0
+    assert float(share[..., 0, 0, 1].abs().max()) == 0
     _, alone = residuals(FaultLaws(), torch.tensor([0.0]), torch.zeros(1)).responsibilities()
     torch.testing.assert_close(evidence, alone)
 
