@@ -52,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=PYTHON",
         help="interpreter that has a package we lack; may be repeated",
     )
+    arguments.add_argument(
+        "--reference", type=Path, metavar="FOLDER", help="checkout of an older commit that policies are measured beside"
+    )
     arguments.add_argument("--quick", action="store_true", help="tiny sizes; the numbers mean nothing")
     arguments.add_argument("--out", type=Path, help="JSON file")
     arguments.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -62,11 +65,13 @@ def chosen_options(arguments: argparse.Namespace) -> Options:
     """How to measure.
 
     Raises:
-        ValueError: a value out of range, an unknown yardstick, an interpreter that is not there.
+        ValueError: a value out of range, an unknown yardstick, an interpreter or a checkout that is not there.
     """
     base = Options.tiny() if arguments.quick else Options()
     names = ("threads", "repeats", "seconds", "batches", "scenarios", "modes", "num_aps", "num_ues", "num_antennas")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.reference is not None:
+        given["reference"] = _checkout(arguments.reference)
     return dataclasses.replace(base, **given, yardsticks=_interpreters(arguments.yardstick))
 
 
@@ -84,9 +89,11 @@ def report(parts: Sequence[str], options: Options) -> dict[str, Any]:
         began = time.process_time()
         measured[part] = measure(part, options)
         measured[part]["spent_cpu_s"] = time.process_time() - began
-    settings = {key: value for key, value in dataclasses.asdict(options).items() if key != "yardsticks"}
+    paths = ("yardsticks", "reference")
+    settings = {key: value for key, value in dataclasses.asdict(options).items() if key not in paths}
     return {
         "commit": commit(),
+        **({"reference": commit(Path(options.reference))} if options.reference else {}),
         "machine": machine(),
         "options": settings,
         "parts": measured,
@@ -109,11 +116,11 @@ def text(content: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def commit() -> str:
-    """The revision that was measured, with ``-dirty`` if files differ from it; ``unknown`` outside a checkout."""
+def commit(folder: Path = ROOT) -> str:
+    """The revision of a checkout, with ``-dirty`` if files differ from it; ``unknown`` outside a checkout."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
@@ -157,6 +164,12 @@ def _interpreters(entries: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--yardstick {entry}: no such file; give NAME=PYTHON")
         found[name] = python
     return found
+
+
+def _checkout(folder: Path) -> str:
+    if not (folder / "cfpos_envs").is_dir():
+        raise UsageError(f"--reference {folder}: no checkout of cfpos; give the folder of one")
+    return str(folder.resolve())
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -171,7 +171,8 @@ def benchmark_change(table: str) -> str:
 def benchmark_origin(name: str) -> str:
     """What a benchmark ran on: revision, machine, settings."""
     content = _benchmark(name)
-    listed = {"revision": content["commit"], **content["machine"], **content["options"]}
+    reference = {"reference": content["reference"]} if "reference" in content else {}
+    listed = {"revision": content["commit"], **reference, **content["machine"], **content["options"]}
     return ", ".join(f"{key} {value}" for key, value in listed.items())
 
 

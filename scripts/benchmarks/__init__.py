@@ -17,6 +17,7 @@ PARTS = (
     "contention",
     "ecc",
     "locating",
+    "policies",
     "ris",
     "roofline",
     "yardsticks",

@@ -33,6 +33,7 @@ class Options:
         scenarios: of VMAS.
         modes: what computes the rounds of our environments, their option ``kernel``.
         num_aps, num_ues, num_antennas: M, K, L of the scene.
+        reference: folder of an older checkout to measure beside this one where a part can; empty: none.
     """
 
     threads: int = 1
@@ -46,6 +47,7 @@ class Options:
     num_aps: int = 36
     num_ues: int = 6
     num_antennas: int = 8
+    reference: str = ""
 
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("threads", "repeats", "num_aps", "num_ues", "num_antennas")}

@@ -14,7 +14,7 @@ import pytest
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.similarity import rss_law
 from scripts import benchmark, docs_blocks
-from scripts.benchmarks import PARTS, changes, common, growth, phases, ratios, resets, roofline, yardsticks
+from scripts.benchmarks import PARTS, changes, common, growth, phases, policies, ratios, resets, roofline, yardsticks
 from scripts.benchmarks.common import Options, Played
 from tests.scripts.commands import error_line, files_below, run
 
@@ -53,6 +53,7 @@ def test_a_quick_run_fills_every_table_with_positive_finite_figures(measured: Co
         "csi": ("samples/s", "with stabilised", "with cov", "with acf"),
         "locating": ("us/user", "policy alone us/user", "fingerprint 0.5 m over it"),
         "bounds": ("CPU s per million",),
+        "policies": ("CPU s",),
         "ris": ("ms/estimate", "estimates/s"),
         "ris stages": ("ms/estimate", "share"),
         "rates": ("giga/s",),
@@ -278,6 +279,30 @@ def test_changes_compare_the_best_mode_and_mark_what_is_new(tmp_path: Path, monk
         docs_blocks.benchmark("benchmark nothing")
 
 
+def test_policies_are_compared_with_those_that_the_reference_has() -> None:
+    def build(cpu_s: float | None, rmse_m: float | None) -> dict[str, Any]:
+        return {"cpu_s": cpu_s, "rmse_m": rmse_m}
+
+    rows = policies.table({"old": [build(1.0, 2.0), build(4.0, 2.5)], "new": [build(9.0, 1.0), build(None, None)]})
+    assert [row["policy"] for row in rows] == ["old", "new", "all"]
+    assert [row["share"] for row in rows] == [0.25, None, 0.25]
+    assert [row["RMSE apart m"] for row in rows] == [0.5, None, None]
+    assert [row["CPU s"] for row in rows] == [1.0, 9.0, 1.0]
+    (_, total) = policies.table({"old": [build(3.0, 2.0)]})
+    assert (total["CPU s"], total["reference CPU s"], total["share"]) == (3.0, None, None)
+
+
+def test_a_checkout_is_measured_beside_ours(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    benchmark.main(["--quick", "--parts", "policies", "--reference", str(benchmark.ROOT), "--out", str(out)])
+    content = json.loads(out.read_text())
+    rows = {row["policy"]: row for row in content["parts"]["policies"]["tables"]["policies"]}
+    assert rows["all"]["share"] > 0
+    assert rows["joint-gn"]["RMSE apart m"] == 0
+    assert content["reference"] == content["commit"]
+    assert str(benchmark.ROOT) not in out.read_text(), "a path of one machine"
+
+
 def test_readable_numbers_have_three_digits_and_no_exponent() -> None:
     row = {"a": 123456.7, "b": 0.012345, "c": None, "d": 36, "e": 999.9, "f": 0.0, "g": "x", "h": 5.0}
     assert list(common.readable([row])[0].values()) == ["123 000", "0.0123", "-", "36", "1 000", "0", "x", "5.00"]
@@ -313,6 +338,7 @@ def test_impossible_options_are_refused_by_name(changed: dict[str, Any], message
         (["--parts", ""], "--parts names none"),
         (["--yardstick", "wmas=python"], "did you mean vmas?"),
         (["--yardstick", "vmas=nowhere"], "--yardstick vmas=nowhere: no such file"),
+        (["--reference", "nowhere"], "--reference nowhere: no checkout of cfpos"),
         (["--batches", "0"], "--batches=0 must be at least 1"),
         (["--out", "file/x.json"], "cannot write"),
         (["--scenarios", "balance"], "--scenarios=balance must be one or both of simple_spread, dispersion"),
