@@ -14,8 +14,7 @@ from cfpos.scripts.experiments.dcp.presets import ENV_ID
 from cfpos.scripts.experiments.dcp.training import Job, train, train_ahead
 from cfpos_envs.drawing.figures import OKABE_ITO
 
-SITES = ("hard", "miscalibrated", "harsh", "drifting")
-"""Where access points have faults: without any there is nothing to remember."""
+SITES = ("hard", "miscalibrated", "harsh", "drifting", "shadowed", "clean")
 
 ABLATED = "hard"
 """Where memory is left out."""
