@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,19 @@ def test_a_front_end_of_arrays_is_refused_where_there_are_powers_alone(tmp_path:
     small_sets.tetam(tmp_path)
     with pytest.raises(ValueError, match=r"links='covariance' reads covariances of arrays, .* use links='dft'"):
         make_scenario(ENV, data=str(tmp_path), set="tetam", family="dcp", game={"links": "covariance"})
+
+
+def test_an_episode_of_several_drops_hears_and_answers_each_by_itself() -> None:
+    scenario = make_scenario(ENV, family="dcp", num_ues=3, rounds=2, game={"drops": 2})
+    assert scenario.rounds == 4
+    rules = scenario.rules
+    # The first access point heard every second epoch alone.
+    rules._rss_dbm = rules._rss_dbm.clone()
+    rules._rss_dbm[::2, 0] = math.nan
+    state = scenario.reset(Streams(3), 4)
+    for drop, played in enumerate((state, scenario.answered(state))):
+        truth_m = scenario.truth(played)["true_position"]
+        torch.testing.assert_close(truth_m, state.true_position_m[:, drop])
+        epochs = torch.cdist(truth_m.flatten(0, 1), rules.truth_m).argmin(dim=1).unflatten(0, (4, 3))
+        heard = torch.isfinite(rules._rss_dbm[epochs]).transpose(1, 2)
+        assert torch.equal(torch.isfinite(scenario.measurements(played).rss_dbm), heard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -70,14 +71,15 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     def words(self) -> Words:
         """For ``describe``."""
         c, s = self.config, self.config.settings
+        length = f"{c.rounds} rounds" if c.drops == 1 else f"{c.drops} drops of {c.rounds} rounds"
         return Words(
             title=(
                 f"DCP, stage {c.stage!r}, site {c.site_text}: {s.num_aps} APs (agents), {c.num_ues} UEs, "
-                f"{s.num_antennas} antennas per AP, {c.rounds} rounds, area {s.side_m:g} m square.",
+                f"{s.num_antennas} antennas per AP, {length}, area {s.side_m:g} m square.",
             ),
             agent="AP",
             reward=f"{c.reward}, similarity {c.similarity!r}, summed over its UEs: {REWARDS[c.reward]}.",
-            closing=(f"Fusion: {c.fusion}. Start: {c.start}. The episode is truncated after {c.rounds} rounds.",),
+            closing=(f"Fusion: {c.fusion}. Start: {c.start}. The episode is truncated after {self.rounds} rounds.",),
         )
 
     def ranges(self) -> dict[str, float | str | list[float]]:
@@ -105,7 +107,11 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     def begin(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams) -> DcpState:
         """New episodes on given sites, of one drop or of several."""
         states = [self._begin_drop(pool, site_ids, streams, drop) for drop in range(self.config.drops)]
-        return states[0] if len(states) == 1 else drops.joined(self.config, states)
+        return states[0] if len(states) == 1 else self.joined(states)
+
+    def joined(self, states: Sequence[DcpState]) -> DcpState:
+        """One episode's drops; see ``drops.joined``."""
+        return drops.joined(self.config, states)
 
     def _begin_drop(self, pool: SitePool[DcpSite], site_ids: Tensor, streams: Streams, drop: int) -> DcpState:
         """Compiled as a whole where each episode is drawn by its number."""
@@ -171,6 +177,10 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
     def answered(self, state: DcpState) -> DcpState:
         """At the start of its last drop, of which one answer is asked."""
         return state if state.drop is None else self._hear(drops.at_last(self.config, state))
+
+    def global_state(self, state: DcpState) -> Tensor:
+        """See ``ApScenario.global_state``; like an observation it is of the drop that is played next."""
+        return super().global_state(self._entered(state))
 
     def true_position(self, state: DcpState) -> Tensor:
         """[B, K, 2] hidden, of this drop."""
@@ -421,4 +431,7 @@ def _rss_stage(config: DcpConfig) -> DcpConfig:
         fusion="line-search",
         start="coarse",
         rounds=STAGE_ONE_ROUNDS,
+        # One drop at a time, which is begun before there is anything to remember.
+        drops=1,
+        memory="none",
     )

@@ -50,6 +50,7 @@ class MeasuredScenario(Scenario[Any]):
         self.rules: PowersGame | RangesGame = made(config, self.measured, device)
         rules = self.rules
         super().__init__(config, device, rules.agents, rules.observation_rows, rules.action_rows, rules.num_ues)
+        self.rounds = rules.rounds
         self.family, self.differentiable = rules.family, rules.differentiable
         self.privileged_reward = rules.privileged_reward
 
@@ -87,6 +88,10 @@ class MeasuredScenario(Scenario[Any]):
     def measurements(self, state: Any) -> Measurements:
         """What was measured: no truth, NaN where nothing was."""
         return self.rules.measurements(state)
+
+    def answered(self, state: Any) -> Any:
+        """See the rules."""
+        return self.rules.answered(state)
 
     def encode_estimate(self, state: Any, positions: Tensor) -> Tensor:
         """See the rules."""

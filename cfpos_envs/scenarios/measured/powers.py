@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,8 @@ class PowersState(DcpState):
     """See ``DcpState``.
 
     Attributes:
-        was_heard [B, M, K]: links that were measured; the others have the weakest power.
+        was_heard [B, M, K]: links that were measured; the others have the weakest power. [B, D, M, K] where an episode
+            has several drops.
     """
 
     was_heard: Tensor
@@ -163,6 +165,11 @@ class PowersGame(DcpScenario):
         )
         return self._hear(state)
 
+    def joined(self, states: Sequence[DcpState]) -> DcpState:
+        """See ``DcpScenario.joined``; each drop's own links were heard."""
+        heard = [state.was_heard for state in states if isinstance(state, PowersState)]
+        return super().joined(states).replace(was_heard=torch.stack(heard, dim=1))
+
     def bound_m(self, state: DcpState) -> Tensor | None:
         """None: the law is fitted, not known."""
         return None
@@ -174,11 +181,13 @@ class PowersGame(DcpScenario):
 
     def measurements(self, state: DcpState) -> RadioMeasurements:
         """What was measured: powers alone, NaN where an access point was not heard."""
+        state = self._entered(state)
         assert isinstance(state, PowersState)
+        was_heard = state.was_heard if state.drop is None else state.now(state.was_heard)
         return dataclasses.replace(
             super().measurements(state),
             radio=self._whole.radio,
-            rss_dbm=torch.where(state.was_heard, state.rss_dbm, math.nan),
+            rss_dbm=torch.where(was_heard, state.rss_dbm, math.nan),
             angular_power=None,
             covariance=None,
             ceiling_dbm=math.inf,

@@ -273,3 +273,28 @@ def test_what_is_measured_and_encoded_is_of_the_drop_that_is_played_next() -> No
         state = env.scenario.step(env.game_state, actions).state
         errors.append(float(env.scenario.truth(state)["error_m"].mean()))
     assert errors[0] < errors[1]
+
+
+def test_the_start_of_stage_one_does_not_depend_on_memory() -> None:
+    options = {**SMALL, "drops": 2, "rounds": 2, "action": "confidence-correction", "start": "stage-1"}
+    plain, remembering = (make_env("dcp-jar-v0", num_envs=2, seed=4, memory=m, **options) for m in ("none", "site"))
+    for env in (plain, remembering):
+        env.reset()
+    assert torch.equal(plain.game_state.sequence_start_m, remembering.game_state.sequence_start_m)
+    assert bool(torch.isfinite(remembering.observe()).all())
+
+
+def test_the_global_state_is_of_the_drop_that_the_next_actions_are_for() -> None:
+    env = make_env("dcp-jar-v0", num_envs=2, seed=3, **DROPS)
+    env.reset()
+    for played in range(2):
+        env.step(some_actions(env, played))
+    start_m = env.game_state.sequence_start_m[:, 1]
+    said = env.state()[:, -1 - 2 * 3 : -1]
+    torch.testing.assert_close(said, (start_m / (0.5 * env.config.settings.side_m) - 1.0).flatten(1))
+
+
+def test_a_description_says_how_long_an_episode_of_drops_is() -> None:
+    said = make_env("dcp-jar-v0", **DROPS).describe()
+    assert "3 drops of 2 rounds" in said
+    assert "truncated after 6 rounds" in said
