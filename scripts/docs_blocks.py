@@ -171,8 +171,7 @@ def benchmark_change(table: str) -> str:
 def benchmark_origin(name: str) -> str:
     """What a benchmark ran on: revision, machine, settings."""
     content = _benchmark(name)
-    reference = {"reference": content["reference"]} if "reference" in content else {}
-    listed = {"revision": content["commit"], **reference, **content["machine"], **content["options"]}
+    listed = {"revision": content["commit"], **content["machine"], **content["options"]}
     return ", ".join(f"{key} {value}" for key, value in listed.items())
 
 
