@@ -108,8 +108,9 @@ def draw_site(config: DcpConfig, streams: Streams, index: int) -> DcpSite:
 def _drift(settings: DcpSiteConfig, streams: Streams, index: int, drops: int) -> tuple[Tensor, Tensor]:
     """[D, M] how far every array has turned since the first drop of a site, radians, and the share of biases there."""
     drift = streams.fresh("drift", index)
-    steps = draws.normal(drift, drops, settings.num_aps)
+    # First, so that a site's first drop does not depend on how many follow.
     phase = draws.uniform(drift, 1, settings.num_aps)
+    steps = draws.normal(drift, drops, settings.num_aps)
     walk_rad = math.radians(settings.orientation_walk_deg) * (steps.cumsum(dim=0) - steps[:1])
     if settings.bias_period_drops == 0.0:
         return walk_rad, torch.ones_like(walk_rad)

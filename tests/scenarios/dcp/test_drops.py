@@ -200,6 +200,12 @@ def test_faults_of_a_drifting_site_wander_and_fade() -> None:
     torch.testing.assert_close(both[both > 2.5], torch.full_like(both[both > 2.5], 5.0), rtol=0, atol=1e-4)
 
 
+def test_the_first_drop_of_a_drifting_site_does_not_depend_on_how_many_follow() -> None:
+    one, many = (draw_site(DcpConfig(site="drifting", num_aps=36, drops=drops), Streams(3), 0) for drops in (1, 9))
+    assert torch.equal(one.rss_bias_db[0], many.rss_bias_db[0])
+    assert torch.equal(one.orientation_error_rad[0], many.orientation_error_rad[0])
+
+
 def test_biases_of_harsh_sites_are_student_distributed() -> None:
     config = DcpConfig(site="harsh", num_aps=36)
     bias = torch.cat([draw_site(config, Streams(0), index).rss_bias_db[0] for index in range(60)])
