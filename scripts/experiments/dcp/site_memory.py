@@ -127,6 +127,7 @@ def _picture(rows: list[dict[str, Any]], sites: Any) -> Figure:
                 )
         axes.set_yticks(range(len(lines)), [line["policy"] for line in lines])
         axes.invert_yaxis()
-        axes.set(title=site, xlabel="RMSE [m]", xlim=(0, 1.15 * max(line["first_m"] for line in lines)))
+        longest_m = max(max(line["first_m"], line[f"after_{DROPS_BEFORE}_m"]) for line in lines)
+        axes.set(title=site, xlabel="RMSE [m]", xlim=(0, 1.15 * longest_m))
     panels[0, 0].legend(loc="lower right", fontsize=8)
     return figure
