@@ -64,7 +64,8 @@ def music_spectrum(
     # The signal subspace is the smaller one: ||E_n^H a||^2 = ||a||^2 - ||E_s^H a||^2.
     scale = covariance.abs().amax(dim=(-2, -1), keepdim=True)
     signal = torch.linalg.eigh(covariance / scale).eigenvectors[..., -num_sources:]
-    caught = _beam_power(signal @ signal.mH, steering) / steering.shape[-1]
+    # A sum of squares: where nearly all is caught, the rounding of a sum over all entries would show in the difference.
+    caught = (steering.conj() @ signal).abs().square().sum(dim=-1) / steering.shape[-1]
     return -torch.log((1.0 - caught).clamp(min=1e-6))
 
 

@@ -320,6 +320,9 @@ class VectorEnv(BatchedEnv):
             raise ValueError(f"saved state is of another scenario (fields {wrong} differ); use an env of the same id")
         for name, value in saved.items():
             mine = present[name]
+            if (value is None) != (mine is None):
+                has, lacks = ("this env", "the saved state") if value is None else ("the saved state", "this env")
+                raise ValueError(f"{has} has {name}, {lacks} has not; make the env with the same overrides")
             if value is not None and mine is not None and value.shape != mine.shape:
                 raise ValueError(
                     f"saved state has {name} of shape {tuple(value.shape)}, this env {tuple(mine.shape)}; "

@@ -257,6 +257,9 @@ def test_a_saved_game_goes_on_and_one_from_before_there_were_drops_too() -> None
     for played in range(3):
         actions = some_actions(env, 10 + played)
         assert torch.equal(env.step(actions).observations, other.step(actions).observations)
+    forgetful = make_env("dcp-jar-v0", num_envs=2, seed=1, **{**DROPS, "memory": "none"})
+    with pytest.raises(ValueError, match="the saved state has past, this env has not; make the env with the same"):
+        forgetful.load_state_dict(env.state_dict())
     plain, old = (make_env("dcp-jar-v0", num_envs=2, seed=seed, **SMALL) for seed in (1, 2))
     plain.reset()
     saved = plain.state_dict()
