@@ -104,8 +104,8 @@ def evaluate_many(
                 sites.append(_to_numpy(measured.site_ids).astype(int))
             seen = scenario.in_sight(state) if isinstance(scenario, KnowsSight) else None
             sights.append(None if seen is None else seen.cpu().numpy().astype(int))
-            for run, tally in zip(runners, tallies):
-                tally.add(run(scenario, start))
+            for policy, run, tally in zip(policies, runners, tallies):
+                tally.add(run(scenario, state if isinstance(policy, Locates) else start))
     shared = {
         "env_id": env_id,
         "config": dataclasses.asdict(scenario.config),
@@ -249,7 +249,6 @@ def _runner(policy: object) -> _Run:
 
 
 def _run_locate(policy: Locates, scenario: Game, state: TensorState) -> _ChunkResult:
-    state = scenario.answered(state)
     measurements = scenario.measurements(state)
     _restart(policy)
     began = _now(scenario)

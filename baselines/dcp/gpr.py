@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -11,6 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.linalg import cho_solve
+from scipy.spatial.distance import pdist, squareform
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Kernel, WhiteKernel
 from torch import Tensor
 
 from cfpos_envs.checks import SEEDS
@@ -23,7 +28,6 @@ from ..base import Estimator
 from .database import GRIDS, reference_points
 from .front_end import read_links
 from .gauss_newton import link_observations, unknown_shadowing_db
-from .gaussian_process import Conditioned, Kernel, tuned_kernel
 from .judging import judged_by_powers
 from .links import by_heard_aps, cleaned, require_arrays, usable_links
 from .radio_map import RadioMap, SiteCache, measured_profiles, sites_with_rows
@@ -168,8 +172,33 @@ def _refuse_useless(blocks: list[np.ndarray]) -> None:
             )
 
 
-def _standardised(blocks: list[np.ndarray], scales: list[tuple[np.ndarray, float]]) -> list[np.ndarray]:
-    return [(block - mean) / scale for block, (mean, scale) in zip(blocks, scales)]
+def _standardised(blocks: list[np.ndarray], scales: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    return np.hstack([(block - mean) / scale for block, (mean, scale) in zip(blocks, scales)])
+
+
+class _RememberingRbf(RBF):
+    """The library's kernel exp(-|a - b|^2 / (2 length_scale^2)) of one scale, with the distances of the inputs that it
+    was asked about last: tuning asks about the same ones at every step."""
+
+    def __call__(
+        self, X: np.ndarray, Y: np.ndarray | None = None, eval_gradient: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        if Y is not None:
+            return super().__call__(X, Y, eval_gradient)
+        if getattr(self, "_inputs", None) is not X:
+            self._inputs, self._squared = X, squareform(pdist(X, metric="sqeuclidean"))
+        scaled = self._squared / self.length_scale**2
+        kernel = np.exp(-0.5 * scaled)
+        return (kernel, (kernel * scaled)[..., None]) if eval_gradient else kernel
+
+
+def _tuned_process(inputs: np.ndarray, targets: np.ndarray, restarts: int) -> GaussianProcessRegressor:
+    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * _RememberingRbf(1.0, (1e-2, 1e2)) + WhiteKernel(1e-2, (1e-6, 1e0))
+    with warnings.catch_warnings():
+        # A hyper-parameter at its bound is a fine fit here; the warning would help no one.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        process = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=restarts, random_state=0)
+        return process.fit(inputs, targets)
 
 
 class FittedProcess:
@@ -206,9 +235,9 @@ class FittedProcess:
         picked = np.random.default_rng(0).permutation(len(self._targets))[: self._tuning_points]
         tuned: list[tuple[float, float, Kernel]] = []
         for weight in _BLOCK_WEIGHTS if len(blocks) > 1 else (1.0,):
-            inputs = np.hstack(_standardised(blocks, _block_scales(blocks, weight)))
-            likelihood, kernel = tuned_kernel(inputs[picked], self._targets[picked], self._restarts)
-            tuned.append((likelihood, weight, kernel))
+            inputs = _standardised(blocks, _block_scales(blocks, weight))
+            process = _tuned_process(inputs[picked], self._targets[picked], self._restarts)
+            tuned.append((process.log_marginal_likelihood_value_, weight, process.kernel_))
         _, self._weight, self._kernel = max(tuned, key=lambda entry: entry[0])
         self._picked, self._all = picked, tuple(range(rss_dbm.shape[1]))
         self._by_aps = {self._all: _Regression.of(blocks, self._weight, self._kernel, self._targets)}
@@ -255,8 +284,9 @@ class FittedProcess:
             blocks, kernel = self._raw(rss_dbm[:, columns], spectra[:, columns]), self._kernel
             if len(columns) < _FEW_APS * len(self._all):
                 # What so few fingerprints leave open is more than the kernel of all of them knows.
-                inputs = np.hstack(_standardised(blocks, _block_scales(blocks, self._weight)))
-                _, kernel = tuned_kernel(inputs[self._picked], self._targets[self._picked], self._restarts)
+                inputs = _standardised(blocks, _block_scales(blocks, self._weight))
+                process = _tuned_process(inputs[self._picked], self._targets[self._picked], self._restarts)
+                kernel = process.kernel_
             if len(self._by_aps) >= _MOST_REGRESSIONS:
                 self._by_aps = {self._all: self._by_aps[self._all]}
             self._by_aps[columns] = _Regression.of(blocks, self._weight, kernel, self._targets)
@@ -281,35 +311,36 @@ class _Regression:
     """A Gaussian process over the fingerprints of some APs, with the scales of its blocks."""
 
     scales: list[tuple[np.ndarray, float]]
-    process: Conditioned
+    process: GaussianProcessRegressor
 
     @classmethod
     def of(cls, blocks: list[np.ndarray], weight: float, kernel: Kernel, targets: np.ndarray) -> _Regression:
         """Condition a tuned kernel on all reference points."""
         scales = _block_scales(blocks, weight)
-        return cls(scales, Conditioned.on(kernel, _standardised(blocks, scales), targets))
+        process = GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True)
+        return cls(scales, process.fit(_standardised(blocks, scales), targets))
 
     def left_out_residuals(self, targets: np.ndarray) -> np.ndarray:
         """[P, T] target minus prediction of each reference from all others, without a further fit.
 
         (K^-1 y)_i / (K^-1)_ii, Rasmussen and Williams (5.12), with the mean of the targets taken from all.
         """
-        factor = self.process.factor
+        factor = self.process.L_
         inverse = cho_solve((factor, True), np.eye(len(factor)))
         weights = inverse @ (targets - targets.mean(axis=0))
         return weights / np.diag(inverse)[:, None]
 
     def predict(self, blocks: list[np.ndarray], noise_db: float) -> tuple[np.ndarray, np.ndarray]:
         """Mean [Q, T] and variance [Q] of the targets; the first block, RSS, has ``noise_db`` that no reference has."""
-        process, inputs = self.process, _standardised(blocks, self.scales)
-        first, *others = (process.squared(block, number) for number, block in enumerate(inputs))
-        rest = sum(others, np.zeros_like(first))
-        covariance = process.kernel.between(first + rest)
-        mean = process.means(covariance)
-        variance = process.variances(covariance).mean(axis=-1)
+        inputs = _standardised(blocks, self.scales)
+        mean, deviation = self.process.predict(inputs, return_std=True)
+        # One target comes back without its axis.
+        mean, deviation = (values.reshape(len(inputs), -1) for values in (mean, deviation))
+        variance = np.square(deviation).mean(axis=-1)
         if noise_db > 0:
-            shape = (_NOISE_DRAWS, *inputs[0].shape)
-            moved = inputs[0] + np.random.default_rng(0).normal(0.0, noise_db / self.scales[0][1], shape)
-            away = [process.means(process.kernel.between(process.squared(some, 0) + rest)) - mean for some in moved]
-            variance = variance + np.square(away).mean(axis=(0, -1))
+            draws, size = np.random.default_rng(0), blocks[0].shape[1]
+            moved = np.tile(inputs, (_NOISE_DRAWS, 1, 1))
+            moved[..., :size] += draws.normal(0.0, noise_db / self.scales[0][1], (_NOISE_DRAWS, *blocks[0].shape))
+            answers = np.stack([self.process.predict(some).reshape(mean.shape) for some in moved])
+            variance = variance + np.square(answers - mean).mean(axis=(0, -1))
         return mean, variance

@@ -305,11 +305,14 @@ class ApScenario(Scenario[ApStateT], Generic[ApStateT, SiteT]):
         """2 M (4 M with directions) + 2 K + 1."""
         return (4 if self.sees_directions else 2) * self.num_aps + 2 * self.num_ues + 1
 
+    @property
+    def times_measured(self) -> int:
+        """How often an AP measures every UE in an episode: once, or each round if they move."""
+        return self.rounds if self.config.speed_m_s else 1
+
     def fronthaul_bits(self) -> float:
-        """Float32 numbers an AP sends per episode: what it measures of each UE once (each round if they move), and its
-        actions each round."""
-        times = self.rounds if self.config.speed_m_s else getattr(self.config, "drops", 1)
-        measured = self.numbers_per_link * self.num_ues * times
+        """Float32 numbers an AP sends per episode: what it measures of each UE, and its actions each round."""
+        measured = self.numbers_per_link * self.num_ues * self.times_measured
         return FLOAT_BITS * measured + super().fronthaul_bits()
 
     def draw(self, axes: Axes, state: ApStateT, history: list[Tensor]) -> None:

@@ -87,12 +87,12 @@ def _exponent() -> Finding:
 def _phases() -> Finding:
     where = {"sector_deg": 5.0, "box_m": 0.0}
     designed, drawn = (value("ris-phases", "error_median_mm", {**where, "design": name}) for name in ("svd", "random"))
-    wide = {"sector_deg": 20.0, "box_m": 5.46}
-    found = [row for row in rows("ris-phases", {"sector_deg": 20.0}) if row["box_m"] > 0]
+    wide_deg = 20.0
+    found = [row for row in rows("ris-phases", {"sector_deg": wide_deg}) if row["box_m"] > 0]
     broad = {row["design"]: row["error_median_mm"] for row in found}
     text = (
         f"median error, designed / random: {figures([designed, drawn], ' / ')} mm in a sector of 5 degrees, "
-        f"{figures([broad['svd'], broad['random']], ' / ')} mm in one of {figure(wide['sector_deg'])} with "
+        f"{figures([broad['svd'], broad['random']], ' / ')} mm in one of {figure(wide_deg)} with "
         "users all over it"
     )
     return Finding(text, verdict(designed < drawn, broad["svd"] < broad["random"]))

@@ -13,12 +13,12 @@ import torch
 
 from agents import load_agent, make_agent
 from agents.ecc.weights import list_weights, weights
-from cfpos_envs import list_envs, make_env
+from cfpos_envs import make_env
 from cfpos_envs.checkpoints import FORMAT_VERSION, check_game, game_of, read_checkpoint, write_checkpoint
 from cfpos_envs.front_ends.vector import VectorEnv
-from cfpos_envs.registry import make_config
 from tests.agents import probes
 from tests.agents.probes import probe_env
+from tests.own_games import OWN_GAMES
 
 SIZES: Mapping[str, dict[str, Any]] = {
     "dcp": {"num_aps": 4, "num_ues": 2},
@@ -26,13 +26,11 @@ SIZES: Mapping[str, dict[str, Any]] = {
     "tdoa": {"num_aps": 4, "num_ues": 2},
     "rtt": {"num_aps": 4, "num_ues": 2},
 }
-OWN = [name for name in list_envs() if type(make_config(name)).__module__.startswith("cfpos_envs.")]
-"""Before any test registers a further name of one of them."""
 
 
 @pytest.fixture(scope="module")
 def games() -> dict[str, VectorEnv]:
-    return {name: make_env(name, num_envs=1, seed=0, **SIZES.get(name.split("-")[0], {})) for name in OWN}
+    return {name: make_env(name, num_envs=1, seed=0, **SIZES.get(name.split("-")[0], {})) for name in OWN_GAMES}
 
 
 def test_no_game_takes_the_policies_of_another(games: dict[str, VectorEnv]) -> None:

@@ -26,15 +26,14 @@ def test_left_out_error_is_that_of_fits_without_each_reference() -> None:
     process = FittedProcess("rss-db", 1.0, False, 12)
     process.fit(places, features, torch.ones(12, 4, 1))
     regression = process._by_aps[process._all]
-    kernel, inputs = regression.process.kernel, regression.process.blocks[0]
-    squared = np.square(inputs[:, None] - inputs).sum(axis=-1)
-    full = kernel.between(squared) + (kernel.noise + 1e-10) * np.eye(12)
+    kernel, inputs = regression.process.kernel_, regression.process.X_train_
     mean = PLACES[:12].mean(axis=0)
     missed = []
     for row in range(12):
         others = np.arange(12) != row
-        weights = np.linalg.solve(full[np.ix_(others, others)], PLACES[:12][others] - mean)
-        missed.append(PLACES[row] - mean - full[row, others] @ weights)
+        weights = np.linalg.solve(kernel(inputs[others]) + 1e-10 * np.eye(11), PLACES[:12][others] - mean)
+        signal = kernel(inputs[row : row + 1], inputs[others])
+        missed.append(PLACES[row] - mean - (signal @ weights)[0])
     assert process.left_out_error_m() == pytest.approx(np.sqrt(np.square(missed).sum(axis=1).mean()), rel=1e-4)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from cfpos_envs.scenarios.dcp.config import DcpConfig
 from cfpos_envs.scenarios.dcp.memory import nothing, residuals
@@ -38,33 +40,36 @@ def entered(config: DcpConfig, state: DcpState) -> DcpState:
     """
     if state.drop is None:
         return state
-    assert state.sequence_start_m is not None
-    assert state.sequence_fused is not None
     due = torch.div(state.round, config.rounds, rounding_mode="floor").clamp(max=config.drops - 1)
     new = due > state.drop
-    if not bool(new.any()):
+    return _begun(state, due).replace(past=_remembered(config, state, new)) if bool(new.any()) else state
+
+
+def at_last(config: DcpConfig, state: DcpState) -> DcpState:
+    """The state at the start of its last drop, whatever was played before."""
+    if state.drop is None:
         return state
-    moved = state.replace(drop=due)
+    last = torch.full_like(state.drop, config.drops - 1)
+    return _begun(state.replace(round=last * config.rounds), last)
+
+
+def _begun(state: DcpState, due: Int[Tensor, " B"]) -> DcpState:
+    """With the episodes whose drop is not ``due`` at the start of that one."""
+    assert state.drop is not None
+    assert state.sequence_start_m is not None
+    assert state.sequence_fused is not None
+    new, moved = due != state.drop, state.replace(drop=due)
     start_m = moved.now(state.sequence_start_m)
-    per_user = new[:, None, None]
-    return state.replace(
-        drop=due,
-        past=_remembered(config, state, new),
+    return moved.replace(
         start_m=start_m,
-        consensus_m=torch.where(per_user, start_m, state.consensus_m),
+        consensus_m=torch.where(new[:, None, None], start_m, state.consensus_m),
         spread_m=torch.where(new[:, None], torch.zeros_like(state.spread_m), state.spread_m),
         fused=moved.now(state.sequence_fused),
     )
 
 
-def at_last(config: DcpConfig, state: DcpState) -> DcpState:
-    """The state at the start of its last drop."""
-    if state.drop is None:
-        return state
-    return entered(config, state.replace(round=torch.full_like(state.round, (config.drops - 1) * config.rounds)))
-
-
-def _remembered(config: DcpConfig, state: DcpState, new: torch.Tensor) -> torch.Tensor | None:
+def _remembered(config: DcpConfig, state: DcpState, new: Bool[Tensor, " B"]) -> Tensor | None:
+    """Memories with the residuals of the drop that was played, of episodes that begin a new one."""
     if state.past is None:
         return None
     assert state.drop is not None

@@ -96,6 +96,11 @@ class DcpScenario(ApScenario[DcpState, DcpSite]):
         seen = {} if c.memory == "none" else scales["confidence-correction"]
         return {"stage": c.stage, **scales.get(c.action, {}), **seen}
 
+    @property
+    def times_measured(self) -> int:
+        """Also once in every drop."""
+        return super().times_measured * self.config.drops
+
     # Episode start -------------------------------------------------------------------------------------------------
 
     def reset(self, streams: Streams, num_envs: int) -> DcpState:

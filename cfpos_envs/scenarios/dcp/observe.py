@@ -203,24 +203,36 @@ def _root(values: Tensor) -> Tensor:
     return torch.sign(values) * values.abs().sqrt()
 
 
+@dataclass(frozen=True)
+class _Residual:
+    """A kind of residual: how it is read off a view, what the largest correction and the nominal deviation are."""
+
+    z: Callable[[DcpView], Tensor]
+    scale: Callable[[DcpView], Tensor]
+    most: Callable[[DcpView], float]
+    largest: str
+    nominal: float
+    unit: str
+
+
 def _offset_features(
-    name: str, of: Callable[[DcpView], Offset], unit: str, view: _Residual
+    name: str, of: Callable[[DcpView], Offset], what: str, kind: _Residual
 ) -> tuple[Feature[DcpView], ...]:
     """What is said of one offset: where it lies, how well it is known, and what it leaves of a link's own residual."""
 
     def left(v: DcpView) -> Tensor:
-        return view.z(v) - of(v).mean / view.scale(v)
+        return kind.z(v) - of(v).mean / kind.scale(v)
 
     return (
         Feature(
             f"{name}_offset",
-            f"signed square root of {unit} / {view.largest}",
-            lambda v: _root(of(v).mean / view.most(v)),
+            f"signed square root of {what} / {kind.largest}",
+            lambda v: _root(of(v).mean / kind.most(v)),
         ),
         Feature(
             f"{name}_known",
-            f"log(its standard deviation / {view.nominal:g} {view.unit})",
-            lambda v: torch.log(of(v).error / view.nominal),
+            f"log(its standard deviation / {kind.nominal:g} {kind.unit})",
+            lambda v: torch.log(of(v).error / kind.nominal),
             scale=4.0,
         ),
         Feature(
@@ -237,18 +249,6 @@ def _offset_features(
         ),
         Feature(f"{name}_left_logz", "log(1 + z^2) of that", lambda v: torch.log1p(left(v).square()), scale=6.0),
     )
-
-
-@dataclass(frozen=True)
-class _Residual:
-    """A kind of residual: how it is read off a view, what the largest correction and the nominal deviation are."""
-
-    z: Callable[[DcpView], Tensor]
-    scale: Callable[[DcpView], Tensor]
-    most: Callable[[DcpView], float]
-    largest: str
-    nominal: float
-    unit: str
 
 
 _RSS = _Residual(

@@ -25,8 +25,8 @@ from cfpos_envs.scenarios.sites import Places, SitePool, draw_places
 from cfpos_envs.streams import Streams
 
 _MAX_REDRAWS = 1000
-LEAST_SHARE = 1e-6
-"""That something is divided by."""
+_LEAST_SHARE = 1e-6
+"""Of blocked links, to divide by; that of native/episode.cpp."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def draw_drop(
     )
     gain_db = gain_db + _shadowing_db(pool, site_ids, positions.flatten(1, 2), settings)
     # Where it is below the share, a uniform number over that share is uniform again.
-    further = blocked / pool.stack(site_ids, "nlos_share").clamp(min=LEAST_SHARE).view(-1, 1, 1)
+    further = blocked / pool.stack(site_ids, "nlos_share").clamp(min=_LEAST_SHARE).view(-1, 1, 1)
     loss_db = (settings.nlos_loss_db + settings.nlos_loss_spread_db * further) * is_blocked
     gain_db = gain_db - loss_db.repeat(1, 1, times)
     angle_rad = links.angle_rad + detour.repeat(1, 1, times)
